@@ -1,0 +1,72 @@
+"""Draw docs/images/degradations.png: photographs of scikit-image, clear and degraded.
+
+Run from anywhere: python docs/make_degradations_picture.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+from skimage import data
+
+from glesam_calibration.degrade import UNSEEN, degrade, degrade_single
+from glesam_runtime.staging import staged_file
+
+Picture = npt.NDArray[np.uint8]
+
+PLACE = Path(__file__).parent / "images" / "degradations.png"
+TILE = (225, 300)  # height, width
+GAP, CAPTION = 8, 26
+
+
+def main() -> None:
+    """Three photographs, four tiles each."""
+    # (top, left, height, width) of each crop: 3 to 4, the subject in the middle.
+    chelsea = crop(data.chelsea(), 0, 30, 300, 400)
+    coffee = crop(data.coffee(), 10, 70, 375, 500)
+    astronaut = crop(data.astronaut(), 0, 0, 384, 512)
+    rows = [levels(chelsea, seed=2), levels(coffee, seed=4), unseen(astronaut, severity=0.7)]
+
+    height = GAP + len(rows) * (TILE[0] + CAPTION + GAP)
+    width = GAP + len(rows[0]) * (TILE[1] + GAP)
+    sheet = Image.new("RGB", (width, height), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(17)
+    for row, tiles in enumerate(rows):
+        for column, (caption, tile) in enumerate(tiles):
+            x, y = GAP + column * (TILE[1] + GAP), GAP + row * (TILE[0] + CAPTION + GAP)
+            sheet.paste(Image.fromarray(tile), (x, y))
+            pen.text((x + 2, y + TILE[0] + 3), caption, fill=(40, 40, 40), font=font)
+    # Noise does not compress: 256 colours, dithered, make a third of the file.
+    small = sheet.quantize(256, kmeans=3, dither=Image.Dither.FLOYDSTEINBERG)
+    with staged_file(PLACE) as partial:
+        small.save(partial, format="PNG", optimize=True)
+
+
+def crop(photograph: Picture, top: int, left: int, height: int, width: int) -> Picture:
+    """Cut out a part and shrink it to a tile, uint8 [225,300,3]."""
+    part = photograph[top : top + height, left : left + width]
+    tile = cv2.resize(part, (TILE[1], TILE[0]), interpolation=cv2.INTER_AREA)
+    return np.asarray(tile, dtype=np.uint8)
+
+
+def levels(tile: Picture, seed: int) -> list[tuple[str, Picture]]:
+    """Caption and picture: clear, LQ-1, LQ-2, LQ-3 of one seed."""
+    degraded = [(f"LQ-{n}, seed {seed}", degrade(tile, n, seed)) for n in (1, 2, 3)]
+    return [("clear", tile), *degraded]
+
+
+def unseen(tile: Picture, severity: float) -> list[tuple[str, Picture]]:
+    """Caption and picture: clear, and the degradations no LQSeg recipe contains."""
+    degraded = [
+        (f"{kind.replace('_', ' ')} {severity}", degrade_single(tile, kind, severity))
+        for kind in UNSEEN
+    ]
+    return [("clear", tile), *degraded]
+
+
+if __name__ == "__main__":
+    main()

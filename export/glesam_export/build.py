@@ -1,0 +1,220 @@
+"""From a checkpoint to a bundle: fold, trace, measure, and only then put it in its place."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from glesam_runtime.bundle import Bundle, file_ref
+from glesam_runtime.manifest import (
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    STAGES,
+    Coordinates,
+    FileRef,
+    Manifest,
+    Model,
+    Postprocessing,
+    PrecisionName,
+    Preprocessing,
+    Provenance,
+    Stage,
+    StageName,
+    Target,
+    dump,
+    expected_interface,
+)
+from glesam_runtime.staging import staged_folder
+from msgspec.structs import replace
+from safetensors.numpy import save_file
+from torch import nn
+
+from glesam_export import fold, onnx, precision, verify
+from glesam_export.cases import Case, make_cases
+from glesam_export.checkpoints import Checkpoint
+from glesam_export.graphs.decoder import DecoderGraph
+from glesam_export.graphs.encoder import EncoderGraph
+from glesam_export.graphs.enhancer import EnhancerGraph
+from glesam_export.presets import SamPreset
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+"""ImageNet's, in 0..255, as segment_anything.Sam has them."""
+
+Batch = int | Literal["dynamic"]
+
+TOOLS = ("glesam-deploy", "torch", "onnx", "onnxscript", "onnxruntime", "diffusers", "peft")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to export.
+
+    Attributes:
+        precision: of all three graphs.
+        batch: N of encoder and enhancer, or "dynamic".
+        images: verification images of the user's own; without any, a procedural scene.
+        allow_parity_failure: write a bundle that is outside its gate, to inspect it.
+    """
+
+    precision: PrecisionName = "fp32"
+    batch: Batch = 1
+    images: Sequence[Path] = ()
+    allow_parity_failure: bool = False
+
+
+def build_bundle(
+    checkpoint: Checkpoint, destination: Path, options: Options, step: verify.Step
+) -> Manifest:
+    """Export a checkpoint and verify it; `destination` appears whole or not at all.
+
+    Args:
+        checkpoint: where the weights come from.
+        destination: a new folder, an empty one, or a bundle to replace.
+        options: how.
+        step: announces long work.
+
+    Returns:
+        The manifest as written, parity figures included.
+
+    Raises:
+        InputError: the destination cannot be written.
+        ParityError: the bundle is outside its gate; nothing was written.
+    """
+    rules = preprocessing(checkpoint.preset)
+    with staged_folder(destination) as folder:
+        cases = make_cases(rules, options.images)
+        reference = verify.record_reference(checkpoint, cases, step)
+        stages = {}
+        for stage in STAGES:
+            with step(f"export {stage} ({options.precision})"):
+                stages[stage] = _export_stage(checkpoint, stage, options, folder)
+        with step("golden tensors and hashes"):
+            golden = _write_golden(cases[0], reference[0], folder)
+            draft = _manifest(checkpoint, options, rules, stages, golden)
+        parity = verify.measure(Bundle(folder, draft, ""), cases, reference, step)
+        manifest = replace(draft, parity=parity)
+        if not options.allow_parity_failure:
+            verify.require(parity, str(destination))
+        # Last, so that a folder that was cut short is no bundle to any reader.
+        (folder / MANIFEST_FILE).write_bytes(dump(manifest))
+    return manifest
+
+
+def graph(checkpoint: Checkpoint, stage: StageName) -> nn.Module:
+    """A stage's graph module, folded, in float32."""
+    if stage == "encoder":
+        return EncoderGraph(checkpoint.encoder()).eval()
+    if stage == "enhancer":
+        return EnhancerGraph(fold.fold(checkpoint.enhancer()), checkpoint.alpha_bar).eval()
+    decoder = checkpoint.decoder()
+    return DecoderGraph(decoder.prompt_encoder, decoder.mask_decoder).eval()
+
+
+def preprocessing(preset: SamPreset) -> Preprocessing:
+    """How the SAM family takes an image."""
+    return Preprocessing(
+        image_size=preset.image_size,
+        resize="longest_side",
+        kernel="pillow_bilinear",
+        channel_order="RGB",
+        mean=PIXEL_MEAN,
+        std=PIXEL_STD,
+        pad="right_bottom",
+    )
+
+
+def _export_stage(
+    checkpoint: Checkpoint, stage: StageName, options: Options, folder: Path
+) -> Stage:
+    """Fold, type and trace one stage, and describe what was written."""
+    module = graph(checkpoint, stage)
+    precision.apply(module, stage, options.precision)
+    size = checkpoint.preset.image_size
+    path, data = onnx.export(module, stage, options.precision, size, options.batch, folder)
+    del module
+    gc.collect()
+    inputs, outputs = expected_interface(stage, size, options.batch)
+    return Stage(
+        graph=file_ref(path),
+        precision=options.precision,
+        inputs=inputs,
+        outputs=outputs,
+        data=file_ref(data) if data else None,
+        islands=precision.islands(stage, options.precision),
+    )
+
+
+def _write_golden(case: Case, reference: verify.Outputs, folder: Path) -> FileRef:
+    """The first case and what the reference made of it, for any device and language."""
+    kind, prompts = next(iter(case.prompts.items()))
+    low_res, iou = reference.decoded[kind]
+    assert reference.z_l is not None, "recorded before"
+    assert reference.z_h is not None, "recorded before"
+    tensors = {
+        "image": case.image,
+        "image_embeddings": reference.z_l,
+        "enhanced_embeddings": reference.z_h.astype(np.float32),
+        "low_res_masks": low_res,
+        "iou_predictions": iou,
+        **prompts,
+    }
+    path = folder / GOLDEN_FILE
+    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)
+    return file_ref(path)
+
+
+def _manifest(
+    checkpoint: Checkpoint,
+    options: Options,
+    rules: Preprocessing,
+    stages: dict[StageName, Stage],
+    golden: FileRef,
+) -> Manifest:
+    """Everything but the parity figures."""
+    tools = {name: metadata.version(name) for name in TOOLS}
+    return Manifest(
+        format="glesam-bundle",
+        version=1,
+        model=Model(
+            family="sam",
+            preset=checkpoint.preset.name,
+            unet=checkpoint.unet.name,
+            trained=checkpoint.trained,
+            gamma=checkpoint.gamma,
+            timestep=checkpoint.timestep,
+            alpha_bar=checkpoint.alpha_bar,
+        ),
+        stages=stages,
+        preprocessing=rules,
+        postprocessing=Postprocessing(
+            upscale="bilinear", mask_threshold=0.0, stability_offset=1.0, single_mask="first"
+        ),
+        coordinates=Coordinates(
+            order="xy",
+            space="resized_pixels",
+            pixel_offset=0.5,
+            labels={
+                "background": 0,
+                "foreground": 1,
+                "box_top_left": 2,
+                "box_bottom_right": 3,
+                "padding": -1,
+            },
+            box="two_points",
+        ),
+        target=Target(
+            engine="onnx", opset=onnx.OPSETS[options.precision], batch=options.batch
+        ),
+        provenance=Provenance(
+            sources=checkpoint.sources(), weights=checkpoint.origin, tools=tools
+        ),
+        parity=None,
+        golden=golden,
+    )
+

@@ -1,0 +1,112 @@
+"""What an export is verified on: images clear and degraded, and prompts of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from glesam_calibration.degrade import degrade
+from glesam_calibration.scenes import make_scene
+from glesam_runtime.image import Preprocessed, preprocess, read_image
+from glesam_runtime.manifest import Preprocessing
+from glesam_runtime.prompts import check_prompts, prompt_tensors
+from numpy.typing import NDArray
+
+Level = Literal["clear", "LQ-1", "LQ-2", "LQ-3"]
+LEVELS: tuple[Level, ...] = ("clear", "LQ-1", "LQ-2", "LQ-3")
+SEED = 7
+PROMPTS = 3
+"""Objects prompted in each image."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image at one level, and the prompts put to it.
+
+    Attributes:
+        name: for the parity table.
+        level: how it was degraded.
+        image: uint8 RGB [H, W, 3].
+        prepared: as the encoder takes it.
+        prompts: decoder calls by kind ("points", "boxes"), each the contract's four prompt inputs.
+    """
+
+    name: str
+    level: Level
+    image: NDArray[np.uint8]
+    prepared: Preprocessed
+    prompts: Mapping[str, Mapping[str, NDArray[np.float32]]]
+
+
+def make_cases(rules: Preprocessing, images: Sequence[Path] = ()) -> list[Case]:
+    """The verification set: each image clear and at LQ-1..3, with points and boxes.
+
+    Args:
+        rules: the bundle's preprocessing.
+        images: the user's own; without any, one procedural scene with its own instances.
+
+    Raises:
+        InputError: an image that cannot be read.
+    """
+    if not images:
+        height, width = rules.image_size * 3 // 4, rules.image_size
+        scene = make_scene(SEED, height, width)
+        largest = sorted(scene.masks, key=lambda mask: -int(mask.sum()))[:PROMPTS]
+        points, boxes = _prompts_in_masks(largest)
+        return [
+            _case("scene", level, scene.image, points, boxes, rules) for level in LEVELS
+        ]
+    cases = []
+    for path in images:
+        image = read_image(path)
+        points, boxes = _prompts_on_grid(*image.shape[:2])
+        cases += [_case(path.name, level, image, points, boxes, rules) for level in LEVELS]
+    return cases
+
+
+def _case(
+    name: str,
+    level: Level,
+    image: NDArray[np.uint8],
+    points: NDArray[np.float64],
+    boxes: NDArray[np.float64],
+    rules: Preprocessing,
+) -> Case:
+    """An image at a level, preprocessed, its prompts in the contract's tensors."""
+    if level != "clear":
+        image = degrade(image, LEVELS.index(level), SEED)
+    prepared = preprocess(image, rules)
+    labels = np.ones(points.shape[:2])
+    batches = {
+        "points": check_prompts(prepared.geometry, point_coords=points, point_labels=labels),
+        "boxes": check_prompts(prepared.geometry, boxes=boxes),
+    }
+    tensors = {kind: prompt_tensors(batch, prepared.geometry) for kind, batch in batches.items()}
+    return Case(name, level, image, prepared, tensors)
+
+
+def _prompts_in_masks(
+    masks: Sequence[NDArray[np.bool_]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Three random points in each mask (paper, Sec. 4) and its box: [B, 3, 2] and [B, 4]."""
+    rng = np.random.default_rng(SEED)
+    points, boxes = [], []
+    for mask in masks:
+        ys, xs = np.nonzero(mask)
+        chosen = rng.integers(len(xs), size=3)
+        points.append(np.stack([xs[chosen], ys[chosen]], axis=1))
+        boxes.append([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+    return np.asarray(points, np.float64), np.asarray(boxes, np.float64)
+
+
+def _prompts_on_grid(height: int, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where nothing is known of an image: points and boxes along its diagonal."""
+    size = np.asarray([width, height], np.float64)
+    centres = np.asarray([0.25, 0.5, 0.75])[:, None] * size
+    offsets = np.asarray([[0.0, 0.0], [0.1, 0.0], [0.0, 0.1]]) * size
+    points = np.floor(centres[:, None] + offsets)
+    boxes = np.concatenate([centres - 0.2 * size, centres + 0.2 * size], axis=1)
+    return points, boxes

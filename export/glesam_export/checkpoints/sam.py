@@ -1,0 +1,88 @@
+"""Fits a SAM state dict to a preset, and names the preset that it does fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from glesam_runtime.errors import CheckpointError
+from segment_anything.modeling import ImageEncoderViT
+from torch import Tensor, nn
+
+from glesam_export.checkpoints import tensors as files
+from glesam_export.presets import SAM_PRESETS, SamPreset
+from glesam_export.reference import (
+    Decoder,
+    build_encoder,
+    build_mask_decoder,
+    build_prompt_encoder,
+)
+
+PARTS: Mapping[str, Callable[[SamPreset], nn.Module]] = {
+    "image_encoder": build_encoder,
+    "prompt_encoder": build_prompt_encoder,
+    "mask_decoder": build_mask_decoder,
+}
+"""SAM's parts, by the prefix of their keys in Meta's files."""
+
+
+def check(state: Mapping[str, Tensor], preset: SamPreset, path: Path) -> None:
+    """Refuse a state dict that is not this preset's SAM.
+
+    Raises:
+        CheckpointError: naming the preset that fits, or the first three misfits.
+    """
+    problems = _problems(state, preset)
+    if not problems:
+        return
+    fitting = [other.name for other in SAM_PRESETS.values() if not _problems(state, other)]
+    if fitting:
+        raise CheckpointError(
+            f"--sam {path}: not a {preset.name} but a {fitting[0]}; use --preset {fitting[0]}"
+        )
+    raise CheckpointError(
+        f"--sam {path}: does not fit {preset.name} or any other preset: "
+        + files.first_three(problems)
+    )
+
+
+def encoder(state: Mapping[str, Tensor], preset: SamPreset) -> ImageEncoderViT:
+    """The image encoder with these weights."""
+    built = _on_meta(build_encoder, preset)
+    files.assign(built, _part(state, "image_encoder"))
+    assert isinstance(built, ImageEncoderViT)
+    return built
+
+
+def decoder(state: Mapping[str, Tensor], preset: SamPreset) -> Decoder:
+    """Prompt encoder and mask decoder with these weights."""
+    prompt_encoder = build_prompt_encoder(preset)
+    mask_decoder = build_mask_decoder(preset)
+    files.assign(prompt_encoder, _part(state, "prompt_encoder"))
+    files.assign(mask_decoder, _part(state, "mask_decoder"))
+    return Decoder(prompt_encoder, mask_decoder).eval().requires_grad_(False)
+
+
+def _problems(state: Mapping[str, Tensor], preset: SamPreset) -> list[str]:
+    """Every misfit of the three parts, keys spelled whole."""
+    return [
+        f"{prefix}.{problem}"
+        for prefix, build in PARTS.items()
+        for problem in files.misfits(_on_meta(build, preset), _part(state, prefix))
+    ]
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries under `prefix.`, without it."""
+    return {
+        name.removeprefix(prefix + "."): tensor
+        for name, tensor in state.items()
+        if name.startswith(prefix + ".")
+    }
+
+
+def _on_meta(build: Callable[[SamPreset], nn.Module], preset: SamPreset) -> nn.Module:
+    """A module that has shapes and no memory."""
+    with torch.device("meta"):
+        return build(preset)

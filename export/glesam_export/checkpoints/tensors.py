@@ -1,0 +1,93 @@
+"""Reads a file of tensors without running what is in it."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from glesam_runtime.errors import CheckpointError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+WRAPPERS = ("model", "state_dict")
+"""Keys under which training code nests a state dict."""
+
+
+def read(path: Path, role: str) -> dict[str, Tensor]:
+    """Read a .safetensors file or a pickled state dict of tensors.
+
+    Pickles are read with `weights_only=True`; what they nest ("model", "state_dict") is unwrapped
+    and a `module.` prefix, left by data-parallel training, is dropped.
+
+    Args:
+        path: the file.
+        role: the option it was given by, for messages.
+
+    Raises:
+        CheckpointError: missing, truncated, not of tensors, or a pickle that would run code.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{role} {path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            loaded: Any = load_file(path)
+        else:
+            loaded = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{role} {path}: not a plain file of tensors; unpickling it could run code, so it is "
+            f"refused ({_first_line(error)}); save its state dict as .safetensors"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+        raise CheckpointError(
+            f"{role} {path}: unreadable or truncated ({_first_line(error)}); fetch the file again"
+        ) from error
+    for wrapper in WRAPPERS:
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, dict) or not loaded:
+        raise CheckpointError(f"{role} {path}: holds no state dict")
+    tensors = {str(k).removeprefix("module."): v for k, v in loaded.items() if torch.is_tensor(v)}
+    if not tensors:
+        raise CheckpointError(f"{role} {path}: holds no tensors")
+    return tensors
+
+
+def assign(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a module on the meta device its weights, float32, without a second copy of them."""
+    module.load_state_dict(
+        {name: tensor.float() for name, tensor in tensors.items()}, strict=True, assign=True
+    )
+    module.eval().requires_grad_(False)
+
+
+def misfits(module: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    """What keeps `tensors` from being the module's state dict, in words, at most a line each."""
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    missing = [f"{name} is missing" for name in wanted if name not in found]
+    unknown = [f"{name} is unknown" for name in found if name not in wanted]
+    shapes = [
+        f"{name} is {list(found[name])}, not {list(shape)}"
+        for name, shape in wanted.items()
+        if name in found and found[name] != shape
+    ]
+    return shapes + missing + unknown
+
+
+def first_three(problems: list[str]) -> str:
+    """The first three problems and how many more there are."""
+    more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return "; ".join(problems[:3]) + more
+
+
+def _first_line(error: Exception) -> str:
+    """An exception in one line of at most 120 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

@@ -1,0 +1,152 @@
+"""glesam-export: a checkpoint in, a verified bundle out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from glesam_runtime.console import make_app, run_app
+from glesam_export import options
+
+app = make_app("Fold a GleSAM checkpoint into three verified ONNX graphs.")
+
+WEIGHTS = "Weights"
+Preset = Annotated[
+    str | None, typer.Option(help="SAM: nano, sam_vit_b, sam_vit_l, sam_vit_h.")
+]
+UNet = Annotated[
+    str | None, typer.Option(help="U-Net: nano, sd15, sd21. Default: sd21, for nano nano.")
+]
+Sam = Annotated[
+    Path | None, typer.Option(rich_help_panel=WEIGHTS, help="SAM's weights (.pth, .safetensors).")
+]
+Sd = Annotated[
+    Path | None, typer.Option(rich_help_panel=WEIGHTS, help="Stable Diffusion, a diffusers folder.")
+]
+Lora = Annotated[
+    Path | None, typer.Option(rich_help_panel=WEIGHTS, help="The U-Net's LoRA (.safetensors).")
+]
+PromptEmbeds = Annotated[
+    Path | None,
+    typer.Option(
+        rich_help_panel=WEIGHTS,
+        help="Text embedding [1,77,D] (.npy, .safetensors). Default: the folder's encoder on ''.",
+    ),
+]
+Gamma = Annotated[
+    float | None,
+    typer.Option(
+        rich_help_panel=WEIGHTS,
+        help="Adaption weight the LoRA was trained with: 5 in the paper, 3 or 5 in released code.",
+    ),
+]
+Timestep = Annotated[
+    int | None,
+    typer.Option(
+        rich_help_panel=WEIGHTS,
+        help="Timestep the LoRA was trained with: 999 in the paper, 1 in released code.",
+    ),
+]
+RandomWeights = Annotated[
+    int | None,
+    typer.Option(
+        rich_help_panel=WEIGHTS, metavar="SEED", help="Random weights, for development."
+    ),
+]
+Images = Annotated[
+    list[Path] | None,
+    typer.Option("--image", help="Verify on this image too, clear and degraded; repeatable."),
+]
+Debug = Annotated[bool, typer.Option(help="Show the traceback behind an error.")]
+
+
+@app.command("onnx")
+def export_onnx(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")],
+    preset: Preset = None,
+    unet: UNet = None,
+    sam: Sam = None,
+    sd: Sd = None,
+    lora: Lora = None,
+    prompt_embeds: PromptEmbeds = None,
+    gamma: Gamma = None,
+    timestep: Timestep = None,
+    random_weights: RandomWeights = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16.")] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Same as --precision fp16.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Same as --precision bf16.")] = False,
+    batch: Annotated[
+        str, typer.Option(help="Images a call of encoder and enhancer: a number, or 'dynamic'.")
+    ] = "1",
+    image: Images = None,
+    allow_parity_failure: Annotated[
+        bool, typer.Option("--allow-parity-failure", help="Write a bundle outside its gate.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Export a checkpoint to an ONNX bundle and verify it against PyTorch."""
+    one_precision, n = options.one_precision(precision, fp16, bf16), options.batch_size(batch)
+    checkpoint = options.make_checkpoint(
+        options.WeightOptions(
+            preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, random_weights
+        )
+    )
+    if not checkpoint.trained:
+        typer.echo(f"weights: {checkpoint.origin}; the masks will mean nothing", err=True)
+    # Imported here: torch takes seconds, and --help and wrong options should not.
+    from glesam_export import build, progress, report
+
+    how = build.Options(one_precision, n, image or (), allow_parity_failure)
+    manifest = build.build_bundle(checkpoint, output, how, progress.step)
+    assert manifest.parity is not None, "build_bundle measures"
+    typer.echo(report.parity_table(manifest.parity))
+    typer.echo(f"wrote {output}")
+
+
+@app.command("verify")
+def verify_bundle(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    preset: Preset = None,
+    unet: UNet = None,
+    sam: Sam = None,
+    sd: Sd = None,
+    lora: Lora = None,
+    prompt_embeds: PromptEmbeds = None,
+    gamma: Gamma = None,
+    timestep: Timestep = None,
+    random_weights: RandomWeights = None,
+    image: Images = None,
+    debug: Debug = False,
+) -> None:
+    """Hold a bundle against the PyTorch reference made of the same weights."""
+    from glesam_runtime.bundle import open_bundle
+
+    opened = open_bundle(bundle)
+    model = opened.manifest.model
+    checkpoint = options.make_checkpoint(
+        options.WeightOptions(
+            model.preset,
+            model.unet,
+            sam,
+            sd,
+            lora,
+            prompt_embeds,
+            model.gamma,
+            model.timestep,
+            random_weights,
+        )
+    )
+    from glesam_export import progress, report, verify
+    from glesam_export.cases import make_cases
+
+    cases = make_cases(opened.manifest.preprocessing, image or ())
+    reference = verify.record_reference(checkpoint, cases, progress.step)
+    parity = verify.measure(opened, cases, reference, progress.step)
+    typer.echo(report.parity_table(parity))
+    verify.require(parity, str(bundle))
+
+
+def main() -> None:
+    """Entry point of `glesam-export`."""
+    run_app(app, "glesam-export")

@@ -1,0 +1,162 @@
+"""The fold: every constant of the enhancer goes into its weights, exactly.
+
+Each function takes a U-Net apart from `reference`, changes it in place and folds one thing; each
+computes in float64 and casts back to the weights' own dtype once. `fold` runs them in order. What
+is left needs neither timestep, text nor adapters: `graphs.enhancer` reads it.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from glesam_export.reference import Enhancer
+
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+class ConstantCrossAttention(nn.Module):
+    """Cross-attention whose keys and values are constants: what is left of `attn2`.
+
+    Args:
+        to_q: query projection.
+        to_out: output projection.
+        key: [1, heads, 77, d].
+        value: [1, heads, 77, d].
+        scale: factor on the scores, 1 / sqrt(d).
+    """
+
+    key: Tensor
+    value: Tensor
+
+    def __init__(
+        self, to_q: nn.Module, to_out: nn.Module, key: Tensor, value: Tensor, scale: float
+    ) -> None:
+        super().__init__()
+        self.to_q, self.to_out = to_q, to_out
+        self.register_buffer("key", key)
+        self.register_buffer("value", value)
+        self.scale = scale
+
+    @property
+    def heads(self) -> int:
+        """Number of heads."""
+        return self.key.shape[1]
+
+
+def fold(enhancer: Enhancer) -> UNet2DConditionModel:
+    """Fold LoRA, gamma, abar_T, the timestep and the text into the U-Net.
+
+    Args:
+        enhancer: the reference. It is used up: its U-Net is changed in place, so that no second
+            copy of a large model is in memory. Build another one to compare with.
+
+    Returns:
+        The U-Net, with z_H = z_L / sqrt(abar_T) + unet(z_L) for an evaluation that passes neither
+        timestep nor text (`graphs.enhancer.EnhancerGraph`).
+    """
+    unet = enhancer.unet
+    merge_lora(unet)
+    fold_text(unet, enhancer.text)
+    fold_timestep(unet, enhancer.timestep)
+    fold_gamma(unet, enhancer.gamma)
+    fold_alpha_bar(unet, enhancer.gamma, enhancer.alpha_bar)
+    return unet
+
+
+@torch.no_grad()
+def merge_lora(module: nn.Module) -> None:
+    """Replace every peft-adapted Linear and Conv2d by one layer: W + (alpha / r) B A.
+
+    For a convolution A is [r, in, kh, kw] and B [out, r, 1, 1], and B A is the contraction over r.
+    """
+    for name, layer in list(module.named_modules()):
+        if not isinstance(layer, LoraLayer):
+            continue
+        base = layer.get_base_layer()
+        weight = base.weight.double()
+        for adapter in layer.active_adapters:
+            a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+            delta = b.double().flatten(1) @ a.double().flatten(1)
+            weight = weight + layer.scaling[adapter] * delta.view_as(weight)
+        base.weight = nn.Parameter(weight.to(base.weight.dtype), requires_grad=False)
+        module.set_submodule(name, base)
+
+
+@torch.no_grad()
+def fold_gamma(unet: UNet2DConditionModel, gamma: float) -> None:
+    """The U-Net sees gamma * z_L: scale `conv_in`'s weight by gamma (its bias sees no input)."""
+    conv = unet.conv_in
+    conv.weight = _parameter(gamma * conv.weight.double(), conv.weight)
+
+
+@torch.no_grad()
+def fold_alpha_bar(unet: UNet2DConditionModel, gamma: float, alpha_bar: float) -> None:
+    """Eq. 4 multiplies eps by -k, k = sqrt(1 - abar_T) / (gamma sqrt(abar_T)): into `conv_out`."""
+    k = (1 - alpha_bar) ** 0.5 / (gamma * alpha_bar**0.5)
+    conv = unet.conv_out
+    conv.weight = _parameter(-k * conv.weight.double(), conv.weight)
+    conv.bias = _parameter(-k * conv.bias.double(), conv.bias)
+
+
+@torch.no_grad()
+def fold_timestep(unet: UNet2DConditionModel, timestep: int) -> None:
+    """T is a constant: each ResNet block's time_emb_proj(silu(t_emb)) goes into its conv1 bias.
+
+    The sinusoidal embedding is taken as diffusers computes it, in the weights' dtype; what follows
+    is float64. The time embedding's layers leave the U-Net.
+    """
+    like = unet.conv_in.weight.new_empty(1)
+    sinusoid = unet.get_time_embed(sample=like, timestep=timestep)
+    embedding = _in_float64(unet.time_embedding, sinusoid)
+    for block in _submodules(unet, ResnetBlock2D):
+        projection = block.time_emb_proj
+        shift = _in_float64(projection, block.nonlinearity(embedding))[0]
+        bias = block.conv1.bias
+        block.conv1.bias = _parameter(bias.double() + shift, bias)
+        block.time_emb_proj = None
+    unet.time_embedding = None
+
+
+@torch.no_grad()
+def fold_text(unet: UNet2DConditionModel, text: Tensor) -> None:
+    """c is a constant: keys and values of every cross-attention become constants.
+
+    Args:
+        unet: adapters already merged.
+        text: [1, 77, D].
+    """
+    for block in _submodules(unet, BasicTransformerBlock):
+        attention = block.attn2
+        dtype = attention.to_q.weight.dtype
+        key, value = (
+            _in_float64(layer, text).to(dtype).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+            for layer in (attention.to_k, attention.to_v)
+        )
+        block.attn2 = ConstantCrossAttention(
+            attention.to_q, attention.to_out[0], key, value, attention.scale
+        )
+
+
+def _submodules(module: nn.Module, kind: type[ModuleT]) -> list[ModuleT]:
+    """Every submodule of a class, listed before any of them is replaced."""
+    return [child for child in module.modules() if isinstance(child, kind)]
+
+
+def _in_float64(layer: nn.Module, x: Tensor) -> Tensor:
+    """`layer(x)` with weights and input in float64; the layer itself stays as it is."""
+    state = {name: tensor.double() for name, tensor in layer.state_dict().items()}
+    result: Tensor = torch.func.functional_call(layer, state, (x.double(),))
+    return result
+
+
+def _parameter(value: Tensor, like: Tensor) -> nn.Parameter:
+    """`value` as a frozen parameter of the dtype of `like`."""
+    return nn.Parameter(value.to(like.dtype), requires_grad=False)

@@ -1,0 +1,146 @@
+"""SAM's prompt encoder and mask decoder, written for export.
+
+Control flow on the prompt becomes arithmetic on its labels, and the image embedding is broadcast
+over the prompts instead of repeated (repeat_interleave becomes a OneHot with a shape tensor, which
+TensorRT rejects). Which mask to return, and its upscaling, is the host's.
+"""
+
+from __future__ import annotations
+
+import torch
+from segment_anything.modeling import MaskDecoder, PromptEncoder
+from segment_anything.modeling.transformer import Attention, TwoWayTransformer
+from torch import Tensor, nn
+
+from glesam_export.graphs.attention import Attend, join_heads, scale_rows, split_heads
+
+
+class PointEmbedding(nn.Module):
+    """Points and labels -> sparse prompt tokens. Float32 always: coordinates run to 1024.
+
+    Labels: 0 background, 1 foreground, 2 and 3 the corners of a box, -1 padding.
+    """
+
+    label_embeddings: Tensor
+    padding_embedding: Tensor
+    frequencies: Tensor
+
+    def __init__(self, reference: PromptEncoder) -> None:
+        super().__init__()
+        self.image_size = float(reference.input_image_size[0])
+        stacked = torch.cat([embedding.weight for embedding in reference.point_embeddings])
+        self.register_buffer("label_embeddings", stacked.detach())  # [4, C]
+        self.register_buffer("padding_embedding", reference.not_a_point_embed.weight.detach())
+        self.register_buffer(
+            "frequencies", reference.pe_layer.positional_encoding_gaussian_matrix
+        )  # [2, C / 2]
+
+    def forward(self, coords: Tensor, labels: Tensor) -> Tensor:
+        """Coords [B, P, 2] in resized pixels, labels [B, P] -> tokens [B, P, C]."""
+        unit = (coords + 0.5) * (2.0 / self.image_size) - 1.0
+        phase = (unit @ self.frequencies) * (2 * torch.pi)
+        position = torch.cat([phase.sin(), phase.cos()], dim=-1)
+        label = labels.unsqueeze(-1)
+        padding = (label == -1).float()
+        tokens = position * (1 - padding) + self.padding_embedding * padding
+        for value in range(4):
+            tokens = tokens + self.label_embeddings[value] * (label == value).float()
+        return tokens
+
+
+class TokenAttention(nn.Module):
+    """The two-way transformer's attention, its scale folded into the query projection."""
+
+    def __init__(self, reference: Attention) -> None:
+        super().__init__()
+        self.heads = reference.num_heads
+        self.q_proj, self.k_proj = reference.q_proj, reference.k_proj
+        self.v_proj, self.out_proj = reference.v_proj, reference.out_proj
+        self.attend = Attend()
+        scale_rows(self.q_proj, (reference.internal_dim // reference.num_heads) ** -0.5)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Q [B, L, C], k and v [B, M, C] -> [B, L, C]."""
+        q = split_heads(self.q_proj(q), self.heads)
+        k = split_heads(self.k_proj(k), self.heads)
+        v = split_heads(self.v_proj(v), self.heads)
+        out: Tensor = self.out_proj(join_heads(self.attend(q, k, v)))
+        return out
+
+
+class TwoWay(nn.Module):
+    """The two-way transformer: prompt tokens and image tokens attend to each other."""
+
+    def __init__(self, reference: TwoWayTransformer) -> None:
+        super().__init__()
+        for layer in reference.layers:
+            layer.self_attn = TokenAttention(layer.self_attn)
+            layer.cross_attn_token_to_image = TokenAttention(layer.cross_attn_token_to_image)
+            layer.cross_attn_image_to_token = TokenAttention(layer.cross_attn_image_to_token)
+        self.layers = reference.layers
+        self.final_attention = TokenAttention(reference.final_attn_token_to_image)
+        self.final_norm = reference.norm_final_attn
+
+    def forward(self, image: Tensor, image_pe: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Image [B, L, C], image_pe [1, L, C], tokens [B, T, C] -> tokens and image, updated."""
+        queries, keys = tokens, image
+        for layer in self.layers:
+            queries, keys = layer(queries=queries, keys=keys, query_pe=tokens, key_pe=image_pe)
+        attended = self.final_attention(queries + tokens, keys + image_pe, keys)
+        return self.final_norm(queries + attended), keys
+
+
+class DecoderGraph(nn.Module):
+    """One image's embedding and B prompts of P points -> four masks and scores a prompt.
+
+    Args:
+        prompt_encoder: SAM's; used up.
+        mask_decoder: SAM's; used up.
+    """
+
+    dtype = torch.float32
+    """What flows inside; `precision` sets it."""
+
+    dense_positions: Tensor
+
+    def __init__(self, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder) -> None:
+        super().__init__()
+        self.points = PointEmbedding(prompt_encoder)
+        self.mask_downscaling = prompt_encoder.mask_downscaling
+        self.no_mask = nn.Parameter(prompt_encoder.no_mask_embed.weight.data.view(1, -1, 1, 1))
+        positions = prompt_encoder.get_dense_pe().detach().flatten(2).transpose(1, 2)
+        self.register_buffer("dense_positions", positions)  # [1, s * s, C]
+        output_tokens = [mask_decoder.iou_token.weight.data, mask_decoder.mask_tokens.weight.data]
+        self.output_tokens = nn.Parameter(torch.cat(output_tokens).unsqueeze(0))  # [1, 5, C]
+        self.transformer = TwoWay(mask_decoder.transformer)
+        self.upscaling = mask_decoder.output_upscaling
+        self.hypernetworks = mask_decoder.output_hypernetworks_mlps
+        self.iou_head = mask_decoder.iou_prediction_head
+
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor,
+        has_mask_input: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The contract's decoder: [B, 4, S/4, S/4] logits and [B, 4] predicted IoUs."""
+        side = image_embeddings.shape[-1]
+        prompt = self.points(point_coords, point_labels).to(self.dtype)
+        output = self.output_tokens.expand(prompt.shape[0], -1, -1)
+        tokens = torch.cat([output, prompt], dim=1)
+
+        has_mask = has_mask_input.to(self.dtype)
+        dense = self.mask_downscaling(mask_input.to(self.dtype))
+        dense = has_mask * dense + (1 - has_mask) * self.no_mask
+        image = (image_embeddings.to(self.dtype) + dense).flatten(2).transpose(1, 2)
+
+        tokens, image = self.transformer(image, self.dense_positions, tokens)
+
+        upscaled = self.upscaling(image.transpose(1, 2).unflatten(2, (side, side)))
+        weights = torch.stack(
+            [mlp(tokens[:, 1 + i]) for i, mlp in enumerate(self.hypernetworks)], dim=1
+        )
+        masks = (weights @ upscaled.flatten(2)).unflatten(2, (4 * side, 4 * side))
+        return masks.float(), self.iou_head(tokens[:, 0]).float()

@@ -1,0 +1,194 @@
+"""The enhancer, written for export: the folded U-Net and GLE's last line, z_L in, z_H out.
+
+The layers are diffusers' own, taken out of a folded UNet2DConditionModel; only the way through
+them is spelled out here, free of timestep, text, adapters and branches on the batch size.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from torch import Tensor, nn
+from torch.nn import functional
+
+from glesam_export.fold import ConstantCrossAttention
+from glesam_export.graphs.attention import Attend, join_heads, scale_rows, split_heads
+
+
+class SelfAttention(nn.Module):
+    """diffusers' self-attention, its scale folded into the query projection."""
+
+    def __init__(self, reference: nn.Module) -> None:
+        super().__init__()
+        self.heads = int(reference.heads)
+        self.to_q, self.to_k, self.to_v = reference.to_q, reference.to_k, reference.to_v
+        self.to_out = reference.to_out[0]
+        self.attend = Attend()
+        scale_rows(self.to_q, reference.scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, L, C] -> [N, L, C]."""
+        q, k, v = (split_heads(layer(x), self.heads) for layer in (self.to_q, self.to_k, self.to_v))
+        out: Tensor = self.to_out(join_heads(self.attend(q, k, v)))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Attention to the constant text: one query projection, constant keys and values."""
+
+    key: Tensor
+    value: Tensor
+
+    def __init__(self, folded: ConstantCrossAttention) -> None:
+        super().__init__()
+        self.heads = folded.heads
+        self.to_q, self.to_out = folded.to_q, folded.to_out
+        self.register_buffer("key", folded.key)
+        self.register_buffer("value", folded.value)
+        self.attend = Attend()
+        scale_rows(self.to_q, folded.scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, L, C] -> [N, L, C]."""
+        q = split_heads(self.to_q(x), self.heads)
+        out: Tensor = self.to_out(join_heads(self.attend(q, self.key, self.value)))
+        return out
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention, cross-attention and GEGLU feed-forward, each behind a LayerNorm."""
+
+    def __init__(self, block: BasicTransformerBlock) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.norm3 = block.norm1, block.norm2, block.norm3
+        self.self_attention = SelfAttention(block.attn1)
+        self.cross_attention = CrossAttention(block.attn2)
+        self.expand, self.contract = block.ff.net[0].proj, block.ff.net[2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, L, C] -> [N, L, C]."""
+        x = x + self.self_attention(self.norm1(x))
+        x = x + self.cross_attention(self.norm2(x))
+        value, gate = self.expand(self.norm3(x)).chunk(2, dim=-1)
+        out: Tensor = x + self.contract(value * functional.gelu(gate))
+        return out
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer layers over the pixels of a feature map, with its own residual."""
+
+    def __init__(self, reference: Transformer2DModel) -> None:
+        super().__init__()
+        self.norm, self.proj_in, self.proj_out = (
+            reference.norm,
+            _as_linear(reference.proj_in),
+            _as_linear(reference.proj_out),
+        )
+        self.layers = nn.ModuleList(TransformerLayer(b) for b in reference.transformer_blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, h, w] -> [N, C, h, w]."""
+        height, width = x.shape[2:]
+        tokens = self.proj_in(self.norm(x).flatten(2).transpose(1, 2))
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return x + self.proj_out(tokens).transpose(1, 2).unflatten(2, (height, width))
+
+
+class ResidualBlock(nn.Module):
+    """diffusers' ResnetBlock2D once the timestep is in conv1's bias."""
+
+    def __init__(self, reference: ResnetBlock2D) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = reference.norm1, reference.conv1
+        self.norm2, self.conv2 = reference.norm2, reference.conv2
+        self.shortcut = reference.conv_shortcut or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, h, w] -> [N, C', h, w]."""
+        h = self.conv1(functional.silu(self.norm1(x)))
+        h = self.conv2(functional.silu(self.norm2(h)))
+        out: Tensor = self.shortcut(x) + h
+        return out
+
+
+class Level(nn.Module):
+    """One resolution of the U-Net: residual blocks, each followed by attention or by nothing."""
+
+    def __init__(self, reference: nn.Module) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(ResidualBlock(block) for block in reference.resnets)
+        attentions = getattr(reference, "attentions", None)
+        self.attentions = nn.ModuleList(
+            SpatialTransformer(attentions[i]) if attentions else nn.Identity()
+            for i in range(len(self.blocks))
+        )
+        down = getattr(reference, "downsamplers", None)
+        up = getattr(reference, "upsamplers", None)
+        self.down = down[0].conv if down else None
+        self.up = up[0].conv if up else None
+
+
+class EnhancerGraph(nn.Module):
+    """`image_embeddings` z_L -> `enhanced_embeddings` z_H, [N, 256, s, s], float32 at both ends.
+
+    Args:
+        folded: what `fold.fold` returns; used up, its layers are taken over.
+        alpha_bar: abar_T.
+    """
+
+    dtype = torch.float32
+    """What flows inside; `precision` sets it. The last add is float32 always."""
+
+    def __init__(self, folded: UNet2DConditionModel, alpha_bar: float) -> None:
+        super().__init__()
+        self.conv_in = folded.conv_in
+        self.downs = nn.ModuleList(Level(block) for block in folded.down_blocks)
+        first, *rest = (ResidualBlock(block) for block in folded.mid_block.resnets)
+        self.mid_first, self.mid_rest = first, nn.ModuleList(rest)
+        self.mid_attentions = nn.ModuleList(
+            SpatialTransformer(attention) for attention in folded.mid_block.attentions
+        )
+        self.ups = nn.ModuleList(Level(block) for block in folded.up_blocks)
+        self.norm_out, self.conv_out = folded.conv_norm_out, folded.conv_out
+        self.latent_scale = alpha_bar**-0.5
+
+    def forward(self, image_embeddings: Tensor) -> Tensor:
+        """GLE: z_L / sqrt(abar_T) - k eps, the second term being what the folded U-Net returns."""
+        correction = self.correction(image_embeddings)
+        return image_embeddings * self.latent_scale + correction.float()
+
+    def correction(self, image_embeddings: Tensor) -> Tensor:
+        """-k eps(gamma z_L; T, c), [N, 256, s, s]."""
+        x = self.conv_in(image_embeddings.to(self.dtype))
+        skips = [x]
+        for level in self.downs:
+            for block, attention in zip(level.blocks, level.attentions, strict=True):
+                x = attention(block(x))
+                skips.append(x)
+            if level.down is not None:
+                x = level.down(x)
+                skips.append(x)
+        x = self.mid_first(x)
+        for attention, block in zip(self.mid_attentions, self.mid_rest, strict=True):
+            x = block(attention(x))
+        for level in self.ups:
+            for block, attention in zip(level.blocks, level.attentions, strict=True):
+                x = attention(block(torch.cat([x, skips.pop()], dim=1)))
+            if level.up is not None:
+                x = level.up(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+        out: Tensor = self.conv_out(functional.silu(self.norm_out(x)))
+        return out
+
+
+def _as_linear(layer: nn.Module) -> nn.Linear:
+    """SD 1.5 projects with 1 x 1 convolutions, SD 2.1 with Linear: on tokens they are one thing."""
+    if isinstance(layer, nn.Linear):
+        return layer
+    linear = nn.Linear(layer.in_channels, layer.out_channels, device="meta")
+    linear.weight = nn.Parameter(layer.weight.data.flatten(1), requires_grad=False)
+    linear.bias = nn.Parameter(layer.bias.data, requires_grad=False)
+    return linear

@@ -1,0 +1,84 @@
+"""Traces a graph module to an ONNX file: named axes, nothing of this machine inside."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx_ir
+import torch
+from glesam_runtime.manifest import PrecisionName, StageName, TensorSpec, expected_interface
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from torch import Tensor, nn
+
+OPSETS: Mapping[PrecisionName, int] = {"fp32": 18, "fp16": 18, "bf16": 22}
+"""By precision: the oldest that serves, for reach; Conv takes bfloat16 from opset 22 on."""
+
+EXTERNAL_DATA_FROM = 1 << 30
+"""Bytes of weights past which they go into a file of their own (ONNX ends at 2 GiB a file)."""
+
+_TRACED_SIZES: Mapping[str, int] = {"N": 2, "B": 3, "P": 4}
+"""Sizes of free axes while tracing: no two alike and none that torch.export would specialise."""
+
+
+@torch.no_grad()
+def export(
+    graph: nn.Module,
+    stage: StageName,
+    precision: PrecisionName,
+    image_size: int,
+    batch: int | str,
+    folder: Path,
+) -> tuple[Path, Path | None]:
+    """Write `<stage>.onnx` and, past 1 GiB of weights, `<stage>.onnx.data` beside it.
+
+    Args:
+        graph: an EncoderGraph, EnhancerGraph or DecoderGraph, typed by `precision`.
+        stage: which; fixes names and shapes of inputs and outputs.
+        precision: what it was typed to.
+        image_size: S.
+        batch: N of encoder and enhancer, or "dynamic".
+        folder: where to write.
+
+    Returns:
+        The graph's path and its data's, if there is any.
+    """
+    inputs, outputs = expected_interface(stage, image_size, batch)
+    examples = tuple(_example(spec) for spec in inputs)
+    with warnings.catch_warnings():
+        # The exporter warns of its own internals; what matters is checked against the reference.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            graph.eval(),
+            examples,
+            dynamo=True,
+            opset_version=OPSETS[precision],
+            input_names=[spec.name for spec in inputs],
+            output_names=[spec.name for spec in outputs],
+            dynamic_shapes=tuple(_free_axes(spec) for spec in inputs),
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model
+    # Tracebacks with the paths of this machine; no engine reads them.
+    ClearMetadataAndDocStringPass()(model)
+    path = folder / f"{stage}.onnx"
+    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
+    if weights <= EXTERNAL_DATA_FROM:
+        onnx_ir.save(model, path)
+        return path, None
+    data = folder / f"{stage}.onnx.data"
+    onnx_ir.save(model, path, external_data=data.name)
+    return path, data
+
+
+def _example(spec: TensorSpec) -> Tensor:
+    """An input of the right shape to trace with."""
+    shape = [_TRACED_SIZES[axis] if isinstance(axis, str) else axis for axis in spec.shape]
+    return torch.zeros(shape)
+
+
+def _free_axes(spec: TensorSpec) -> dict[int, str]:
+    """The axes of an input that are free at run time, by their letters."""
+    return {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)}

@@ -1,0 +1,249 @@
+"""Holds a bundle against the PyTorch reference, stage by stage and end to end.
+
+Two passes that never share memory: `record_reference` runs the unfolded reference and keeps its
+outputs, `measure` runs the bundle. In each, one stage is loaded at a time.
+"""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from glesam_runtime import chain, compare, masks
+from glesam_runtime.backends import load_engine
+from glesam_runtime.bundle import Bundle
+from glesam_runtime.errors import ParityError
+from glesam_runtime.manifest import (
+    STAGES,
+    Gate,
+    ImageParity,
+    Manifest,
+    Parity,
+    PrecisionName,
+    StageError,
+)
+from numpy.typing import NDArray
+
+from glesam_export.cases import Case
+from glesam_export.checkpoints import Checkpoint
+from glesam_export.emulate import emulated
+
+Step = Callable[[str], AbstractContextManager[None]]
+"""Announces a piece of long work while it runs."""
+
+T = TypeVar("T")
+
+Masks = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""low_res_masks and iou_predictions of one decoder call."""
+
+
+@dataclass
+class Outputs:
+    """What one side computed for one case, filled in stage by stage.
+
+    Attributes:
+        z_l: [1, 256, s, s] float32.
+        eps: [1, 256, s, s], the U-Net's own answer; of a bundle, solved from Eq. 4.
+        z_h: [1, 256, s, s], float64 from the reference.
+        decoded: by kind of prompt, on the reference's z_H.
+        chained: by kind of prompt, each stage fed what this side's own stage before it gave.
+    """
+
+    z_l: NDArray[np.float32] | None = None
+    eps: NDArray[np.float64] | None = None
+    z_h: NDArray[np.float64] | None = None
+    decoded: dict[str, Masks] = field(default_factory=dict)
+    chained: dict[str, Masks] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def record_reference(
+    checkpoint: Checkpoint, cases: Sequence[Case], step: Step
+) -> list[Outputs]:
+    """Run the unfolded reference on every case."""
+    outputs = [Outputs() for _ in cases]
+    with step("reference encoder"):
+        encoder = checkpoint.encoder()
+        for case, out in zip(cases, outputs, strict=True):
+            out.z_l = encoder(torch.from_numpy(case.prepared.tensor)).numpy()
+        del encoder
+        gc.collect()
+    with step("reference enhancer"):
+        enhancer = checkpoint.enhancer()
+        for out in outputs:
+            z_l = torch.from_numpy(_known(out.z_l))
+            eps = enhancer.eps(z_l)
+            out.eps = eps.double().numpy()
+            out.z_h = enhancer.step(z_l, eps).numpy()
+        del enhancer
+        gc.collect()
+    with step("reference decoder"):
+        decoder = checkpoint.decoder()
+        for case, out in zip(cases, outputs, strict=True):
+            embedding = torch.from_numpy(_known(out.z_h)).float()
+            for kind, prompts in case.prompts.items():
+                tensors = {name: torch.from_numpy(value) for name, value in prompts.items()}
+                low_res, iou = decoder(embedding, **tensors)
+                out.decoded[kind] = (low_res.numpy(), iou.numpy())
+        del decoder
+        gc.collect()
+    return outputs
+
+
+def measure(
+    bundle: Bundle, cases: Sequence[Case], reference: Sequence[Outputs], step: Step
+) -> Parity:
+    """Run a bundle on every case and measure it against the reference.
+
+    fp32 graphs run as they are; typed ones run with every half-precision result rounded
+    (`emulate`), so that a figure does not depend on what this machine's CPU has kernels for.
+    """
+    precision = compare.coarsest([bundle.manifest.stages[s].precision for s in STAGES])
+    if precision == "fp32":
+        return _measure(bundle, "onnxruntime", precision, cases, reference, step)
+    with tempfile.TemporaryDirectory() as folder:
+        with step(f"graphs that round to {precision}"):
+            rewritten = emulated(bundle, Path(folder))
+        name = f"onnxruntime, results rounded to {precision}"
+        return _measure(rewritten, name, precision, cases, reference, step)
+
+
+def _measure(
+    bundle: Bundle,
+    backend: str,
+    precision: PrecisionName,
+    cases: Sequence[Case],
+    reference: Sequence[Outputs],
+    step: Step,
+) -> Parity:
+    """Run the graphs, one stage at a time, and judge what they give."""
+    found = _run(bundle, cases, reference, step)
+    images = tuple(
+        _image_parity(case, mine, theirs, bundle.manifest)
+        for case, mine, theirs in zip(cases, found, reference, strict=True)
+    )
+    gate = compare.gate_for(precision, bundle.manifest.model.trained)
+    return Parity(backend=backend, gate=gate, passed=not failures(gate, images), images=images)
+
+
+def failures(gate: Gate, images: Sequence[ImageParity]) -> list[str]:
+    """What lies outside the gate, a line each."""
+    worst_errors = {
+        f"{image.image} {image.level} {stage}": error.relative_l2
+        for image in images
+        for stage, error in image.errors.items()
+    }
+    mean = float(np.mean([image.mask_iou_mean for image in images]))
+    worst = min(image.mask_iou_worst for image in images)
+    return compare.failures(gate, worst_errors, mean, worst)
+
+
+def require(parity: Parity, what: str) -> None:
+    """Raise unless the gate was passed.
+
+    Raises:
+        ParityError: naming what lies outside it.
+    """
+    if not parity.passed:
+        problems = failures(parity.gate, parity.images)
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise ParityError(f"{what}: outside its gate: {'; '.join(problems[:3])}{more}")
+
+
+def _run(
+    bundle: Bundle, cases: Sequence[Case], reference: Sequence[Outputs], step: Step
+) -> list[Outputs]:
+    """A bundle's outputs: on the reference's inputs, and chained on its own."""
+    manifest = bundle.manifest
+    found = [Outputs() for _ in cases]
+    chained_z_h: list[NDArray[np.float32]] = []
+    with step("bundle encoder"):
+        engine = load_engine(bundle, "onnxruntime", stages=["encoder"])
+        for case, mine in zip(cases, found, strict=True):
+            mine.z_l = engine.to_host(chain.encode(engine, manifest, case.prepared.tensor))
+        del engine
+    with step("bundle enhancer"):
+        engine = load_engine(bundle, "onnxruntime", stages=["enhancer"])
+        for mine, theirs in zip(found, reference, strict=True):
+            z_l = _known(theirs.z_l)
+            z_h = engine.to_host(chain.enhance(engine, manifest, z_l)).astype(np.float64)
+            mine.z_h, mine.eps = z_h, _solve_eps(z_l, z_h, manifest)
+            own = chain.enhance(engine, manifest, _known(mine.z_l))
+            chained_z_h.append(engine.to_host(own))
+        del engine
+    with step("bundle decoder"):
+        engine = load_engine(bundle, "onnxruntime", stages=["decoder"])
+        for case, mine, theirs, z_h in zip(cases, found, reference, chained_z_h, strict=True):
+            for kind, prompts in case.prompts.items():
+                given = _known(theirs.z_h).astype(np.float32)
+                mine.decoded[kind] = chain.decode(engine, given, prompts)
+                mine.chained[kind] = chain.decode(engine, z_h, prompts)
+        del engine
+    return found
+
+
+def _solve_eps(
+    z_l: NDArray[np.float32], z_h: NDArray[np.float64], manifest: Manifest
+) -> NDArray[np.float64]:
+    """Eq. 4 solved for eps, in float64.
+
+    At T = 999 z_H is nearly z_L / sqrt(abar_T) and a relative error of it hides the U-Net's.
+    """
+    model = manifest.model
+    root = model.alpha_bar**0.5
+    numerator = model.gamma * (z_l.astype(np.float64) - root * z_h)
+    return numerator / (1 - model.alpha_bar) ** 0.5
+
+
+def _image_parity(case: Case, mine: Outputs, theirs: Outputs, manifest: Manifest) -> ImageParity:
+    """The figures of one case."""
+    ious = [
+        compare.mask_iou(got, wanted)
+        for kind in case.prompts
+        for got, wanted in zip(
+            _full_size(mine.chained[kind], case, manifest),
+            _full_size(theirs.decoded[kind], case, manifest),
+            strict=True,
+        )
+    ]
+    logits = [np.concatenate([o.decoded[k][0] for k in case.prompts]) for o in (mine, theirs)]
+    return ImageParity(
+        image=case.name,
+        level=case.level,
+        errors={
+            "encoder": _error(mine.z_l, theirs.z_l),
+            "enhancer": _error(mine.z_h, theirs.z_h),
+            "eps": _error(mine.eps, theirs.eps),
+            "decoder": _error(*logits),
+        },
+        mask_iou_mean=float(np.mean(ious)),
+        mask_iou_worst=float(np.min(ious)),
+    )
+
+
+def _full_size(decoded: Masks, case: Case, manifest: Manifest) -> NDArray[np.bool_]:
+    """All masks of a decoder call at the image's own size: [B * 4, H, W]."""
+    geometry = case.prepared.geometry
+    binary = masks.binarize(decoded[0], geometry, manifest.postprocessing).masks
+    return binary.reshape(-1, *geometry.original)
+
+
+def _error(
+    actual: NDArray[np.floating] | None, expected: NDArray[np.floating] | None
+) -> StageError:
+    """Relative L2 and largest difference."""
+    a, e = _known(actual), _known(expected)
+    return StageError(relative_l2=compare.relative_l2(a, e), max_abs=compare.max_abs(a, e))
+
+
+def _known(value: T | None) -> T:
+    """A value that an earlier stage has filled in."""
+    assert value is not None, "stages run in order"
+    return value

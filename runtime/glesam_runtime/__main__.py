@@ -1,0 +1,6 @@
+"""`python -m glesam_runtime` is glesam-run."""
+
+from glesam_runtime.cli import main
+
+if __name__ == "__main__":
+    main()

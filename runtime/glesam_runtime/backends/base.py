@@ -1,0 +1,56 @@
+"""What an inference engine is to the rest of the runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from glesam_runtime.manifest import StageName
+
+
+class DeviceTensor(Protocol):
+    """A float32 tensor where an engine left it; only that engine reads it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its dimensions."""
+
+
+Value: TypeAlias = NDArray[np.float32] | DeviceTensor
+"""A tensor on the host, or one that an engine returned."""
+
+
+class Engine(Protocol):
+    """Loaded graphs of a bundle. One call at a time; use one engine a thread."""
+
+    @property
+    def name(self) -> str:
+        """The backend's name, as given to `load_engine`."""
+
+    @property
+    def device(self) -> str:
+        """Where it really runs: "cpu", "cuda:0"."""
+
+    def describe(self) -> dict[str, str]:
+        """Engine, version, the provider that really runs, device."""
+
+    def run(self, stage: StageName, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        """Run one graph.
+
+        Args:
+            stage: one of those loaded.
+            inputs: every input by its name in the manifest.
+
+        Returns:
+            Every output by name, left where the engine computed it.
+
+        Raises:
+            BackendError: the stage is not loaded, or the engine failed.
+        """
+
+    def to_host(self, value: Value) -> NDArray[np.float32]:
+        """The values as a numpy array."""

@@ -1,0 +1,87 @@
+"""How every command line of this project ends: one line for what is wrong, and an exit code.
+
+0 done, 1 outside a gate or a fault of this program, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+from glesam_runtime.errors import GlesamError
+
+_INTERRUPTED = 130
+
+
+def make_app(help_text: str) -> typer.Typer:
+    """A Typer app whose errors `run_app` reports."""
+    return typer.Typer(help=help_text, add_completion=False, pretty_exceptions_enable=False)
+
+
+def run_app(app: typer.Typer, prog_name: str) -> NoReturn:
+    """Run an app on the process's arguments and exit.
+
+    `--debug` anywhere among them shows the traceback behind an error.
+    """
+    arguments = sys.argv[1:]
+    sys.exit(exit_code_of(app, prog_name, arguments))
+
+
+def exit_code_of(app: typer.Typer, prog_name: str, arguments: Sequence[str]) -> int:
+    """Run an app; report what goes wrong on stderr, one line; return the exit code."""
+    command = typer.main.get_command(app)
+    try:
+        # Outside standalone mode Typer returns the code of typer.Exit, or the command's None.
+        code = command.main(list(arguments), prog_name=prog_name, standalone_mode=False)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, typer.Abort):
+        report("interrupted")
+        return _INTERRUPTED
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        message, code = _explain(error)
+        report(message)
+        return code
+    return int(code or 0)
+
+
+def report(message: str) -> None:
+    """Print `error: ...` to stderr, on one line."""
+    print("error:", " ".join(message.split()), file=sys.stderr, flush=True)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """What to tell the user of an exception, and the exit code."""
+    if isinstance(error, GlesamError):
+        return str(error), error.exit_code
+    if isinstance(error, _usage_errors()):
+        text = getattr(error, "format_message", error.__str__)()
+        return f"{text} (--help shows the options)", 2
+    if isinstance(error, BrokenPipeError):
+        # The reader of stdout has gone; keep the interpreter from writing to it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return "the output was closed before all of it was written", 1
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"{error.filename or 'output'}: no space left; free some or choose another disk", 2
+    if isinstance(error, OSError):
+        return f"{error.filename or 'system'}: {error.strerror or error}", 2
+    if isinstance(error, MemoryError):
+        return "not enough memory; use a smaller image or fewer prompts at a time", 2
+    kind = type(error).__name__
+    return f"a fault of this program, {kind}: {error}; --debug shows where, please report it", 1
+
+
+def _usage_errors() -> tuple[type[Exception], ...]:
+    """The base of what a wrong command line raises: recent Typer has its own, older has click's."""
+    own: type[Exception] | None = getattr(typer, "TyperException", None)
+    if own is not None:
+        return (own,)
+    import click
+
+    return (click.ClickException,)

@@ -1,0 +1,121 @@
+"""Masks, points and boxes drawn over an image. Line widths and dots grow with the image."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from glesam_runtime.prompt_requests import PromptRequest
+
+Colour = tuple[int, int, int]
+
+_PALETTE: tuple[Colour, ...] = (
+    (30, 144, 255),
+    (255, 159, 28),
+    (168, 85, 247),
+    (20, 184, 166),
+    (236, 72, 153),
+    (234, 214, 30),
+    (99, 102, 241),
+    (132, 204, 22),
+)
+_GOLDEN_RATIO = 0.618034
+_WHITE: Colour = (255, 255, 255)
+_POINT: dict[bool, Colour] = {True: (34, 197, 94), False: (239, 68, 68)}
+_TINT = 0.45
+_SMOOTH = 4
+"""Dots are drawn this many times larger and scaled down, since Pillow draws without smoothing."""
+
+
+def colour_of(index: int) -> Colour:
+    """A colour that differs from its neighbours': a palette first, then hues spread evenly."""
+    if index < len(_PALETTE):
+        return _PALETTE[index]
+    red, green, blue = colorsys.hsv_to_rgb(index * _GOLDEN_RATIO % 1, 0.75, 0.95)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def draw_mask(canvas: Image.Image, mask: NDArray[np.bool_], colour: Colour) -> None:
+    """Tint what a mask covers and trace its contour, in place.
+
+    Args:
+        canvas: RGB, of the mask's size.
+        mask: [H, W].
+        colour: of the tint.
+    """
+    area = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
+    canvas.paste(colour, None, area.point([round(value * _TINT) for value in range(256)]))
+    # Blurred, a mask passes through one half exactly at its contour: a line that is smooth at
+    # any width, and costs the same whatever that width is.
+    soft = area.filter(ImageFilter.GaussianBlur(_line(canvas) * 0.75))
+    canvas.paste(_WHITE, None, soft.point([_ridge(value) for value in range(256)]))
+
+
+def draw_prompt(canvas: Image.Image, prompt: PromptRequest, colour: Colour) -> None:
+    """Draw a prompt's box and points, green for the object and red for the background."""
+    if prompt.box is not None:
+        _draw_box(canvas, prompt.box, colour)
+    for (x, y), label in zip(prompt.points, prompt.labels, strict=True):
+        _draw_dot(canvas, x, y, _POINT[label == 1])
+
+
+def overlay(
+    image: NDArray[np.uint8],
+    masks: Sequence[NDArray[np.bool_]],
+    prompts: Sequence[PromptRequest],
+) -> Image.Image:
+    """An image with the mask of each prompt and the prompts on top.
+
+    Args:
+        image: uint8 [H, W, 3].
+        masks: [H, W] each, one a prompt.
+        prompts: in the masks' order.
+    """
+    canvas = Image.fromarray(image)
+    for index, mask in enumerate(masks):
+        draw_mask(canvas, mask, colour_of(index))
+    for index, prompt in enumerate(prompts):
+        draw_prompt(canvas, prompt, colour_of(index))
+    return canvas
+
+
+def _line(canvas: Image.Image) -> float:
+    """Width of a line: 1 / 400 of the image's longer side, at least 1.5 pixels."""
+    return max(1.5, max(canvas.size) / 400)
+
+
+def _ridge(value: int) -> int:
+    """Opacity of the contour where the blurred mask has `value`: full near one half."""
+    nearness = 1 - abs(2 * value / 255 - 1)
+    return round(255 * min(1.0, max(0.0, 2 * nearness - 0.5)))
+
+
+def _draw_box(canvas: Image.Image, box: tuple[float, float, float, float], colour: Colour) -> None:
+    """A frame with a thin white rim, readable on any ground."""
+    width = max(2, round(_line(canvas)))
+    rim = max(1, width // 3)
+    pen = ImageDraw.Draw(canvas)
+    x0, y0, x1, y1 = (round(value) for value in box)
+    pen.rectangle((x0 - rim, y0 - rim, x1 + rim, y1 + rim), outline=_WHITE, width=width + 2 * rim)
+    pen.rectangle((x0, y0, x1, y1), outline=colour, width=width)
+
+
+def _draw_dot(canvas: Image.Image, x: float, y: float, colour: Colour) -> None:
+    """A disc with a white edge and a faint shadow, centred on the pixel."""
+    radius = max(4, round(max(canvas.size) / 110))
+    side = 2 * radius + 1
+    large = side * _SMOOTH
+    patch = Image.new("RGBA", (large, large), (0, 0, 0, 0))
+    pen = ImageDraw.Draw(patch)
+    for fill, inset in (((0, 0, 0, 90), 0.0), ((*_WHITE, 255), 0.1), ((*colour, 255), 0.32)):
+        edge = inset * radius * _SMOOTH
+        pen.ellipse((edge, edge, large - 1 - edge, large - 1 - edge), fill=fill)
+    patch = patch.resize((side, side), Image.Resampling.LANCZOS)
+    canvas.paste(patch, (round(x) - radius, round(y) - radius), patch)

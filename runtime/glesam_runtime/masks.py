@@ -1,0 +1,122 @@
+"""From the decoder's low-resolution logits to masks of the original image, and what describes one.
+
+Upscaling is two bilinear steps with the padding cropped between them. Each is linear and works
+on rows and columns apart, so both fold into one matrix an axis, rows @ logits @ columns, computed
+in strips: the float logits of a huge image never exist at once unless asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from glesam_runtime.image import Geometry
+    from glesam_runtime.manifest import Postprocessing
+
+_STRIP_PIXELS = 1 << 22
+"""Logits held at a time, 16 MiB of float32."""
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Binary masks of one image and how firm they stand."""
+
+    masks: NDArray[np.bool_]
+    """[..., H, W]."""
+    stability: NDArray[np.float64]
+    """[...], area above threshold + offset over area above threshold - offset; 0 where none is."""
+
+
+def choose(
+    low_res: NDArray[np.float32], iou: NDArray[np.float32], multimask: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Pick what a caller asked for of the decoder's four masks.
+
+    Args:
+        low_res: [B, 4, S/4, S/4] logits.
+        iou: [B, 4] predicted IoU.
+        multimask: False takes the first mask, True the other three.
+
+    Returns:
+        [B, C, S/4, S/4] and [B, C], C being 1 or 3.
+    """
+    chosen = slice(1, None) if multimask else slice(0, 1)
+    return low_res[:, chosen], iou[:, chosen]
+
+
+def upscale(low_res: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
+    """Logits at the original image's size: [..., S/4, S/4] -> [..., H, W].
+
+    A 20,000 x 20,000 image needs 1.6 GB a mask; `binarize` does without.
+    """
+    height, width = geometry.original
+    logits = np.empty((*low_res.shape[:-2], height, width), np.float32)
+    flat = logits.reshape(-1, height, width)
+    for index, top, strip in _strips(low_res, geometry):
+        flat[index, top : top + len(strip)] = strip
+    return logits
+
+
+def binarize(low_res: NDArray[np.float32], geometry: Geometry, rules: Postprocessing) -> Masks:
+    """Masks at the original image's size with their stability: [..., S/4, S/4] -> [..., H, W]."""
+    height, width = geometry.original
+    masks = np.empty((*low_res.shape[:-2], height, width), np.bool_)
+    flat = masks.reshape(-1, height, width)
+    areas = np.zeros((len(flat), 2), np.int64)
+    threshold, offset = rules.mask_threshold, rules.stability_offset
+    for index, top, strip in _strips(low_res, geometry):
+        np.greater(strip, threshold, out=flat[index, top : top + len(strip)])
+        areas[index, 0] += np.count_nonzero(strip > threshold + offset)
+        areas[index, 1] += np.count_nonzero(strip > threshold - offset)
+    stability = areas[:, 0] / np.maximum(areas[:, 1], 1)
+    return Masks(masks, stability.reshape(low_res.shape[:-2]))
+
+
+def mask_to_xywh(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Tight box of a mask [H, W] as COCO has it: left, top, width, height; zeros where empty."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    if columns.size == 0:
+        return 0, 0, 0, 0
+    left, top = int(columns[0]), int(rows[0])
+    return left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
+
+
+def _strips(
+    low_res: NDArray[np.float32], geometry: Geometry
+) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+    """Yield (mask index, first row, logits [rows, W]) until every mask is covered."""
+    (height, width), (resized_height, resized_width) = geometry.original, geometry.resized
+    side = low_res.shape[-1]
+    rows = _axis(side, geometry.image_size, resized_height, height)
+    columns = _axis(side, geometry.image_size, resized_width, width).T
+    step = max(1, _STRIP_PIXELS // width)
+    for index, mask in enumerate(low_res.reshape(-1, side, side)):
+        # The shorter product first: [S/4, S/4] @ [S/4, W] once, then a strip of rows at a time.
+        wide = mask @ columns
+        for top in range(0, height, step):
+            yield index, top, rows[top : top + step] @ wide
+
+
+def _axis(side: int, image_size: int, resized: int, original: int) -> NDArray[np.float32]:
+    """Both bilinear steps of an axis, crop included, as one matrix [original, side]."""
+    up = _bilinear(side, image_size)[:resized]
+    return (_bilinear(resized, original) @ up).astype(np.float32)
+
+
+def _bilinear(size_in: int, size_out: int) -> NDArray[np.float64]:
+    """Bilinear interpolation with half-pixel centres, edges held, as a matrix [out, in]."""
+    centre = np.maximum((np.arange(size_out) + 0.5) * (size_in / size_out) - 0.5, 0.0)
+    left = np.minimum(centre.astype(np.int64), size_in - 1)
+    right = np.minimum(left + 1, size_in - 1)
+    weight = centre - left
+    matrix = np.zeros((size_out, size_in))
+    row = np.arange(size_out)
+    np.add.at(matrix, (row, left), 1.0 - weight)
+    np.add.at(matrix, (row, right), weight)
+    return matrix

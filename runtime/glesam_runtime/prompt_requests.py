@@ -1,0 +1,177 @@
+"""What a user asks for: prompts from the command line and from a prompts file, before any image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from glesam_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from glesam_runtime.image import Geometry
+    from glesam_runtime.prompts import PromptBatch
+
+
+@dataclass(frozen=True)
+class PromptRequest:
+    """One object to segment, in pixels of the original image, not yet checked against one."""
+
+    where: str
+    """Names it in errors: an option, or a file and entry."""
+    points: tuple[tuple[float, float], ...] = ()
+    labels: tuple[float, ...] = ()
+    box: tuple[float, float, float, float] | None = None
+
+
+class _Entry(msgspec.Struct, forbid_unknown_fields=True):
+    """One prompt of a prompts file; a point may carry its label as a third number."""
+
+    points: list[list[float]] = []
+    labels: list[float] | None = None
+    box: tuple[float, float, float, float] | None = None
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    prompts: list[msgspec.Raw]
+
+
+def from_options(points: Sequence[str], boxes: Sequence[str]) -> list[PromptRequest]:
+    """Prompts of `--points x,y[,label]` and `--box x0,y0,x1,y1`.
+
+    All points together are one prompt, as several clicks on one object are; one box beside them
+    belongs to it. Without points each box is a prompt of its own.
+
+    Raises:
+        InputError: an option that is not such numbers, or points beside several boxes.
+    """
+    if points and len(boxes) > 1:
+        raise InputError(
+            "--points beside several --box: say which box the points belong to in a --prompts file"
+        )
+    clicks = [_numbers(text, "--points", "x,y or x,y,label", (2, 3)) for text in points]
+    corners = [_numbers(text, "--box", "x0,y0,x1,y1", (4,)) for text in boxes]
+    frames = [(x0, y0, x1, y1) for x0, y0, x1, y1 in corners]
+    if clicks:
+        where = "--points and --box" if frames else "--points"
+        return [
+            PromptRequest(
+                where,
+                tuple((click[0], click[1]) for click in clicks),
+                tuple(click[2] if len(click) == 3 else 1.0 for click in clicks),
+                frames[0] if frames else None,
+            )
+        ]
+    return [PromptRequest("--box", box=frame) for frame in frames]
+
+
+def from_file(path: Path) -> list[PromptRequest]:
+    """Prompts of a JSON file: an array of them, or {"prompts": [...]}.
+
+    Each is {"points": [[x, y], ...], "labels": [1, 0, ...], "box": [x0, y0, x1, y1]}: points, a
+    box or both. A label may be a point's third number instead, and is 1 where none is given.
+
+    Raises:
+        InputError: naming the file and the entry.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        entries = msgspec.json.decode(raw, type=list[msgspec.Raw] | _File)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a prompts file ({error})") from error
+    listed = entries.prompts if isinstance(entries, _File) else entries
+    if not listed:
+        raise InputError(f"{path}: holds no prompts")
+    return [_from_entry(entry, f"{path}: prompt {index}") for index, entry in enumerate(listed)]
+
+
+def check_request(request: PromptRequest, geometry: Geometry) -> PromptBatch:
+    """Check a request against an image: a batch of one.
+
+    Raises:
+        InputError: naming the request and what is wrong with it.
+    """
+    from glesam_runtime.prompts import check_prompts
+
+    try:
+        return check_prompts(
+            geometry,
+            [request.points] if request.points else None,
+            [request.labels] if request.points else None,
+            [request.box] if request.box else None,
+        )
+    except InputError as error:
+        raise InputError(f"{request.where}: {error}") from error
+
+
+def group_alike(
+    batches: Sequence[PromptBatch],
+) -> list[tuple[list[int], PromptBatch]]:
+    """Join prompts of one make-up, so that each group is one decoder call.
+
+    Returns:
+        For each group the positions of its members in `batches`, and the joined batch.
+    """
+    import numpy as np
+
+    from glesam_runtime.prompts import PromptBatch
+
+    groups: dict[tuple[int, bool], list[int]] = {}
+    for index, batch in enumerate(batches):
+        groups.setdefault((batch.points.shape[1], batch.boxes is None), []).append(index)
+    joined = []
+    for members in groups.values():
+        parts = [batches[index] for index in members]
+        boxes = [part.boxes for part in parts if part.boxes is not None]
+        joined.append(
+            (
+                members,
+                PromptBatch(
+                    np.concatenate([part.points for part in parts]),
+                    np.concatenate([part.labels for part in parts]),
+                    np.concatenate(boxes) if boxes else None,
+                    None,
+                ),
+            )
+        )
+    return joined
+
+
+def _from_entry(raw: msgspec.Raw, where: str) -> PromptRequest:
+    try:
+        entry = msgspec.json.decode(raw, type=_Entry)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{where}: {error}") from error
+    if not entry.points and entry.box is None:
+        raise InputError(f"{where}: has neither points nor a box")
+    if entry.labels is not None and len(entry.labels) != len(entry.points):
+        raise InputError(
+            f"{where}: {len(entry.labels)} labels do not match {len(entry.points)} points"
+        )
+    points, labels = [], []
+    for index, point in enumerate(entry.points):
+        if len(point) not in (2, 3):
+            raise InputError(f"{where}: point {index} is not [x, y] or [x, y, label]")
+        if len(point) == 3 and entry.labels is not None:
+            raise InputError(f"{where}: point {index} has a label of its own beside labels")
+        points.append((point[0], point[1]))
+        own = point[2] if len(point) == 3 else 1.0
+        labels.append(own if entry.labels is None else entry.labels[index])
+    return PromptRequest(where, tuple(points), tuple(labels), entry.box)
+
+
+def _numbers(text: str, option: str, form: str, counts: tuple[int, ...]) -> tuple[float, ...]:
+    """The numbers of an option's value."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{option} {text}: {form} is needed, in pixels") from error
+    if len(values) not in counts:
+        raise InputError(f"{option} {text}: {form} is needed, in pixels")
+    return values

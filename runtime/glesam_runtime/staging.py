@@ -1,0 +1,208 @@
+"""Writing whole or not at all: a folder or file appears under its name complete, or does not.
+
+Work goes to a hidden sibling, `.<name>.partial-<pid>-<random>`, on the same file system, and is
+renamed into place last. A process that is killed leaves such a sibling; the next one to write the
+same name clears it away.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from glesam_runtime.errors import InputError
+from glesam_runtime.manifest import FORMAT, MANIFEST_FILE
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+@contextmanager
+def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty folder that becomes `destination` when the block ends well.
+
+    What was at `destination` stays untouched until then, and for good if the block raises.
+
+    Args:
+        destination: a name not taken yet, an empty folder, or a bundle to replace.
+
+    Raises:
+        InputError: `destination` is something else, or cannot be written.
+    """
+    final = Path(destination).resolve()  # a link to a bundle keeps pointing to it
+    _refuse_foreign(final)
+    partial = _partial_name(final)
+    parents = [parent for parent in final.parents if not parent.exists()]
+    try:
+        with _friendly(final):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            _clear_stale(final)
+            partial.mkdir()
+        with _friendly(final):
+            yield partial
+            for path in sorted(partial.rglob("*")):
+                _sync(path)
+            _sync(partial)
+            _refuse_foreign(final)  # it may have changed while the block ran
+            _put_in_place(partial, final)
+            _sync(final.parent)
+    finally:
+        # In place it has gone from here; after an exchange the old folder lies here instead.
+        shutil.rmtree(partial, ignore_errors=True)
+        if not final.exists():
+            for parent in parents:
+                parent.rmdir()
+
+
+@contextmanager
+def staged_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield the name of a file to write, which becomes `destination` when the block ends well.
+
+    Raises:
+        InputError: `destination` cannot be written.
+    """
+    final = Path(destination).absolute()
+    partial = _partial_name(final)
+    try:
+        with _friendly(final):
+            if final.is_dir():
+                raise InputError(f"{final}: is a folder, a file is to be written")
+            _clear_stale(final)
+            yield partial
+            _sync(partial)
+            partial.replace(final)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _partial_name(final: Path) -> Path:
+    return final.with_name(f".{final.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def _refuse_foreign(final: Path) -> None:
+    """Only nothing, an empty folder or a bundle may be replaced."""
+    if not final.exists():
+        return
+    if not final.is_dir():
+        raise InputError(f"{final}: is a file, a folder is to be written")
+    try:
+        empty = next(final.iterdir(), None) is None
+    except OSError as error:
+        raise InputError(f"{final}: cannot be read ({error.strerror})") from error
+    if not empty and not _is_bundle(final):
+        raise InputError(
+            f"{final}: exists and is not a bundle; choose another folder or remove this one"
+        )
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether manifest.json calls itself ours, in whatever version."""
+    try:
+        manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
+
+
+def _clear_stale(final: Path) -> None:
+    """Remove what dead processes left behind for this name."""
+    pattern = re.compile(rf"\.{re.escape(final.name)}\.partial-(\d+)-[0-9a-f]{{8}}")
+    for path in final.parent.iterdir():
+        match = pattern.fullmatch(path.name)
+        if match is None or _is_alive(int(match[1])):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    if sys.platform == "win32":  # there os.kill(pid, 0) would end the process
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _put_in_place(partial: Path, final: Path) -> None:
+    """Give `partial` the name `final`; what had it ends up under the name of `partial`."""
+    if not final.exists():
+        partial.rename(final)
+        return
+    if _exchange(partial, final):
+        return
+    # No atomic exchange here: for an instant the name is free, never half written.
+    aside = _partial_name(final)
+    final.rename(aside)
+    try:
+        partial.rename(final)
+    except BaseException:
+        aside.rename(final)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two names atomically; False where the system or file system cannot."""
+    if sys.platform != "linux":
+        return False
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    names = (os.fsencode(first), os.fsencode(second))
+    if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EXDEV):
+        return False
+    raise OSError(code, os.strerror(code), str(second))
+
+
+def _sync(path: Path) -> None:
+    """Push a file or folder to the disk, so that a power cut leaves no empty file in place."""
+    if sys.platform == "win32" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _friendly(final: Path) -> Iterator[None]:
+    """Turn what a user can cause on a disk into one line that names the place."""
+    remedies = {
+        errno.ENOSPC: "no space left; free some or choose another disk",
+        errno.EDQUOT: "disk quota reached; free some space or choose another disk",
+        errno.EACCES: "no permission to write here",
+        errno.EPERM: "no permission to write here",
+        errno.EROFS: "the file system is read-only",
+        errno.ENOTDIR: "a parent of it is a file",
+        errno.ENAMETOOLONG: "its name is too long",
+    }
+    try:
+        yield
+    except OSError as error:
+        remedy = remedies.get(error.errno or 0)
+        # Reading a file elsewhere inside the block is not this place's fault.
+        elsewhere = isinstance(error.filename, str | os.PathLike) and not Path(
+            error.filename
+        ).absolute().is_relative_to(final.parent)
+        if remedy is None or elsewhere:
+            raise
+        raise InputError(f"{final}: {remedy}") from error

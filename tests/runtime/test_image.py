@@ -1,0 +1,206 @@
+"""Images are read as a viewer shows them, and prepared as segment_anything prepares them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from segment_anything.utils.transforms import ResizeLongestSide
+
+from glesam_runtime import InputError
+from glesam_runtime import image as image_module
+from glesam_runtime.image import preprocess, read_image, resized_size
+from glesam_runtime.manifest import Preprocessing
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+def rules(size: int) -> Preprocessing:
+    return Preprocessing(size, "longest_side", "pillow_bilinear", "RGB", MEAN, STD, "right_bottom")
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(image: Image.Image, path: Path, **options: object) -> Path:
+    image.save(path, **options)
+    return path
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    height=st.integers(1, 300),
+    width=st.integers(1, 300),
+    size=st.sampled_from([64, 256]),
+    seed=st.integers(0, 9),
+)
+def test_preprocess_is_segment_anythings(height: int, width: int, size: int, seed: int) -> None:
+    image = noise(height, width, seed)
+    transform = ResizeLongestSide(size)
+    target = transform.get_preprocess_shape(height, width, size)
+    if 0 in target:  # there segment_anything fails; here a side is never less than a pixel
+        assert resized_size(height, width, size) == (max(target[0], 1), max(target[1], 1))
+        return
+    resized = torch.as_tensor(transform.apply_image(image)).permute(2, 0, 1)[None]
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (MEAN, STD))
+    expected = torch.nn.functional.pad(
+        (resized - mean) / std, (0, size - target[1], 0, size - target[0])
+    )
+    made = preprocess(image, rules(size))
+    assert made.geometry.resized == target
+    assert made.geometry.original == (height, width)
+    assert made.tensor.dtype == np.float32
+    np.testing.assert_array_equal(made.tensor, expected.numpy())
+
+
+def test_a_sliver_keeps_a_row() -> None:
+    made = preprocess(noise(1, 20000), rules(64))
+    assert made.geometry.resized == (1, 64)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(orientation: int, tmp_path: Path) -> None:
+    upright = Image.fromarray(noise(20, 30))
+    back = {  # what a camera stores so that the tag turns it upright again
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    stored = upright if back is None else upright.transpose(back)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(stored, tmp_path / "photo.png", exif=exif)
+    np.testing.assert_array_equal(read_image(path), np.asarray(upright))
+
+
+def test_transparency_shows_white(tmp_path: Path) -> None:
+    rgba = np.zeros((4, 6, 4), np.uint8)
+    rgba[:, 3:] = (10, 20, 30, 255)
+    expected = np.full((4, 6, 3), 255, np.uint8)
+    expected[:, 3:] = (10, 20, 30)
+    np.testing.assert_array_equal(
+        read_image(save(Image.fromarray(rgba), tmp_path / "rgba.png")), expected
+    )
+    gray_alpha = Image.fromarray(rgba[..., [0, 3]], mode="LA")
+    la = read_image(save(gray_alpha, tmp_path / "la.png"))
+    assert la[0, 0].tolist() == [255, 255, 255]
+    assert la[0, 5].tolist() == [10, 10, 10]
+
+
+def test_palette_with_and_without_transparency(tmp_path: Path) -> None:
+    indices = np.array([[0, 1], [2, 1]], np.uint8)
+    image = Image.fromarray(indices, mode="P")
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    opaque = read_image(save(image, tmp_path / "p.png"))
+    assert opaque.tolist() == [[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [0, 255, 0]]]
+    clear = read_image(save(image, tmp_path / "pt.png", transparency=1))
+    assert clear.tolist() == [[[255, 0, 0], [255, 255, 255]], [[0, 0, 255], [255, 255, 255]]]
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_sixteen_bits_are_scaled_not_clipped(ending: str, tmp_path: Path) -> None:
+    deep = np.array([[0, 257, 32768, 65535]], np.uint16)
+    path = save(Image.fromarray(deep), tmp_path / f"deep.{ending}")
+    assert read_image(path)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_float_tiff(tmp_path: Path) -> None:
+    for top in (1.0, 255.0, 65535.0):
+        values = np.array([[0, 0.5, 1]], np.float32) * np.float32(top)
+        path = save(Image.fromarray(values), tmp_path / "f.tif")
+        assert read_image(path)[0, :, 1].tolist() == [0, 128, 255]
+    for bad in (np.nan, -1.0, 1e9):
+        path = save(Image.fromarray(np.array([[0, bad]], np.float32)), tmp_path / "f.tif")
+        with pytest.raises(InputError, match=r"f\.tif.*samples"):
+            read_image(path)
+
+
+def test_gray_bilevel_and_cmyk(tmp_path: Path) -> None:
+    gray = Image.fromarray(np.array([[0, 77, 255]], np.uint8))
+    assert read_image(save(gray, tmp_path / "g.png")).tolist() == [[[0] * 3, [77] * 3, [255] * 3]]
+    bits = Image.fromarray(np.array([[True, False]]))
+    assert read_image(save(bits, tmp_path / "b.png")).tolist() == [[[255] * 3, [0] * 3]]
+    cmyk = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # no cyan, full magenta and yellow
+    red = read_image(save(cmyk, tmp_path / "c.jpg", quality=95))
+    assert red.shape == (16, 16, 3)
+    np.testing.assert_allclose(red[8, 8], [255, 0, 0], atol=3)
+
+
+def png_bytes() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(noise(64, 64)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def jpeg_bytes() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(noise(64, 64)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+BAD_FILES = {
+    "empty.png": b"",
+    "text.png": b"this is not an image\n",
+    "cut.png": png_bytes()[:2000],
+    "cut.jpg": jpeg_bytes()[:1500],
+    "header.png": png_bytes()[:20],
+    "nothing_wide.ppm": b"P6 0 5 255\n",
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_files_are_named(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(BAD_FILES[name])
+    with pytest.raises(InputError) as caught:
+        read_image(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_image(tmp_path / "none.jpg")
+    with pytest.raises(InputError, match="a folder"):
+        read_image(tmp_path)
+
+
+def test_wide_images_are_read_and_huge_ones_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(Image.new("L", (20000, 10000)), tmp_path / "wide.png", compress_level=1)
+    limit = Image.MAX_IMAGE_PIXELS
+    assert limit is not None
+    assert limit < 20000 * 10000  # Pillow alone would warn of it
+    assert read_image(path).shape == (10000, 20000, 3)
+    assert limit == Image.MAX_IMAGE_PIXELS  # left as it was
+    monkeypatch.setattr(image_module, "MAX_PIXELS", 10000 * 10000)
+    with pytest.raises(InputError, match="20000 x 10000 pixels"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+        "photo.jpg",
+    ],
+)
+def test_wrong_arrays(image: object) -> None:
+    with pytest.raises(InputError, match=r"^image: "):
+        preprocess(image, rules(64))  # type: ignore[arg-type]

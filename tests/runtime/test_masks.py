@@ -1,0 +1,120 @@
+"""Masks against torch's interpolate and segment_anything's own figures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from segment_anything.utils.amg import batched_mask_to_box, calculate_stability_score
+
+from glesam_runtime import masks
+from glesam_runtime.image import Geometry, geometry_of
+from glesam_runtime.manifest import Postprocessing
+
+RULES = Postprocessing("bilinear", 0.0, 1.0, "first")
+
+
+def smooth_logits(seed: int, *shape: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    coarse = rng.normal(size=(1, int(np.prod(shape[:-2])), 6, 6)).astype(np.float32) * 4
+    wide = torch.nn.functional.interpolate(torch.from_numpy(coarse), shape[-2:], mode="bicubic")
+    return wide.numpy().reshape(shape)
+
+
+def torch_upscale(low_res: np.ndarray, geometry: Geometry) -> np.ndarray:
+    size, (height, width) = geometry.image_size, geometry.resized
+    wide = torch.nn.functional.interpolate(
+        torch.from_numpy(low_res)[None], (size, size), mode="bilinear", align_corners=False
+    )[..., :height, :width]
+    return torch.nn.functional.interpolate(
+        wide, geometry.original, mode="bilinear", align_corners=False
+    )[0].numpy()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    height=st.integers(1, 700),
+    width=st.integers(1, 700),
+    size=st.sampled_from([64, 256]),
+    seed=st.integers(0, 99),
+)
+def test_upscale_is_torchs(height: int, width: int, size: int, seed: int) -> None:
+    low_res = smooth_logits(seed, 2, size // 4, size // 4)
+    geometry = geometry_of(height, width, size)
+    expected = torch_upscale(low_res, geometry)
+    scale = np.abs(expected).max()
+    assert np.abs(masks.upscale(low_res, geometry) - expected).max() <= 1e-5 * scale
+
+
+def test_strips_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    low_res = smooth_logits(3, 3, 16, 16)
+    geometry = geometry_of(123, 77, 64)
+    whole, made = masks.upscale(low_res, geometry), masks.binarize(low_res, geometry, RULES)
+    monkeypatch.setattr(masks, "_STRIP_PIXELS", 77 * 10)
+    np.testing.assert_allclose(masks.upscale(low_res, geometry), whole, atol=1e-5)
+    again = masks.binarize(low_res, geometry, RULES)
+    assert (again.masks != made.masks).mean() < 1e-3
+    np.testing.assert_allclose(again.stability, made.stability, atol=1e-3)
+
+
+def test_binarize_and_stability_are_segment_anythings() -> None:
+    low_res = smooth_logits(5, 2, 3, 64, 64)
+    geometry = geometry_of(300, 420, 256)
+    logits = torch.from_numpy(masks.upscale(low_res, geometry))
+    made = masks.binarize(low_res, geometry, RULES)
+    assert made.masks.shape == (2, 3, 300, 420)
+    np.testing.assert_array_equal(made.masks, logits.numpy() > 0)
+    expected = calculate_stability_score(logits, 0.0, 1.0).numpy()
+    assert 0 < expected.min() < expected.max() < 1
+    np.testing.assert_allclose(made.stability, expected, rtol=1e-6)
+
+
+def test_threshold_and_offset_are_the_manifests() -> None:
+    low_res = smooth_logits(6, 1, 16, 16)
+    geometry = geometry_of(64, 64, 64)
+    rules = Postprocessing("bilinear", 1.5, 0.5, "first")
+    logits = masks.upscale(low_res, geometry)
+    made = masks.binarize(low_res, geometry, rules)
+    np.testing.assert_array_equal(made.masks, logits > 1.5)
+    assert made.stability[0] == pytest.approx((logits > 2).sum() / (logits > 1).sum())
+
+
+def test_an_empty_mask_has_no_stability_and_no_box() -> None:
+    geometry = geometry_of(40, 50, 64)
+    made = masks.binarize(np.full((1, 16, 16), -9, np.float32), geometry, RULES)
+    assert made.stability.tolist() == [0]
+    assert masks.mask_to_xywh(made.masks[0]) == (0, 0, 0, 0)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1))
+def test_box_is_segment_anythings_as_width_and_height(height: int, width: int, seed: int) -> None:
+    mask = np.random.default_rng(seed).random((height, width)) < 0.1
+    x0, y0, x1, y1 = batched_mask_to_box(torch.from_numpy(mask)).tolist()
+    expected = (x0, y0, x1 - x0 + 1, y1 - y0 + 1) if mask.any() else (0, 0, 0, 0)
+    assert masks.mask_to_xywh(mask) == expected
+
+
+def test_choose() -> None:
+    low_res = np.arange(2 * 4, dtype=np.float32).reshape(2, 4, 1, 1)
+    iou = low_res[..., 0, 0]
+    assert masks.choose(low_res, iou, multimask=False)[1].tolist() == [[0], [4]]
+    assert masks.choose(low_res, iou, multimask=True)[0][..., 0, 0].tolist() == [
+        [1, 2, 3],
+        [5, 6, 7],
+    ]
+
+
+def test_a_huge_image_needs_no_float_copy() -> None:
+    import tracemalloc
+
+    geometry = geometry_of(6000, 20000, 64)
+    low_res = smooth_logits(7, 1, 16, 16)
+    tracemalloc.start()
+    made = masks.binarize(low_res, geometry, RULES)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert made.masks.shape == (1, 6000, 20000)
+    assert peak < 6000 * 20000 * 1.6  # the mask, a byte a pixel, and strips

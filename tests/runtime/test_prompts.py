@@ -1,0 +1,136 @@
+"""Prompt tensors against segment_anything's prompt encoder, and every way to give a wrong one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from segment_anything.modeling import PromptEncoder
+from segment_anything.utils.transforms import ResizeLongestSide
+
+from glesam_runtime import InputError
+from glesam_runtime.image import geometry_of
+from glesam_runtime.prompts import check_prompts, prompt_tensors
+
+SIZE = 64
+GEOMETRY = geometry_of(90, 120, SIZE)
+torch.manual_seed(0)
+ENCODER = PromptEncoder(32, (SIZE // 16, SIZE // 16), (SIZE, SIZE), 16).eval()
+
+
+def embed(coords: np.ndarray, labels: np.ndarray) -> torch.Tensor:
+    """What a decoder graph does with the contract's tokens, label by label."""
+    points, marks = torch.from_numpy(coords), torch.from_numpy(labels)
+    table = torch.stack([e.weight[0] for e in ENCODER.point_embeddings])
+    positions = ENCODER.pe_layer.forward_with_coords(points + 0.5, (SIZE, SIZE))
+    padding = (marks == -1)[..., None]
+    known = positions + table[marks.clamp(min=0).long()]
+    return torch.where(padding, ENCODER.not_a_point_embed.weight[0], known)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_tokens_are_the_prompt_encoders(data: st.DataObject) -> None:
+    height, width = data.draw(st.integers(2, 400)), data.draw(st.integers(2, 400))
+    batch, count = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 4))
+    with_box = data.draw(st.booleans()) or count == 0
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    points = rng.uniform(0, 1, (batch, count, 2)) * [width - 1, height - 1]
+    labels = rng.integers(0, 2, (batch, count))
+    corners = np.sort(rng.uniform(0, 1, (batch, 2, 2)), axis=1) * [width, height]
+    boxes = corners.reshape(batch, 4) + np.array([0, 0, 0.1, 0.1])
+
+    geometry = geometry_of(height, width, SIZE)
+    tensors = prompt_tensors(
+        check_prompts(
+            geometry,
+            points if count else None,
+            labels if count else None,
+            boxes if with_box else None,
+        ),
+        geometry,
+    )
+    transform = ResizeLongestSide(SIZE)
+    size = (height, width)
+    if 0 in transform.get_preprocess_shape(height, width, SIZE):
+        return
+    scaled = torch.as_tensor(transform.apply_coords(points, size), dtype=torch.float)
+    frames = torch.as_tensor(transform.apply_boxes(boxes, size), dtype=torch.float)
+    expected, _ = ENCODER(
+        points=(scaled, torch.as_tensor(labels, dtype=torch.int)) if count else None,
+        boxes=frames if with_box else None,
+        masks=None,
+    )
+    assert tensors["point_coords"].dtype == tensors["point_labels"].dtype == np.float32
+    actual = embed(tensors["point_coords"], tensors["point_labels"])
+    assert actual.shape == expected.shape
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+
+
+def test_a_mask_alone_has_no_tokens() -> None:
+    mask = np.ones((2, 1, 16, 16))
+    tensors = prompt_tensors(check_prompts(GEOMETRY, masks=mask), GEOMETRY)
+    assert tensors["point_coords"].shape == (2, 0, 2)
+    assert tensors["point_labels"].shape == (2, 0)
+    assert tensors["has_mask_input"].tolist() == [1]
+    np.testing.assert_array_equal(tensors["mask_input"], mask)
+
+
+def test_without_a_mask_it_is_switched_off() -> None:
+    tensors = prompt_tensors(check_prompts(GEOMETRY, [[[1, 2]]], [[1]]), GEOMETRY)
+    assert tensors["has_mask_input"].tolist() == [0]
+    assert tensors["mask_input"].shape == (1, 1, 16, 16)
+    assert not tensors["mask_input"].any()
+    assert tensors["point_labels"].tolist() == [[1, -1]]
+
+
+NAN, INF = float("nan"), float("inf")
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "nothing": ({}, "no prompt"),
+    "points without labels": ({"point_coords": [[[1, 1]]]}, "without labels"),
+    "labels without points": ({"point_labels": [[1]]}, "without points"),
+    "no points in points": ({"point_coords": np.zeros((1, 0, 2)), "point_labels": [[]]}, "shape"),
+    "three numbers a point": ({"point_coords": [[[1, 1, 1]]], "point_labels": [[1]]}, "shape"),
+    "left of the image": ({"point_coords": [[[-1, 1]]], "point_labels": [[1]]}, "120 x 90"),
+    "right of the image": ({"point_coords": [[[120, 1]]], "point_labels": [[1]]}, "outside"),
+    "below the image": ({"point_coords": [[[1, 90]]], "point_labels": [[1]]}, "outside"),
+    "NaN point": ({"point_coords": [[[NAN, 1]]], "point_labels": [[1]]}, "NaN"),
+    "infinite point": ({"point_coords": [[[1, INF]]], "point_labels": [[1]]}, "NaN or infinity"),
+    "label 2": ({"point_coords": [[[1, 1]]], "point_labels": [[2]]}, "label 2"),
+    "label 0.5": ({"point_coords": [[[1, 1]]], "point_labels": [[0.5]]}, "label 0.5"),
+    "a label too many": ({"point_coords": [[[1, 1]]], "point_labels": [[1, 1]]}, "match"),
+    "words": ({"point_coords": [[["a", "b"]]], "point_labels": [[1]]}, "not an array of numbers"),
+    "ragged": ({"point_coords": [[[1, 1], [2]]], "point_labels": [[1, 1]]}, "not an array"),
+    "box backwards in x": ({"boxes": [[50, 10, 40, 50]]}, "x1 must exceed x0"),
+    "box without width": ({"boxes": [[50, 10, 50, 50]]}, "x1 must exceed x0"),
+    "box backwards in y": ({"boxes": [[10, 50, 40, 10]]}, "y1 must exceed y0"),
+    "box of three": ({"boxes": [[1, 2, 3]]}, "shape"),
+    "box outside": ({"boxes": [[200, 10, 210, 50]]}, "outside"),
+    "box far beyond": ({"boxes": [[0, 0, 1e6, 50]]}, "too far beyond"),
+    "NaN box": ({"boxes": [[0, 0, NAN, 50]]}, "NaN"),
+    "mask of another size": ({"masks": np.zeros((1, 1, 256, 256))}, r"\[1, 16, 16\]"),
+    "NaN mask": ({"masks": np.full((1, 1, 16, 16), NAN)}, "NaN"),
+    "batches that differ": (
+        {"point_coords": [[[1, 1]], [[2, 2]]], "point_labels": [[1], [1]], "boxes": [[0, 0, 9, 9]]},
+        "2 points, 1 boxes",
+    ),
+    "no boxes in boxes": ({"boxes": np.zeros((0, 4))}, "batch sizes"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_wrong_prompts(name: str) -> None:
+    arguments, expected = BAD[name]
+    with pytest.raises(InputError, match=expected) as caught:
+        check_prompts(GEOMETRY, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_jittered_box_may_leave_the_image() -> None:
+    prompts = check_prompts(GEOMETRY, boxes=[[-12, -3, 130, 95]])
+    assert prompts.boxes is not None
+    assert prompts.boxes.tolist() == [[-12, -3, 130, 95]]  # not clipped, as in segment_anything

@@ -10,6 +10,17 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from msgspec.structs import replace
+from safetensors.numpy import save
+
+from glesam_export import fold, onnx, precision, verify
+from glesam_export.cases import Case, make_cases
+from glesam_export.checkpoints import Checkpoint
+from glesam_export.graphs.base import Graph
+from glesam_export.graphs.decoder import DecoderGraph
+from glesam_export.graphs.encoder import EncoderGraph
+from glesam_export.graphs.enhancer import EnhancerGraph
+from glesam_export.presets import SamPreset
 from glesam_runtime.bundle import Bundle, file_ref
 from glesam_runtime.manifest import (
     GOLDEN_FILE,
@@ -30,17 +41,6 @@ from glesam_runtime.manifest import (
     expected_interface,
 )
 from glesam_runtime.staging import staged_folder
-from msgspec.structs import replace
-from safetensors.numpy import save_file
-from torch import nn
-
-from glesam_export import fold, onnx, precision, verify
-from glesam_export.cases import Case, make_cases
-from glesam_export.checkpoints import Checkpoint
-from glesam_export.graphs.decoder import DecoderGraph
-from glesam_export.graphs.encoder import EncoderGraph
-from glesam_export.graphs.enhancer import EnhancerGraph
-from glesam_export.presets import SamPreset
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
@@ -106,7 +106,7 @@ def build_bundle(
     return manifest
 
 
-def graph(checkpoint: Checkpoint, stage: StageName) -> nn.Module:
+def graph(checkpoint: Checkpoint, stage: StageName) -> Graph:
     """A stage's graph module, folded, in float32."""
     if stage == "encoder":
         return EncoderGraph(checkpoint.encoder()).eval()
@@ -165,7 +165,7 @@ def _write_golden(case: Case, reference: verify.Outputs, folder: Path) -> FileRe
         **prompts,
     }
     path = folder / GOLDEN_FILE
-    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)
+    path.write_bytes(save({name: np.ascontiguousarray(t) for name, t in tensors.items()}))
     return file_ref(path)
 
 
@@ -208,13 +208,8 @@ def _manifest(
             },
             box="two_points",
         ),
-        target=Target(
-            engine="onnx", opset=onnx.OPSETS[options.precision], batch=options.batch
-        ),
-        provenance=Provenance(
-            sources=checkpoint.sources(), weights=checkpoint.origin, tools=tools
-        ),
+        target=Target(engine="onnx", opset=onnx.OPSETS[options.precision], batch=options.batch),
+        provenance=Provenance(sources=checkpoint.sources(), weights=checkpoint.origin, tools=tools),
         parity=None,
         golden=golden,
     )
-

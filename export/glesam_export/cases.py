@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+
 from glesam_calibration.degrade import degrade
 from glesam_calibration.scenes import make_scene
 from glesam_runtime.image import Preprocessed, preprocess, read_image
 from glesam_runtime.manifest import Preprocessing
 from glesam_runtime.prompts import check_prompts, prompt_tensors
-from numpy.typing import NDArray
 
 Level = Literal["clear", "LQ-1", "LQ-2", "LQ-3"]
 LEVELS: tuple[Level, ...] = ("clear", "LQ-1", "LQ-2", "LQ-3")
@@ -56,9 +57,7 @@ def make_cases(rules: Preprocessing, images: Sequence[Path] = ()) -> list[Case]:
         scene = make_scene(SEED, height, width)
         largest = sorted(scene.masks, key=lambda mask: -int(mask.sum()))[:PROMPTS]
         points, boxes = _prompts_in_masks(largest)
-        return [
-            _case("scene", level, scene.image, points, boxes, rules) for level in LEVELS
-        ]
+        return [_case("scene", level, scene.image, points, boxes, rules) for level in LEVELS]
     cases = []
     for path in images:
         image = read_image(path)

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from glesam_runtime.console import make_app, run_app
+
 from glesam_export import options
+from glesam_runtime.console import make_app, run_app
 
 app = make_app("Fold a GleSAM checkpoint into three verified ONNX graphs.")
 
 WEIGHTS = "Weights"
-Preset = Annotated[
-    str | None, typer.Option(help="SAM: nano, sam_vit_b, sam_vit_l, sam_vit_h.")
-]
+Preset = Annotated[str | None, typer.Option(help="SAM: nano, sam_vit_b, sam_vit_l, sam_vit_h.")]
 UNet = Annotated[
     str | None, typer.Option(help="U-Net: nano, sd15, sd21. Default: sd21, for nano nano.")
 ]
@@ -50,9 +49,7 @@ Timestep = Annotated[
 ]
 RandomWeights = Annotated[
     int | None,
-    typer.Option(
-        rich_help_panel=WEIGHTS, metavar="SEED", help="Random weights, for development."
-    ),
+    typer.Option(rich_help_panel=WEIGHTS, metavar="SEED", help="Random weights, for development."),
 ]
 Images = Annotated[
     list[Path] | None,

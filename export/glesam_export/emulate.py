@@ -8,19 +8,21 @@ overflow to infinity, on every machine the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import onnx_ir
+import onnx_ir as ir
+
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.manifest import STAGES
 
-HALF = (onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16)
+HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 MOVES = frozenset(
-    "Concat Expand Gather Identity Pad Reshape Slice Split Squeeze Transpose Unsqueeze Flatten "
-    "Resize Relu".split()
+    {"Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Relu", "Reshape", "Resize"}
+    | {"Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 )
-"""Operations whose results are values they were given: already rounded."""
+"""Operations whose results are values they were given, rounded already."""
 
 
 def emulated(bundle: Bundle, folder: Path) -> Bundle:
@@ -35,63 +37,52 @@ def emulated(bundle: Bundle, folder: Path) -> Bundle:
     """
     for stage in STAGES:
         graph = bundle.manifest.stages[stage].graph.file
-        model = onnx_ir.load(bundle.path / graph)
-        _widen(model.graph)
-        onnx_ir.save(model, folder / graph, external_data=graph + ".data")
+        model = ir.load(bundle.path / graph)
+        widen(model.graph)
+        ir.save(model, folder / graph, external_data=graph + ".data")
     return Bundle(folder, bundle.manifest, bundle.sha256)
 
 
-def _widen(graph: onnx_ir.Graph) -> None:
-    """Make every half value float32, rounded through the half type it had."""
-    for value in list(graph.initializers.values()):
-        if value.dtype in HALF:
-            readers = list(value.uses())
-            wide = _cast(value, onnx_ir.DataType.FLOAT)
-            graph.insert_before(next(iter(graph)), wide.producer())
-            _reroute(readers, wide)
-    for node in list(graph):
-        if node.op_type == "Constant":
-            _round_outputs(graph, node, start=None)
-            continue
-        if node.op_type == "Cast" and node.attributes["to"].as_int() in HALF:
-            target = onnx_ir.DataType(node.attributes["to"].as_int())
-            node.attributes["to"] = onnx_ir.AttrInt64("to", onnx_ir.DataType.FLOAT)
-            _round_outputs(graph, node, start=target)
-        elif node.op_type not in MOVES:
-            _round_outputs(graph, node, start=None)
+def widen(graph: ir.Graph) -> None:
+    """Make every half value of a graph float32, rounded through its old type; in place."""
+    halves = [value for value in graph.initializers.values() if value.dtype in HALF]
+    nodes = list(graph)
+    for weight in halves:
+        readers = list(weight.uses())
+        cast = _cast(weight, ir.DataType.FLOAT)
+        graph.insert_before(nodes[0], [cast])
+        _reroute(readers, cast.outputs[0])
+    for node in nodes:
         for output in node.outputs:
-            if output.dtype in HALF:
-                output.dtype = onnx_ir.DataType.FLOAT
+            half = output.dtype
+            if half not in HALF:
+                continue
+            readers = list(output.uses())
+            if node.op_type == "Constant":
+                casts = [_cast(output, ir.DataType.FLOAT)]
+            elif node.op_type in MOVES:
+                output.dtype = ir.DataType.FLOAT
+                continue
+            else:
+                if node.op_type == "Cast":
+                    node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT)
+                output.dtype = ir.DataType.FLOAT
+                narrow = _cast(output, half)
+                casts = [narrow, _cast(narrow.outputs[0], ir.DataType.FLOAT)]
+            graph.insert_after(node, casts)
+            _reroute(readers, casts[-1].outputs[0])
 
 
-def _round_outputs(
-    graph: onnx_ir.Graph, node: onnx_ir.Node, start: onnx_ir.DataType | None
-) -> None:
-    """Send a node's half results through a cast to their type and back to float32."""
-    for output in node.outputs:
-        half = start or output.dtype
-        if half not in HALF:
-            continue
-        readers = list(output.uses())
-        narrow = _cast(output, half)
-        wide = _cast(narrow, onnx_ir.DataType.FLOAT)
-        steps = [wide.producer()] if node.op_type == "Constant" else [narrow.producer(), wide.producer()]
-        graph.insert_after(node, steps)
-        _reroute(readers, wide)
-
-
-def _cast(value: onnx_ir.Value, to: onnx_ir.DataType) -> onnx_ir.Value:
-    """The output of a new Cast of `value`."""
-    node = onnx_ir.Node(
-        "", "Cast", [value], [onnx_ir.AttrInt64("to", to)], name=f"{value.name}_as_{to.name}"
-    )
+def _cast(value: ir.Value, to: ir.DataType) -> ir.Node:
+    """A new Cast of `value`, not in any graph yet."""
+    name = f"{value.name}_as_{to.name}"
+    node = ir.Node("", "Cast", [value], [ir.AttrInt64("to", to)], name=name)
     (output,) = node.outputs
-    output.name = f"{value.name}_as_{to.name}"
-    output.dtype, output.shape = to, value.shape
-    return output
+    output.name, output.dtype, output.shape = name, to, value.shape
+    return node
 
 
-def _reroute(readers: list[tuple[onnx_ir.Node, int]], value: onnx_ir.Value) -> None:
+def _reroute(readers: Sequence[tuple[ir.Node, int]], value: ir.Value) -> None:
     """Let every reader take `value` instead."""
     for node, index in readers:
         node.replace_input_with(index, value)

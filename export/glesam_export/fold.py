@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from glesam_export.reference import Enhancer
 
-
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -37,7 +36,7 @@ class ConstantCrossAttention(nn.Module):
     value: Tensor
 
     def __init__(
-        self, to_q: nn.Module, to_out: nn.Module, key: Tensor, value: Tensor, scale: float
+        self, to_q: nn.Linear, to_out: nn.Linear, key: Tensor, value: Tensor, scale: float
     ) -> None:
         super().__init__()
         self.to_q, self.to_out = to_q, to_out
@@ -127,7 +126,7 @@ def fold_timestep(unet: UNet2DConditionModel, timestep: int) -> None:
 
 @torch.no_grad()
 def fold_text(unet: UNet2DConditionModel, text: Tensor) -> None:
-    """c is a constant: keys and values of every cross-attention become constants.
+    """C is a constant: keys and values of every cross-attention become constants.
 
     Args:
         unet: adapters already merged.
@@ -137,7 +136,10 @@ def fold_text(unet: UNet2DConditionModel, text: Tensor) -> None:
         attention = block.attn2
         dtype = attention.to_q.weight.dtype
         key, value = (
-            _in_float64(layer, text).to(dtype).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+            _in_float64(layer, text)
+            .to(dtype)
+            .view(1, text.shape[1], attention.heads, -1)
+            .transpose(1, 2)
             for layer in (attention.to_k, attention.to_v)
         )
         block.attn2 = ConstantCrossAttention(

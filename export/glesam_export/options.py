@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from glesam_export.presets import SamPreset, UNetPreset, sam_preset, unet_preset
 from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import PrecisionName
-
-from glesam_export.presets import SamPreset, UNetPreset, sam_preset, unet_preset
 
 if TYPE_CHECKING:
     from glesam_export.checkpoints import Checkpoint
@@ -98,7 +97,9 @@ def one_precision(precision: str | None, fp16: bool, bf16: bool) -> PrecisionNam
     """
     asked = {precision} - {None} | ({"fp16"} if fp16 else set()) | ({"bf16"} if bf16 else set())
     if len(asked) > 1:
-        raise InputError(f"--precision: asked for {' and '.join(sorted(map(str, asked)))}; pass one")
+        raise InputError(
+            f"--precision: asked for {' and '.join(sorted(map(str, asked)))}; pass one"
+        )
     name = next(iter(asked), "fp32")
     for known in EXPORTED_PRECISIONS:
         if name == known:

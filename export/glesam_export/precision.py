@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
-from glesam_runtime.manifest import PrecisionName, StageName
 from segment_anything.modeling.common import LayerNorm2d
 from torch import Tensor, nn
 
+from glesam_export.graphs.base import Graph
 from glesam_export.graphs.decoder import PointEmbedding
+from glesam_runtime.manifest import PrecisionName, StageName
 
 DTYPES: Mapping[PrecisionName, torch.dtype] = MappingProxyType(
     {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -89,7 +90,7 @@ def islands(stage: StageName, precision: PrecisionName) -> tuple[str, ...]:
     return tuple(island.name for island in ISLANDS[stage]) + last_add
 
 
-def apply(graph: nn.Module, stage: StageName, precision: PrecisionName) -> None:
+def apply(graph: Graph, stage: StageName, precision: PrecisionName) -> None:
     """Type a graph, in place: half precision everywhere but in the stage's islands.
 
     Args:

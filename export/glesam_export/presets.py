@@ -17,10 +17,24 @@ from glesam_runtime.errors import InputError
 LATENT_CHANNELS = 256
 """Channels of z_L: what replicated-channel expansion widens the U-Net's four to."""
 
-LORA_TARGETS = (
-    "to_q to_k to_v to_out.0 proj_in proj_out ff.net.0.proj ff.net.2 conv1 conv2 conv_shortcut "
-    "downsamplers.0.conv upsamplers.0.conv time_emb_proj conv_in conv_out"
-).split()
+LORA_TARGETS = [
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "proj_in",
+    "proj_out",
+    "ff.net.0.proj",
+    "ff.net.2",
+    "conv1",
+    "conv2",
+    "conv_shortcut",
+    "downsamplers.0.conv",
+    "upsamplers.0.conv",
+    "time_emb_proj",
+    "conv_in",
+    "conv_out",
+]
 """Module name endings that the released training code adapts."""
 
 

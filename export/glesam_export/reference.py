@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
@@ -139,7 +138,12 @@ class Enhancer(nn.Module):
     text: Tensor
 
     def __init__(
-        self, unet: UNet2DConditionModel, text: Tensor, gamma: float, timestep: int, alpha_bar: float
+        self,
+        unet: UNet2DConditionModel,
+        text: Tensor,
+        gamma: float,
+        timestep: int,
+        alpha_bar: float,
     ) -> None:
         super().__init__()
         self.unet = unet
@@ -156,7 +160,8 @@ class Enhancer(nn.Module):
         """The last line of Eq. 4, in float64."""
         latent = self.gamma * z_l.double()
         numerator = latent - (1 - self.alpha_bar) ** 0.5 * eps.double()
-        return numerator / (self.gamma * self.alpha_bar**0.5)
+        z_h: Tensor = numerator / (self.gamma * self.alpha_bar**0.5)
+        return z_h
 
     def forward(self, z_l: Tensor) -> Tensor:
         """z_L [N, 256, s, s] -> z_H, the same shape, float64."""

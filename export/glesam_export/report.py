@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from glesam_runtime.manifest import Parity
+from typing import get_args
 
-COLUMNS = ("encoder", "enhancer", "eps", "decoder")
+from glesam_runtime.manifest import Parity, ParityOutput
+
+COLUMNS: tuple[ParityOutput, ...] = get_args(ParityOutput)
 
 
 def parity_table(parity: Parity) -> str:

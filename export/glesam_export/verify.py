@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +16,14 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from glesam_export.cases import Case
+from glesam_export.checkpoints import Checkpoint
+from glesam_export.emulate import emulated
 from glesam_runtime import chain, compare, masks
 from glesam_runtime.backends import load_engine
+from glesam_runtime.backends.base import Engine, Value
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.errors import ParityError
 from glesam_runtime.manifest import (
@@ -29,11 +35,6 @@ from glesam_runtime.manifest import (
     PrecisionName,
     StageError,
 )
-from numpy.typing import NDArray
-
-from glesam_export.cases import Case
-from glesam_export.checkpoints import Checkpoint
-from glesam_export.emulate import emulated
 
 Step = Callable[[str], AbstractContextManager[None]]
 """Announces a piece of long work while it runs."""
@@ -64,9 +65,7 @@ class Outputs:
 
 
 @torch.no_grad()
-def record_reference(
-    checkpoint: Checkpoint, cases: Sequence[Case], step: Step
-) -> list[Outputs]:
+def record_reference(checkpoint: Checkpoint, cases: Sequence[Case], step: Step) -> list[Outputs]:
     """Run the unfolded reference on every case."""
     outputs = [Outputs() for _ in cases]
     with step("reference encoder"):
@@ -167,26 +166,38 @@ def _run(
     with step("bundle encoder"):
         engine = load_engine(bundle, "onnxruntime", stages=["encoder"])
         for case, mine in zip(cases, found, strict=True):
-            mine.z_l = engine.to_host(chain.encode(engine, manifest, case.prepared.tensor))
+            mine.z_l = _keep(engine, chain.encode(engine, manifest, case.prepared.tensor))
         del engine
     with step("bundle enhancer"):
         engine = load_engine(bundle, "onnxruntime", stages=["enhancer"])
         for mine, theirs in zip(found, reference, strict=True):
             z_l = _known(theirs.z_l)
-            z_h = engine.to_host(chain.enhance(engine, manifest, z_l)).astype(np.float64)
-            mine.z_h, mine.eps = z_h, _solve_eps(z_l, z_h, manifest)
-            own = chain.enhance(engine, manifest, _known(mine.z_l))
-            chained_z_h.append(engine.to_host(own))
+            enhanced = _keep(engine, chain.enhance(engine, manifest, z_l)).astype(np.float64)
+            mine.z_h, mine.eps = enhanced, _solve_eps(z_l, enhanced, manifest)
+            chained_z_h.append(_keep(engine, chain.enhance(engine, manifest, _known(mine.z_l))))
         del engine
     with step("bundle decoder"):
         engine = load_engine(bundle, "onnxruntime", stages=["decoder"])
         for case, mine, theirs, z_h in zip(cases, found, reference, chained_z_h, strict=True):
             for kind, prompts in case.prompts.items():
                 given = _known(theirs.z_h).astype(np.float32)
-                mine.decoded[kind] = chain.decode(engine, given, prompts)
-                mine.chained[kind] = chain.decode(engine, z_h, prompts)
+                mine.decoded[kind] = _decode(engine, given, prompts)
+                mine.chained[kind] = _decode(engine, z_h, prompts)
         del engine
     return found
+
+
+def _keep(engine: Engine, value: Value) -> NDArray[np.float32]:
+    """A copy on the host: the engine's own buffer would keep its arena, gigabytes, alive."""
+    return np.array(engine.to_host(value))
+
+
+def _decode(
+    engine: Engine, embeddings: NDArray[np.float32], prompts: Mapping[str, NDArray[np.float32]]
+) -> Masks:
+    """One decoder call, copied to the host."""
+    low_res, iou = chain.decode(engine, embeddings, prompts)
+    return np.array(low_res), np.array(iou)
 
 
 def _solve_eps(
@@ -198,8 +209,9 @@ def _solve_eps(
     """
     model = manifest.model
     root = model.alpha_bar**0.5
-    numerator = model.gamma * (z_l.astype(np.float64) - root * z_h)
-    return numerator / (1 - model.alpha_bar) ** 0.5
+    eps: NDArray[np.float64] = model.gamma * (z_l.astype(np.float64) - root * z_h)
+    eps /= (1 - model.alpha_bar) ** 0.5
+    return eps
 
 
 def _image_parity(case: Case, mine: Outputs, theirs: Outputs, manifest: Manifest) -> ImageParity:

@@ -178,7 +178,9 @@ def _progress(jobs: list[Job]) -> Iterator[Iterable[Job]]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    # Rich would print on stderr what is meant for a file that stdout is sent to.
+    lines = sys.stdout.isatty()
+    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=lines) as bar:
         yield bar.track(jobs, description="images")
 
 

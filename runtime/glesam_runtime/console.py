@@ -39,6 +39,8 @@ def exit_code_of(app: typer.Typer, prog_name: str, arguments: Sequence[str]) -> 
         # Outside standalone mode Typer returns the code of typer.Exit, or the command's None.
         code = command.main(list(arguments), prog_name=prog_name, standalone_mode=False)
         sys.stdout.flush()
+        if code == _INTERRUPTED:  # newer Typer turns Ctrl-C into this code itself, in silence
+            report("interrupted")
     except (KeyboardInterrupt, typer.Abort):
         report("interrupted")
         return _INTERRUPTED

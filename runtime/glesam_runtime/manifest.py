@@ -21,6 +21,7 @@ GOLDEN_FILE = "golden.safetensors"
 
 StageName = Literal["encoder", "enhancer", "decoder"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
+ParityOutput = Literal["encoder", "enhancer", "eps", "decoder"]
 PrecisionName = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 
 FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
@@ -157,7 +158,7 @@ class ImageParity(_Record, frozen=True):
 
     image: str
     level: Literal["clear", "LQ-1", "LQ-2", "LQ-3"]
-    errors: dict[Literal["encoder", "enhancer", "eps", "decoder"], StageError]
+    errors: dict[ParityOutput, StageError]
     mask_iou_mean: float
     mask_iou_worst: float
 
@@ -210,7 +211,7 @@ def parse(raw: bytes, where: str) -> Manifest:
     """
     try:
         header = msgspec.json.decode(raw, type=_Header)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(
             f"{where}: not a bundle manifest ({error}); export the bundle again"
         ) from error
@@ -225,7 +226,7 @@ def parse(raw: bytes, where: str) -> Manifest:
         )
     try:
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         raise BundleError(f"{where}: {error}; export the bundle again") from error
     _check_consistency(manifest, where)
     return manifest
@@ -291,6 +292,8 @@ def _check_consistency(manifest: Manifest, where: str) -> None:
                 )
     files = [ref.file for ref in file_refs(manifest)]
     for file in files:
+        if not is_plain_name(file):  # a pattern's "$" lets a last line break pass
+            raise BundleError(f"{where}: {file!r} is not a plain file name")
         if files.count(file) > 1 or file == MANIFEST_FILE:
             raise BundleError(f"{where}: file {file!r} is named twice")
 

@@ -83,7 +83,7 @@ def from_file(path: Path) -> list[PromptRequest]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     try:
         entries = msgspec.json.decode(raw, type=list[msgspec.Raw] | _File)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not a prompts file ({error})") from error
     listed = entries.prompts if isinstance(entries, _File) else entries
     if not listed:

@@ -16,7 +16,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from glesam_runtime.errors import InputError
@@ -42,6 +42,8 @@ def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
     _refuse_foreign(final)
     partial = _partial_name(final)
     parents = [parent for parent in final.parents if not parent.exists()]
+    if not (parents[-1] if parents else final).parent.is_dir():
+        raise InputError(f"{final}: a parent of it is a file")
     try:
         with _friendly(final):
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +51,11 @@ def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
             partial.mkdir()
         with _friendly(final):
             yield partial
+            # Some writers keep their files to the user; a bundle is as open as its folder.
+            readable = partial.stat().st_mode & 0o666
             for path in sorted(partial.rglob("*")):
+                if path.is_file():
+                    path.chmod(readable)
                 _sync(path)
             _sync(partial)
             _refuse_foreign(final)  # it may have changed while the block ran
@@ -60,7 +66,9 @@ def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         if not final.exists():
             for parent in parents:
-                parent.rmdir()
+                # Never made, or by now another program keeps something in it: then it stays.
+                with suppress(OSError):
+                    parent.rmdir()
 
 
 @contextmanager
@@ -72,11 +80,14 @@ def staged_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
     """
     final = Path(destination).absolute()
     partial = _partial_name(final)
+    if final.is_dir():
+        raise InputError(f"{final}: is a folder, a file is to be written")
+    if not final.parent.is_dir():
+        raise InputError(f"{final}: its folder does not exist")
+    with _friendly(final):
+        _clear_stale(final)
     try:
         with _friendly(final):
-            if final.is_dir():
-                raise InputError(f"{final}: is a folder, a file is to be written")
-            _clear_stale(final)
             yield partial
             _sync(partial)
             partial.replace(final)
@@ -108,7 +119,7 @@ def _is_bundle(folder: Path) -> bool:
     """Whether manifest.json calls itself ours, in whatever version."""
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(manifest, dict) and manifest.get("format") == FORMAT
 

@@ -59,7 +59,6 @@ def test_the_picture_has_its_edges_where_the_masks_end() -> None:
         leaves = (left > 0) & (right > 0)
         at_border.append(step[leaves & (left != right)].mean())
         within.append(step[leaves & (left == right)].mean())
-    print(np.mean(at_border), np.mean(within), np.mean(at_border) / np.mean(within))
     assert np.mean(at_border) > 3 * np.mean(within)
 
 

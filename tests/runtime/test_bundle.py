@@ -113,6 +113,7 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "an odd size": (_set("preprocessing", "image_size", to=70), "multiple of 16"),
     "a file above": (_set("stages", "encoder", "graph", "file", to="../e.onnx"), "file"),
     "an absolute file": (_set("stages", "encoder", "graph", "file", to="/etc/passwd"), "file"),
+    "a line break": (_set("golden", "file", to="golden.x\n"), "not a plain file name"),
     "a hidden file": (_set("golden", "file", to=".golden"), "file"),
     "a file named twice": (_set("golden", "file", to="encoder.onnx"), "twice"),
     "the manifest itself": (_set("golden", "file", to="manifest.json"), "twice"),

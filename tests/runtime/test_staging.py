@@ -21,6 +21,11 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def fail_after_writing(path: Path, error: type[BaseException]) -> None:
+    path.write_text("half")
+    raise error
+
+
 def old_bundle(folder: Path) -> Path:
     folder.mkdir()
     (folder / "manifest.json").write_text(OURS)
@@ -36,6 +41,15 @@ def test_a_new_folder(tmp_path: Path) -> None:
         (folder / "x").write_text("x")
     assert names(target) == ["x"]
     assert names(target.parent) == ["bundle"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX modes")
+def test_files_are_as_open_as_the_folder(tmp_path: Path) -> None:
+    with staged_folder(tmp_path / "bundle") as folder:
+        (folder / "private").touch(mode=0o600)
+    (tmp_path / "plain").touch()
+    mode = (tmp_path / "bundle" / "private").stat().st_mode
+    assert mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
@@ -94,8 +108,7 @@ def test_an_exception_leaves_what_was_there(error: type[BaseException], tmp_path
     target = old_bundle(tmp_path / "bundle")
     for place in (target, tmp_path / "deep" / "new"):
         with pytest.raises(error), staged_folder(place) as folder:
-            (folder / "half").touch()
-            raise error
+            fail_after_writing(folder / "half", error)
     assert names(target) == ["manifest.json", "old.onnx"]
     assert names(tmp_path) == ["bundle"]
 
@@ -106,14 +119,17 @@ def test_what_is_not_a_bundle_stays(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / "manifest.json").write_text('{"name": "app"}')
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "manifest.json").write_text("[" * 200_000)
     for name, words in (
+        ("deep", "exists and is not a bundle"),
         ("photos", "exists and is not a bundle"),
         ("web", "exists and is not a bundle"),
         ("file", "is a file"),
     ):
         with pytest.raises(InputError, match=words), staged_folder(tmp_path / name):
             pytest.fail("the block must not run")
-    assert names(tmp_path) == ["file", "photos", "web"]
+    assert names(tmp_path) == ["deep", "file", "photos", "web"]
 
 
 def test_a_link_to_a_bundle_keeps_pointing_to_it(tmp_path: Path) -> None:
@@ -162,9 +178,8 @@ def test_faults_elsewhere_are_not_blamed_on_the_folder(tmp_path: Path) -> None:
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     path.write_text("old")
-    with pytest.raises(ValueError, match="stop"), staged_file(path) as partial:
-        partial.write_text("half")
-        raise ValueError("stop")
+    with pytest.raises(ValueError), staged_file(path) as partial:  # noqa: PT011 - raised below
+        fail_after_writing(partial, ValueError)
     assert path.read_text() == "old"
     with staged_file(path) as partial:
         partial.write_text("new")
@@ -178,6 +193,10 @@ def test_a_file_where_none_can_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is a folder"), staged_file(tmp_path / "folder"):
         pytest.fail("the block must not run")
-    with pytest.raises(InputError, match="a parent of it is a file"):
-        with staged_file(tmp_path / "file" / "mask.png"):
+    for place in ("file", "none"):
+        target = tmp_path / place / "mask.png"
+        with pytest.raises(InputError, match="its folder does not exist"), staged_file(target):
             pytest.fail("the block must not run")
+    with pytest.raises(InputError, match="a parent of it is a file"):
+        staged_folder(tmp_path / "file" / "bundle").__enter__()
+    assert names(tmp_path) == ["file", "folder"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from glesam_runtime.manifest import Source
 from segment_anything.modeling import ImageEncoderViT
 
 from glesam_export.presets import SamPreset, UNetPreset
 from glesam_export.reference import Decoder, Enhancer
+from glesam_runtime.manifest import Source
 
 
 class Checkpoint(ABC):

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
-from glesam_runtime.errors import CheckpointError
 from torch import Tensor
 
 from glesam_export.checkpoints import tensors as files
 from glesam_export.presets import LATENT_CHANNELS, UNET_PRESETS, UNetPreset
 from glesam_export.reference import build_unet, replicate_channels
+from glesam_runtime.errors import CheckpointError
 
 SCHEDULE: Mapping[str, Any] = {
     "beta_start": 0.00085,
@@ -50,8 +50,8 @@ def alpha_bar(timestep: int, schedule: Mapping[str, Any], where: str) -> float:
     kind = schedule.get("prediction_type", "epsilon")
     if kind != "epsilon":
         raise CheckpointError(
-            f"{where}: prediction_type is {kind!r}, but GleSAM's single step (Eq. 4) is written for "
-            "a U-Net that predicts the noise; use a base with prediction_type 'epsilon'"
+            f"{where}: prediction_type is {kind!r}, but GleSAM's single step (Eq. 4) takes a U-Net "
+            "that predicts the noise; use a base with prediction_type 'epsilon'"
         )
     scheduler = DDPMScheduler.from_config(dict(schedule))
     steps = len(scheduler.alphas_cumprod)
@@ -128,7 +128,9 @@ def read_text(path: Path, preset: UNetPreset) -> Tensor:
         try:
             array = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise CheckpointError(f"--prompt-embeds {path}: not a .npy of numbers ({error})") from error
+            raise CheckpointError(
+                f"--prompt-embeds {path}: not a .npy of numbers ({error})"
+            ) from error
         if array.dtype.kind != "f":
             raise CheckpointError(f"--prompt-embeds {path}: dtype is {array.dtype}, not a float")
         text = torch.from_numpy(array).float()

@@ -7,8 +7,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from glesam_runtime.bundle import sha256_of
-from glesam_runtime.manifest import Source
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor
 
@@ -16,6 +14,8 @@ from glesam_export.checkpoints import Checkpoint, diffusion, lora, sam
 from glesam_export.checkpoints import tensors as files
 from glesam_export.presets import SamPreset, UNetPreset
 from glesam_export.reference import Decoder, Enhancer, LoraFactors, add_lora, build_unet
+from glesam_runtime.bundle import sha256_of
+from glesam_runtime.manifest import Source
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from glesam_runtime.errors import CheckpointError
 from torch import Tensor, nn
 
 from glesam_export.checkpoints.tensors import first_three
 from glesam_export.reference import LoraFactors
+from glesam_runtime.errors import CheckpointError
 
 KEY = re.compile(
     r"^(?:base_model\.model\.)?(?:unet\.)?(?P<module>.+?)\."
     r"(?:(?P<down>lora\.down|lora_A(?:\.\w+)?)|(?P<up>lora\.up|lora_B(?:\.\w+)?))\.weight$"
 )
-"""`unet.<module>.lora.down.weight` (older diffusers), `unet.<module>.lora_A.weight` (newer, peft)."""
+"""`unet.<module>.lora.down.weight` (older diffusers) or `.lora_A.weight` (newer, peft)."""
 
 ALPHA_KEY = re.compile(r"^(?:base_model\.model\.)?(?:unet\.)?(?P<module>.+)\.alpha$")
 
@@ -60,7 +60,9 @@ def parse(state: Mapping[str, Tensor], unet: nn.Module, path: Path) -> dict[str,
         if (problem := _misfit(name, downs.get(name), ups.get(name), layers.get(name)))
     ]
     if problems:
-        raise CheckpointError(f"--lora {path}: does not fit the U-Net: {first_three(sorted(problems))}")
+        raise CheckpointError(
+            f"--lora {path}: does not fit the U-Net: {first_three(sorted(problems))}"
+        )
     return {
         name: (downs[name], ups[name], alphas.get(name, float(downs[name].shape[0])))
         for name in sorted(downs)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
-from glesam_runtime.manifest import Source
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
@@ -24,6 +24,9 @@ from glesam_export.reference import (
     build_unet,
     replicate_channels,
 )
+from glesam_runtime.manifest import Source
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 RANK = 8
 """Of the random adapters, as in the paper; alpha is the same."""
@@ -90,13 +93,13 @@ class RandomCheckpoint(Checkpoint):
 
     @contextmanager
     def _seeded(self, part: int) -> Iterator[None]:
-        """torch's generator, seeded for one part and put back after it."""
+        """Torch's generator, seeded for one part and put back after it."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1000 * self.seed + part)
             yield
 
 
-def _perturbed(module: nn.Module) -> nn.Module:
+def _perturbed(module: ModuleT) -> ModuleT:
     """Move what is initialised to zero or one away from it, in place; frozen, in eval mode."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():

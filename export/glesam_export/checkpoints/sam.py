@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from glesam_runtime.errors import CheckpointError
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from glesam_export.reference import (
     build_mask_decoder,
     build_prompt_encoder,
 )
+from glesam_runtime.errors import CheckpointError
 
 PARTS: Mapping[str, Callable[[SamPreset], nn.Module]] = {
     "image_encoder": build_encoder,

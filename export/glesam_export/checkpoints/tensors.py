@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glesam_runtime.errors import CheckpointError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from glesam_runtime.errors import CheckpointError
 
 WRAPPERS = ("model", "state_dict")
 """Keys under which training code nests a state dict."""

@@ -19,12 +19,19 @@ class Attend(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Q [..., L, d], k [..., M, d], v [..., M, e] -> [..., L, e]."""
         weights: Tensor = self.softmax(q @ k.transpose(-2, -1))
-        return weights @ v
+        attended: Tensor = weights @ v
+        return attended
+
+
+def unflatten(x: Tensor, axis: int, *sizes: int) -> Tensor:
+    """Split one axis into several; one of `sizes` may be -1."""
+    split: Tensor = x.unflatten(axis, sizes)  # type: ignore[no-untyped-call]
+    return split
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """[N, L, heads * d] -> [N, heads, L, d]."""
-    return x.unflatten(-1, (heads, x.shape[-1] // heads)).transpose(1, 2)
+    return unflatten(x, -1, heads, x.shape[-1] // heads).transpose(1, 2)
 
 
 def join_heads(x: Tensor) -> Tensor:

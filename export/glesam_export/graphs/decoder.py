@@ -12,7 +12,14 @@ from segment_anything.modeling import MaskDecoder, PromptEncoder
 from segment_anything.modeling.transformer import Attention, TwoWayTransformer
 from torch import Tensor, nn
 
-from glesam_export.graphs.attention import Attend, join_heads, scale_rows, split_heads
+from glesam_export.graphs.attention import (
+    Attend,
+    join_heads,
+    scale_rows,
+    split_heads,
+    unflatten,
+)
+from glesam_export.graphs.base import Graph
 
 
 class PointEmbedding(nn.Module):
@@ -90,16 +97,13 @@ class TwoWay(nn.Module):
         return self.final_norm(queries + attended), keys
 
 
-class DecoderGraph(nn.Module):
+class DecoderGraph(Graph):
     """One image's embedding and B prompts of P points -> four masks and scores a prompt.
 
     Args:
         prompt_encoder: SAM's; used up.
         mask_decoder: SAM's; used up.
     """
-
-    dtype = torch.float32
-    """What flows inside; `precision` sets it."""
 
     dense_positions: Tensor
 
@@ -138,9 +142,9 @@ class DecoderGraph(nn.Module):
 
         tokens, image = self.transformer(image, self.dense_positions, tokens)
 
-        upscaled = self.upscaling(image.transpose(1, 2).unflatten(2, (side, side)))
+        upscaled = self.upscaling(unflatten(image.transpose(1, 2), 2, side, side))
         weights = torch.stack(
             [mlp(tokens[:, 1 + i]) for i, mlp in enumerate(self.hypernetworks)], dim=1
         )
-        masks = (weights @ upscaled.flatten(2)).unflatten(2, (4 * side, 4 * side))
+        masks = unflatten(weights @ upscaled.flatten(2), 2, 4 * side, 4 * side)
         return masks.float(), self.iou_head(tokens[:, 0]).float()

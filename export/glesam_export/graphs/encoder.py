@@ -11,13 +11,16 @@ so that no bias of [heads, H W, H W] is ever added (for ViT-B's global blocks 80
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from segment_anything.modeling import ImageEncoderViT
-from segment_anything.modeling.image_encoder import Block, get_rel_pos
+from segment_anything.modeling.image_encoder import get_rel_pos
 from torch import Tensor, nn
 from torch.nn import functional
 
-from glesam_export.graphs.attention import Attend, scale_rows
+from glesam_export.graphs.attention import Attend, scale_rows, unflatten
+from glesam_export.graphs.base import Graph
 
 
 class RelativeAttention(nn.Module):
@@ -33,7 +36,7 @@ class RelativeAttention(nn.Module):
     column_positions: Tensor
     key_positions: Tensor
 
-    def __init__(self, reference: nn.Module, side: int) -> None:
+    def __init__(self, reference: Any, side: int) -> None:
         super().__init__()
         self.heads, self.side = int(reference.num_heads), side
         self.qkv, self.proj = reference.qkv, reference.proj
@@ -52,9 +55,9 @@ class RelativeAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, side * side, C] -> [N, side * side, C]."""
         side, tokens = self.side, self.side**2
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        qkv = unflatten(self.qkv(x), -1, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv[0], qkv[1], qkv[2]  # each [N, heads, tokens, d]
-        grid = q.unflatten(2, (side, side))  # [N, heads, row, column, d]
+        grid = unflatten(q, 2, side, side)  # [N, heads, row, column, d]
         along_rows = grid @ self.row_positions
         along_columns = (grid.transpose(2, 3) @ self.column_positions).transpose(2, 3)
         positions = torch.cat([along_rows, along_columns], dim=-1).flatten(2, 3)
@@ -67,7 +70,7 @@ class RelativeAttention(nn.Module):
 class EncoderBlock(nn.Module):
     """One ViT block on [N, H, W, C], attending in windows or over the whole image."""
 
-    def __init__(self, reference: Block, grid: int) -> None:
+    def __init__(self, reference: Any, grid: int) -> None:
         super().__init__()
         self.norm1, self.norm2, self.mlp = reference.norm1, reference.norm2, reference.mlp
         self.grid = grid
@@ -85,12 +88,12 @@ class EncoderBlock(nn.Module):
         grid, window, channels = self.grid, self.window, x.shape[-1]
         if window == grid:
             whole: Tensor = self.attention(x.flatten(1, 2))
-            return whole.unflatten(1, (grid, grid))
+            return unflatten(whole, 1, grid, grid)
         across = -(-grid // window)
         missing = across * window - grid
         if missing:
             x = functional.pad(x, (0, 0, 0, missing, 0, missing))
-        x = x.unflatten(2, (across, window)).unflatten(1, (across, window))
+        x = unflatten(unflatten(x, 2, across, window), 1, across, window)
         x = x.transpose(2, 3).reshape(-1, window * window, channels)
         x = self.attention(x)
         x = x.reshape(-1, across, across, window, window, channels).transpose(2, 3)
@@ -98,15 +101,12 @@ class EncoderBlock(nn.Module):
         return x[:, :grid, :grid] if missing else x
 
 
-class EncoderGraph(nn.Module):
+class EncoderGraph(Graph):
     """`image` [N, 3, S, S] -> `image_embeddings` [N, 256, S/16, S/16], float32 at both ends.
 
     Args:
         reference: SAM's encoder; used up, since its layers are taken over and rescaled.
     """
-
-    dtype = torch.float32
-    """What flows inside; `precision` sets it."""
 
     def __init__(self, reference: ImageEncoderViT) -> None:
         super().__init__()
@@ -128,4 +128,5 @@ class EncoderGraph(nn.Module):
 def _positions(table: Tensor, side: int, scale: float) -> Tensor:
     """Relative position embeddings as a batched right factor: [side, d, side], over `scale`."""
     gathered = get_rel_pos(side, side, table.data.double()) / scale
-    return gathered.transpose(1, 2).to(table.dtype).contiguous()
+    factors: Tensor = gathered.transpose(1, 2).to(table.dtype).contiguous()
+    return factors

@@ -6,22 +6,28 @@ them is spelled out here, free of timestep, text, adapters and branches on the b
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
 from glesam_export.fold import ConstantCrossAttention
-from glesam_export.graphs.attention import Attend, join_heads, scale_rows, split_heads
+from glesam_export.graphs.attention import (
+    Attend,
+    join_heads,
+    scale_rows,
+    split_heads,
+    unflatten,
+)
+from glesam_export.graphs.base import Graph
 
 
 class SelfAttention(nn.Module):
     """diffusers' self-attention, its scale folded into the query projection."""
 
-    def __init__(self, reference: nn.Module) -> None:
+    def __init__(self, reference: Any) -> None:
         super().__init__()
         self.heads = int(reference.heads)
         self.to_q, self.to_k, self.to_v = reference.to_q, reference.to_k, reference.to_v
@@ -61,7 +67,7 @@ class CrossAttention(nn.Module):
 class TransformerLayer(nn.Module):
     """Self-attention, cross-attention and GEGLU feed-forward, each behind a LayerNorm."""
 
-    def __init__(self, block: BasicTransformerBlock) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
         self.norm1, self.norm2, self.norm3 = block.norm1, block.norm2, block.norm3
         self.self_attention = SelfAttention(block.attn1)
@@ -80,7 +86,7 @@ class TransformerLayer(nn.Module):
 class SpatialTransformer(nn.Module):
     """Transformer layers over the pixels of a feature map, with its own residual."""
 
-    def __init__(self, reference: Transformer2DModel) -> None:
+    def __init__(self, reference: Any) -> None:
         super().__init__()
         self.norm, self.proj_in, self.proj_out = (
             reference.norm,
@@ -95,13 +101,13 @@ class SpatialTransformer(nn.Module):
         tokens = self.proj_in(self.norm(x).flatten(2).transpose(1, 2))
         for layer in self.layers:
             tokens = layer(tokens)
-        return x + self.proj_out(tokens).transpose(1, 2).unflatten(2, (height, width))
+        return x + unflatten(self.proj_out(tokens).transpose(1, 2), 2, height, width)
 
 
 class ResidualBlock(nn.Module):
     """diffusers' ResnetBlock2D once the timestep is in conv1's bias."""
 
-    def __init__(self, reference: ResnetBlock2D) -> None:
+    def __init__(self, reference: Any) -> None:
         super().__init__()
         self.norm1, self.conv1 = reference.norm1, reference.conv1
         self.norm2, self.conv2 = reference.norm2, reference.conv2
@@ -115,76 +121,100 @@ class ResidualBlock(nn.Module):
         return out
 
 
-class Level(nn.Module):
-    """One resolution of the U-Net: residual blocks, each followed by attention or by nothing."""
+class DownLevel(nn.Module):
+    """One resolution on the way down; every intermediate result is kept for the way up."""
 
-    def __init__(self, reference: nn.Module) -> None:
+    def __init__(self, reference: Any) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(ResidualBlock(block) for block in reference.resnets)
-        attentions = getattr(reference, "attentions", None)
-        self.attentions = nn.ModuleList(
-            SpatialTransformer(attentions[i]) if attentions else nn.Identity()
-            for i in range(len(self.blocks))
-        )
-        down = getattr(reference, "downsamplers", None)
-        up = getattr(reference, "upsamplers", None)
-        self.down = down[0].conv if down else None
-        self.up = up[0].conv if up else None
+        self.steps = _steps(reference)
+        self.down = reference.downsamplers[0].conv if reference.downsamplers else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """[N, C, h, w] -> [N, C', h / 2, w / 2] (the lowest keeps h, w), and the skips."""
+        skips = []
+        for step in self.steps:
+            x = step(x)
+            skips.append(x)
+        if self.down is not None:
+            x = self.down(x)
+            skips.append(x)
+        return x, skips
 
 
-class EnhancerGraph(nn.Module):
+class UpLevel(nn.Module):
+    """One resolution on the way up; takes the skips of its resolution, the last one first."""
+
+    def __init__(self, reference: Any) -> None:
+        super().__init__()
+        self.steps = _steps(reference)
+        self.up = reference.upsamplers[0].conv if reference.upsamplers else None
+
+    def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
+        """[N, C, h, w] -> [N, C', 2 h, 2 w] (the topmost keeps h, w)."""
+        for step, skip in zip(self.steps, reversed(skips), strict=True):
+            x = step(torch.cat([x, skip], dim=1))
+        if self.up is not None:
+            x = self.up(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return x
+
+
+class EnhancerGraph(Graph):
     """`image_embeddings` z_L -> `enhanced_embeddings` z_H, [N, 256, s, s], float32 at both ends.
+
+    The last add is float32 in every precision: at T = 999 it cancels terms 14.6 times the result.
 
     Args:
         folded: what `fold.fold` returns; used up, its layers are taken over.
         alpha_bar: abar_T.
     """
 
-    dtype = torch.float32
-    """What flows inside; `precision` sets it. The last add is float32 always."""
-
     def __init__(self, folded: UNet2DConditionModel, alpha_bar: float) -> None:
         super().__init__()
         self.conv_in = folded.conv_in
-        self.downs = nn.ModuleList(Level(block) for block in folded.down_blocks)
-        first, *rest = (ResidualBlock(block) for block in folded.mid_block.resnets)
-        self.mid_first, self.mid_rest = first, nn.ModuleList(rest)
-        self.mid_attentions = nn.ModuleList(
-            SpatialTransformer(attention) for attention in folded.mid_block.attentions
+        self.downs = nn.ModuleList(DownLevel(level) for level in folded.down_blocks)
+        middle = folded.mid_block
+        pairs = zip(middle.attentions, middle.resnets[1:], strict=True)
+        self.middle = nn.Sequential(
+            ResidualBlock(middle.resnets[0]),
+            *(layer for a, r in pairs for layer in (SpatialTransformer(a), ResidualBlock(r))),
         )
-        self.ups = nn.ModuleList(Level(block) for block in folded.up_blocks)
+        self.ups = nn.ModuleList(UpLevel(level) for level in folded.up_blocks)
+        self.skips_taken = [len(level.resnets) for level in folded.up_blocks]
         self.norm_out, self.conv_out = folded.conv_norm_out, folded.conv_out
         self.latent_scale = alpha_bar**-0.5
 
     def forward(self, image_embeddings: Tensor) -> Tensor:
         """GLE: z_L / sqrt(abar_T) - k eps, the second term being what the folded U-Net returns."""
         correction = self.correction(image_embeddings)
-        return image_embeddings * self.latent_scale + correction.float()
+        z_h: Tensor = image_embeddings * self.latent_scale + correction.float()
+        return z_h
 
     def correction(self, image_embeddings: Tensor) -> Tensor:
         """-k eps(gamma z_L; T, c), [N, 256, s, s]."""
         x = self.conv_in(image_embeddings.to(self.dtype))
         skips = [x]
         for level in self.downs:
-            for block, attention in zip(level.blocks, level.attentions, strict=True):
-                x = attention(block(x))
-                skips.append(x)
-            if level.down is not None:
-                x = level.down(x)
-                skips.append(x)
-        x = self.mid_first(x)
-        for attention, block in zip(self.mid_attentions, self.mid_rest, strict=True):
-            x = block(attention(x))
-        for level in self.ups:
-            for block, attention in zip(level.blocks, level.attentions, strict=True):
-                x = attention(block(torch.cat([x, skips.pop()], dim=1)))
-            if level.up is not None:
-                x = level.up(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+            x, kept = level(x)
+            skips += kept
+        x = self.middle(x)
+        for level, count in zip(self.ups, self.skips_taken, strict=True):
+            x = level(x, skips[-count:])
+            del skips[-count:]
         out: Tensor = self.conv_out(functional.silu(self.norm_out(x)))
         return out
 
 
-def _as_linear(layer: nn.Module) -> nn.Linear:
+def _steps(reference: Any) -> nn.ModuleList:
+    """A level's residual blocks, each with the attention that follows it, if any does."""
+    blocks = [ResidualBlock(block) for block in reference.resnets]
+    if not getattr(reference, "attentions", None):
+        return nn.ModuleList(blocks)
+    attentions = [SpatialTransformer(attention) for attention in reference.attentions]
+    pairs = zip(blocks, attentions, strict=True)
+    return nn.ModuleList(nn.Sequential(block, attention) for block, attention in pairs)
+
+
+def _as_linear(layer: Any) -> nn.Linear:
     """SD 1.5 projects with 1 x 1 convolutions, SD 2.1 with Linear: on tokens they are one thing."""
     if isinstance(layer, nn.Linear):
         return layer

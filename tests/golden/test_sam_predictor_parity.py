@@ -1,0 +1,194 @@
+"""Without the enhancer a bundle is SAM: segment_anything's own predictor is the oracle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from glesam_runtime import GleSamPredictor
+from glesam_runtime.compare import mask_iou, max_abs, relative_l2
+
+if TYPE_CHECKING:
+    from segment_anything import SamPredictor
+
+    from glesam_export.checkpoints import Checkpoint
+
+TOLERANCE, IOU = 1e-4, 0.9999
+SIZES = {
+    "wide": (40, 900),
+    "tall": (700, 31),
+    "tiny": (3, 5),
+    "a pixel": (1, 1),
+    "square": (256, 256),
+    "large": (1100, 1400),
+}
+
+
+@pytest.fixture(scope="module")
+def ours(nano_bundle: Path) -> GleSamPredictor:
+    return GleSamPredictor(nano_bundle, enhance=False)
+
+
+@pytest.fixture(scope="module")
+def theirs(nano_checkpoint: Checkpoint) -> SamPredictor:
+    from segment_anything import SamPredictor
+
+    from glesam_export.reference import build_sam
+
+    decoder = nano_checkpoint.decoder()
+    return SamPredictor(
+        build_sam(nano_checkpoint.encoder(), decoder.prompt_encoder, decoder.mask_decoder)
+    )
+
+
+def make_image(height: int, width: int, seed: int) -> np.ndarray:
+    """Smooth ramps with noise on top, uint8."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    waves = [np.sin(x / rng.uniform(3, 60) + y / rng.uniform(3, 60)) for _ in range(3)]
+    image = 128 + 90 * np.stack(waves, axis=-1) + rng.normal(0, 12, (height, width, 3))
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+@st.composite
+def prompts(draw: st.DrawFn, height: int, width: int) -> dict[str, Any]:
+    """Any mixture of points, a box and a mask prompt, but not nothing."""
+    kinds = draw(st.sets(st.sampled_from(["points", "box", "mask"]), min_size=1))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    arguments: dict[str, Any] = {"multimask_output": draw(st.booleans())}
+    if "points" in kinds:
+        count = draw(st.integers(1, 5))
+        arguments["point_coords"] = rng.uniform(0, 1, (count, 2)) * [width - 1, height - 1]
+        arguments["point_labels"] = rng.integers(0, 2, count)
+    if "box" in kinds:
+        corners = np.sort(rng.uniform(0, 1, (2, 2)), axis=0) * [width, height]
+        arguments["box"] = corners.reshape(4) + np.array([0, 0, 0.5, 0.5])
+    if "mask" in kinds:
+        arguments["mask_input"] = rng.normal(0, 4, (1, 64, 64)).astype(np.float32)
+    return arguments
+
+
+def compare(ours: GleSamPredictor, theirs: SamPredictor, arguments: dict[str, Any]) -> None:
+    """Logits, scores and masks of one prompt; both predictors have the image."""
+    expected_logits, expected_scores, expected_low = theirs.predict(**arguments, return_logits=True)
+    logits, scores, low = ours.predict(**arguments, return_logits=True)
+    masks, _, _ = ours.predict(**arguments)
+    assert masks.shape == expected_logits.shape
+    assert relative_l2(low, expected_low) <= TOLERANCE
+    assert relative_l2(scores, expected_scores) <= TOLERANCE
+    # Of an image of a few pixels one at the threshold would decide the IoU: leave out what lies
+    # within the tolerance of it.
+    close = TOLERANCE * np.abs(expected_low).max()
+    assert max_abs(logits, expected_logits) <= close
+    clear = np.abs(expected_logits) > close
+    assert clear.size < 1000 or clear.mean() > 0.9
+    for mine, reference, sure in zip(masks, expected_logits > 0, clear, strict=True):
+        assert mask_iou(mine & sure, reference & sure) >= IOU
+
+
+@settings(deadline=None, max_examples=6)
+@given(data=st.data())
+@pytest.mark.parametrize("name", SIZES)
+def test_every_prompt_on_every_shape(
+    name: str, data: st.DataObject, ours: GleSamPredictor, theirs: SamPredictor
+) -> None:
+    height, width = SIZES[name]
+    if ours.original_size != (height, width):  # encode once a size
+        image = make_image(height, width, seed=height)
+        ours.set_image(image)
+        theirs.set_image(image)
+        assert ours.input_size == theirs.input_size
+        assert relative_l2(ours.get_image_embedding(), theirs.features.numpy()) <= TOLERANCE
+    compare(ours, theirs, data.draw(prompts(height, width)))
+
+
+@settings(deadline=None, max_examples=6)
+@given(height=st.integers(4, 500), width=st.integers(4, 500), data=st.data())
+def test_any_size(
+    height: int, width: int, data: st.DataObject, ours: GleSamPredictor, theirs: SamPredictor
+) -> None:
+    image = make_image(height, width, seed=height * width)
+    ours.set_image(image)
+    theirs.set_image(image)
+    compare(ours, theirs, data.draw(prompts(height, width)))
+
+
+def test_masks_whole_at_full_size(ours: GleSamPredictor, theirs: SamPredictor) -> None:
+    """No pixel left out, and a mask prompt that comes from an earlier prediction."""
+    image = make_image(600, 800, seed=1)
+    ours.set_image(image)
+    theirs.set_image(image[..., ::-1], image_format="BGR")
+    _, _, low = theirs.predict(np.array([[400, 300]]), np.array([1]), multimask_output=False)
+    for extra in ({}, {"box": np.array([100, 80, 500, 400])}, {"mask_input": low}):
+        arguments = {"point_coords": np.array([[300.5, 200]]), "point_labels": np.array([1])}
+        expected, _, _ = theirs.predict(**arguments, **extra)
+        masks, _, _ = ours.predict(**arguments, **extra)
+        for mine, reference in zip(masks, expected, strict=True):
+            assert mask_iou(mine, reference) >= IOU
+
+
+def test_batches_are_predict_torchs(ours: GleSamPredictor, theirs: SamPredictor) -> None:
+    import torch
+
+    image = make_image(120, 200, seed=2)
+    ours.set_image(image)
+    theirs.set_image(image)
+    boxes = np.array([[10, 10, 90, 80], [50, 0, 199, 119], [100, 40, 150, 100.5]])
+    frames = torch.as_tensor(theirs.transform.apply_boxes(boxes, (120, 200)), dtype=torch.float)
+    _, expected_scores, expected = theirs.predict_torch(None, None, frames)
+    masks, scores, low = ours.predict(box=boxes)
+    assert masks.shape == (3, 3, 120, 200)
+    assert relative_l2(low, expected.numpy()) <= TOLERANCE
+    assert relative_l2(scores, expected_scores.numpy()) <= TOLERANCE
+
+
+def test_the_enhancer_is_not_idle(nano_bundle: Path, ours: GleSamPredictor) -> None:
+    """So that the equality above says something: with it the decoder sees other embeddings."""
+    image = make_image(120, 200, seed=3)
+    enhanced = GleSamPredictor(nano_bundle)
+    enhanced.set_image(image)
+    ours.set_image(image)
+    assert relative_l2(enhanced.get_image_embedding(), ours.get_image_embedding()) > 0.1
+
+
+@pytest.mark.full
+def test_vit_b_at_full_size(tmp_path: Path) -> None:
+    """The enhancer is not loaded, so the smallest U-Net beside a whole ViT-B will do."""
+    from contextlib import nullcontext
+
+    from segment_anything import SamPredictor
+
+    from glesam_export.build import Options, build_bundle
+    from glesam_export.checkpoints.random import RandomCheckpoint
+    from glesam_export.presets import sam_preset, unet_preset
+    from glesam_export.reference import build_sam
+
+    checkpoint = RandomCheckpoint(0, sam_preset("sam_vit_b"), unet_preset("nano"), 5.0, 999)
+    build_bundle(checkpoint, tmp_path / "b", Options(), lambda _: nullcontext())
+    ours = GleSamPredictor(tmp_path / "b", enhance=False)
+    decoder = checkpoint.decoder()
+    theirs = SamPredictor(
+        build_sam(checkpoint.encoder(), decoder.prompt_encoder, decoder.mask_decoder)
+    )
+    rng = np.random.default_rng(0)
+    mask_input = rng.normal(0, 4, (1, 256, 256)).astype(np.float32)
+    for height, width in ((700, 1000), (2000, 60)):
+        image = make_image(height, width, seed=4)
+        ours.set_image(image)
+        theirs.set_image(image)
+        points = rng.uniform(0, 1, (3, 2)) * [width - 1, height - 1]
+        box = np.array([0.1 * width, 0.2 * height, 0.8 * width, 0.9 * height])
+        for multimask in (True, False):
+            for prompt in (
+                {"point_coords": points, "point_labels": np.array([1, 0, 1])},
+                {"box": box},
+                {"point_coords": points, "point_labels": np.array([1, 1, 1]), "box": box},
+                {"mask_input": mask_input},
+                {"box": box, "mask_input": mask_input},
+            ):
+                compare(ours, theirs, {**prompt, "multimask_output": multimask})

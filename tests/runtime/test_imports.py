@@ -1,0 +1,76 @@
+"""The ground floor stands alone: no torch, no onnx, not even by accident."""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import glesam_runtime
+
+BANNED = {
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxscript",
+    "onnx_ir",
+    "diffusers",
+    "peft",
+    "transformers",
+    "segment_anything",
+    "glesam_export",
+    "glesam_calibration",
+    "glesam_training",
+}
+
+
+def modules() -> list[str]:
+    found = pkgutil.walk_packages(glesam_runtime.__path__, "glesam_runtime.")
+    return [module.name for module in found]
+
+
+def test_every_module_imports_and_names_nothing_above_it(toy_bundle: Path) -> None:
+    assert len(modules()) > 15
+    script = (
+        "import importlib, importlib.abc, sys\n"
+        "banned = set(sys.argv[1].split(','))\n"
+        "class Wall(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in banned:\n"
+        "            raise ImportError('imported ' + name)\n"
+        "sys.meta_path.insert(0, Wall())\n"
+        "for name in sys.argv[2].split(','):\n"
+        "    importlib.import_module(name)\n"
+        "import numpy as np\n"
+        "from glesam_runtime import GleSamPredictor\n"
+        "predictor = GleSamPredictor(sys.argv[3])\n"
+        "predictor.set_image(np.zeros((9, 9, 3), np.uint8))\n"
+        "predictor.predict([[1, 1]], [1])\n"
+        "assert not banned & set(sys.modules), banned & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, ",".join(BANNED), ",".join(modules()), str(toy_bundle)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_public_names() -> None:
+    assert sorted(glesam_runtime.__all__) == [
+        "BackendError",
+        "Bundle",
+        "BundleError",
+        "CheckpointError",
+        "GleSamPredictor",
+        "GlesamError",
+        "InputError",
+        "ParityError",
+        "open_bundle",
+        "read_image",
+    ]
+    for name in [*glesam_runtime.__all__, "__version__"]:
+        assert getattr(glesam_runtime, name)
+        assert name in dir(glesam_runtime)

@@ -1,0 +1,89 @@
+"""The contract: what is written is read back, and no bytes are taken for what they are not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from glesam_runtime import BundleError, manifest
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+
+
+def test_dump_and_parse_are_inverse(toy_bundle: Path) -> None:
+    raw = (toy_bundle / "manifest.json").read_bytes()
+    parsed = manifest.parse(raw, "here")
+    assert manifest.dump(parsed) == raw
+    assert raw.endswith(b"}\n")
+    assert set(parsed.stages) == set(manifest.STAGES)
+
+
+def test_unknown_fields_are_passed_over(toy_bundle: Path) -> None:
+    document = json.loads((toy_bundle / "manifest.json").read_bytes())
+    document["comment"] = "a later minor addition"
+    document["stages"]["encoder"]["speed"] = 3
+    assert manifest.parse(json.dumps(document).encode(), "here")
+
+
+def test_the_schema_accepts_what_parse_accepts(toy_bundle: Path) -> None:
+    import jsonschema
+
+    document = json.loads((toy_bundle / "manifest.json").read_bytes())
+    jsonschema.validate(document, manifest.json_schema())
+    document["stages"]["encoder"]["graph"]["file"] = "../x"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, manifest.json_schema())
+
+
+def _places(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    items = (
+        document.items()
+        if isinstance(document, dict)
+        else enumerate(document)
+        if isinstance(document, list)
+        else ()
+    )
+    return [path, *(place for key, value in items for place in _places(value, (*path, key)))]
+
+
+@settings(
+    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_value_anywhere_is_read_or_refused(data: st.DataObject, toy_bundle: Path) -> None:
+    document = json.loads((toy_bundle / "manifest.json").read_bytes())
+    place = data.draw(st.sampled_from(_places(document)[1:]))
+    inner = document
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = data.draw(JSON)
+    message, files = "here", ()
+    try:
+        files = manifest.file_refs(manifest.parse(json.dumps(document).encode(), "here"))
+    except BundleError as error:
+        message = str(error)
+    assert message.startswith("here")
+    assert "\n" not in message
+    assert all(manifest.is_plain_name(ref.file) for ref in files)
+
+
+@pytest.mark.parametrize("start", ["", '{"format": "glesam-bundle", "version": 1, "model": '])
+def test_a_bottomless_document(start: str) -> None:
+    with pytest.raises(BundleError):
+        manifest.parse((start + "[" * 200_000).encode(), "here")
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=60))
+def test_no_bytes_get_past(raw: bytes) -> None:
+    with pytest.raises(BundleError):
+        manifest.parse(raw, "here")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from glesam_export.checkpoints import Checkpoint
 
+    from ..conftest import FullExport
+
 TOLERANCE, IOU = 1e-4, 0.9999
 SIZES = {
     "wide": (40, 900),
@@ -157,20 +159,14 @@ def test_the_enhancer_is_not_idle(nano_bundle: Path, ours: GleSamPredictor) -> N
 
 
 @pytest.mark.full
-def test_vit_b_at_full_size(tmp_path: Path) -> None:
-    """The enhancer is not loaded, so the smallest U-Net beside a whole ViT-B will do."""
-    from contextlib import nullcontext
-
+def test_vit_b_at_full_size(vit_b_export: FullExport) -> None:
+    """A whole ViT-B; the enhancer, which is not loaded, is of any kind."""
     from segment_anything import SamPredictor
 
-    from glesam_export.build import Options, build_bundle
-    from glesam_export.checkpoints.random import RandomCheckpoint
-    from glesam_export.presets import sam_preset, unet_preset
     from glesam_export.reference import build_sam
 
-    checkpoint = RandomCheckpoint(0, sam_preset("sam_vit_b"), unet_preset("nano"), 5.0, 999)
-    build_bundle(checkpoint, tmp_path / "b", Options(), lambda _: nullcontext())
-    ours = GleSamPredictor(tmp_path / "b", enhance=False)
+    checkpoint = vit_b_export.checkpoint
+    ours = GleSamPredictor(vit_b_export.bundle, enhance=False)
     decoder = checkpoint.decoder()
     theirs = SamPredictor(
         build_sam(checkpoint.encoder(), decoder.prompt_encoder, decoder.mask_decoder)

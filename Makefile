@@ -1,0 +1,65 @@
+# Everything a developer runs. `make` alone lists it; every target makes the environment it needs.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+CPU    := .venv-cpu
+OUT    := out
+BUILTIN := runtime/glesam_runtime/nano
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-full lint format bench builtin docs clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-10s\033[0m %s\n", $$1, $$2}' Makefile
+
+setup: $(READY)  ## Make the environment in .venv (torch and all: some 6 GB)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# The environment of a robot: the built wheel, one engine, no torch.
+$(CPU)/.ready: pyproject.toml constraints.txt $(shell git ls-files runtime/glesam_runtime)
+	$(PYTHON) -m venv $(CPU)
+	$(CPU)/bin/pip install --disable-pip-version-check -q -c constraints.txt '.[cpu]'
+	@touch $@
+
+demo: $(READY)  ## Export nano, segment a photograph clear and degraded, print the parity table
+	@mkdir -p $(OUT)/demo
+	$(BIN)/glesam-export onnx --preset nano -o $(OUT)/demo/bundle
+	@$(BIN)/python -c "import shutil, skimage, pathlib; shutil.copy(pathlib.Path(skimage.__file__).parent / 'data/coins.png', '$(OUT)/demo/coins.png')"
+	$(BIN)/glesam-degrade $(OUT)/demo/coins.png --level 3 --seed 7 -o $(OUT)/demo/coins_lq3.png
+	$(BIN)/glesam-run $(OUT)/demo/coins.png $(OUT)/demo/coins_lq3.png --points 270,119 --bundle $(OUT)/demo/bundle -o $(OUT)/demo
+	@echo && ls $(OUT)/demo/*.png
+
+test: $(READY)  ## Run the fast tests
+	$(BIN)/pytest -q
+
+test-full: $(READY) $(CPU)/.ready  ## Run the full-size tests: ViT-B with SD 2.1, the torch-free wheel
+	$(BIN)/pytest -q -m full -rP
+
+lint: $(READY)  ## Check style, import walls and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy runtime/glesam_runtime calibration/glesam_calibration export/glesam_export
+
+format: $(READY)  ## Format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(READY) $(CPU)/.ready  ## Cold start of glesam-run beside `import torch`
+	$(BIN)/python tests/benchmarks/cold_start.py $(CPU)/bin/glesam-run $(BIN)/python
+
+builtin: $(READY)  ## Export the nano bundle that ships inside the runtime
+	$(BIN)/glesam-export onnx --preset nano -o $(BUILTIN)
+
+docs: $(READY)  ## Generate the manifest schema and the pictures (after make demo)
+	$(BIN)/python -c "import json; from glesam_runtime.manifest import json_schema; print(json.dumps(json_schema(), indent=2))" > docs/manifest.schema.json
+	$(BIN)/python docs/make_degradations_picture.py
+	$(BIN)/python docs/make_demo_picture.py
+
+clean:  ## Remove environments and outputs
+	rm -rf $(VENV) $(CPU) $(OUT)

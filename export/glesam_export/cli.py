@@ -119,21 +119,11 @@ def verify_bundle(
     """Hold a bundle against the PyTorch reference made of the same weights."""
     from glesam_runtime.bundle import open_bundle
 
-    opened = open_bundle(bundle)
-    model = opened.manifest.model
-    checkpoint = options.make_checkpoint(
-        options.WeightOptions(
-            model.preset,
-            model.unet,
-            sam,
-            sd,
-            lora,
-            prompt_embeds,
-            model.gamma,
-            model.timestep,
-            random_weights,
-        )
+    given = options.WeightOptions(
+        preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, random_weights
     )
+    opened = open_bundle(bundle)
+    checkpoint = options.make_checkpoint(options.for_bundle(given, opened.manifest.model))
     from glesam_export import progress, report, verify
     from glesam_export.cases import make_cases
 

@@ -6,13 +6,13 @@ Nothing here loads torch: a wrong option is reported before seconds are spent on
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from glesam_export.presets import SamPreset, UNetPreset, sam_preset, unet_preset
 from glesam_runtime.errors import InputError
-from glesam_runtime.manifest import PrecisionName
+from glesam_runtime.manifest import Model, PrecisionName
 
 if TYPE_CHECKING:
     from glesam_export.checkpoints import Checkpoint
@@ -87,6 +87,25 @@ def make_checkpoint(options: WeightOptions) -> Checkpoint:
         f"no weights for {preset.name}: pass --sam FILE --sd FOLDER --lora FILE --gamma G "
         "--timestep T, or --random-weights SEED for a model that means nothing"
     )
+
+
+def for_bundle(options: WeightOptions, model: Model) -> WeightOptions:
+    """The options completed by what a bundle says of itself.
+
+    Raises:
+        InputError: an option contradicts the bundle.
+    """
+    known = {
+        "preset": model.preset,
+        "unet": model.unet,
+        "gamma": model.gamma,
+        "timestep": model.timestep,
+    }
+    for name, value in known.items():
+        given = getattr(options, name)
+        if given not in (None, value):
+            raise InputError(f"--{name} {given}: the bundle was exported with {value}")
+    return replace(options, **known)
 
 
 def one_precision(precision: str | None, fp16: bool, bf16: bool) -> PrecisionName:

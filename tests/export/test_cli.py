@@ -1,0 +1,189 @@
+"""Wrong options and files of `glesam-export`: one line, exit code 2, nothing written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from .conftest import Released
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def refused(result: tuple[int, str, str], output: Path, *words: str) -> None:
+    """Exit code 2, one error line that holds every word, and no output."""
+    code, out, err = result
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert code == 2, err
+    assert len(lines) == 1
+    assert "Traceback" not in err
+    for word in words:
+        assert word in lines[0]
+    assert out == ""
+    assert not output.exists()
+    assert not list(output.parent.glob(f".{output.name}.partial*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("", ["--preset"]),
+        ("--preset sam_vit_b", ["--sam", "--random-weights"]),
+        ("--preset big --random-weights 0", ["big", "nano"]),
+        ("--preset nano --unet sd9 --random-weights 0", ["sd9", "sd21"]),
+        ("--preset nano --unet sd21", ["--unet"]),
+        ("--preset nano --gamma 5", ["--gamma", "leave them out"]),
+        ("--preset nano --random-weights 0 --gamma 0", ["--gamma", "positive"]),
+        ("--preset nano --random-weights 0 --gamma nan", ["--gamma"]),
+        ("--preset nano --random-weights 0 --timestep 1000", ["--timestep 1000", "0..999"]),
+        ("--preset nano --random-weights -1", ["--random-weights"]),
+        ("--preset nano --random-weights 0 --sam x.pth", ["exclude"]),
+        ("--preset nano --sam x.pth", ["--sd", "--lora", "missing"]),
+        ("--preset nano --sam x --sd y --lora z", ["--gamma", "--timestep"]),
+        ("--preset nano --precision int8", ["int8", "calibration"]),
+        ("--preset nano --precision fp64", ["fp64", "fp16"]),
+        ("--preset nano --fp16 --bf16", ["fp16", "bf16", "one"]),
+        ("--preset nano --batch 0", ["--batch 0"]),
+        ("--preset nano --batch many", ["--batch many", "dynamic"]),
+        ("--preset nano --image nowhere.png", ["nowhere.png"]),
+    ],
+)
+def test_wrong_options(options: str, words: list[str], glesam_export: Run, tmp_path: Path) -> None:
+    output = tmp_path / "b"
+    refused(glesam_export("onnx", "-o", output, *options.split()), output, *words)
+
+
+def test_output_is_required(glesam_export: Run) -> None:
+    code, _, err = glesam_export("onnx", "--preset", "nano")
+    assert code == 2
+    assert "--output" in err
+
+
+@pytest.mark.parametrize("kind", ["file", "foreign folder"])
+def test_output_that_is_not_a_bundle_is_left_alone(
+    kind: str, glesam_export: Run, tmp_path: Path
+) -> None:
+    output = tmp_path / "mine"
+    if kind == "file":
+        output.write_text("precious")
+    else:
+        output.mkdir()
+        (output / "thesis.tex").write_text("precious")
+    code, _, err = glesam_export("onnx", "--preset", "nano", "-o", output)
+    assert code == 2
+    assert str(output) in err
+    kept = output if kind == "file" else output / "thesis.tex"
+    assert kept.read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def spoil(released: Released, how: str) -> None:
+    """Damage one of the files."""
+    match how:
+        case "sam missing":
+            released.sam.unlink()
+        case "sam empty":
+            released.sam.write_bytes(b"")
+        case "sam truncated":
+            released.sam.write_bytes(released.sam.read_bytes()[:5000])
+        case "sam is an image":
+            released.sam.write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 100)
+        case "sam holds no tensors":
+            torch.save({"epoch": 3}, released.sam)
+        case "lora truncated":
+            released.lora.write_bytes(released.lora.read_bytes()[:-100])
+        case "lora of other layers":
+            renamed = {f"unet.other{i}.lora.down.weight": torch.ones(4, 4) for i in range(5)}
+            save_file(renamed, released.lora)
+        case "lora of other shapes":
+            tensors = load_file(released.lora)
+            save_file({k: torch.ones(3, 3) for k in tensors}, released.lora)
+        case "lora with half a pair":
+            tensors = load_file(released.lora)
+            tensors.pop(next(key for key in tensors if "up" in key))
+            save_file(tensors, released.lora)
+        case "unet of another preset":
+            config = released.sd / "unet" / "config.json"
+            text = json.loads(config.read_text()) | {"cross_attention_dim": 768}
+            config.write_text(json.dumps(text))
+        case "no unet config":
+            (released.sd / "unet" / "config.json").unlink()
+        case "no unet weights":
+            (released.sd / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+        case "no scheduler":
+            shutil.rmtree(released.sd / "scheduler")
+        case "v-prediction":
+            config = released.sd / "scheduler" / "scheduler_config.json"
+            text = json.loads(config.read_text()) | {"prediction_type": "v_prediction"}
+            config.write_text(json.dumps(text))
+        case "scheduler is not json":
+            (released.sd / "scheduler" / "scheduler_config.json").write_text("{")
+        case "text of another width":
+            save_file({"c": torch.ones(1, 77, 768)}, released.prompt_embeds)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("sam missing", ["--sam", "no such file"]),
+        ("sam empty", ["--sam", "sam.pth"]),
+        ("sam truncated", ["--sam", "sam.pth"]),
+        ("sam is an image", ["--sam", "sam.pth"]),
+        ("sam holds no tensors", ["--sam", "no tensors"]),
+        ("lora truncated", ["--lora", "lora.safetensors"]),
+        ("lora of other layers", ["--lora", "other0", "other1", "other2", "and 2 more"]),
+        ("lora of other shapes", ["--lora", "[3, 3]", "more"]),
+        ("lora with half a pair", ["--lora", "one of its two"]),
+        ("unet of another preset", ["--sd", "not nano", "cross_attention_dim"]),
+        ("no unet config", ["--sd", "config.json"]),
+        ("no unet weights", ["--sd", "diffusion_pytorch_model"]),
+        ("no scheduler", ["--sd", "scheduler_config.json"]),
+        ("v-prediction", ["v_prediction", "epsilon"]),
+        ("scheduler is not json", ["scheduler_config.json", "JSON"]),
+        ("text of another width", ["--prompt-embeds", "[1, 77, 768]", "[1, 77, 64]"]),
+    ],
+)
+def test_spoiled_files(
+    how: str, words: list[str], released_copy: Released, glesam_export: Run, tmp_path: Path
+) -> None:
+    spoil(released_copy, how)
+    output = tmp_path / "b"
+    arguments = ["onnx", "--preset", "nano", "-o", output, *released_copy.options()]
+    refused(glesam_export(*arguments), output, *words)
+
+
+def test_verify_refuses_what_contradicts_the_bundle(
+    nano_bundle: Path, glesam_export: Run, tmp_path: Path
+) -> None:
+    for option, value in (("--preset", "sam_vit_b"), ("--gamma", "3"), ("--timestep", "1")):
+        result = glesam_export("verify", nano_bundle, "--random-weights", 0, option, value)
+        refused(result, tmp_path / "none", option, "exported with")
+    refused(glesam_export("verify", tmp_path / "none"), tmp_path / "none", "no such bundle")
+
+
+def test_verify_with_the_same_and_with_other_weights(nano_bundle: Path, glesam_export: Run) -> None:
+    code, out, _ = glesam_export("verify", nano_bundle, "--random-weights", 0)
+    assert code == 0
+    assert "passed" in out
+    code, out, err = glesam_export("verify", nano_bundle, "--random-weights", 1)
+    assert code == 1
+    assert "FAILED" in out
+    assert "outside its gate" in err
+    assert "encoder" in err
+
+
+def test_an_embedding_of_numbers_in_npy_is_read(
+    released_copy: Released, glesam_export: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.npy"
+    np.save(path, np.asarray(["words"]))
+    arguments = ["onnx", "--preset", "nano", "-o", tmp_path / "b", *released_copy.options()]
+    arguments[arguments.index("--prompt-embeds") + 1] = str(path)
+    refused(glesam_export(*arguments), tmp_path / "b", "--prompt-embeds", "float")

@@ -70,8 +70,11 @@ def read_schedule(folder: Path) -> tuple[Mapping[str, Any], str]:
     return _read_json(path, "scheduler"), str(path)
 
 
-def read_unet(folder: Path, preset: UNetPreset) -> tuple[UNet2DConditionModel, Path]:
-    """The folder's U-Net, widened to 256 channels by CRE, float32, and its weight file.
+def check_unet(folder: Path, preset: UNetPreset) -> Path:
+    """Refuse a folder whose U-Net is not the preset's, by its configuration.
+
+    Returns:
+        The U-Net's weight file.
 
     Raises:
         CheckpointError: no U-Net there, or one of another preset (which is named).
@@ -84,25 +87,25 @@ def read_unet(folder: Path, preset: UNetPreset) -> tuple[UNet2DConditionModel, P
         raise CheckpointError(
             f"--sd {folder}: its U-Net is not {preset.name} ({files.first_three(wrong)}); {remedy}"
         )
-    path = weight_file(folder)
+    return weight_file(folder)
+
+
+def read_unet(path: Path, preset: UNetPreset) -> UNet2DConditionModel:
+    """The U-Net of a weight file, widened to 256 channels by CRE, float32.
+
+    Raises:
+        CheckpointError: unreadable, or tensors that do not fit.
+    """
     state = files.read(path, "--sd")
     base = state.get("conv_in.weight")
     if base is None or base.ndim != 4 or LATENT_CHANNELS % base.shape[1]:
         raise CheckpointError(f"--sd {path}: conv_in.weight is missing or has a wrong shape")
-    return unet_with(replicate_channels(state, LATENT_CHANNELS), preset, path), path
-
-
-def unet_with(state: Mapping[str, Tensor], preset: UNetPreset, path: Path) -> UNet2DConditionModel:
-    """The 256-channel U-Net with these weights.
-
-    Raises:
-        CheckpointError: names the first three misfits.
-    """
+    wide = replicate_channels(state, LATENT_CHANNELS)
     with torch.device("meta"):
         unet = build_unet(preset)
-    if problems := files.misfits(unet, state):
+    if problems := files.misfits(unet, wide):
         raise CheckpointError(f"--sd {path}: not a {preset.name}: {files.first_three(problems)}")
-    files.assign(unet, state)
+    files.assign(unet, wide)
     return unet
 
 

@@ -63,7 +63,7 @@ class FileCheckpoint(Checkpoint):
         self.weights, self.preset, self.unet = weights, preset, unet
         self.gamma, self.timestep = gamma, timestep
         self.alpha_bar = diffusion.alpha_bar(timestep, *diffusion.read_schedule(weights.sd))
-        self.unet_file = diffusion.weight_file(weights.sd)
+        self.unet_file = diffusion.check_unet(weights.sd, unet)
         sam.check(files.read(weights.sam, "--sam"), preset, weights.sam)
         self._lora()
         if weights.prompt_embeds is not None:
@@ -79,7 +79,7 @@ class FileCheckpoint(Checkpoint):
 
     def enhancer(self) -> Enhancer:
         """The widened U-Net with its adapters, and the text."""
-        unet, _ = diffusion.read_unet(self.weights.sd, self.unet)
+        unet = diffusion.read_unet(self.unet_file, self.unet)
         add_lora(unet, self._lora())
         enhancer = Enhancer(unet, self._text, self.gamma, self.timestep, self.alpha_bar)
         return enhancer.eval().requires_grad_(False)

@@ -1,0 +1,110 @@
+"""A typed graph is half where it says so, float32 on its islands and at its borders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto
+
+from glesam_export import build, emulate, precision
+from glesam_export import onnx as tracing
+from glesam_export.precision import DTYPES, ISLANDS, Float32
+from glesam_runtime.manifest import STAGES, PrecisionName, StageName
+
+from .conftest import random_nano
+
+HALVES: tuple[PrecisionName, ...] = ("fp16", "bf16")
+ONNX_TYPE = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("stage", STAGES)
+def test_everything_but_islands_is_half(stage: StageName, half: PrecisionName) -> None:
+    graph = build.graph(random_nano(), stage)
+    kinds = tuple(kind for island in ISLANDS[stage] for kind in island.kinds)
+    counts = {kind: sum(isinstance(m, kind) for m in graph.modules()) for kind in kinds}
+    precision.apply(graph, stage, half)
+    islands = {n: m for n, m in graph.named_modules() if isinstance(m, Float32)}
+    assert len(islands) == sum(counts.values())
+    for island in ISLANDS[stage]:
+        assert any(counts[kind] for kind in island.kinds), f"{island.name} names nothing here"
+    for name, tensor in graph.state_dict().items():
+        inside = any(name.startswith(f"{island}.") for island in islands)
+        assert tensor.dtype == (torch.float32 if inside else DTYPES[half]), name
+
+
+def test_fp32_is_left_alone() -> None:
+    graph = build.graph(random_nano(), "decoder")
+    before = [name for name, _ in graph.named_modules()]
+    precision.apply(graph, "decoder", "fp32")
+    assert [name for name, _ in graph.named_modules()] == before
+    assert precision.islands("decoder", "fp32") == ()
+    assert "GLE's last add" in precision.islands("enhancer", "fp16")
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_the_file_is_typed_and_its_borders_are_float32(half: PrecisionName, tmp_path: Path) -> None:
+    graph = build.graph(random_nano(), "enhancer")
+    precision.apply(graph, "enhancer", half)
+    path, _ = tracing.export(graph, "enhancer", half, 256, 1, tmp_path)
+    model = onnx.load(path)
+    borders = [*model.graph.input, *model.graph.output]
+    assert {value.type.tensor_type.elem_type for value in borders} == {TensorProto.FLOAT}
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    types = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
+    for weight in model.graph.initializer:
+        types[weight.name] = weight.data_type
+    products = [n for n in model.graph.node if n.op_type in ("Conv", "MatMul", "Gemm")]
+    assert products
+    for node in products:
+        assert types[node.output[0]] == ONNX_TYPE[half], node.name
+    softmaxes = [n for n in model.graph.node if n.op_type == "Softmax"]
+    assert {types[n.output[0]] for n in softmaxes} == {TensorProto.FLOAT}
+    last = next(n for n in model.graph.node if model.graph.output[0].name in n.output)
+    assert last.op_type == "Add"
+    producers = {output: n for n in model.graph.node for output in n.output}
+    assert {producers[name].op_type for name in last.input} == {"Mul", "Cast"}
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_emulation_is_the_dtypes_own_arithmetic(half: PrecisionName, tmp_path: Path) -> None:
+    """Against torch on that dtype: an affine map, a product and a sum, some past 65504."""
+    weight = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+
+    class Small(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = x.to(DTYPES[half])
+            h = (h * 1.7 + 0.3) @ weight.to(DTYPES[half])
+            return ((h * h) * 3.0).float()
+
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
+    x[0] *= 200
+    program = torch.onnx.export(
+        Small().eval(), (x,), dynamo=True, opset_version=tracing.OPSETS[half], verbose=False
+    )
+    assert program is not None
+    emulate.widen(program.model.graph)
+    program.save(tmp_path / "small.onnx")
+    loaded = onnx.load(tmp_path / "small.onnx")
+    assert not any(w.data_type == ONNX_TYPE[half] and not w.name for w in loaded.graph.initializer)
+    session = onnxruntime.InferenceSession(
+        tmp_path / "small.onnx", providers=["CPUExecutionProvider"]
+    )
+    found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    expected = Small()(x).numpy()
+    assert np.isinf(expected[0]).any() == (half == "fp16")
+    np.testing.assert_array_equal(np.isinf(found), np.isinf(expected))
+    finite = np.isfinite(expected)
+    step = {"fp16": 2.0**-10, "bf16": 2.0**-7}[half]
+    # One order of summation or another moves a sum by a step of its largest terms.
+    largest = np.where(finite, np.abs(expected), 0).max(axis=1, keepdims=True)
+    assert (np.abs(found - expected) <= 2 * step * largest)[finite].all()
+    exact = (x * 1.7 + 0.3) @ weight
+    exact = (exact * exact * 3.0).numpy()
+    distance = np.abs(found - exact)[finite] / np.abs(exact)[finite]
+    assert distance.max() > step / 8, "rounded, not float32 all the way"

@@ -1,0 +1,164 @@
+"""The gate can fail, names the stage at fault, and keeps what is outside it from being written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import jsonschema
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from glesam_export import build, verify
+from glesam_export.cases import Case, make_cases
+from glesam_runtime.bundle import Bundle, file_ref, load_golden, open_bundle
+from glesam_runtime.compare import relative_l2
+from glesam_runtime.errors import ParityError
+from glesam_runtime.manifest import MANIFEST_FILE, StageName, dump, json_schema
+from glesam_runtime.selftest import run_selftest
+
+from .conftest import random_nano
+
+Reference = tuple[list[Case], list[verify.Outputs]]
+
+
+def quiet(_: str) -> nullcontext[None]:
+    return nullcontext()
+
+
+@pytest.fixture(scope="module")
+def reference(nano_bundle: Path) -> Reference:
+    """One case and the reference's outputs on it."""
+    cases = make_cases(open_bundle(nano_bundle).manifest.preprocessing)[-1:]
+    return cases, verify.record_reference(random_nano(), cases, quiet)
+
+
+def unevenly(factor: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Scale every other weight: a norm behind the layer would undo an even scale."""
+
+    def change(weights: np.ndarray) -> np.ndarray:
+        weights.reshape(-1)[::2] *= np.float32(factor)
+        return weights
+
+    return change
+
+
+def spoiled(bundle: Path, folder: Path, stage: StageName, change: Callable) -> Bundle:
+    """A copy with the largest weight of one graph changed, and a manifest that fits it."""
+    shutil.copytree(bundle, folder)
+    opened = open_bundle(folder)
+    path = opened.graph_path(stage)
+    model = onnx.load(path)
+    weight = max(model.graph.initializer, key=lambda w: len(w.raw_data))
+    values = numpy_helper.to_array(weight).copy()
+    weight.CopyFrom(numpy_helper.from_array(change(values), weight.name))
+    onnx.save(model, path)
+    entry = msgspec.structs.replace(opened.manifest.stages[stage], graph=file_ref(path))
+    manifest = msgspec.structs.replace(
+        opened.manifest, stages={**opened.manifest.stages, stage: entry}
+    )
+    (folder / MANIFEST_FILE).write_bytes(dump(manifest))
+    return open_bundle(folder)
+
+
+def test_an_export_passes_and_says_so(nano_bundle: Path, reference: Reference) -> None:
+    parity = verify.measure(open_bundle(nano_bundle), *reference, quiet)
+    assert parity.passed
+    verify.require(parity, "bundle")
+    assert run_selftest(open_bundle(nano_bundle)).passed
+
+
+@pytest.mark.parametrize("stage", ["encoder", "enhancer", "decoder"])
+def test_one_wrong_weight_is_found_in_its_stage(
+    stage: StageName, nano_bundle: Path, reference: Reference, tmp_path: Path
+) -> None:
+    bundle = spoiled(nano_bundle, tmp_path / "b", stage, unevenly(1.02))
+    parity = verify.measure(bundle, *reference, quiet)
+    assert not parity.passed
+    limit = parity.gate.stage_relative_l2
+    assert limit is not None
+    (image,) = parity.images
+    outside = {name for name, error in image.errors.items() if error.relative_l2 > limit}
+    assert outside <= ({"enhancer", "eps"} if stage == "enhancer" else {stage})
+    assert outside
+    with pytest.raises(ParityError, match="outside its gate"):
+        verify.require(parity, "bundle")
+    assert not run_selftest(bundle).passed
+
+
+def test_eps_shows_what_the_enhanced_latent_hides(
+    nano_bundle: Path, reference: Reference, tmp_path: Path
+) -> None:
+    """At T = 999 z_H is nearly z_L / sqrt(abar_T): a U-Net off by 0.1 % is lost in it."""
+    bundle = spoiled(nano_bundle, tmp_path / "b", "enhancer", unevenly(1.002))
+    (image,) = verify.measure(bundle, *reference, quiet).images
+    assert image.errors["enhancer"].relative_l2 < 1e-4
+    assert image.errors["eps"].relative_l2 > 10 * image.errors["enhancer"].relative_l2
+
+
+def test_a_nan_does_not_pass(nano_bundle: Path, reference: Reference, tmp_path: Path) -> None:
+    bundle = spoiled(nano_bundle, tmp_path / "b", "encoder", unevenly(np.nan))
+    assert not verify.measure(bundle, *reference, quiet).passed
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fold that gets the sign of eps wrong."""
+    whole = build.fold.fold_gamma
+    monkeypatch.setattr(build.fold, "fold_gamma", lambda unet, gamma: whole(unet, -gamma))
+
+
+@pytest.mark.usefixtures("failing")
+def test_a_bundle_outside_its_gate_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ParityError, match="eps"):
+        build.build_bundle(random_nano(), tmp_path / "b", build.Options(), quiet)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("failing")
+def test_unless_asked_for(tmp_path: Path) -> None:
+    options = build.Options(allow_parity_failure=True)
+    build.build_bundle(random_nano(), tmp_path / "b", options, quiet)
+    parity = open_bundle(tmp_path / "b").manifest.parity
+    assert parity is not None
+    assert not parity.passed
+
+
+def test_manifest_is_the_published_schemas(nano_bundle: Path) -> None:
+    published = Path(__file__).parents[2] / "docs" / "manifest.schema.json"
+    schema = msgspec.json.decode(published.read_bytes())
+    assert schema == msgspec.json.decode(msgspec.json.encode(json_schema())), "run 'make docs'"
+    jsonschema.validate(msgspec.json.decode((nano_bundle / MANIFEST_FILE).read_bytes()), schema)
+
+
+def test_golden_tensors_are_segment_anythings(nano_bundle: Path) -> None:
+    """By SamPredictor, whose embedding is swapped for the unfolded enhancer's."""
+    import torch
+    from segment_anything import SamPredictor
+
+    from glesam_export.reference import build_sam
+
+    golden = load_golden(open_bundle(nano_bundle))
+    checkpoint = random_nano()
+    decoder = checkpoint.decoder()
+    predictor = SamPredictor(
+        build_sam(checkpoint.encoder(), decoder.prompt_encoder, decoder.mask_decoder)
+    )
+    predictor.set_image(golden["image"])
+    assert relative_l2(golden["image_embeddings"], predictor.features.numpy()) < 1e-5
+    with torch.no_grad():
+        predictor.features = checkpoint.enhancer()(predictor.features).float()
+        assert relative_l2(golden["enhanced_embeddings"], predictor.features.numpy()) < 1e-5
+        for index, (coords, labels) in enumerate(
+            zip(golden["point_coords"], golden["point_labels"], strict=True)
+        ):
+            points = torch.from_numpy(coords[None, :-1]), torch.from_numpy(labels[None, :-1])
+            for multimask, chosen in ((True, slice(1, 4)), (False, slice(0, 1))):
+                _, iou, low = predictor.predict_torch(*points, multimask_output=multimask)
+                assert relative_l2(golden["low_res_masks"][index, chosen], low[0].numpy()) < 1e-4
+                assert relative_l2(golden["iou_predictions"][index, chosen], iou[0].numpy()) < 1e-4

@@ -188,4 +188,5 @@ def _photograph(rng: np.random.Generator, canvas: FloatImage) -> npt.NDArray[np.
     seen = cv2.GaussianBlur(exposed, (0, 0), float(rng.uniform(0.35, 0.8)))
     noise = rng.standard_normal((height, width, 3), dtype=np.float32)
     seen = np.asarray(seen) + noise * np.float32(rng.uniform(0, 0.02))
-    return np.rint(np.clip(seen, 0, 1) * 255).astype(np.uint8)
+    image: npt.NDArray[np.uint8] = np.rint(np.clip(seen, 0, 1) * 255).astype(np.uint8)
+    return image

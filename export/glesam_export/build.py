@@ -13,7 +13,7 @@ import numpy as np
 from msgspec.structs import replace
 from safetensors.numpy import save
 
-from glesam_export import fold, onnx, precision, verify
+from glesam_export import fold, onnx, precision, record, verify
 from glesam_export.cases import Case, make_cases
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.graphs.base import Graph
@@ -69,7 +69,7 @@ class Options:
 
 
 def build_bundle(
-    checkpoint: Checkpoint, destination: Path, options: Options, step: verify.Step
+    checkpoint: Checkpoint, destination: Path, options: Options, step: record.Step
 ) -> Manifest:
     """Export a checkpoint and verify it; `destination` appears whole or not at all.
 
@@ -89,7 +89,7 @@ def build_bundle(
     rules = preprocessing(checkpoint.preset)
     with staged_folder(destination) as folder:
         cases = make_cases(rules, options.images)
-        reference = verify.record_reference(checkpoint, cases, step)
+        reference = record.record_reference(checkpoint, cases, step)
         stages = {}
         for stage in STAGES:
             with step(f"export {stage} ({options.precision})"):
@@ -150,7 +150,7 @@ def _export_stage(
     )
 
 
-def _write_golden(case: Case, reference: verify.Outputs, folder: Path) -> FileRef:
+def _write_golden(case: Case, reference: record.Outputs, folder: Path) -> FileRef:
     """The first case and what the reference made of it, for any device and language."""
     kind, prompts = next(iter(case.prompts.items()))
     low_res, iou = reference.decoded[kind]

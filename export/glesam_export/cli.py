@@ -124,11 +124,11 @@ def verify_bundle(
     )
     opened = open_bundle(bundle)
     checkpoint = options.make_checkpoint(options.for_bundle(given, opened.manifest.model))
-    from glesam_export import progress, report, verify
+    from glesam_export import progress, record, report, verify
     from glesam_export.cases import make_cases
 
     cases = make_cases(opened.manifest.preprocessing, image or ())
-    reference = verify.record_reference(checkpoint, cases, progress.step)
+    reference = record.record_reference(checkpoint, cases, progress.step)
     parity = verify.measure(opened, cases, reference, progress.step)
     typer.echo(report.parity_table(parity))
     verify.require(parity, str(bundle))

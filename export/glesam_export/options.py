@@ -105,7 +105,13 @@ def for_bundle(options: WeightOptions, model: Model) -> WeightOptions:
         given = getattr(options, name)
         if given not in (None, value):
             raise InputError(f"--{name} {given}: the bundle was exported with {value}")
-    return replace(options, **known)
+    return replace(
+        options,
+        preset=model.preset,
+        unet=model.unet,
+        gamma=model.gamma,
+        timestep=model.timestep,
+    )
 
 
 def one_precision(precision: str | None, fp16: bool, bf16: bool) -> PrecisionName:

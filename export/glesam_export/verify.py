@@ -1,26 +1,21 @@
 """Holds a bundle against the PyTorch reference, stage by stage and end to end.
 
-Two passes that never share memory: `record_reference` runs the unfolded reference and keeps its
-outputs, `measure` runs the bundle. In each, one stage is loaded at a time.
+`record` ran the reference before; here the bundle is run, again one stage at a time, so that no two
+large models are ever in memory together.
 """
 
 from __future__ import annotations
 
-import gc
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from glesam_export.cases import Case
-from glesam_export.checkpoints import Checkpoint
 from glesam_export.emulate import emulated
+from glesam_export.record import Masks, Outputs, Step, known
 from glesam_runtime import chain, compare, masks
 from glesam_runtime.backends import load_engine
 from glesam_runtime.backends.base import Engine, Value
@@ -35,65 +30,6 @@ from glesam_runtime.manifest import (
     PrecisionName,
     StageError,
 )
-
-Step = Callable[[str], AbstractContextManager[None]]
-"""Announces a piece of long work while it runs."""
-
-T = TypeVar("T")
-
-Masks = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""low_res_masks and iou_predictions of one decoder call."""
-
-
-@dataclass
-class Outputs:
-    """What one side computed for one case, filled in stage by stage.
-
-    Attributes:
-        z_l: [1, 256, s, s] float32.
-        eps: [1, 256, s, s], the U-Net's own answer; of a bundle, solved from Eq. 4.
-        z_h: [1, 256, s, s], float64 from the reference.
-        decoded: by kind of prompt, on the reference's z_H.
-        chained: by kind of prompt, each stage fed what this side's own stage before it gave.
-    """
-
-    z_l: NDArray[np.float32] | None = None
-    eps: NDArray[np.float64] | None = None
-    z_h: NDArray[np.float64] | None = None
-    decoded: dict[str, Masks] = field(default_factory=dict)
-    chained: dict[str, Masks] = field(default_factory=dict)
-
-
-@torch.no_grad()
-def record_reference(checkpoint: Checkpoint, cases: Sequence[Case], step: Step) -> list[Outputs]:
-    """Run the unfolded reference on every case."""
-    outputs = [Outputs() for _ in cases]
-    with step("reference encoder"):
-        encoder = checkpoint.encoder()
-        for case, out in zip(cases, outputs, strict=True):
-            out.z_l = encoder(torch.from_numpy(case.prepared.tensor)).numpy()
-        del encoder
-        gc.collect()
-    with step("reference enhancer"):
-        enhancer = checkpoint.enhancer()
-        for out in outputs:
-            z_l = torch.from_numpy(_known(out.z_l))
-            eps = enhancer.eps(z_l)
-            out.eps = eps.double().numpy()
-            out.z_h = enhancer.step(z_l, eps).numpy()
-        del enhancer
-        gc.collect()
-    with step("reference decoder"):
-        decoder = checkpoint.decoder()
-        for case, out in zip(cases, outputs, strict=True):
-            embedding = torch.from_numpy(_known(out.z_h)).float()
-            for kind, prompts in case.prompts.items():
-                tensors = {name: torch.from_numpy(value) for name, value in prompts.items()}
-                low_res, iou = decoder(embedding, **tensors)
-                out.decoded[kind] = (low_res.numpy(), iou.numpy())
-        del decoder
-        gc.collect()
-    return outputs
 
 
 def measure(
@@ -171,16 +107,16 @@ def _run(
     with step("bundle enhancer"):
         engine = load_engine(bundle, "onnxruntime", stages=["enhancer"])
         for mine, theirs in zip(found, reference, strict=True):
-            z_l = _known(theirs.z_l)
+            z_l = known(theirs.z_l)
             enhanced = _keep(engine, chain.enhance(engine, manifest, z_l)).astype(np.float64)
             mine.z_h, mine.eps = enhanced, _solve_eps(z_l, enhanced, manifest)
-            chained_z_h.append(_keep(engine, chain.enhance(engine, manifest, _known(mine.z_l))))
+            chained_z_h.append(_keep(engine, chain.enhance(engine, manifest, known(mine.z_l))))
         del engine
     with step("bundle decoder"):
         engine = load_engine(bundle, "onnxruntime", stages=["decoder"])
         for case, mine, theirs, z_h in zip(cases, found, reference, chained_z_h, strict=True):
             for kind, prompts in case.prompts.items():
-                given = _known(theirs.z_h).astype(np.float32)
+                given = known(theirs.z_h).astype(np.float32)
                 mine.decoded[kind] = _decode(engine, given, prompts)
                 mine.chained[kind] = _decode(engine, z_h, prompts)
         del engine
@@ -251,11 +187,5 @@ def _error(
     actual: NDArray[np.floating] | None, expected: NDArray[np.floating] | None
 ) -> StageError:
     """Relative L2 and largest difference."""
-    a, e = _known(actual), _known(expected)
+    a, e = known(actual), known(expected)
     return StageError(relative_l2=compare.relative_l2(a, e), max_abs=compare.max_abs(a, e))
-
-
-def _known(value: T | None) -> T:
-    """A value that an earlier stage has filled in."""
-    assert value is not None, "stages run in order"
-    return value

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from glesam_export import verify
+from glesam_export import record, verify
 from glesam_export.cases import make_cases
 from glesam_export.options import WeightOptions, make_checkpoint
 from glesam_runtime.bundle import builtin_bundle_path, load_golden, open_bundle
@@ -21,7 +21,7 @@ def reference() -> tuple[list, list]:
     nothing = (None,) * 7
     checkpoint = make_checkpoint(WeightOptions("nano", None, *nothing))
     cases = make_cases(open_bundle().manifest.preprocessing)
-    return cases, verify.record_reference(checkpoint, cases, lambda _: nullcontext())
+    return cases, record.record_reference(checkpoint, cases, lambda _: nullcontext())
 
 
 def test_it_is_small_and_says_what_it_is() -> None:

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from glesam_export import build, verify
+from glesam_export import build, record, verify
 from glesam_export.cases import Case, make_cases
 from glesam_runtime.bundle import Bundle, file_ref, load_golden, open_bundle
 from glesam_runtime.compare import relative_l2
@@ -24,7 +24,7 @@ from glesam_runtime.selftest import run_selftest
 
 from .conftest import random_nano
 
-Reference = tuple[list[Case], list[verify.Outputs]]
+Reference = tuple[list[Case], list[record.Outputs]]
 
 
 def quiet(_: str) -> nullcontext[None]:
@@ -35,7 +35,7 @@ def quiet(_: str) -> nullcontext[None]:
 def reference(nano_bundle: Path) -> Reference:
     """One case and the reference's outputs on it."""
     cases = make_cases(open_bundle(nano_bundle).manifest.preprocessing)[-1:]
-    return cases, verify.record_reference(random_nano(), cases, quiet)
+    return cases, record.record_reference(random_nano(), cases, quiet)
 
 
 def unevenly(factor: float) -> Callable[[np.ndarray], np.ndarray]:

@@ -131,7 +131,15 @@ def load(bundle: Bundle, device: str | None, stages: Sequence[StageName]) -> Ort
         try:
             session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-            raise BackendError(f"{path}: onnxruntime cannot load it: {_brief(error)}") from error
+            precision = bundle.manifest.stages[stage].precision
+            remedy = (
+                ""
+                if precision == "fp32"
+                else f"; {provider} may lack {precision} kernels: use an fp32 bundle here"
+            )
+            raise BackendError(
+                f"{path}: onnxruntime cannot load it: {_brief(error)}{remedy}"
+            ) from error
         # A provider whose libraries do not load is dropped with no more than a log line.
         running = session.get_providers()
         if running[0] != provider:

@@ -1,4 +1,4 @@
-"""Makes docs/images/demo.png from what `make demo` left in out/demo."""
+"""Makes docs/images/demo.jpg from what `make demo` left in out/demo."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def main() -> None:
     strip = Image.new("RGB", (len(panels) * (width + GAP) - GAP, height), "white")
     for index, panel in enumerate(panels):
         strip.paste(panel, (index * (width + GAP), 0))
-    target = ROOT / "docs" / "images" / "demo.png"
-    strip.quantize(128).save(target, optimize=True)
+    target = ROOT / "docs" / "images" / "demo.jpg"
+    strip.save(target, quality=88)
     print(f"wrote {target.relative_to(ROOT)}, {target.stat().st_size // 1024} KB")
 
 

@@ -53,7 +53,7 @@ RandomWeights = Annotated[
 ]
 Images = Annotated[
     list[Path] | None,
-    typer.Option("--image", help="Verify on this image too, clear and degraded; repeatable."),
+    typer.Option("--image", help="Verify on this image instead of a procedural one; repeatable."),
 ]
 Debug = Annotated[bool, typer.Option(help="Show the traceback behind an error.")]
 

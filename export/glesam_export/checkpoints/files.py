@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -66,8 +65,7 @@ class FileCheckpoint(Checkpoint):
         self.unet_file = diffusion.check_unet(weights.sd, unet)
         sam.check(files.read(weights.sam, "--sam"), preset, weights.sam)
         self._lora()
-        if weights.prompt_embeds is not None:
-            diffusion.read_text(weights.prompt_embeds, unet)
+        self.text = self._read_text()
 
     def encoder(self) -> ImageEncoderViT:
         """SAM's image encoder."""
@@ -81,7 +79,7 @@ class FileCheckpoint(Checkpoint):
         """The widened U-Net with its adapters, and the text."""
         unet = diffusion.read_unet(self.unet_file, self.unet)
         add_lora(unet, self._lora())
-        enhancer = Enhancer(unet, self._text, self.gamma, self.timestep, self.alpha_bar)
+        enhancer = Enhancer(unet, self.text, self.gamma, self.timestep, self.alpha_bar)
         return enhancer.eval().requires_grad_(False)
 
     def sources(self) -> tuple[Source, ...]:
@@ -98,9 +96,8 @@ class FileCheckpoint(Checkpoint):
             if path is not None
         )
 
-    @cached_property
-    def _text(self) -> Tensor:
-        """c, kept: it is small and a text encoder is not."""
+    def _read_text(self) -> Tensor:
+        """The text embedding c, from a file or from the folder's text encoder."""
         if self.weights.prompt_embeds is not None:
             return diffusion.read_text(self.weights.prompt_embeds, self.unet)
         return diffusion.encode_empty_prompt(self.weights.sd, self.unet)

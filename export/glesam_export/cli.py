@@ -55,7 +55,25 @@ Images = Annotated[
     list[Path] | None,
     typer.Option("--image", help="Verify on this image instead of a procedural one; repeatable."),
 ]
-Debug = Annotated[bool, typer.Option(help="Show the traceback behind an error.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback behind an error.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from glesam_runtime import __version__
+
+        print(f"glesam-export {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool | None,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = None,
+) -> None:
+    """Fold a GleSAM checkpoint into three verified ONNX graphs."""
 
 
 @app.command("onnx")
@@ -123,7 +141,7 @@ def verify_bundle(
         preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, random_weights
     )
     opened = open_bundle(bundle)
-    checkpoint = options.make_checkpoint(options.for_bundle(given, opened.manifest.model))
+    checkpoint = options.make_checkpoint(options.for_bundle(given, opened.manifest))
     from glesam_export import progress, record, report, verify
     from glesam_export.cases import make_cases
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from glesam_export.presets import SamPreset, UNetPreset, sam_preset, unet_preset
 from glesam_runtime.errors import InputError
-from glesam_runtime.manifest import Model, PrecisionName
+from glesam_runtime.manifest import Manifest, PrecisionName
 
 if TYPE_CHECKING:
     from glesam_export.checkpoints import Checkpoint
@@ -22,6 +22,8 @@ PAPER_GAMMA, PAPER_TIMESTEP = 5.0, 999
 
 EXPORTED_PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16", "bf16")
 MAX_BATCH = 1024
+BUILT_IN = "built-in, untrained"
+"""What the manifest says of weights that a preset brings along."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,13 @@ def make_checkpoint(options: WeightOptions) -> Checkpoint:
     )
 
 
-def for_bundle(options: WeightOptions, model: Model) -> WeightOptions:
+def for_bundle(options: WeightOptions, manifest: Manifest) -> WeightOptions:
     """The options completed by what a bundle says of itself.
 
     Raises:
-        InputError: an option contradicts the bundle.
+        InputError: an option contradicts the bundle, or its weights are not named.
     """
+    model, origin = manifest.model, manifest.provenance.weights
     known = {
         "preset": model.preset,
         "unet": model.unet,
@@ -105,6 +108,8 @@ def for_bundle(options: WeightOptions, model: Model) -> WeightOptions:
         given = getattr(options, name)
         if given not in (None, value):
             raise InputError(f"--{name} {given}: the bundle was exported with {value}")
+    if not options.given_files and options.random_weights is None and origin != BUILT_IN:
+        raise InputError(f"the bundle's weights were {origin}; pass the same weight options")
     return replace(
         options,
         preset=model.preset,
@@ -192,5 +197,5 @@ def _built_in(options: WeightOptions, preset: SamPreset, unet: UNetPreset) -> Ch
     if unet.name != preset.default_unet:
         raise InputError(f"--unet {unet.name}: {preset.name}'s built-in weights are for its own")
     return RandomCheckpoint(
-        builtin.seed, preset, unet, builtin.gamma, builtin.timestep, origin="built-in, untrained"
+        builtin.seed, preset, unet, builtin.gamma, builtin.timestep, origin=BUILT_IN
     )

@@ -166,6 +166,7 @@ def test_verify_refuses_what_contradicts_the_bundle(
         result = glesam_export("verify", nano_bundle, "--random-weights", 0, option, value)
         refused(result, tmp_path / "none", option, "exported with")
     refused(glesam_export("verify", tmp_path / "none"), tmp_path / "none", "no such bundle")
+    refused(glesam_export("verify", nano_bundle), tmp_path / "none", "random, seed 0")
 
 
 def test_verify_with_the_same_and_with_other_weights(nano_bundle: Path, glesam_export: Run) -> None:
@@ -187,3 +188,9 @@ def test_an_embedding_of_numbers_in_npy_is_read(
     arguments = ["onnx", "--preset", "nano", "-o", tmp_path / "b", *released_copy.options()]
     arguments[arguments.index("--prompt-embeds") + 1] = str(path)
     refused(glesam_export(*arguments), tmp_path / "b", "--prompt-embeds", "float")
+
+
+def test_version(glesam_export: Run) -> None:
+    code, out, _ = glesam_export("--version")
+    assert code == 0
+    assert out.startswith("glesam-export ")

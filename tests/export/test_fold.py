@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from glesam_export import fold
 from glesam_export.checkpoints.random import RandomCheckpoint
 from glesam_export.graphs.enhancer import EnhancerGraph
-from glesam_export.presets import sam_preset, unet_preset
+from glesam_export.presets import UNetPreset, sam_preset, unet_preset
 from glesam_export.reference import Enhancer, replicate_channels
 
 EXACT = 1e-10
@@ -172,3 +172,28 @@ def test_fold_leaves_no_timestep_text_or_adapter() -> None:
     left = [name for name in graph.state_dict() if "time" in name or "lora" in name]
     assert left == []
     assert not any("cross_attention.to_k" in name for name in graph.state_dict())
+
+
+@pytest.mark.parametrize("linear", [True, False], ids=["SD 2.1's", "SD 1.5's"])
+def test_both_stable_diffusion_layouts(linear: bool, z_l: Tensor) -> None:
+    """Projections by Linear or by 1 x 1 convolution, heads by level, a level with no attention."""
+    nano = dict(unet_preset("nano").config)
+    config = nano | {
+        "block_out_channels": (32, 64, 64),
+        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        "layers_per_block": 2,
+        "attention_head_dim": (2, 4, 4) if linear else 8,
+        "use_linear_projection": linear,
+    }
+
+    def build() -> Enhancer:
+        preset = UNetPreset("t", config)
+        checkpoint = RandomCheckpoint(0, sam_preset("nano"), preset, 5.0, 999)
+        return checkpoint.enhancer().double()
+
+    reference = build()
+    k = (1 - reference.alpha_bar) ** 0.5 / (5.0 * reference.alpha_bar**0.5)
+    graph = EnhancerGraph(fold.fold(build()), reference.alpha_bar)
+    graph.dtype = torch.float64
+    assert relative(graph.correction(z_l), -k * reference.eps(z_l)) < EXACT

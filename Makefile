@@ -57,7 +57,7 @@ builtin: $(READY)  ## Export the nano bundle that ships inside the runtime
 	$(BIN)/glesam-export onnx --preset nano -o $(BUILTIN)
 
 docs: $(READY)  ## Generate the manifest schema and the pictures (after make demo)
-	$(BIN)/python -c "import json; from glesam_runtime.manifest import json_schema; print(json.dumps(json_schema(), indent=2))" > docs/manifest.schema.json
+	$(BIN)/python -c "import json; from glesam_runtime.manifest_file import json_schema; print(json.dumps(json_schema(), indent=2))" > docs/manifest.schema.json
 	$(BIN)/python docs/make_degradations_picture.py
 	$(BIN)/python docs/make_demo_picture.py
 

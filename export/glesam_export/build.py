@@ -37,9 +37,9 @@ from glesam_runtime.manifest import (
     Stage,
     StageName,
     Target,
-    dump,
     expected_interface,
 )
+from glesam_runtime.manifest_file import dump
 from glesam_runtime.staging import staged_folder
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glesam_runtime import manifest as contract
+from glesam_runtime import manifest_file
 from glesam_runtime.errors import BundleError
 from glesam_runtime.manifest import FileRef, Manifest, Stage, StageName
 from glesam_runtime.onnx_files import external_data_locations
@@ -73,8 +74,8 @@ def open_bundle(path: str | os.PathLike[str] | None = None) -> Bundle:
         raw = manifest_path.read_bytes()
     except OSError as error:
         raise BundleError(f"{manifest_path}: cannot be read ({error.strerror})") from error
-    manifest = contract.parse(raw, str(manifest_path))
-    for ref in contract.file_refs(manifest):
+    manifest = manifest_file.parse(raw, str(manifest_path))
+    for ref in manifest_file.file_refs(manifest):
         verify_file(folder, ref)
     for stage in manifest.stages.values():
         _verify_external_data(folder, stage)

@@ -1,4 +1,4 @@
-"""The contract's types: what manifest.json says, parsed, checked and written.
+"""The contract's types: what manifest.json says.
 
 Every program that runs a bundle, in any language, needs this file and nothing else. The JSON
 Schema in docs/manifest.schema.json is generated from these classes.
@@ -6,13 +6,10 @@ Schema in docs/manifest.schema.json is generated from these classes.
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
-
-from glesam_runtime.errors import BundleError
 
 FORMAT = "glesam-bundle"
 VERSION = 1
@@ -196,53 +193,6 @@ class Manifest(_Record, frozen=True):
     golden: FileRef
 
 
-class _Header(msgspec.Struct):
-    """What is read first, so that a newer manifest is called newer and not malformed."""
-
-    format: str = ""
-    version: int = 0
-
-
-def parse(raw: bytes, where: str) -> Manifest:
-    """Read and check a manifest; `where` names it in errors.
-
-    Raises:
-        BundleError: not JSON, not a glesam bundle, another version, or a field amiss.
-    """
-    try:
-        header = msgspec.json.decode(raw, type=_Header)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleError(
-            f"{where}: not a bundle manifest ({error}); export the bundle again"
-        ) from error
-    if header.format != FORMAT:
-        raise BundleError(f'{where}: "format" is {header.format!r}, not {FORMAT!r}: not a bundle')
-    if header.version != VERSION:
-        remedy = (
-            "upgrade glesam-deploy" if header.version > VERSION else "export the checkpoint again"
-        )
-        raise BundleError(
-            f"{where}: manifest version {header.version}, this program reads {VERSION}; {remedy}"
-        )
-    try:
-        manifest = msgspec.json.decode(raw, type=Manifest)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise BundleError(f"{where}: {error}; export the bundle again") from error
-    _check_consistency(manifest, where)
-    return manifest
-
-
-def dump(manifest: Manifest) -> bytes:
-    """manifest.json's bytes: indented, in field order, ending in a newline."""
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of manifest.json."""
-    schema = msgspec.json.schema(Manifest)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
 def expected_interface(
     stage: StageName, image_size: int, batch: int | str
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -273,43 +223,3 @@ def expected_interface(
         ),
         (spec("low_res_masks", "B", 4, low_res, low_res), spec("iou_predictions", "B", 4)),
     )
-
-
-def _check_consistency(manifest: Manifest, where: str) -> None:
-    """Refuse what the types cannot: a missing stage, or shapes that are not the contract's."""
-    size = manifest.preprocessing.image_size
-    if size % 16:
-        raise BundleError(f"{where}: image_size {size} is not a multiple of 16")
-    for name in STAGES:
-        if name not in manifest.stages:
-            raise BundleError(f"{where}: stage {name!r} is missing; export the bundle again")
-        stage = manifest.stages[name]
-        inputs, outputs = expected_interface(name, size, manifest.target.batch)
-        for found, wanted in ((stage.inputs, inputs), (stage.outputs, outputs)):
-            if found != wanted:
-                raise BundleError(
-                    f"{where}: {name} declares {_spell(found)}, the contract says {_spell(wanted)}"
-                )
-    files = [ref.file for ref in file_refs(manifest)]
-    for file in files:
-        if not is_plain_name(file):  # a pattern's "$" lets a last line break pass
-            raise BundleError(f"{where}: {file!r} is not a plain file name")
-        if files.count(file) > 1 or file == MANIFEST_FILE:
-            raise BundleError(f"{where}: file {file!r} is named twice")
-
-
-def file_refs(manifest: Manifest) -> tuple[FileRef, ...]:
-    """Every file of the bundle but the manifest itself."""
-    stages = manifest.stages.values()
-    data = tuple(stage.data for stage in stages if stage.data is not None)
-    return (*(stage.graph for stage in stages), *data, manifest.golden)
-
-
-def _spell(specs: tuple[TensorSpec, ...]) -> str:
-    """Name[shape] of each tensor, for messages."""
-    return ", ".join(f"{s.name}[{','.join(map(str, s.shape))}]" for s in specs)
-
-
-def is_plain_name(name: str) -> bool:
-    """Whether `name` is a file name that cannot leave its folder."""
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None

@@ -19,7 +19,8 @@ from glesam_export.cases import Case, make_cases
 from glesam_runtime.bundle import Bundle, file_ref, load_golden, open_bundle
 from glesam_runtime.compare import relative_l2
 from glesam_runtime.errors import ParityError
-from glesam_runtime.manifest import MANIFEST_FILE, StageName, dump, json_schema
+from glesam_runtime.manifest import MANIFEST_FILE, StageName
+from glesam_runtime.manifest_file import dump, json_schema
 from glesam_runtime.selftest import run_selftest
 
 from .conftest import random_nano

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
 from glesam_runtime import manifest as contract
+from glesam_runtime import manifest_file
 from glesam_runtime.bundle import file_ref, open_bundle
 from glesam_runtime.manifest import Manifest
 
@@ -171,7 +172,7 @@ def _replace_golden(manifest: Manifest, golden: Path) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    (folder / contract.MANIFEST_FILE).write_bytes(contract.dump(manifest))
+    (folder / contract.MANIFEST_FILE).write_bytes(manifest_file.dump(manifest))
 
 
 def run_golden(folder: Path) -> dict[str, np.ndarray]:

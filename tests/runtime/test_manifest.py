@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from glesam_runtime import BundleError, manifest
+from glesam_runtime import BundleError, manifest, manifest_file
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -21,8 +21,8 @@ JSON = st.recursive(
 
 def test_dump_and_parse_are_inverse(toy_bundle: Path) -> None:
     raw = (toy_bundle / "manifest.json").read_bytes()
-    parsed = manifest.parse(raw, "here")
-    assert manifest.dump(parsed) == raw
+    parsed = manifest_file.parse(raw, "here")
+    assert manifest_file.dump(parsed) == raw
     assert raw.endswith(b"}\n")
     assert set(parsed.stages) == set(manifest.STAGES)
 
@@ -31,17 +31,17 @@ def test_unknown_fields_are_passed_over(toy_bundle: Path) -> None:
     document = json.loads((toy_bundle / "manifest.json").read_bytes())
     document["comment"] = "a later minor addition"
     document["stages"]["encoder"]["speed"] = 3
-    assert manifest.parse(json.dumps(document).encode(), "here")
+    assert manifest_file.parse(json.dumps(document).encode(), "here")
 
 
 def test_the_schema_accepts_what_parse_accepts(toy_bundle: Path) -> None:
     import jsonschema
 
     document = json.loads((toy_bundle / "manifest.json").read_bytes())
-    jsonschema.validate(document, manifest.json_schema())
+    jsonschema.validate(document, manifest_file.json_schema())
     document["stages"]["encoder"]["graph"]["file"] = "../x"
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(document, manifest.json_schema())
+        jsonschema.validate(document, manifest_file.json_schema())
 
 
 def _places(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -68,22 +68,22 @@ def test_any_value_anywhere_is_read_or_refused(data: st.DataObject, toy_bundle: 
     inner[place[-1]] = data.draw(JSON)
     message, files = "here", ()
     try:
-        files = manifest.file_refs(manifest.parse(json.dumps(document).encode(), "here"))
+        files = manifest_file.file_refs(manifest_file.parse(json.dumps(document).encode(), "here"))
     except BundleError as error:
         message = str(error)
     assert message.startswith("here")
     assert "\n" not in message
-    assert all(manifest.is_plain_name(ref.file) for ref in files)
+    assert all(manifest_file.is_plain_name(ref.file) for ref in files)
 
 
 @pytest.mark.parametrize("start", ["", '{"format": "glesam-bundle", "version": 1, "model": '])
 def test_a_bottomless_document(start: str) -> None:
     with pytest.raises(BundleError):
-        manifest.parse((start + "[" * 200_000).encode(), "here")
+        manifest_file.parse((start + "[" * 200_000).encode(), "here")
 
 
 @settings(max_examples=200)
 @given(st.binary(max_size=60))
 def test_no_bytes_get_past(raw: bytes) -> None:
     with pytest.raises(BundleError):
-        manifest.parse(raw, "here")
+        manifest_file.parse(raw, "here")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from glesam_calibration.degrade import degrade
 from glesam_calibration.scenes import make_scene
-from glesam_runtime.image import Preprocessed, preprocess, read_image
+from glesam_runtime.image import Geometry, Preprocessed, preprocess, read_image
 from glesam_runtime.manifest import Preprocessing
 from glesam_runtime.prompts import check_prompts, prompt_tensors
 
@@ -28,11 +28,12 @@ class Case:
     """One image at one level, and the prompts put to it.
 
     Attributes:
-        name: for the parity table.
+        name: for the parity table; no two images share one.
         level: how it was degraded.
         image: uint8 RGB [H, W, 3].
         prepared: as the encoder takes it.
-        prompts: decoder calls by kind ("points", "boxes"), each the contract's four prompt inputs.
+        prompts: decoder calls by kind ("points", "boxes", "masks": points upon an earlier mask),
+            each the contract's four prompt inputs.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Case:
 
 
 def make_cases(rules: Preprocessing, images: Sequence[Path] = ()) -> list[Case]:
-    """The verification set: each image clear and at LQ-1..3, with points and boxes.
+    """The verification set: each image clear and at LQ-1..3, with points, boxes and masks.
 
     Args:
         rules: the bundle's preprocessing.
@@ -59,10 +60,12 @@ def make_cases(rules: Preprocessing, images: Sequence[Path] = ()) -> list[Case]:
         points, boxes = _prompts_in_masks(largest)
         return [_case("scene", level, scene.image, points, boxes, rules) for level in LEVELS]
     cases = []
-    for path in images:
+    for index, path in enumerate(images):
+        earlier = [other.name for other in images[:index]].count(path.name)
+        name = f"{path.name} ({earlier + 1})" if earlier else path.name
         image = read_image(path)
         points, boxes = _prompts_on_grid(*image.shape[:2])
-        cases += [_case(path.name, level, image, points, boxes, rules) for level in LEVELS]
+        cases += [_case(name, level, image, points, boxes, rules) for level in LEVELS]
     return cases
 
 
@@ -82,6 +85,9 @@ def _case(
     batches = {
         "points": check_prompts(prepared.geometry, point_coords=points, point_labels=labels),
         "boxes": check_prompts(prepared.geometry, boxes=boxes),
+        "masks": check_prompts(
+            prepared.geometry, points, labels, masks=_earlier_masks(boxes, prepared.geometry)
+        ),
     }
     tensors = {kind: prompt_tensors(batch, prepared.geometry) for kind, batch in batches.items()}
     return Case(name, level, image, prepared, tensors)
@@ -99,6 +105,25 @@ def _prompts_in_masks(
         points.append(np.stack([xs[chosen], ys[chosen]], axis=1))
         boxes.append([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
     return np.asarray(points, np.float64), np.asarray(boxes, np.float64)
+
+
+def _earlier_masks(boxes: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float32]:
+    """Logits as an earlier prediction might have left them: a dome in each box, negative outside.
+
+    Returns:
+        [B, 1, S/4, S/4], from -10 to 10.
+    """
+    side = geometry.image_size // 4
+    height, width = geometry.original
+    new_height, new_width = geometry.resized
+    scale = np.tile([new_width / width, new_height / height], 2) / 4
+    x0, y0, x1, y1 = (boxes * scale).T[:, :, None]  # each [B, 1], in pixels of the mask
+    centres = np.arange(side) + 0.5
+    across = (2 * centres - x0 - x1) / (x1 - x0)  # [B, S/4], -1 and 1 at the box's edges
+    down = (2 * centres - y0 - y1) / (y1 - y0)
+    dome = 1 - down[:, :, None] ** 2 - across[:, None, :] ** 2
+    logits: NDArray[np.float32] = np.clip(10 * dome, -10, 10)[:, None].astype(np.float32)
+    return logits
 
 
 def _prompts_on_grid(height: int, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

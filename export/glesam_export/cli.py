@@ -9,6 +9,7 @@ import typer
 
 from glesam_export import options
 from glesam_runtime.console import make_app, run_app
+from glesam_runtime.errors import BundleError
 
 app = make_app("Fold a GleSAM checkpoint into three verified ONNX graphs.")
 
@@ -142,10 +143,13 @@ def verify_bundle(
     )
     opened = open_bundle(bundle)
     checkpoint = options.make_checkpoint(options.for_bundle(given, opened.manifest))
-    from glesam_export import progress, record, report, verify
+    from glesam_export import build, progress, record, report, verify
     from glesam_export.cases import make_cases
 
-    cases = make_cases(opened.manifest.preprocessing, image or ())
+    rules = build.preprocessing(checkpoint.preset)
+    if opened.manifest.preprocessing != rules:
+        raise BundleError(f"{bundle}: its preprocessing is not that of {checkpoint.preset.name}")
+    cases = make_cases(rules, image or ())
     reference = record.record_reference(checkpoint, cases, progress.step)
     parity = verify.measure(opened, cases, reference, progress.step)
     typer.echo(report.parity_table(parity))

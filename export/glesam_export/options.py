@@ -146,7 +146,7 @@ def batch_size(batch: str) -> int | Literal["dynamic"]:
     """
     if batch == "dynamic":
         return "dynamic"
-    if batch.isdecimal() and 1 <= int(batch) <= MAX_BATCH:
+    if batch.isdecimal() and len(batch) < 10 and 1 <= int(batch) <= MAX_BATCH:
         return int(batch)
     raise InputError(f"--batch {batch}: pass a number from 1 to {MAX_BATCH}, or 'dynamic'")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from glesam_export.checkpoints import diffusion, sam
+from glesam_export.checkpoints import diffusion, lora, sam
 from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
 from glesam_export.checkpoints.tensors import read
 from glesam_export.presets import SAM_PRESETS, SamPreset, unet_preset
+from glesam_export.reference import build_unet
 from glesam_runtime.errors import CheckpointError
 
 from .conftest import Released, random_nano
@@ -139,6 +142,43 @@ def test_partial_lora(released: Released, tmp_path: Path) -> None:
     assert all(name.endswith("to_q") for name in factors)
 
 
+def damaged(raw: bytes, seed: int) -> bytes:
+    """Cut off, or with one byte changed."""
+    rng = np.random.default_rng(seed)
+    place = int(rng.integers(len(raw)))
+    if seed % 2:
+        return raw[:place]
+    return raw[:place] + bytes([raw[place] ^ int(rng.integers(1, 256))]) + raw[place + 1 :]
+
+
+@pytest.mark.parametrize("kind", ["zip", "old pickle", "safetensors"])
+def test_a_damaged_file_is_one_error_whatever_the_damage(kind: str, tmp_path: Path) -> None:
+    tensors = {f"a.{i}": torch.ones(4, 4) for i in range(5)}
+    path = tmp_path / ("t.safetensors" if kind == "safetensors" else "t.pth")
+    if kind == "safetensors":
+        save_file(tensors, path)
+    else:
+        torch.save(tensors, path, _use_new_zipfile_serialization=kind == "zip")
+    raw = path.read_bytes()
+    refused = 0
+    for seed in range(300):
+        path.write_bytes(damaged(raw, seed))
+        try:
+            read(path, "--sam")
+        except CheckpointError:  # and nothing else
+            refused += 1
+    assert refused > 145, "half of them are cut off"
+
+
+@pytest.mark.parametrize("raw", [b"<!DOCTYPE html>", b"version https://git-lfs", b"\x89PNG\r\n"])
+def test_what_is_no_checkpoint_is_not_called_dangerous(raw: bytes, tmp_path: Path) -> None:
+    """A saved web page, a pointer to a large file, a picture: nothing in them would run."""
+    (tmp_path / "x.pth").write_bytes(raw)
+    with pytest.raises(CheckpointError, match="fetch the file again") as caught:
+        read(tmp_path / "x.pth", "--sam")
+    assert "asks to run" not in str(caught.value)
+
+
 class Bomb:
     """Creates a file when unpickled."""
 
@@ -155,9 +195,15 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path) -> 
         pickle.dump({"w": Bomb(mark)}, file)
     torch.save({"w": torch.ones(1), "x": Bomb(mark)}, tmp_path / "bomb2.pth")
     for name in ("bomb.pth", "bomb2.pth"):
-        with pytest.raises(CheckpointError, match=r"refused.*safetensors"):
+        with pytest.raises(CheckpointError, match=r"refused.*safetensors") as caught:
             read(tmp_path / name, "--sam")
+        for advice in ("weights_only", "trust", "\x1b"):  # torch's own, on how to run it after all
+            assert advice not in str(caught.value)
+    assert "asks to run posix.system" in str(caught.value)
     assert not mark.exists()
+    with (tmp_path / "bomb.pth").open("rb") as file:
+        pickle.load(file)  # noqa: S301
+    assert mark.exists(), "the bomb is a live one"
 
 
 def test_another_presets_checkpoint_names_the_preset_that_fits(
@@ -184,43 +230,143 @@ def test_a_unet_folder_names_the_preset_that_fits(tmp_path: Path) -> None:
             diffusion.check_unet(tmp_path, unet_preset("nano"))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_prompt_embeds_as_npy(dtype: type, released: Released, tmp_path: Path) -> None:
-    text = load_file(released.prompt_embeds)["c"].numpy().astype(dtype)
-    np.save(tmp_path / "c.npy", text)
-    found = diffusion.read_text(tmp_path / "c.npy", unet_preset("nano"))
-    assert found.dtype == torch.float32
-    np.testing.assert_array_equal(found.numpy(), text.astype(np.float32))
+def with_unet_tensors(sd: Path, folder: Path, change: Callable[[Tensors], object]) -> Path:
+    """A copy of a diffusers folder with its U-Net's tensors changed."""
+    shutil.copytree(sd, folder)
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+    return folder
 
 
-def test_the_folders_own_text_encoder_is_run_on_nothing(tmp_path: Path) -> None:
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+@pytest.mark.parametrize(
+    "key", ["conv_in.weight", "conv_out.bias", "mid_block.resnets.0.norm1.bias"]
+)
+def test_a_unet_that_lacks_a_tensor(key: str, released: Released, tmp_path: Path) -> None:
+    sd = with_unet_tensors(released.sd, tmp_path / "sd", lambda tensors: tensors.pop(key))
+    with pytest.raises(CheckpointError, match=rf"--sd .*{re.escape(key)} is missing"):
+        from_files(replace(released, sd=sd))
 
-    (tmp_path / "tokenizer").mkdir()
-    vocabulary = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a": 2, "a</w>": 3}
-    (tmp_path / "tokenizer" / "vocab.json").write_text(json.dumps(vocabulary))
-    (tmp_path / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = CLIPTokenizer(
-        str(tmp_path / "tokenizer" / "vocab.json"), str(tmp_path / "tokenizer" / "merges.txt")
-    )
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
-    config = CLIPTextConfig(
-        vocab_size=4,
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    model = CLIPTextModel(config).eval()
-    model.save_pretrained(tmp_path / "text_encoder")
-    found = diffusion.encode_empty_prompt(tmp_path, unet_preset("nano"))
-    # "" is the start token, the end token, and padding with the end token
-    expected = model(torch.tensor([[0] + [1] * 76])).last_hidden_state
-    torch.testing.assert_close(found, expected)
-    with pytest.raises(CheckpointError, match="64 dimensions"):
-        diffusion.encode_empty_prompt(tmp_path, unet_preset("sd21"))
-    with pytest.raises(CheckpointError, match="--prompt-embeds"):
-        diffusion.encode_empty_prompt(tmp_path / "nowhere", unet_preset("nano"))
+
+def poisoned(tensors: Tensors, key: str, value: float) -> Tensors:
+    tensors[key].view(-1)[-1] = value
+    return tensors
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_and_named(
+    value: float, released: Released, tmp_path: Path
+) -> None:
+    key = "mask_decoder.iou_token.weight"
+    torch.save(poisoned(read(released.sam, "--sam"), key, value), tmp_path / "s.pth")
+    with pytest.raises(CheckpointError, match=rf"--sam .*{key} holds NaN or infinity"):
+        from_files(replace(released, sam=tmp_path / "s.pth"))
+    key = "unet.conv_in.lora.up.weight"
+    save_file(poisoned(load_file(released.lora), key, value), tmp_path / "l.safetensors")
+    with pytest.raises(CheckpointError, match=rf"--lora .*{key} holds NaN or infinity"):
+        from_files(replace(released, lora=tmp_path / "l.safetensors"))
+    key = "mid_block.resnets.0.norm1.bias"
+    sd = with_unet_tensors(released.sd, tmp_path / "sd", lambda t: poisoned(t, key, value))
+    with pytest.raises(CheckpointError, match=rf"--sd .*{key} holds NaN or infinity"):
+        from_files(replace(released, sd=sd))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [torch.Tensor.to_sparse, lambda t: t.to("meta"), lambda t: t * 1j],
+    ids=["sparse", "meta", "complex"],
+)
+def test_tensors_of_a_strange_kind_are_refused(
+    kind: Callable[[Tensor], Tensor], released: Released, tmp_path: Path
+) -> None:
+    tensors = read(released.sam, "--sam")
+    tensors["image_encoder.pos_embed"] = kind(tensors["image_encoder.pos_embed"])
+    torch.save(tensors, tmp_path / "strange.pth")
+    with pytest.raises(CheckpointError, match="pos_embed is not a plain tensor"):
+        from_files(replace(released, sam=tmp_path / "strange.pth"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("act_fn", "gelu"), ("flip_sin_to_cos", False), ("norm_eps", 1e-6), ("class_embed_type", "x")],
+)
+def test_a_unet_config_that_computes_something_else_is_refused(
+    entry: str, value: object, released: Released, tmp_path: Path
+) -> None:
+    """Its tensors fit all the same: only the configuration can tell."""
+    sd = Path(shutil.copytree(released.sd, tmp_path / "sd"))
+    path = sd / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {entry: value}))
+    with pytest.raises(CheckpointError, match=rf"{entry} is .*no preset fits"):
+        from_files(replace(released, sd=sd))
+
+
+@pytest.mark.parametrize("name", ["sd15", "sd21"])
+def test_a_unet_config_as_published_fits(name: str, tmp_path: Path) -> None:
+    """Older ones leave out what has a default and hold entries that change nothing here."""
+    config = {"_class_name": "UNet2DConditionModel", "_diffusers_version": "0.8.0"}
+    config |= dict(unet_preset(name).config)
+    config |= {"act_fn": "silu", "center_input_sample": False, "downsample_padding": 1}
+    config |= {"flip_sin_to_cos": True, "freq_shift": 0, "mid_block_scale_factor": 1}
+    config |= {"norm_eps": 1e-05, "norm_num_groups": 32, "upcast_attention": True, "unknown": 1}
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"unet/ holds none of"):  # only weights are lacking
+        diffusion.check_unet(tmp_path, unet_preset(name))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"beta_schedule": "wavy"}, r"no noise schedule.*wavy"),
+        ({"num_train_timesteps": "many"}, "no noise schedule"),
+        ({"num_train_timesteps": 500}, r"--timestep 999: outside 0\.\.499"),
+        ({"rescale_betas_zero_snr": True}, r"alphas_cumprod\[999\] is 0"),
+    ],
+)
+def test_a_schedule_that_cannot_be_used(change: dict[str, object], words: str) -> None:
+    with pytest.raises(CheckpointError, match=words) as caught:
+        diffusion.alpha_bar(999, {**diffusion.SCHEDULE, **change}, "scheduler_config.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_folders_own_schedule_is_taken() -> None:
+    """Linear betas, by numpy; entries that another scheduler needs are passed over."""
+    config = {**diffusion.SCHEDULE, "beta_schedule": "linear", "skip_prk_steps": True}
+    expected = np.cumprod(1 - np.linspace(0.00085, 0.012, 1000))[700]
+    assert diffusion.alpha_bar(700, config, "test") == pytest.approx(expected, rel=1e-5)
+
+
+A, B = "unet.conv_in.lora.down.weight", "unet.conv_in.lora.up.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({A: torch.ones(())}, r"conv_in has A \[\]"),
+        ({A: torch.ones(0, 256, 3, 3), B: torch.ones(32, 0, 1, 1)}, "of rank 0"),
+        ({A: torch.ones(8, 4, 3, 3)}, r"A \[8, 4, 3, 3\], not \[8, 256, 3, 3\]"),
+        ({B: torch.ones(32, 4, 1, 1)}, r"B \[32, 4, 1, 1\], not \[32, 8, 1, 1\]"),
+        ({"conv_in.lora_A.weight": torch.ones(8, 256, 3, 3)}, "there twice"),
+        ({"unet.conv_in.alpha": torch.tensor(float("nan"))}, "alpha holds NaN"),
+        ({"unet.time_embedding.linear_1.alpha": torch.tensor(8.0)}, "lacks one of its two"),
+        ({"unet.conv_norm_out.alpha": torch.tensor(8.0)}, "not a layer"),
+        ({"unet.conv_in.dora_scale": torch.ones(32)}, "dora_scale is no LoRA key"),
+    ],
+    ids=["scalar", "rank 0", "A", "B", "two styles", "NaN alpha", "alpha alone", "norm", "DoRA"],
+)
+def test_lora_files_that_do_not_fit(
+    change: Tensors, words: str, released: Released, tmp_path: Path
+) -> None:
+    save_file(load_file(released.lora) | change, tmp_path / "l.safetensors")
+    with pytest.raises(CheckpointError, match=rf"--lora .*{words}"):
+        from_files(replace(released, lora=tmp_path / "l.safetensors"))
+
+
+def test_misfits_are_named_three_at_a_time() -> None:
+    with torch.device("meta"):
+        unet = build_unet(unet_preset("nano"))
+    state = {f"unet.nowhere{i}.lora_A.weight": torch.ones(2, 2) for i in range(5)}
+    with pytest.raises(CheckpointError, match=r"nowhere0.*nowhere1.*nowhere2.* and 2 more$"):
+        lora.parse(state, unet, Path("l.safetensors"))

@@ -20,7 +20,7 @@ from glesam_runtime.bundle import Bundle, file_ref, load_golden, open_bundle
 from glesam_runtime.compare import relative_l2
 from glesam_runtime.errors import ParityError
 from glesam_runtime.manifest import MANIFEST_FILE, StageName
-from glesam_runtime.manifest_file import dump, json_schema
+from glesam_runtime.manifest_file import dump, json_schema, parse
 from glesam_runtime.selftest import run_selftest
 
 from .conftest import random_nano
@@ -49,13 +49,19 @@ def unevenly(factor: float) -> Callable[[np.ndarray], np.ndarray]:
     return change
 
 
-def spoiled(bundle: Path, folder: Path, stage: StageName, change: Callable) -> Bundle:
-    """A copy with the largest weight of one graph changed, and a manifest that fits it."""
+def spoiled(
+    bundle: Path, folder: Path, stage: StageName, change: Callable, name: str = ""
+) -> Bundle:
+    """A copy with one weight of one graph changed, and a manifest that fits it.
+
+    The weight is the largest of those whose name begins with `name`.
+    """
     shutil.copytree(bundle, folder)
     opened = open_bundle(folder)
     path = opened.graph_path(stage)
     model = onnx.load(path)
-    weight = max(model.graph.initializer, key=lambda w: len(w.raw_data))
+    named = [weight for weight in model.graph.initializer if weight.name.startswith(name)]
+    weight = max(named, key=lambda w: len(w.raw_data))
     values = numpy_helper.to_array(weight).copy()
     weight.CopyFrom(numpy_helper.from_array(change(values), weight.name))
     onnx.save(model, path)
@@ -92,6 +98,17 @@ def test_one_wrong_weight_is_found_in_its_stage(
     assert not run_selftest(bundle).passed
 
 
+@pytest.mark.parametrize("part", ["iou_head", "mask_downscaling", "points.frequencies"])
+def test_every_input_and_output_of_the_decoder_is_judged(
+    part: str, nano_bundle: Path, reference: Reference, tmp_path: Path
+) -> None:
+    """The predicted IoUs have a head of their own; mask prompts and points are ways in."""
+    bundle = spoiled(nano_bundle, tmp_path / "b", "decoder", unevenly(1.02), part)
+    parity = verify.measure(bundle, *reference, quiet)
+    with pytest.raises(ParityError, match="decoder"):
+        verify.require(parity, "bundle")
+
+
 def test_eps_shows_what_the_enhanced_latent_hides(
     nano_bundle: Path, reference: Reference, tmp_path: Path
 ) -> None:
@@ -104,7 +121,24 @@ def test_eps_shows_what_the_enhanced_latent_hides(
 
 def test_a_nan_does_not_pass(nano_bundle: Path, reference: Reference, tmp_path: Path) -> None:
     bundle = spoiled(nano_bundle, tmp_path / "b", "encoder", unevenly(np.nan))
-    assert not verify.measure(bundle, *reference, quiet).passed
+    parity = verify.measure(bundle, *reference, quiet)
+    assert not parity.passed
+    # It can be written down and read again, which JSON's lack of infinity stands against.
+    manifest = msgspec.structs.replace(bundle.manifest, parity=parity)
+    assert parse(dump(manifest), "manifest").parity == parity
+
+
+def test_a_manifest_of_another_preprocessing_is_refused(
+    nano_bundle: Path, glesam_export: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    """Reference and bundle would both be fed by its rules, and agree."""
+    bundle = spoiled(nano_bundle, tmp_path / "b", "encoder", lambda weights: weights)
+    rules = msgspec.structs.replace(bundle.manifest.preprocessing, mean=(0.0, 0.0, 0.0))
+    manifest = msgspec.structs.replace(bundle.manifest, preprocessing=rules)
+    (bundle.path / MANIFEST_FILE).write_bytes(dump(manifest))
+    code, out, err = glesam_export("verify", bundle.path, "--random-weights", 0)
+    assert (code, out) == (2, "")
+    assert "preprocessing is not that of nano" in err
 
 
 @pytest.fixture

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
-from torch import Tensor
 
-from glesam_export.checkpoints import Checkpoint, diffusion, lora, sam
+from glesam_export.checkpoints import Checkpoint, diffusion, lora, sam, text
 from glesam_export.checkpoints import tensors as files
 from glesam_export.presets import SamPreset, UNetPreset
 from glesam_export.reference import Decoder, Enhancer, LoraFactors, add_lora, build_unet
@@ -65,7 +64,13 @@ class FileCheckpoint(Checkpoint):
         self.unet_file = diffusion.check_unet(weights.sd, unet)
         sam.check(files.read(weights.sam, "--sam"), preset, weights.sam)
         self._lora()
-        self.text = self._read_text()
+        # c is kept: it is small and a text encoder is not.
+        if weights.prompt_embeds is None:
+            self.text_source = ("text_encoder", text.weight_file(weights.sd))
+            self.text = text.encode_empty_prompt(weights.sd, unet)
+        else:
+            self.text_source = ("prompt_embeds", weights.prompt_embeds)
+            self.text = text.read(weights.prompt_embeds, unet)
 
     def encoder(self) -> ImageEncoderViT:
         """SAM's image encoder."""
@@ -83,24 +88,16 @@ class FileCheckpoint(Checkpoint):
         return enhancer.eval().requires_grad_(False)
 
     def sources(self) -> tuple[Source, ...]:
-        """Every file read, hashed."""
-        paths = {
-            "sam": self.weights.sam,
-            "unet": self.unet_file,
-            "lora": self.weights.lora,
-            "prompt_embeds": self.weights.prompt_embeds,
-        }
-        return tuple(
-            Source(role=role, file=path.name, sha256=sha256_of(path))
-            for role, path in paths.items()
-            if path is not None
+        """Every file of tensors, hashed."""
+        paths = (
+            ("sam", self.weights.sam),
+            ("unet", self.unet_file),
+            ("lora", self.weights.lora),
+            self.text_source,
         )
-
-    def _read_text(self) -> Tensor:
-        """The text embedding c, from a file or from the folder's text encoder."""
-        if self.weights.prompt_embeds is not None:
-            return diffusion.read_text(self.weights.prompt_embeds, self.unet)
-        return diffusion.encode_empty_prompt(self.weights.sd, self.unet)
+        return tuple(
+            Source(role=role, file=path.name, sha256=sha256_of(path)) for role, path in paths
+        )
 
     def _lora(self) -> dict[str, LoraFactors]:
         """The adapters, checked against the U-Net's shapes."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from glesam_export.checkpoints.tensors import first_three
+from glesam_export.checkpoints.tensors import first_three, unusable
 from glesam_export.reference import LoraFactors
 from glesam_runtime.errors import CheckpointError
 
@@ -41,20 +41,23 @@ def parse(state: Mapping[str, Tensor], unet: nn.Module, path: Path) -> dict[str,
     downs: dict[str, Tensor] = {}
     ups: dict[str, Tensor] = {}
     alphas: dict[str, float] = {}
-    unknown: list[str] = []
+    problems = unusable(state)
     for key, tensor in state.items():
         if match := KEY.match(key):
-            (downs if match["down"] else ups)[match["module"]] = tensor.float()
+            factors = downs if match["down"] else ups
+            if match["module"] in factors:
+                problems.append(f"{key} is there twice, in two styles")
+            factors[match["module"]] = tensor.float()
         elif (match := ALPHA_KEY.match(key)) and tensor.numel() == 1:
             alphas[match["module"]] = float(tensor)
         else:
-            unknown.append(f"{key} is no LoRA key")
+            problems.append(f"{key} is no LoRA key")
     layers = {
         name: layer
         for name, layer in unet.named_modules()
         if isinstance(layer, nn.Linear | nn.Conv2d)
     }
-    problems = unknown + [
+    problems += [
         problem
         for name in downs.keys() | ups.keys() | alphas.keys()
         if (problem := _misfit(name, downs.get(name), ups.get(name), layers.get(name)))
@@ -76,8 +79,10 @@ def _misfit(
     if layer is None:
         return f"{name} is not a layer of this U-Net"
     if down is None or up is None:
-        return f"{name} has only one of its two factors"
-    rank = down.shape[0]
+        return f"{name} lacks one of its two factors"
+    rank = down.shape[0] if down.ndim else 0
+    if rank == 0:
+        return f"{name} has A {list(down.shape)}, of rank 0"
     weight = layer.weight.shape
     wanted_down = torch.Size([rank, *weight[1:]])
     wanted_up = torch.Size([weight[0], rank, *([1] * (len(weight) - 2))])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from glesam_export.checkpoints import Checkpoint, diffusion
 from glesam_export.checkpoints import tensors as files
+from glesam_export.checkpoints.text import TOKENS
 from glesam_export.presets import LATENT_CHANNELS, LORA_TARGETS, SamPreset, UNetPreset
 from glesam_export.reference import (
     Decoder,
@@ -83,7 +84,7 @@ class RandomCheckpoint(Checkpoint):
             files.assign(unet, replicate_channels(base.state_dict(), LATENT_CHANNELS))
             del base
             add_lora(unet, _random_lora(unet))
-            text = torch.randn(1, diffusion.TOKENS, self.unet.text_dim)
+            text = torch.randn(1, TOKENS, self.unet.text_dim)
         enhancer = Enhancer(unet, text, self.gamma, self.timestep, self.alpha_bar)
         return enhancer.eval().requires_grad_(False)
 

@@ -31,10 +31,12 @@ def check(state: Mapping[str, Tensor], preset: SamPreset, path: Path) -> None:
     """Refuse a state dict that is not this preset's SAM.
 
     Raises:
-        CheckpointError: naming the preset that fits, or the first three misfits.
+        CheckpointError: naming the preset that fits, or the first three misfits or bad values.
     """
     problems = _problems(state, preset)
     if not problems:
+        if broken := files.unusable(state):
+            raise CheckpointError(f"--sam {path}: {files.first_three(broken)}")
         return
     fitting = [other.name for other in SAM_PRESETS.values() if not _problems(state, other)]
     if fitting:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import re
+import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +20,12 @@ from glesam_runtime.errors import CheckpointError
 
 WRAPPERS = ("model", "state_dict")
 """Keys under which training code nests a state dict."""
+
+UNREADABLE = (
+    *(SafetensorError, RuntimeError, EOFError, ValueError, OSError, zipfile.BadZipFile),
+    *(struct.error, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError),
+)
+"""What reading a damaged file raises: torch parses a pickle without doubting its structure."""
 
 
 def read(path: Path, role: str) -> dict[str, Tensor]:
@@ -38,17 +47,16 @@ def read(path: Path, role: str) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             loaded: Any = load_file(path)
         else:
-            loaded = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of pickle protocols and TorchScript
+                loaded = torch.load(
+                    path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+                )
     except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{role} {path}: {_refusal(error)}") from error
+    except UNREADABLE as error:
         raise CheckpointError(
-            f"{role} {path}: not a plain file of tensors; unpickling it could run code, so it is "
-            f"refused ({_first_line(error)}); save its state dict as .safetensors"
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
-        raise CheckpointError(
-            f"{role} {path}: unreadable or truncated ({_first_line(error)}); fetch the file again"
+            f"{role} {path}: unreadable or truncated ({first_line(error)}); fetch the file again"
         ) from error
     for wrapper in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
@@ -83,12 +91,36 @@ def misfits(module: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
     return shapes + missing + unknown
 
 
+def unusable(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Tensors that no weight can be: not plain real numbers, or not all of them finite."""
+    problems = []
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex():
+            problems.append(f"{name} is not a plain tensor of real numbers")
+        elif not bool(tensor.isfinite().all()):
+            problems.append(f"{name} holds NaN or infinity")
+    return problems
+
+
 def first_three(problems: list[str]) -> str:
     """The first three problems and how many more there are."""
     more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
     return "; ".join(problems[:3]) + more
 
 
-def _first_line(error: Exception) -> str:
+def _refusal(error: pickle.UnpicklingError) -> str:
+    """Why a pickle was not read. Torch's own words advise to read it all the same."""
+    if wanted := re.search(r"GLOBAL (\S+)", str(error)):
+        return (
+            f"asks to run {wanted[1]} when it is unpickled, so it is refused; "
+            "save its state dict alone, as .safetensors"
+        )
+    return (
+        "not a file of plain tensors, so it is refused; "
+        "fetch the file again or save its state dict as .safetensors"
+    )
+
+
+def first_line(error: Exception) -> str:
     """An exception in one line of at most 120 characters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

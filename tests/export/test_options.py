@@ -1,0 +1,140 @@
+"""What options add up to, and that a wrong one costs no loading of torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from glesam_export import options
+from glesam_export.options import WeightOptions, batch_size, make_checkpoint, one_precision
+from glesam_runtime.bundle import builtin_bundle_path
+from glesam_runtime.errors import InputError
+from glesam_runtime.manifest import MANIFEST_FILE, Manifest
+
+NOTHING = WeightOptions(None, None, None, None, None, None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ((None, False, False), "fp32"),
+        (("fp32", False, False), "fp32"),
+        (("fp16", True, False), "fp16"),
+        ((None, False, True), "bf16"),
+        (("bf16", False, False), "bf16"),
+    ],
+)
+def test_precision(asked: tuple[str | None, bool, bool], found: str) -> None:
+    assert one_precision(*asked) == found
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [("fp32", True, False), (None, True, True), ("fp16", False, True), ("FP16", False, False)]
+    + [(name, False, False) for name in ("", "int8", "fp8", "half")],
+)
+def test_precision_refused(asked: tuple[str | None, bool, bool]) -> None:
+    with pytest.raises(InputError, match="--precision"):
+        one_precision(*asked)
+
+
+def test_batch() -> None:
+    assert batch_size("dynamic") == "dynamic"
+    assert [batch_size(text) for text in ("1", "8", "1024")] == [1, 8, 1024]
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1025", "1.5", "N", "Dynamic", "9" * 5000, "²"])
+def test_batch_refused(text: str) -> None:
+    with pytest.raises(InputError, match="--batch"):
+        batch_size(text)
+
+
+@pytest.mark.parametrize("gamma", [0.0, -5.0, float("nan"), float("inf")])
+def test_gamma_is_a_positive_number(gamma: float) -> None:
+    with pytest.raises(InputError, match=r"--gamma .*positive"):
+        make_checkpoint(replace(NOTHING, preset="nano", random_weights=0, gamma=gamma))
+
+
+def test_random_weights_take_the_papers_gamma_and_timestep() -> None:
+    given = replace(NOTHING, preset="nano", random_weights=3)
+    found = make_checkpoint(given)
+    assert (found.gamma, found.timestep, found.trained) == (5.0, 999, False)
+    assert found.origin == "random, seed 3"
+    found = make_checkpoint(replace(given, gamma=3.0, timestep=1))
+    assert (found.gamma, found.timestep) == (3.0, 1)
+
+
+def test_only_nano_brings_weights_along() -> None:
+    found = make_checkpoint(replace(NOTHING, preset="nano"))
+    assert (found.gamma, found.timestep, found.trained) == (1.0, 1, False)
+    assert "built-in" in found.origin
+    for preset in ("sam_vit_b", "sam_vit_l", "sam_vit_h"):
+        with pytest.raises(InputError, match=r"no weights .*--sam .*--random-weights"):
+            make_checkpoint(replace(NOTHING, preset=preset))
+
+
+@pytest.mark.parametrize("given", ["sam", "sd", "lora", "prompt_embeds"])
+def test_one_file_needs_the_others(given: str) -> None:
+    some = replace(NOTHING, preset="nano", gamma=5.0, timestep=1, **{given: Path("x")})
+    with pytest.raises(InputError, match="missing beside --" + given.replace("_", "-")) as caught:
+        make_checkpoint(some)
+    for needed in {"sam", "sd", "lora"} - {given}:
+        assert f"--{needed}" in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["gamma", "timestep"])
+def test_files_need_gamma_and_timestep(missing: str) -> None:
+    files = dict.fromkeys(("sam", "sd", "lora"), Path("x"))
+    whole = replace(NOTHING, preset="nano", gamma=5.0, timestep=1, **files)
+    with pytest.raises(InputError, match="--gamma and --timestep must be given"):
+        make_checkpoint(replace(whole, **{missing: None}))
+
+
+@pytest.fixture
+def manifest() -> Manifest:
+    """The built-in bundle's: nano, gamma 1, timestep 1."""
+    raw = (builtin_bundle_path() / MANIFEST_FILE).read_bytes()
+    return msgspec.json.decode(raw, type=Manifest)
+
+
+def test_a_bundle_completes_the_options(manifest: Manifest) -> None:
+    found = options.for_bundle(replace(NOTHING, random_weights=0, gamma=1.0), manifest)
+    assert found == WeightOptions("nano", "nano", None, None, None, None, 1.0, 1, 0)
+    assert options.for_bundle(NOTHING, manifest).random_weights is None
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"preset": "sam_vit_b"}, r"--preset sam_vit_b.*nano"),
+        ({"unet": "sd21"}, r"--unet sd21.*nano"),
+        ({"gamma": 3.0}, r"--gamma 3.*1"),
+        ({"timestep": 999}, r"--timestep 999.*1"),
+    ],
+)
+def test_what_contradicts_a_bundle_is_named_with_both_values(
+    given: dict[str, object], words: str, manifest: Manifest
+) -> None:
+    with pytest.raises(InputError, match=words):
+        options.for_bundle(replace(NOTHING, **given), manifest)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["--preset sam_vit_b", "--preset nano --fp16 --bf16", "--preset nano --batch x", "--help"],
+)
+def test_wrong_options_do_not_load_torch(arguments: str) -> None:
+    program = f"""
+import sys
+from glesam_export.cli import app
+from glesam_runtime.console import exit_code_of
+exit_code_of(app, "glesam-export", "onnx -o nowhere {arguments}".split())
+sys.exit("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,9 @@ def make_cases(rules: Preprocessing, images: Sequence[Path] = ()) -> list[Case]:
     cases = []
     for index, path in enumerate(images):
         earlier = [other.name for other in images[:index]].count(path.name)
-        name = f"{path.name} ({earlier + 1})" if earlier else path.name
+        # A name need not be UTF-8, the manifest's JSON must.
+        name = os.fsencode(path.name).decode("utf-8", "backslashreplace")
+        name += f" ({earlier + 1})" if earlier else ""
         image = read_image(path)
         points, boxes = _prompts_on_grid(*image.shape[:2])
         cases += [_case(name, level, image, points, boxes, rules) for level in LEVELS]

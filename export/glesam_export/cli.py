@@ -18,6 +18,14 @@ Preset = Annotated[str | None, typer.Option(help="SAM: nano, sam_vit_b, sam_vit_
 UNet = Annotated[
     str | None, typer.Option(help="U-Net: nano, sd15, sd21. Default: sd21, for nano nano.")
 ]
+Saved = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        rich_help_panel=WEIGHTS,
+        help="All weights in one piece: a folder from glesam-train, or a packed .safetensors.",
+    ),
+]
 Sam = Annotated[
     Path | None, typer.Option(rich_help_panel=WEIGHTS, help="SAM's weights (.pth, .safetensors).")
 ]
@@ -82,6 +90,7 @@ def export_onnx(
     output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")],
     preset: Preset = None,
     unet: UNet = None,
+    saved: Saved = None,
     sam: Sam = None,
     sd: Sd = None,
     lora: Lora = None,
@@ -105,11 +114,13 @@ def export_onnx(
     one_precision, n = options.one_precision(precision, fp16, bf16), options.batch_size(batch)
     checkpoint = options.make_checkpoint(
         options.WeightOptions(
-            preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, random_weights
+            preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, random_weights, saved
         )
     )
     if not checkpoint.trained:
-        typer.echo(f"weights: {checkpoint.origin}; the masks will mean nothing", err=True)
+        typer.echo(
+            f"weights: {checkpoint.origin}, untrained; the masks will mean nothing", err=True
+        )
     # Imported here: torch takes seconds, and --help and wrong options should not.
     from glesam_export import build, progress, report
 
@@ -125,6 +136,7 @@ def verify_bundle(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
     preset: Preset = None,
     unet: UNet = None,
+    saved: Saved = None,
     sam: Sam = None,
     sd: Sd = None,
     lora: Lora = None,
@@ -139,7 +151,7 @@ def verify_bundle(
     from glesam_runtime.bundle import open_bundle
 
     given = options.WeightOptions(
-        preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, random_weights
+        preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, random_weights, saved
     )
     opened = open_bundle(bundle)
     checkpoint = options.make_checkpoint(options.for_bundle(given, opened.manifest))

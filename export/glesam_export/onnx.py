@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,9 +71,20 @@ def export(
     path = folder / f"{stage}.onnx"
     weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
     data = folder / f"{stage}.onnx.data" if weights > EXTERNAL_DATA_FROM else None
-    onnx_ir.save(model, path, external_data=data.name if data else None)
+    _save(model, path, data)
     _free(graph)
     return path, data
+
+
+def _save(model: onnx_ir.Model, path: Path, data: Path | None) -> None:
+    """Write a graph and its data."""
+    try:
+        onnx_ir.save(model, path, external_data=data.name if data else None)
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # NumPy writes the data, and of a full disk says no more than how many numbers went in.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(data or path)) from error
 
 
 def _free(graph: Graph) -> None:

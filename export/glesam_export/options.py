@@ -22,7 +22,7 @@ PAPER_GAMMA, PAPER_TIMESTEP = 5.0, 999
 
 EXPORTED_PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16", "bf16")
 MAX_BATCH = 1024
-BUILT_IN = "built-in, untrained"
+BUILT_IN = "built-in"
 """What the manifest says of weights that a preset brings along."""
 
 
@@ -40,6 +40,7 @@ class WeightOptions:
         gamma: adaption weight.
         timestep: T.
         random_weights: a seed.
+        checkpoint: all of the above in one piece.
     """
 
     preset: str | None
@@ -51,6 +52,7 @@ class WeightOptions:
     gamma: float | None
     timestep: int | None
     random_weights: int | None
+    checkpoint: Path | None = None
 
     @property
     def given_files(self) -> list[str]:
@@ -63,6 +65,12 @@ class WeightOptions:
         }
         return [name for name, path in files.items() if path is not None]
 
+    @property
+    def given_weights(self) -> list[str]:
+        """The options that were given and say where weights come from."""
+        others = {"--checkpoint": self.checkpoint, "--random-weights": self.random_weights}
+        return [name for name, value in others.items() if value is not None] + self.given_files
+
 
 def make_checkpoint(options: WeightOptions) -> Checkpoint:
     """The checkpoint that the options describe.
@@ -71,23 +79,28 @@ def make_checkpoint(options: WeightOptions) -> Checkpoint:
         InputError: options that are missing or contradict one another.
         CheckpointError: files that cannot be used.
     """
-    if options.preset is None:
-        raise InputError("no --preset given; pass nano, sam_vit_b, sam_vit_l or sam_vit_h")
-    preset = sam_preset(options.preset)
-    unet = unet_preset(options.unet or preset.default_unet)
     if options.gamma is not None and not (math.isfinite(options.gamma) and options.gamma > 0):
         raise InputError(f"--gamma {options.gamma:g}: must be a positive number")
-    if options.given_files and options.random_weights is not None:
-        raise InputError(f"--random-weights and {options.given_files[0]} exclude each other")
+    first, *others = options.given_weights or [""]
+    if others and first in ("--checkpoint", "--random-weights"):
+        raise InputError(f"{first} and {others[0]} exclude each other")
+    if options.checkpoint is not None:
+        return _saved(options, options.checkpoint)
+    if options.preset is None:
+        raise InputError(
+            "no --preset given; pass nano, sam_vit_b, sam_vit_l or sam_vit_h, or a --checkpoint"
+        )
+    preset = sam_preset(options.preset)
+    unet = unet_preset(options.unet or preset.default_unet)
     if options.given_files:
         return _from_files(options, preset, unet)
     if options.random_weights is not None:
         return _from_seed(options, options.random_weights, preset, unet)
     if preset.builtin is not None:
-        return _built_in(options, preset, unet)
+        return _built_in(options, preset.name, preset.builtin)
     raise InputError(
-        f"no weights for {preset.name}: pass --sam FILE --sd FOLDER --lora FILE --gamma G "
-        "--timestep T, or --random-weights SEED for a model that means nothing"
+        f"no weights for {preset.name}: pass --checkpoint PATH, --sam FILE --sd FOLDER --lora FILE "
+        "--gamma G --timestep T, or --random-weights SEED for a model that means nothing"
     )
 
 
@@ -108,7 +121,7 @@ def for_bundle(options: WeightOptions, manifest: Manifest) -> WeightOptions:
         given = getattr(options, name)
         if given not in (None, value):
             raise InputError(f"--{name} {given}: the bundle was exported with {value}")
-    if not options.given_files and options.random_weights is None and origin != BUILT_IN:
+    if not options.given_weights and origin != BUILT_IN:
         raise InputError(f"the bundle's weights were {origin}; pass the same weight options")
     return replace(
         options,
@@ -180,22 +193,37 @@ def _from_seed(
     return RandomCheckpoint(seed, preset, unet, gamma, timestep)
 
 
-def _built_in(options: WeightOptions, preset: SamPreset, unet: UNetPreset) -> Checkpoint:
-    """The weights that a preset brings along, with its own gamma and timestep."""
-    from glesam_export.checkpoints.random import RandomCheckpoint
+def _saved(options: WeightOptions, path: Path) -> Checkpoint:
+    """Weights from a checkpoint folder or a packed file, which knows what goes with them."""
+    from glesam_export.checkpoints.saved import open_checkpoint
 
-    builtin = preset.builtin
-    assert builtin is not None, "asked only where there is one"
-    if options.gamma not in (None, builtin.gamma) or options.timestep not in (
-        None,
-        builtin.timestep,
-    ):
+    return _agreeing(options, open_checkpoint(path), f"--checkpoint {path}")
+
+
+def _built_in(options: WeightOptions, preset: str, file: str) -> Checkpoint:
+    """The weights that a preset brings along, with their own gamma and timestep."""
+    from glesam_export.checkpoints.packed import PackedCheckpoint
+
+    path = Path(__file__).parent / file
+    if not path.is_file():
         raise InputError(
-            f"--gamma, --timestep: {preset.name}'s built-in weights are for {builtin.gamma:g} and "
-            f"{builtin.timestep}; leave them out"
+            f"this installation holds no weights for {preset} ({path}); "
+            "install it again or pass --checkpoint PATH"
         )
-    if unet.name != preset.default_unet:
-        raise InputError(f"--unet {unet.name}: {preset.name}'s built-in weights are for its own")
-    return RandomCheckpoint(
-        builtin.seed, preset, unet, builtin.gamma, builtin.timestep, origin=BUILT_IN
-    )
+    packed = PackedCheckpoint(path, origin=BUILT_IN)
+    return _agreeing(options, packed, f"{preset}'s built-in checkpoint")
+
+
+def _agreeing(options: WeightOptions, checkpoint: Checkpoint, name: str) -> Checkpoint:
+    """The checkpoint, unless an option says otherwise than it does."""
+    own = {
+        "preset": checkpoint.preset.name,
+        "unet": checkpoint.unet.name,
+        "gamma": checkpoint.gamma,
+        "timestep": checkpoint.timestep,
+    }
+    for option, value in own.items():
+        given = getattr(options, option)
+        if given not in (None, value):
+            raise InputError(f"--{option} {given}: {name} is for {value}; leave it out")
+    return checkpoint

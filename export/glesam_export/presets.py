@@ -39,21 +39,6 @@ LORA_TARGETS = [
 
 
 @dataclass(frozen=True)
-class BuiltIn:
-    """Weights that a preset brings along, and what they go with.
-
-    Attributes:
-        seed: they are untrained, drawn from this seed.
-        gamma: adaption weight.
-        timestep: T.
-    """
-
-    seed: int
-    gamma: float
-    timestep: int
-
-
-@dataclass(frozen=True)
 class SamPreset:
     """One SAM: a ViT encoder (ViTDet with decomposed relative positions) and its mask decoder.
 
@@ -67,7 +52,8 @@ class SamPreset:
         window: side of the attention windows of the other blocks, in patches.
         decoder_mlp: hidden width of the two-way transformer's MLP.
         default_unet: the U-Net when `--unet` is not given.
-        builtin: the weights when no others are given; None for all but nano.
+        builtin: the packed checkpoint inside this package, used when no weights are given; None
+            for all but nano.
         patch: side of a patch in pixels.
     """
 
@@ -80,7 +66,7 @@ class SamPreset:
     window: int
     decoder_mlp: int
     default_unet: str
-    builtin: BuiltIn | None = None
+    builtin: str | None = None
     patch: int = 16
 
     @property
@@ -120,7 +106,7 @@ SAM_PRESETS: Mapping[str, SamPreset] = MappingProxyType(
     {
         preset.name: preset
         for preset in (
-            SamPreset("nano", 256, 128, 6, 4, (1, 3, 5), 8, 256, "nano", BuiltIn(0, 1.0, 1)),
+            SamPreset("nano", 256, 128, 6, 4, (1, 3, 5), 8, 256, "nano", "nano.safetensors"),
             SamPreset("sam_vit_b", 1024, 768, 12, 12, (2, 5, 8, 11), 14, 2048, "sd21"),
             SamPreset("sam_vit_l", 1024, 1024, 24, 16, (5, 11, 17, 23), 14, 2048, "sd21"),
             SamPreset("sam_vit_h", 1024, 1280, 32, 16, (7, 15, 23, 31), 14, 2048, "sd21"),

@@ -176,19 +176,14 @@ class Decoder(nn.Module):
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
 
-    def forward(
-        self,
-        image_embeddings: Tensor,
-        point_coords: Tensor,
-        point_labels: Tensor,
-        mask_input: Tensor,
-        has_mask_input: Tensor,
+    def embed_prompts(
+        self, point_coords: Tensor, point_labels: Tensor, masks: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """All four masks [B, 4, S/4, S/4] and IoU predictions [B, 4] of B prompts on one image.
+        """SAM's own prompt embeddings: sparse [B, P, 256] and dense [B, 256, S/16, S/16].
 
-        The contract's tokens are turned back into the arguments SAM's own code takes: the box
-        corners (labels 2 and 3) become a box, and the closing padding point is left for
-        PromptEncoder to add. Every prompt of a batch has the same kinds of token.
+        The contract's tokens are turned back into the arguments SAM's code takes: the box corners
+        (labels 2 and 3) become a box, and the closing padding point is left for PromptEncoder to
+        add. Every prompt of a batch has the same kinds of token.
         """
         kinds = point_labels[0]
         corner = (kinds == 2) | (kinds == 3)
@@ -197,8 +192,22 @@ class Decoder(nn.Module):
         points = (
             (point_coords[:, clicked], point_labels[:, clicked]) if bool(clicked.any()) else None
         )
+        embedded: tuple[Tensor, Tensor] = self.prompt_encoder(
+            points=points, boxes=boxes, masks=masks
+        )
+        return embedded
+
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor,
+        has_mask_input: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """All four masks [B, 4, S/4, S/4] and IoU predictions [B, 4] of B prompts on one image."""
         masks = mask_input if bool(has_mask_input.item()) else None
-        sparse, dense = self.prompt_encoder(points=points, boxes=boxes, masks=masks)
+        sparse, dense = self.embed_prompts(point_coords, point_labels, masks)
         result: tuple[Tensor, Tensor] = self.mask_decoder.predict_masks(
             image_embeddings=image_embeddings,
             image_pe=self.prompt_encoder.get_dense_pe(),

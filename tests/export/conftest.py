@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 
+from glesam_export.checkpoints import write
 from glesam_export.checkpoints.random import RandomCheckpoint
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_export.reference import ADAPTER, build_unet
@@ -44,31 +44,15 @@ def write_released(folder: Path, checkpoint: RandomCheckpoint) -> Released:
     released = Released(
         folder / "sam.pth", folder / "sd", folder / "lora.safetensors", folder / "c.safetensors"
     )
-    decoder = checkpoint.decoder()
-    parts = {
-        "image_encoder": checkpoint.encoder(),
-        "prompt_encoder": decoder.prompt_encoder,
-        "mask_decoder": decoder.mask_decoder,
-    }
-    torch.save(
-        {f"{p}.{k}": v for p, module in parts.items() for k, v in module.state_dict().items()},
-        released.sam,
-    )
+    write.save_sam(released.sam, checkpoint.encoder(), checkpoint.decoder())
     enhancer = checkpoint.enhancer()
-    lora = {}
-    base = {}
+    lora = {}  # in the older style; save_lora writes the newer
     for name, layer in enhancer.unet.named_modules():
         if isinstance(layer, LoraLayer):
             lora[f"unet.{name}.lora.down.weight"] = layer.lora_A[ADAPTER].weight
             lora[f"unet.{name}.lora.up.weight"] = layer.lora_B[ADAPTER].weight
-    for key, tensor in enhancer.unet.state_dict().items():
-        if "lora_" not in key:
-            base[key.replace(".base_layer", "")] = tensor
-    base["conv_in.weight"] = base["conv_in.weight"][:, :4]
-    base["conv_out.weight"] = base["conv_out.weight"][:4]
-    base["conv_out.bias"] = base["conv_out.bias"][:4]
     four = build_unet(checkpoint.unet, channels=4)
-    four.load_state_dict(base)
+    four.load_state_dict(write.base_state(enhancer.unet))
     four.save_pretrained(released.sd / "unet")
     scheduler = released.sd / "scheduler" / "scheduler_config.json"
     scheduler.parent.mkdir()
@@ -83,7 +67,7 @@ def write_released(folder: Path, checkpoint: RandomCheckpoint) -> Released:
         )
     )
     save_file({name: t.contiguous() for name, t in lora.items()}, released.lora)
-    save_file({"c": enhancer.text}, released.prompt_embeds)
+    write.save_prompt_embeds(released.prompt_embeds, enhancer.text)
     return released
 
 

@@ -9,14 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from glesam_export import build
 from glesam_export import onnx as tracing
 from glesam_runtime.bundle import open_bundle
-from glesam_runtime.errors import BundleError
+from glesam_runtime.errors import BundleError, InputError
+from glesam_runtime.staging import staged_folder
+
+from .conftest import random_nano
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -53,6 +57,10 @@ def test_cut_short(how: signal.Signals, old_bundle: Path) -> None:
     with pytest.raises(BundleError):
         open_bundle(partial)
     assert partial.exists() == (how == signal.SIGKILL)
+    with staged_folder(old_bundle) as folder:  # what the next export begins with
+        assert not partial.exists()
+        shutil.copytree(old_bundle, folder, dirs_exist_ok=True)
+    assert [path.name for path in old_bundle.parent.iterdir()] == [old_bundle.name]
 
 
 def test_no_space_in_the_middle(
@@ -63,26 +71,56 @@ def test_no_space_in_the_middle(
 
     before = open_bundle(old_bundle).sha256
     monkeypatch.setattr(tracing.onnx_ir, "save", full)
-    code, _, err = glesam_export("onnx", "--preset", "nano", "-o", old_bundle)
+    weights = ("--preset", "nano", "--random-weights", "0")
+    code, _, err = glesam_export("onnx", *weights, "-o", old_bundle)
     assert code == 2
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert "no space left" in line
     assert str(old_bundle) in line
+    assert "seed 0, untrained" in err, "a model that means nothing is never made silently"
     assert open_bundle(old_bundle).sha256 == before
     assert [path.name for path in old_bundle.parent.iterdir()] == [old_bundle.name]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root")
-def test_a_disk_that_is_full(glesam_export: Run, tmp_path: Path) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("mounting needs root")
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("no mounting here")
-    try:
-        code, _, err = glesam_export("onnx", "--preset", "nano", "-o", disk / "bundle")
-        assert code == 2
-        assert "no space left" in err
-        assert list(disk.iterdir()) == []
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("threshold", [tracing.EXTERNAL_DATA_FROM, 1000])
+def test_a_disk_that_is_full(
+    threshold: int, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights in the graph's own file and in one beside it, which another library writes."""
+    monkeypatch.setattr(tracing, "EXTERNAL_DATA_FROM", threshold)
+    graph = build.graph(random_nano(), "enhancer")
+    with (
+        pytest.raises(InputError, match=rf"{small_disk}.*no space left"),
+        staged_folder(small_disk / "bundle") as folder,
+    ):
+        tracing.export(graph, "enhancer", "fp32", 256, 1, folder)
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_library_that_does_not_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy's `tofile` on a full disk: an OSError of words alone."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("problem writing element 13312 to file")
+
+    monkeypatch.setattr(tracing.onnx_ir, "save", full)
+    graph = build.graph(random_nano(), "encoder")
+    with (
+        pytest.raises(InputError, match=r"bundle.*no space left"),
+        staged_folder(tmp_path / "bundle") as folder,
+    ):
+        tracing.export(graph, "encoder", "fp32", 256, 1, folder)

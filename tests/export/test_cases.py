@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +98,12 @@ def test_no_two_images_share_a_name(tmp_path: Path) -> None:
     paths = [write_image(tmp_path / folder / "x.png", 8, 8) for folder in ("a", "b", "c")]
     names = [case.name for case in make_cases(RULES, paths)][:: len(LEVELS)]
     assert names == ["x.png", "x.png (2)", "x.png (3)"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names there are Unicode")
+def test_a_name_that_is_no_unicode_can_be_written_down(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "plain.png", 8, 8).rename(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    assert make_cases(RULES, [path])[0].name == r"caf\xe9.png"
 
 
 def test_an_image_that_cannot_be_read(tmp_path: Path) -> None:

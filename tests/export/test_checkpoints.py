@@ -212,13 +212,13 @@ def test_another_presets_checkpoint_names_the_preset_that_fits(
     smaller = SamPreset("pico", 256, 64, 2, 4, (1,), 8, 64, "nano")
     monkeypatch.setattr(sam, "SAM_PRESETS", {**SAM_PRESETS, "pico": smaller})
     state = read(released.sam, "--sam")
-    with pytest.raises(CheckpointError, match="not a pico but a nano; use --preset nano"):
-        sam.check(state, smaller, released.sam)
-    with pytest.raises(CheckpointError, match="use --preset nano"):
-        sam.check(state, SAM_PRESETS["sam_vit_b"], released.sam)
+    with pytest.raises(CheckpointError, match="not a pico but a nano; use preset nano"):
+        sam.check(state, smaller, str(released.sam))
+    with pytest.raises(CheckpointError, match="use preset nano"):
+        sam.check(state, SAM_PRESETS["sam_vit_b"], str(released.sam))
     state.pop("mask_decoder.iou_token.weight")
     with pytest.raises(CheckpointError, match=r"mask_decoder\.iou_token\.weight is missing"):
-        sam.check(state, SAM_PRESETS["nano"], released.sam)
+        sam.check(state, SAM_PRESETS["nano"], str(released.sam))
 
 
 def test_a_unet_folder_names_the_preset_that_fits(tmp_path: Path) -> None:
@@ -226,8 +226,8 @@ def test_a_unet_folder_names_the_preset_that_fits(tmp_path: Path) -> None:
     for name in ("sd15", "sd21"):
         config = dict(unet_preset(name).config)
         (tmp_path / "unet" / "config.json").write_text(json.dumps(config))
-        with pytest.raises(CheckpointError, match=f"use --unet {name}"):
-            diffusion.check_unet(tmp_path, unet_preset("nano"))
+        with pytest.raises(CheckpointError, match=f"use U-Net {name}"):
+            diffusion.find_unet(tmp_path, unet_preset("nano"))
 
 
 def with_unet_tensors(sd: Path, folder: Path, change: Callable[[Tensors], object]) -> Path:
@@ -313,7 +313,7 @@ def test_a_unet_config_as_published_fits(name: str, tmp_path: Path) -> None:
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"unet/ holds none of"):  # only weights are lacking
-        diffusion.check_unet(tmp_path, unet_preset(name))
+        diffusion.find_unet(tmp_path, unet_preset(name))
 
 
 @pytest.mark.parametrize(
@@ -369,4 +369,4 @@ def test_misfits_are_named_three_at_a_time() -> None:
         unet = build_unet(unet_preset("nano"))
     state = {f"unet.nowhere{i}.lora_A.weight": torch.ones(2, 2) for i in range(5)}
     with pytest.raises(CheckpointError, match=r"nowhere0.*nowhere1.*nowhere2.* and 2 more$"):
-        lora.parse(state, unet, Path("l.safetensors"))
+        lora.parse(state, unet, "l.safetensors")

@@ -12,7 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from .conftest import Released
+from glesam_export.checkpoints.files import WeightFiles
+from glesam_export.checkpoints.packed import pack
+from glesam_export.checkpoints.saved import write_checkpoint_json
+from glesam_runtime.bundle import open_bundle
+from glesam_runtime.errors import InputError
+
+from .conftest import Released, random_nano
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -39,13 +45,19 @@ def refused(result: tuple[int, str, str], output: Path, *words: str) -> None:
         ("--preset big --random-weights 0", ["big", "nano"]),
         ("--preset nano --unet sd9 --random-weights 0", ["sd9", "sd21"]),
         ("--preset nano --unet sd21", ["--unet"]),
-        ("--preset nano --gamma 5", ["--gamma", "leave them out"]),
+        ("--preset nano --gamma 5", ["--gamma", "built-in", "leave it out"]),
         ("--preset nano --random-weights 0 --gamma 0", ["--gamma", "positive"]),
         ("--preset nano --random-weights 0 --gamma nan", ["--gamma"]),
         ("--preset nano --random-weights 0 --timestep 1000", ["--timestep 1000", "0..999"]),
         ("--preset nano --random-weights -1", ["--random-weights"]),
         ("--preset nano --random-weights 0 --sam x.pth", ["exclude"]),
         ("--preset nano --sam x.pth", ["--sd", "--lora", "missing"]),
+        ("--checkpoint x --sam y", ["--checkpoint", "--sam", "exclude"]),
+        ("--checkpoint x --sd y", ["--checkpoint", "--sd", "exclude"]),
+        ("--checkpoint x --lora y", ["--checkpoint", "--lora", "exclude"]),
+        ("--checkpoint x --prompt-embeds y", ["--checkpoint", "--prompt-embeds", "exclude"]),
+        ("--checkpoint x --random-weights 0", ["--checkpoint", "--random-weights", "exclude"]),
+        ("--checkpoint nowhere", ["nowhere", "no such checkpoint", "checkpoint.json"]),
         ("--preset nano --sam x --sd y --lora z", ["--gamma", "--timestep"]),
         ("--preset nano --precision int8", ["int8", "calibration"]),
         ("--preset nano --precision fp64", ["fp64", "fp16"]),
@@ -58,6 +70,11 @@ def refused(result: tuple[int, str, str], output: Path, *words: str) -> None:
 def test_wrong_options(options: str, words: list[str], glesam_export: Run, tmp_path: Path) -> None:
     output = tmp_path / "b"
     refused(glesam_export("onnx", "-o", output, *options.split()), output, *words)
+
+
+def test_debug_shows_where(glesam_export: Run, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--batch"):
+        glesam_export("onnx", "--preset", "nano", "-o", tmp_path / "b", "--batch", "0", "--debug")
 
 
 def test_output_is_required(glesam_export: Run) -> None:
@@ -194,3 +211,53 @@ def test_version(glesam_export: Run) -> None:
     code, out, _ = glesam_export("--version")
     assert code == 0
     assert out.startswith("glesam-export ")
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `nano_bundle` was exported from, in one file, nothing rounded."""
+    path = tmp_path_factory.mktemp("packed") / "p.safetensors"
+    pack(random_nano(), path, torch.float32)
+    return path
+
+
+def test_verify_takes_a_checkpoint(
+    packed: Path, nano_bundle: Path, glesam_export: Run, tmp_path: Path
+) -> None:
+    code, out, _ = glesam_export("verify", nano_bundle, "--checkpoint", packed)
+    assert code == 0
+    assert "passed" in out
+    other = tmp_path / "other.safetensors"
+    pack(random_nano(gamma=1.0), other)
+    result = glesam_export("verify", nano_bundle, "--checkpoint", other)
+    refused(result, tmp_path / "none", "--gamma 5", "other.safetensors is for 1")
+
+
+def test_onnx_takes_a_checkpoint_and_says_when_it_is_untrained(
+    packed: Path, glesam_export: Run, tmp_path: Path
+) -> None:
+    """The image is missing, so that the export ends where its checkpoint has been opened."""
+    arguments = ["--checkpoint", packed, "-o", tmp_path / "b", "--image", tmp_path / "nowhere.png"]
+    code, _, err = glesam_export("onnx", *arguments)
+    assert code == 2
+    assert "weights: packed, untrained; the masks will mean nothing" in err
+    assert "nowhere.png" in err
+    refused(
+        glesam_export("onnx", *arguments, "--preset", "sam_vit_b"),
+        *(tmp_path / "b", "--preset sam_vit_b", "is for nano"),
+    )
+
+
+def test_a_checkpoint_folder_becomes_a_bundle(
+    released: Released, glesam_export: Run, tmp_path: Path
+) -> None:
+    weights = WeightFiles(released.sam, released.sd, released.lora, released.prompt_embeds)
+    write_checkpoint_json(tmp_path, weights, "nano", "nano", 5.0, 999)
+    output = tmp_path / "b"
+    code, _, err = glesam_export("onnx", "--checkpoint", tmp_path, "--gamma", 5, "-o", output)
+    assert code == 0, err
+    assert "untrained" not in err
+    manifest = open_bundle(output).manifest
+    assert (manifest.model.gamma, manifest.model.timestep, manifest.model.trained) == (5, 999, True)
+    roles = [source.role for source in manifest.provenance.sources]
+    assert roles == ["sam", "unet", "lora", "prompt_embeds"]

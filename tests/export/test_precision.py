@@ -14,6 +14,7 @@ from onnx import TensorProto
 from glesam_export import build, emulate, precision
 from glesam_export import onnx as tracing
 from glesam_export.precision import DTYPES, ISLANDS, Float32
+from glesam_runtime.bundle import open_bundle
 from glesam_runtime.manifest import STAGES, PrecisionName, StageName
 
 from .conftest import random_nano
@@ -69,6 +70,34 @@ def test_the_file_is_typed_and_its_borders_are_float32(half: PrecisionName, tmp_
     assert last.op_type == "Add"
     producers = {output: n for n in model.graph.node for output in n.output}
     assert {producers[name].op_type for name in last.input} == {"Mul", "Cast"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_half_the_numbers_are_half_the_file(
+    stage: StageName, nano_bundle: Path, tmp_path: Path
+) -> None:
+    """Norms and softmaxes take and give float32, most weights are float16."""
+    graph = build.graph(random_nano(), stage)
+    precision.apply(graph, stage, "fp16")
+    path, _ = tracing.export(graph, stage, "fp16", 256, 1, tmp_path)
+    whole = open_bundle(nano_bundle).graph_path(stage)
+    assert 0.45 < path.stat().st_size / whole.stat().st_size < 0.55
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    weights = sum(len(w.raw_data) for w in model.graph.initializer)
+    halves = [w for w in model.graph.initializer if w.data_type == TensorProto.FLOAT16]
+    assert sum(len(w.raw_data) for w in halves) > 0.8 * weights
+    types = {v.name: v.type.tensor_type.elem_type for v in model.graph.value_info}
+    types |= {v.name: v.type.tensor_type.elem_type for v in model.graph.input}
+    types |= {w.name: w.data_type for w in model.graph.initializer}
+    islands = ("Softmax", "LayerNormalization", "InstanceNormalization", "Sin", "Cos")
+    found = {}
+    for node in model.graph.node:
+        if node.op_type in islands:
+            found[node.op_type] = {types[name] for name in (*node.input, *node.output) if name}
+    assert set(found) >= {"Softmax", "LayerNormalization"}
+    assert ("Sin" in found) == (stage == "decoder")
+    assert set().union(*found.values()) <= {TensorProto.FLOAT, TensorProto.INT64}
 
 
 @pytest.mark.parametrize("half", HALVES)

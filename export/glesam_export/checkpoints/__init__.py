@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 from segment_anything.modeling import ImageEncoderViT
 
@@ -22,6 +24,7 @@ class Checkpoint(ABC):
         unet: the U-Net.
         gamma: adaption weight.
         timestep: T.
+        schedule: the noise schedule, as a diffusers scheduler_config.json.
         alpha_bar: abar_T.
         trained: whether masks mean anything.
         origin: the weights in words, for the manifest.
@@ -31,6 +34,7 @@ class Checkpoint(ABC):
     unet: UNetPreset
     gamma: float
     timestep: int
+    schedule: Mapping[str, Any]
     alpha_bar: float
     trained: bool
     origin: str

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
+from torch import Tensor
 
 from glesam_export.checkpoints import tensors as files
 from glesam_export.presets import LATENT_CHANNELS, UNET_PRESETS, UNetPreset
@@ -78,42 +79,43 @@ def read_schedule(folder: Path) -> tuple[Mapping[str, Any], str]:
     return read_json(path, "scheduler"), str(path)
 
 
-def check_unet(folder: Path, preset: UNetPreset) -> Path:
-    """Refuse a folder whose U-Net is not the preset's, by its configuration and its tensors.
+def find_unet(folder: Path, preset: UNetPreset) -> Path:
+    """Refuse a folder whose U-Net is not the preset's, by its configuration.
 
     Returns:
         The U-Net's weight file.
 
     Raises:
-        CheckpointError: no U-Net there, one of another preset (which is named), or tensors that
-            are missing, misshapen or not finite.
+        CheckpointError: no U-Net there, or one of another preset (which is named).
     """
     config = read_json(folder / "unet" / "config.json", "U-Net")
     wrong = _differences(config, preset)
     if wrong:
         fitting = [p.name for p in UNET_PRESETS.values() if not _differences(config, p)]
-        remedy = f"use --unet {fitting[0]}" if fitting else "no preset fits it"
+        remedy = f"use U-Net {fitting[0]}" if fitting else "no preset fits it"
         raise CheckpointError(
             f"--sd {folder}: its U-Net is not {preset.name} ({files.first_three(wrong)}); {remedy}"
         )
-    path = weight_file(folder)
-    state = files.read(path, "--sd")
-    if problems := files.misfits(_on_meta(preset, SD_CHANNELS), state):
-        raise CheckpointError(f"--sd {path}: not a {preset.name}: {files.first_three(problems)}")
-    if broken := files.unusable(state):
-        raise CheckpointError(f"--sd {path}: {files.first_three(broken)}")
-    return path
+    return weight_file(folder)
 
 
-def read_unet(path: Path, preset: UNetPreset) -> UNet2DConditionModel:
-    """The U-Net of a file that `check_unet` accepts, widened to 256 channels by CRE, float32.
+def check(state: Mapping[str, Tensor], preset: UNetPreset, where: str) -> None:
+    """Refuse a state dict that is not this preset's 4-channel U-Net; `where` names its file.
 
     Raises:
-        CheckpointError: unreadable.
+        CheckpointError: tensors that are missing, misshapen or not finite.
     """
-    unet = _on_meta(preset, LATENT_CHANNELS)
-    files.assign(unet, replicate_channels(files.read(path, "--sd"), LATENT_CHANNELS))
-    return unet
+    if problems := files.misfits(on_meta(preset, SD_CHANNELS), state):
+        raise CheckpointError(f"{where}: not a {preset.name}: {files.first_three(problems)}")
+    if broken := files.unusable(state):
+        raise CheckpointError(f"{where}: {files.first_three(broken)}")
+
+
+def unet(state: Mapping[str, Tensor], preset: UNetPreset) -> UNet2DConditionModel:
+    """The U-Net of a state dict that `check` accepts, widened to 256 channels by CRE, float32."""
+    built = on_meta(preset)
+    files.assign(built, replicate_channels(state, LATENT_CHANNELS))
+    return built
 
 
 def weight_file(folder: Path) -> Path:
@@ -128,7 +130,7 @@ def weight_file(folder: Path) -> Path:
     raise CheckpointError(f"--sd {folder}: unet/ holds none of {', '.join(WEIGHT_FILES)}")
 
 
-def _on_meta(preset: UNetPreset, channels: int) -> UNet2DConditionModel:
+def on_meta(preset: UNetPreset, channels: int = LATENT_CHANNELS) -> UNet2DConditionModel:
     """The U-Net with shapes and no memory."""
     with torch.device("meta"):
         return build_unet(preset, channels)

@@ -5,14 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from segment_anything.modeling import ImageEncoderViT
-
-from glesam_export.checkpoints import Checkpoint, diffusion, lora, sam, text
+from glesam_export.checkpoints import diffusion, text
 from glesam_export.checkpoints import tensors as files
+from glesam_export.checkpoints.states import Part, State, StateCheckpoint, source
 from glesam_export.presets import SamPreset, UNetPreset
-from glesam_export.reference import Decoder, Enhancer, LoraFactors, add_lora, build_unet
-from glesam_runtime.bundle import sha256_of
 from glesam_runtime.manifest import Source
 
 
@@ -33,7 +29,7 @@ class WeightFiles:
     prompt_embeds: Path | None = None
 
 
-class FileCheckpoint(Checkpoint):
+class FileCheckpoint(StateCheckpoint):
     """Weights from files. What can be known to be wrong is known when this is constructed.
 
     Args:
@@ -60,11 +56,11 @@ class FileCheckpoint(Checkpoint):
     ) -> None:
         self.weights, self.preset, self.unet = weights, preset, unet
         self.gamma, self.timestep = gamma, timestep
-        self.alpha_bar = diffusion.alpha_bar(timestep, *diffusion.read_schedule(weights.sd))
-        self.unet_file = diffusion.check_unet(weights.sd, unet)
-        sam.check(files.read(weights.sam, "--sam"), preset, weights.sam)
-        self._lora()
-        # c is kept: it is small and a text encoder is not.
+        self.schedule, schedule_file = diffusion.read_schedule(weights.sd)
+        self.alpha_bar = diffusion.alpha_bar(timestep, self.schedule, schedule_file)
+        self.unet_file = diffusion.find_unet(weights.sd, unet)
+        self.check_parts()
+        # Kept because a text encoder, unlike its result, is not small.
         if weights.prompt_embeds is None:
             self.text_source = ("text_encoder", text.weight_file(weights.sd))
             self.text = text.encode_empty_prompt(weights.sd, unet)
@@ -72,20 +68,14 @@ class FileCheckpoint(Checkpoint):
             self.text_source = ("prompt_embeds", weights.prompt_embeds)
             self.text = text.read(weights.prompt_embeds, unet)
 
-    def encoder(self) -> ImageEncoderViT:
-        """SAM's image encoder."""
-        return sam.encoder(files.read(self.weights.sam, "--sam"), self.preset)
-
-    def decoder(self) -> Decoder:
-        """SAM's prompt encoder and mask decoder."""
-        return sam.decoder(files.read(self.weights.sam, "--sam"), self.preset)
-
-    def enhancer(self) -> Enhancer:
-        """The widened U-Net with its adapters, and the text."""
-        unet = diffusion.read_unet(self.unet_file, self.unet)
-        add_lora(unet, self._lora())
-        enhancer = Enhancer(unet, self.text, self.gamma, self.timestep, self.alpha_bar)
-        return enhancer.eval().requires_grad_(False)
+    def state(self, part: Part) -> State:
+        """The tensors of the file that holds this part."""
+        option, path = {
+            "sam": ("--sam", self.weights.sam),
+            "unet": ("--sd", self.unet_file),
+            "lora": ("--lora", self.weights.lora),
+        }[part]
+        return State(files.read(path, option), f"{option} {path}")
 
     def sources(self) -> tuple[Source, ...]:
         """Every file of tensors, hashed."""
@@ -95,12 +85,4 @@ class FileCheckpoint(Checkpoint):
             ("lora", self.weights.lora),
             self.text_source,
         )
-        return tuple(
-            Source(role=role, file=path.name, sha256=sha256_of(path)) for role, path in paths
-        )
-
-    def _lora(self) -> dict[str, LoraFactors]:
-        """The adapters, checked against the U-Net's shapes."""
-        with torch.device("meta"):
-            unet = build_unet(self.unet)
-        return lora.parse(files.read(self.weights.lora, "--lora"), unet, self.weights.lora)
+        return tuple(source(role, path) for role, path in paths)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ KEY = re.compile(
 ALPHA_KEY = re.compile(r"^(?:base_model\.model\.)?(?:unet\.)?(?P<module>.+)\.alpha$")
 
 
-def parse(state: Mapping[str, Tensor], unet: nn.Module, path: Path) -> dict[str, LoraFactors]:
+def parse(state: Mapping[str, Tensor], unet: nn.Module, where: str) -> dict[str, LoraFactors]:
     """Sort a LoRA file into the factors of each layer it adapts.
 
     A layer without an `.alpha` has alpha equal to its rank, as the paper's rank 8, alpha 8.
@@ -30,7 +29,7 @@ def parse(state: Mapping[str, Tensor], unet: nn.Module, path: Path) -> dict[str,
     Args:
         state: the file's tensors.
         unet: the widened U-Net the factors must fit; may be on the meta device.
-        path: the file, for messages.
+        where: the file, for messages.
 
     Returns:
         A, B and alpha by module path.
@@ -63,9 +62,9 @@ def parse(state: Mapping[str, Tensor], unet: nn.Module, path: Path) -> dict[str,
         if (problem := _misfit(name, downs.get(name), ups.get(name), layers.get(name)))
     ]
     if problems:
-        raise CheckpointError(
-            f"--lora {path}: does not fit the U-Net: {first_three(sorted(problems))}"
-        )
+        raise CheckpointError(f"{where}: does not fit the U-Net: {first_three(sorted(problems))}")
+    if not downs:
+        raise CheckpointError(f"{where}: holds no adapters")
     return {
         name: (downs[name], ups[name], alphas.get(name, float(downs[name].shape[0])))
         for name in sorted(downs)

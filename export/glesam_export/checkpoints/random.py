@@ -61,7 +61,8 @@ class RandomCheckpoint(Checkpoint):
     ) -> None:
         self.seed, self.preset, self.unet = seed, preset, unet
         self.gamma, self.timestep = gamma, timestep
-        self.alpha_bar = diffusion.alpha_bar(timestep, diffusion.SCHEDULE, "the default schedule")
+        self.schedule = diffusion.SCHEDULE
+        self.alpha_bar = diffusion.alpha_bar(timestep, self.schedule, "the default schedule")
         self.origin = origin or f"random, seed {seed}"
 
     def encoder(self) -> ImageEncoderViT:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
@@ -27,8 +26,8 @@ PARTS: Mapping[str, Callable[[SamPreset], nn.Module]] = {
 """SAM's parts, by the prefix of their keys in Meta's files."""
 
 
-def check(state: Mapping[str, Tensor], preset: SamPreset, path: Path) -> None:
-    """Refuse a state dict that is not this preset's SAM.
+def check(state: Mapping[str, Tensor], preset: SamPreset, where: str) -> None:
+    """Refuse a state dict that is not this preset's SAM; `where` names its file.
 
     Raises:
         CheckpointError: naming the preset that fits, or the first three misfits or bad values.
@@ -36,16 +35,15 @@ def check(state: Mapping[str, Tensor], preset: SamPreset, path: Path) -> None:
     problems = _problems(state, preset)
     if not problems:
         if broken := files.unusable(state):
-            raise CheckpointError(f"--sam {path}: {files.first_three(broken)}")
+            raise CheckpointError(f"{where}: {files.first_three(broken)}")
         return
     fitting = [other.name for other in SAM_PRESETS.values() if not _problems(state, other)]
     if fitting:
         raise CheckpointError(
-            f"--sam {path}: not a {preset.name} but a {fitting[0]}; use --preset {fitting[0]}"
+            f"{where}: not a {preset.name} but a {fitting[0]}; use preset {fitting[0]}"
         )
     raise CheckpointError(
-        f"--sam {path}: does not fit {preset.name} or any other preset: "
-        + files.first_three(problems)
+        f"{where}: does not fit {preset.name} or any other preset: {files.first_three(problems)}"
     )
 
 

@@ -7,16 +7,17 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from glesam_runtime.errors import CheckpointError
+from glesam_runtime.errors import CheckpointError, GlesamError
 
 WRAPPERS = ("model", "state_dict")
 """Keys under which training code nests a state dict."""
@@ -67,6 +68,56 @@ def read(path: Path, role: str) -> dict[str, Tensor]:
     if not tensors:
         raise CheckpointError(f"{role} {path}: holds no tensors")
     return tensors
+
+
+def read_under(path: Path, prefix: str) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file whose names begin with `prefix`, without it.
+
+    No other tensor is read.
+
+    Raises:
+        CheckpointError: missing, truncated, or another format.
+    """
+    with _opened(path) as file:
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+        return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+
+
+def read_header(path: Path) -> tuple[dict[str, str], list[str]]:
+    """The metadata of a .safetensors file, {} where it has none, and the names of its tensors.
+
+    Raises:
+        CheckpointError: missing, truncated, or another format.
+    """
+    with _opened(path) as file:
+        return file.metadata() or {}, list(file.keys())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A .safetensors file, of which nothing but the header is read yet."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except UNREADABLE as error:
+        raise CheckpointError(
+            f"{path}: not a .safetensors file, or truncated ({first_line(error)}); "
+            "fetch the file again"
+        ) from error
+
+
+@contextmanager
+def within(where: str) -> Iterator[None]:
+    """Let an error of what a file names begin with that file.
+
+    The options that such an error names are entries there, hence without their dashes.
+    """
+    try:
+        yield
+    except GlesamError as error:
+        raise CheckpointError(f"{where}: {str(error).removeprefix('--')}") from error
 
 
 def assign(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:

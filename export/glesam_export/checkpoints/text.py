@@ -65,17 +65,23 @@ def read(path: Path, preset: UNetPreset) -> Tensor:
                 f"--prompt-embeds {path}: holds {len(state)} tensors, expected one [1,77,D]"
             )
         text = next(iter(state.values()))
-        if not text.is_floating_point():
-            raise CheckpointError(f"--prompt-embeds {path}: dtype is {text.dtype}, not a float")
-        text = text.float()
+    return checked(text, preset, f"--prompt-embeds {path}")
+
+
+def checked(text: Tensor, preset: UNetPreset, where: str) -> Tensor:
+    """A text embedding in float32, once it is known to be one; `where` names its file.
+
+    Raises:
+        CheckpointError: not [1, 77, D], or not finite floats.
+    """
+    if not text.is_floating_point():
+        raise CheckpointError(f"{where}: dtype is {text.dtype}, not a float")
     wanted = [1, TOKENS, preset.text_dim]
     if list(text.shape) != wanted:
-        raise CheckpointError(
-            f"--prompt-embeds {path}: shape is {list(text.shape)}, {preset.name} takes {wanted}"
-        )
+        raise CheckpointError(f"{where}: shape is {list(text.shape)}, {preset.name} takes {wanted}")
     if broken := files.unusable({"the embedding": text}):
-        raise CheckpointError(f"--prompt-embeds {path}: {broken[0]}")
-    return text
+        raise CheckpointError(f"{where}: {broken[0]}")
+    return text.float()
 
 
 def encode_empty_prompt(folder: Path, preset: UNetPreset) -> Tensor:

@@ -1,0 +1,163 @@
+"""Writes the released file formats, each file whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from segment_anything.modeling import ImageEncoderViT
+from torch import Tensor, nn
+
+from glesam_export.checkpoints.diffusion import SD_CHANNELS
+from glesam_export.checkpoints.tensors import first_line
+from glesam_export.presets import LATENT_CHANNELS
+from glesam_export.reference import ADAPTER, Decoder, LoraFactors, replicate_channels
+from glesam_runtime.errors import InputError
+from glesam_runtime.staging import staged_file
+
+
+def save_sam(path: Path, encoder: ImageEncoderViT, decoder: Decoder) -> None:
+    """Write the whole SAM's state dict as Meta's .pth files have it.
+
+    Raises:
+        InputError: `path` cannot be written.
+    """
+    state = sam_state(encoder, decoder)
+    _write(path, lambda partial: torch.save(state, partial))
+
+
+def save_lora(path: Path, unet: nn.Module) -> None:
+    """Write a U-Net's adapters as diffusers has them: `unet.<module>.lora_A.weight`, `.lora_B.`.
+
+    An `.alpha` is written where it differs from the rank, which readers take it for otherwise.
+
+    Args:
+        path: a .safetensors file.
+        unet: the widened U-Net with unmerged peft adapters.
+
+    Raises:
+        InputError: `path` cannot be written.
+        ValueError: no adapters, or merged ones.
+    """
+    state: dict[str, Tensor] = {}
+    for name, (a, b, alpha) in adapters(unet).items():
+        state |= {f"unet.{name}.lora_A.weight": a, f"unet.{name}.lora_B.weight": b}
+        if alpha != a.shape[0]:
+            state[f"unet.{name}.alpha"] = torch.tensor(alpha)
+    save_tensors(path, state)
+
+
+def save_prompt_embeds(path: Path, text: Tensor) -> None:
+    """Write a text embedding [1, 77, D] as .safetensors.
+
+    Raises:
+        InputError: `path` cannot be written.
+    """
+    save_tensors(path, {"prompt_embeds": text})
+
+
+def save_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a .safetensors file.
+
+    Raises:
+        InputError: `path` cannot be written.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+    def save(partial: Path) -> None:
+        save_file(plain, partial, metadata)
+        _sort_metadata(partial)
+
+    _write(path, save)
+
+
+def sam_state(encoder: ImageEncoderViT, decoder: Decoder) -> dict[str, Tensor]:
+    """The state dict of the whole SAM, keys and order as in Meta's files, on the CPU."""
+    parts = {
+        "image_encoder": encoder,
+        "prompt_encoder": decoder.prompt_encoder,
+        "mask_decoder": decoder.mask_decoder,
+    }
+    return {
+        f"{prefix}.{name}": tensor.detach().cpu()
+        for prefix, module in parts.items()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def adapters(unet: nn.Module) -> dict[str, LoraFactors]:
+    """A, B and alpha of every adapted layer, by module path.
+
+    Raises:
+        ValueError: no adapters, or merged ones.
+    """
+    layers = {name: layer for name, layer in unet.named_modules() if isinstance(layer, LoraLayer)}
+    if not layers:
+        raise ValueError("the U-Net carries no adapters")
+    if merged := [name for name, layer in layers.items() if layer.merged]:
+        raise ValueError(f"the adapter of {merged[0]} is merged into its layer; unmerge it first")
+    return {
+        name: (
+            layer.lora_A[ADAPTER].weight.detach(),
+            layer.lora_B[ADAPTER].weight.detach(),
+            float(layer.lora_alpha[ADAPTER]),
+        )
+        for name, layer in layers.items()
+    }
+
+
+def base_state(unet: nn.Module) -> dict[str, Tensor]:
+    """The state dict of the 4-channel U-Net that CRE widened, without adapters.
+
+    Raises:
+        ValueError: head or tail are not four channels repeated, so that no such U-Net exists.
+    """
+    wide = {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in unet.state_dict().items()
+        if ".lora_" not in name
+    }
+    base = wide | {
+        "conv_in.weight": wide["conv_in.weight"][:, :SD_CHANNELS],
+        "conv_out.weight": wide["conv_out.weight"][:SD_CHANNELS],
+        "conv_out.bias": wide["conv_out.bias"][:SD_CHANNELS],
+    }
+    again = replicate_channels(base, LATENT_CHANNELS)
+    for name in ("conv_in.weight", "conv_out.weight", "conv_out.bias"):
+        if not torch.equal(again[name], wide[name]):
+            raise ValueError(f"{name} is not {SD_CHANNELS} channels repeated; CRE stays frozen")
+    return base
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put a .safetensors file's metadata in order, in place.
+
+    safetensors writes them in another order each time, and the same weights should have one hash.
+    """
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+            raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+            file.seek(8)
+            file.write(raw.ljust(size))  # spaces are the format's own padding
+
+
+def _write(path: Path, save: Callable[[Path], None]) -> None:
+    """Save to a file beside `path` and put it there when it is whole."""
+    with staged_file(path) as partial:
+        partial.touch()
+        mode = partial.stat().st_mode
+        try:
+            save(partial)
+            partial.chmod(mode)  # safetensors keeps its files to the user
+        except (RuntimeError, SafetensorError) as error:  # neither library raises an OSError
+            raise InputError(f"{path}: cannot be written ({first_line(error)})") from error

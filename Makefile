@@ -44,7 +44,7 @@ test-full: $(READY) $(CPU)/.ready  ## Run the full-size tests: ViT-B with SD 2.1
 lint: $(READY)  ## Check style, import walls and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy runtime/glesam_runtime calibration/glesam_calibration export/glesam_export
+	$(BIN)/mypy runtime/glesam_runtime calibration/glesam_calibration export/glesam_export training/glesam_training
 
 format: $(READY)  ## Format the code
 	$(BIN)/ruff check --fix

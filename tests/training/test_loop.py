@@ -1,0 +1,130 @@
+"""Training that stops goes on as if it had not."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from glesam_runtime.errors import InputError
+from glesam_training.loop import STATE_FILE, Objective, Plan, run
+
+PLAN = Plan(iterations=12, batch=2, lr=0.05, warmup=3, decay=True, workers=0, log_every=5)
+
+
+class Numbers(torch.utils.data.Dataset[dict[str, Tensor]]):
+    def __len__(self) -> int:
+        return 1000
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(index)
+        x = torch.randn(3, generator=generator)
+        return {"x": x, "y": x.sum(0, keepdim=True)}
+
+
+class Line(Objective):
+    """Learns to add three numbers up."""
+
+    def __init__(self, stop_at: int | None = None, poison_at: int | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(3, 1)
+        self.frozen = nn.Linear(3, 1).requires_grad_(False)
+        self.stop_at, self.poison_at, self.calls = stop_at, poison_at, 0
+
+    def trained(self) -> nn.Module:
+        return self
+
+    def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        self.calls += 1
+        if self.calls == self.stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+        loss = (self.layer(batch["x"]) - batch["y"]).square().mean()
+        if self.calls == self.poison_at:
+            loss = loss * float("nan")
+        return {"loss": loss}
+
+
+def train(line: Line, folder: Path, plan: Plan = PLAN) -> tuple[Tensor, list[tuple[int, float]]]:
+    reports: list[tuple[int, float]] = []
+    run(line, Numbers(), plan, folder, lambda n, _, losses: reports.append((n, losses["loss"])))
+    return line.layer.weight.detach().clone(), reports
+
+
+def test_it_learns_and_reports(tmp_path: Path) -> None:
+    _, reports = train(Line(), tmp_path, replace(PLAN, iterations=200))
+    assert [n for n, _ in reports] == list(range(5, 201, 5))
+    assert reports[-1][1] < 0.01 * reports[0][1]
+    assert list(tmp_path.rglob("events.out.tfevents.*")), "TensorBoard logs"
+
+
+def test_interrupted_and_taken_up_again_is_the_same_training(tmp_path: Path) -> None:
+    whole, _ = train(Line(), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(Line(stop_at=5), tmp_path / "halves")
+    second = Line()
+    halves, reports = train(second, tmp_path / "halves")
+    assert second.calls == PLAN.iterations - 5
+    assert torch.equal(whole, halves)
+    assert [n for n, _ in reports] == [10, 12]
+
+
+def test_finished_training_is_left_as_it_is(tmp_path: Path) -> None:
+    first, _ = train(Line(), tmp_path)
+    again = Line()
+    assert torch.equal(train(again, tmp_path)[0], first)
+    assert again.calls == 0
+
+
+def test_only_what_changes_is_saved(tmp_path: Path) -> None:
+    train(Line(), tmp_path)
+    state = torch.load(tmp_path / STATE_FILE, weights_only=True)
+    assert set(state["model"]) == {"layer.weight", "layer.bias"}
+
+
+def test_another_plan(tmp_path: Path) -> None:
+    train(Line(), tmp_path)
+    with pytest.raises(InputError, match=r"was trained with lr 0\.05, not 1\.0"):
+        train(Line(), tmp_path, replace(PLAN, lr=1.0))
+
+
+def test_another_model(tmp_path: Path) -> None:
+    train(Line(), tmp_path)
+    other = Line()
+    other.layer = nn.Linear(3, 1, bias=False)
+    with pytest.raises(InputError, match="of another model"):
+        train(other, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no state", b"PK\x03\x04"])
+def test_a_damaged_state(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / STATE_FILE).write_bytes(content)
+    with pytest.raises(InputError, match="no state of a training; remove it"):
+        train(Line(), tmp_path)
+
+
+def test_a_loss_that_is_no_number(tmp_path: Path) -> None:
+    plan = replace(PLAN, save_every=2)
+    with pytest.raises(InputError, match=r"no number at iteration 4.*lower --lr"):
+        train(Line(poison_at=5), tmp_path, plan)
+    assert torch.load(tmp_path / STATE_FILE, weights_only=True)["iteration"] == 4
+
+
+def test_nothing_to_train(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing to train"):
+        train(Line().requires_grad_(False), tmp_path)
+
+
+def test_learning_rate() -> None:
+    rates = [PLAN.lr_at(i) for i in range(PLAN.iterations)]
+    assert rates[0] == pytest.approx(0.05 / 4)
+    assert max(rates) == rates[3] == pytest.approx(0.05)
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[3:]))
+    constant = replace(PLAN, decay=False, warmup=0)
+    assert {constant.lr_at(i) for i in range(12)} == {0.05}

@@ -1,0 +1,195 @@
+"""From images with masks to the tensors that Algorithm 1 learns from.
+
+Example i is drawn from its number and the seed alone: which image, how it is degraded, which masks
+and prompts. So workers, processes and a training that was interrupted all
+see the same examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from glesam_calibration.datasets import Dataset, Sample
+from glesam_calibration.degrade import degrade
+from glesam_calibration.prompting import noise_box, random_points, tight_box
+from glesam_export.build import preprocessing
+from glesam_export.presets import SamPreset
+from glesam_runtime.image import geometry_of, preprocess
+from glesam_runtime.prompts import BACKGROUND, BOX_CORNERS, FOREGROUND, PADDING
+
+MAX_POINTS = 10
+"""Points an example holds, of which a step uses the first few; the paper tests up to ten."""
+
+CLEAR = 0
+"""The level of an image that is left as it is."""
+
+SMALLEST = 16
+"""Pixels of the original image below which a mask is not learnt from."""
+
+
+@dataclass(frozen=True)
+class ExampleOptions:
+    """What examples are made of.
+
+    Attributes:
+        seed: of everything drawn.
+        masks: masks a picture, drawn anew each time.
+        levels: LQSeg levels one of which degrades x_L; 0 leaves it clear.
+        jitter: how far a box's corners stray at most, as a share of its size.
+        variants: low versions a picture has; None makes a new one each epoch.
+    """
+
+    seed: int = 0
+    masks: int = 4
+    levels: tuple[int, ...] = (1, 2, 3)
+    jitter: float = 0.2
+    variants: int | None = None
+
+
+class Examples(torch.utils.data.Dataset[dict[str, Tensor]]):
+    """Examples of a data set, as many as asked for; every picture comes once an epoch.
+
+    An example holds `clear` and `low` [3, S, S] float32 (x_H and x_L as the encoder takes them),
+    `target` [B, S/4, S/4] (coverage of each mask), `points` [B, 10, 2] inside the mask, `outside`
+    [B, 10, 2] near it, and `boxes` [B, 4], in (x, y) of resized pixels.
+
+    Args:
+        dataset: pictures with masks.
+        preset: the SAM whose input they become.
+        count: number of examples.
+        options: what they are made of.
+    """
+
+    def __init__(
+        self, dataset: Dataset, preset: SamPreset, count: int, options: ExampleOptions
+    ) -> None:
+        self.dataset, self.options, self.count = dataset, options, count
+        self.preset, self.rules = preset, preprocessing(preset)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        options = self.options
+        epoch, place = divmod(number, len(self.dataset))
+        order = np.random.default_rng((options.seed, 1, epoch)).permutation(len(self.dataset))
+        index = int(order[place])
+        variant = epoch if options.variants is None else epoch % options.variants
+        sample = self.dataset[index]
+        rng = np.random.default_rng((options.seed, 2, number))
+        chosen = _chosen(sample.masks, options.masks, rng)
+        prompts = [self._prompt(sample.masks[k], rng) for k in chosen]
+        stacked = {key: np.stack([p[key] for p in prompts]) for key in prompts[0]}
+        height, width = sample.image.shape[:2]
+        resized = geometry_of(height, width, self.rules.image_size).resized
+        scale = np.asarray(resized[::-1]) / (width, height)
+        target = np.stack([self._coverage(mask, resized) for mask in stacked.pop("mask")])
+        arrays = {key: (v.reshape(-1, 2) * scale).reshape(v.shape) for key, v in stacked.items()}
+        arrays |= {"target": target} | self.inputs(sample, index, variant)
+        tensors = {key: torch.from_numpy(np.float32(value)) for key, value in arrays.items()}
+        return tensors | {"number": torch.tensor(number)}
+
+    def level(self, index: int, variant: int) -> int:
+        """The level of a picture's version: all levels come equally often."""
+        return self.options.levels[(index + variant) % len(self.options.levels)]
+
+    def inputs(
+        self, sample: Sample, index: int, variant: int
+    ) -> dict[str, npt.NDArray[np.floating[Any]]]:
+        """What the encoder takes, or gives: the picture and one of its low versions."""
+        clear = preprocess(sample.image, self.rules).tensor[0]
+        level = self.level(index, variant)
+        if level == CLEAR:
+            return {"clear": clear, "low": clear}
+        rng = np.random.default_rng((self.options.seed, 3, index, variant))
+        low = degrade(sample.image, level=level, seed=int(rng.integers(2**31)))
+        return {"clear": clear, "low": preprocess(low, self.rules).tensor[0]}
+
+    def _prompt(
+        self, mask: npt.NDArray[np.bool_], rng: np.random.Generator
+    ) -> dict[str, npt.NDArray[Any]]:
+        height, width = mask.shape
+        x0, y0, x1, y1 = tight_box(mask)
+        reach_x, reach_y = (x1 - x0) / 2, (y1 - y0) / 2
+        near = np.zeros_like(mask)
+        near[
+            max(0, int(y0 - reach_y)) : int(y1 + reach_y) + 1,
+            max(0, int(x0 - reach_x)) : int(x1 + reach_x) + 1,
+        ] = True
+        near &= ~mask
+        outside = near if near.any() else ~mask if not mask.all() else mask
+        box = noise_box(tight_box(mask), self.options.jitter * rng.uniform(), rng, height, width)
+        return {
+            "mask": mask,
+            "points": random_points(mask, MAX_POINTS, rng),
+            "outside": random_points(outside, MAX_POINTS, rng),
+            "boxes": np.asarray(box, np.float64),
+        }
+
+    def _coverage(
+        self, mask: npt.NDArray[np.bool_], resized: tuple[int, int]
+    ) -> npt.NDArray[np.float32]:
+        """A mask in the graph's square at the resolution of the decoder's logits."""
+        size = self.rules.image_size
+        square = np.zeros((size, size), np.float32)
+        height, width = resized
+        square[:height, :width] = cv2.resize(
+            mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA
+        )
+        side = size // 4
+        return np.asarray(square.reshape(side, 4, side, 4).mean((1, 3)), np.float32)
+
+
+def draw_prompts(
+    batch: dict[str, Tensor], rng: np.random.Generator, kinds: Sequence[str] = ("points", "box")
+) -> tuple[Tensor, Tensor]:
+    """One make-up of prompt for a whole batch.
+
+    Half of the time a box, half of the time one to six points inside the mask, at times with up
+    to three outside it.
+
+    Args:
+        batch: a collated batch of examples.
+        rng: draws the make-up.
+        kinds: those to choose from.
+
+    Returns:
+        Coordinates [N, B, P, 2] and labels [N, B, P] as the contract has them.
+    """
+    if rng.choice(kinds) == "box":
+        boxes = batch["boxes"]
+        coords = boxes.reshape(*boxes.shape[:-1], 2, 2)
+        labels = torch.tensor(BOX_CORNERS, dtype=coords.dtype, device=coords.device)
+        return coords, labels.expand(*coords.shape[:-1])
+    inside = int(rng.integers(1, 7))
+    outside = int(rng.integers(1, 4)) if rng.uniform() < 0.25 else 0
+    coords = torch.cat([batch["points"][:, :, :inside], batch["outside"][:, :, :outside]], dim=2)
+    coords = torch.cat([coords, torch.zeros_like(coords[:, :, :1])], dim=2)
+    row = [float(FOREGROUND)] * inside + [float(BACKGROUND)] * outside + [float(PADDING)]
+    labels = torch.tensor(row, dtype=coords.dtype, device=coords.device)
+    return coords, labels.expand(*coords.shape[:-1])
+
+
+def with_prompts(examples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """A batch with one make-up of prompt for all of it, drawn from the first example's number."""
+    batch = {key: torch.stack([example[key] for example in examples]) for key in examples[0]}
+    rng = np.random.default_rng((4, int(batch["number"][0])))
+    batch["coords"], batch["labels"] = draw_prompts(batch, rng)
+    return batch
+
+
+def _chosen(
+    masks: npt.NDArray[np.bool_], count: int, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Numbers of `count` masks, none twice while there are enough, small ones left out."""
+    areas = masks.reshape(len(masks), -1).sum(1)
+    usable = np.flatnonzero(areas >= min(SMALLEST, int(areas.max())))
+    return rng.choice(usable, count, replace=len(usable) < count)

@@ -1,0 +1,127 @@
+"""Latents computed once: the encoder is frozen, so a picture's need not be encoded every epoch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from segment_anything.modeling import ImageEncoderViT
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from glesam_calibration.datasets import Dataset, Sample
+from glesam_export.presets import LATENT_CHANNELS, SamPreset
+from glesam_runtime.errors import InputError
+from glesam_runtime.staging import staged_file
+from glesam_training.examples import ExampleOptions, Examples
+from glesam_training.loop import keep_memory, quiet_worker
+
+
+class StoredLatents(Examples):
+    """Examples with `z_h` and `z_l` [256, s, s] in place of `clear` and `low`.
+
+    The file holds float16 `[pictures, 1 + variants, 256, s, s]`: the clear latent, then one of
+    every low version.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        preset: SamPreset,
+        count: int,
+        options: ExampleOptions,
+        path: Path,
+    ) -> None:
+        super().__init__(dataset, preset, count, options)
+        self.path = path
+        self._stored: npt.NDArray[np.float16] | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_stored": None}
+
+    def inputs(
+        self, sample: Sample, index: int, variant: int
+    ) -> dict[str, npt.NDArray[np.floating[Any]]]:
+        """The picture's latents."""
+        if self._stored is None:
+            self._stored = np.load(self.path, mmap_mode="r")
+        return {"z_h": self._stored[index, 0], "z_l": self._stored[index, 1 + variant]}
+
+
+class _Versions(torch.utils.data.Dataset[Tensor]):
+    """Each picture, clear and in all its low versions: [1 + variants, 3, S, S]."""
+
+    def __init__(self, examples: Examples, variants: int) -> None:
+        self.examples, self.variants = examples, variants
+
+    def __len__(self) -> int:
+        return len(self.examples.dataset)
+
+    def __getitem__(self, index: int) -> Tensor:
+        sample = self.examples.dataset[index]
+        pairs = [self.examples.inputs(sample, index, v) for v in range(self.variants)]
+        images = [pairs[0]["clear"], *(pair["low"] for pair in pairs)]
+        return torch.from_numpy(np.stack(images))
+
+
+def store_latents(
+    folder: Path,
+    encoder: ImageEncoderViT,
+    examples: Examples,
+    workers: int = 1,
+    progress: Callable[[int, int], object] = lambda _done, _total: None,
+) -> StoredLatents:
+    """Encode every picture and all its low versions, or find them encoded.
+
+    Args:
+        folder: where the file goes; its name tells encoder, data and options apart.
+        encoder: SAM's, frozen.
+        examples: whose `options.variants` is a number.
+        workers: processes that prepare images.
+        progress: called with the pictures done and their number.
+
+    Raises:
+        InputError: no number of variants.
+    """
+    options, dataset, variants = examples.options, examples.dataset, examples.options.variants
+    if variants is None:
+        raise InputError("latents are stored for a fixed number of low versions only; give one")
+    keep_memory()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"latents-{_identity(encoder, examples)}.npy"
+    if not path.is_file():
+        loader = DataLoader(
+            _Versions(examples, variants),
+            batch_size=None,
+            num_workers=workers,
+            multiprocessing_context="spawn" if workers else None,
+            worker_init_fn=quiet_worker,
+        )
+        side = examples.preset.latent_size
+        shape = (len(dataset), 1 + variants, LATENT_CHANNELS, side, side)
+        device = next(encoder.parameters()).device
+        with staged_file(path) as partial, torch.no_grad():
+            stored = np.lib.format.open_memmap(partial, "w+", dtype=np.float16, shape=shape)
+            for index, images in enumerate(loader):
+                stored[index] = encoder(images.to(device)).cpu().numpy().astype(np.float16)
+                progress(index + 1, len(dataset))
+            stored.flush()
+    return StoredLatents(dataset, examples.preset, examples.count, options, path)
+
+
+def _identity(encoder: ImageEncoderViT, examples: Examples) -> str:
+    """A name that no other encoder, data set or options have."""
+    options = examples.options
+    made_of = (options.seed, options.levels, options.variants, len(examples.dataset))
+    digest = hashlib.sha256(repr(made_of).encode())
+    for name, parameter in encoder.state_dict().items():
+        digest.update(name.encode())
+        digest.update(parameter.double().sum().cpu().numpy().tobytes())
+    for index in {0, len(examples.dataset) // 2, len(examples.dataset) - 1}:
+        digest.update(examples.dataset[index].image.tobytes())
+    return digest.hexdigest()[:16]

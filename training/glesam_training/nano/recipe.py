@@ -1,0 +1,201 @@
+"""How nano is made, from one seed: scenes, SAM-nano, its diffusion base, then Algorithm 1.
+
+Each step leaves its result in the folder and is passed over when it is found there, so that a run
+that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from glesam_export.checkpoints import write
+from glesam_export.checkpoints.diffusion import SCHEDULE
+from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
+from glesam_export.presets import sam_preset, unet_preset
+from glesam_training.examples import CLEAR, ExampleOptions, Examples, with_prompts
+from glesam_training.loop import Plan, Report, run
+from glesam_training.nano.diffusion import (
+    Crops,
+    DiffusionObjective,
+    PatchAutoencoder,
+    build_base,
+)
+from glesam_training.nano.sam import SamNano, SamObjective
+from glesam_training.nano.scenes import StoredScenes, store_scenes
+from glesam_training.progress import Narrate
+from glesam_training.train import Job, job, new_adapters, train_decoder, train_enhancer
+from glesam_training.trained import SAM_FILE, TrainedCheckpoint, write_checkpoint
+
+PRESET = "nano"
+TIMESTEP = 1
+"""T of the released scripts. At 999, 1 / sqrt(abar_T) = 14.6 is more than minutes can unlearn."""
+
+GAMMA = 0.125
+"""CRE sums 64 channels of SAM's unit variance into each of the base's four, which makes eight
+times the standard deviation the base was trained with; gamma takes it back (FDA, Sec. 3.3)."""
+
+RANK = 16
+
+SCENES_A_SEED = 1_000_000
+"""Seeds of scenes that belong to one seed of nano; the last of them are held out."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes and lengths of every step."""
+
+    scenes: int
+    pictures: int
+    """Of the scenes, those that Algorithm 1 sees, each in `variants` low versions."""
+    variants: int
+    levels: tuple[int, ...]
+    sam: Plan
+    base: Plan
+    enhancer: Plan
+    decoder: Plan
+    mask_weight: float
+    crop: int = 128
+    """Pixels of the base's training images: 16 x 16 latents, as many as z_L has."""
+
+
+FULL = Recipe(
+    scenes=6000,
+    pictures=3000,
+    variants=4,
+    levels=(CLEAR, 1, 2, 3),
+    sam=Plan(
+        iterations=3000,
+        batch=16,
+        lr=8e-4,
+        warmup=150,
+        decay=True,
+        weight_decay=0.02,
+        mixed_precision="bf16",
+    ),
+    base=Plan(iterations=1500, batch=64, lr=1e-3, warmup=100, decay=True, mixed_precision="bf16"),
+    enhancer=Plan(iterations=800, batch=16, lr=2e-3, warmup=20, decay=True, mixed_precision="bf16"),
+    decoder=Plan(iterations=400, batch=16, lr=2e-4, warmup=20, decay=True, mixed_precision="bf16"),
+    mask_weight=1.0,
+)
+"""What ships: 80 minutes on two cores."""
+
+
+def _short(plan: Plan, iterations: int) -> Plan:
+    return replace(plan, iterations=iterations, log_every=max(1, iterations // 4))
+
+
+QUICK = replace(
+    FULL,
+    scenes=64,
+    pictures=32,
+    sam=_short(FULL.sam, 24),
+    base=_short(FULL.base, 24),
+    enhancer=_short(FULL.enhancer, 16),
+    decoder=_short(FULL.decoder, 12),
+)
+"""The same steps in two minutes, to see that every loss falls."""
+
+
+SD_FOLDER, TEXT_FILE = "sd", "prompt_embeds.safetensors"
+
+
+def paint(folder: Path, recipe: Recipe, seed: int, narrate: Narrate) -> StoredScenes:
+    """The scenes that everything is trained on. Other seeds have other scenes."""
+    side = sam_preset(PRESET).image_size
+    painted = 0
+
+    def progress(count: int) -> None:
+        nonlocal painted
+        painted += count
+        narrate("scenes", painted, recipe.scenes, {})
+
+    return store_scenes(folder, recipe.scenes, seed * SCENES_A_SEED, side, progress)
+
+
+def make_sam(folder: Path, scenes: StoredScenes, plan: Plan, narrate: Narrate) -> Path:
+    """Train SAM-nano on clear scenes; its .pth."""
+    path = folder / SAM_FILE
+    if not path.is_file():
+        preset = sam_preset(PRESET)
+        torch.manual_seed(plan.seed)
+        sam = SamNano(preset)
+        options = ExampleOptions(seed=plan.seed, levels=(CLEAR,))
+        examples = Examples(scenes, preset, plan.iterations * plan.batch, options)
+        report = _told(narrate, "SAM-nano")
+        run(SamObjective(sam), examples, plan, folder / "sam", report, with_prompts)
+        write.save_sam(path, sam.encoder, sam.decoder)
+    return path
+
+
+def make_base(
+    folder: Path, scenes: StoredScenes, plan: Plan, crop: int, narrate: Narrate
+) -> tuple[Path, Path]:
+    """Train the diffusion base; its diffusers folder and the text embedding c."""
+    sd, text_path = folder / SD_FOLDER, folder / TEXT_FILE
+    schedule = sd / "scheduler" / "scheduler_config.json"
+    if not schedule.is_file():
+        unet, text = build_base(unet_preset(PRESET), plan.seed)
+        objective = DiffusionObjective(PatchAutoencoder(scenes, plan.seed), unet, text)
+        crops = Crops(scenes, plan.iterations * plan.batch, crop, plan.seed)
+        run(objective, crops, plan, folder / "base", _told(narrate, "base U-Net"))
+        unet.save_pretrained(sd / "unet")
+        write.save_prompt_embeds(text_path, text)
+        # Written last: it says that the folder is whole.
+        schedule.parent.mkdir(parents=True, exist_ok=True)
+        schedule.write_text(json.dumps(dict(SCHEDULE), indent=2), encoding="utf-8")
+    return sd, text_path
+
+
+def begin(folder: Path, sam: Path, base: tuple[Path, Path], seed: int) -> FileCheckpoint:
+    """A GleSAM of trained parts whose adapters change nothing yet."""
+    lora = folder / f"adapters-{seed}.safetensors"
+    if not lora.is_file():
+        write.save_tensors(lora, new_adapters(unet_preset(PRESET), RANK, seed))
+    files = WeightFiles(sam, base[0], lora, base[1])
+    return FileCheckpoint(files, sam_preset(PRESET), unet_preset(PRESET), GAMMA, TIMESTEP)
+
+
+def stage(
+    folder: Path, scenes: StoredScenes, recipe: Recipe, plan: Plan, narrate: Narrate
+) -> Callable[[str], Job]:
+    """Jobs of Algorithm 1 on stored latents, by name."""
+    options = ExampleOptions(levels=recipe.levels, variants=recipe.variants)
+    pictures = scenes.first_pictures(recipe.pictures)
+    return lambda name: job(
+        name, pictures, plan, options, folder / name, folder / "latents", narrate
+    )
+
+
+def make_nano(folder: Path, recipe: Recipe, seed: int, narrate: Narrate) -> Path:
+    """Make nano whole, or the rest of it.
+
+    Args:
+        folder: of all results and states.
+        recipe: sizes and lengths.
+        seed: of everything.
+        narrate: told how each step goes.
+
+    Returns:
+        The checkpoint folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = paint(folder, recipe, seed, narrate)
+    sam = make_sam(folder, scenes, replace(recipe.sam, seed=seed), narrate)
+    base = make_base(folder, scenes, replace(recipe.base, seed=seed), recipe.crop, narrate)
+    start = begin(folder, sam, base, seed)
+    stage_1 = stage(folder, scenes, recipe, replace(recipe.enhancer, seed=seed), narrate)
+    enhancer = train_enhancer(start, stage_1("enhancer"), recipe.mask_weight)
+    stage_2 = stage(folder, scenes, recipe, replace(recipe.decoder, seed=seed), narrate)
+    decoder = train_decoder(TrainedCheckpoint(start, enhancer), stage_2("decoder"), "all")
+    checkpoint = folder / "checkpoint"
+    checkpoint.mkdir(exist_ok=True)
+    return write_checkpoint(start, checkpoint, enhancer, decoder)
+
+
+def _told(narrate: Narrate, name: str) -> Report:
+    return lambda done, total, losses: narrate(name, done, total, losses)

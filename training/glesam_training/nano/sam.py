@@ -1,0 +1,66 @@
+"""SAM-nano: Segment Anything's own classes at 4 M parameters, trained from nothing on scenes.
+
+Three of the four masks are for prompts that mean several things; the first is for those that do
+not. As in SAM's training, the best of the three is taught, and the IoU head learns what each of
+them reached.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from glesam_export.presets import SamPreset
+from glesam_export.reference import Decoder, build_encoder, build_mask_decoder, build_prompt_encoder
+from glesam_training.decoding import predict_masks
+from glesam_training.loop import Objective
+from glesam_training.losses import balanced_bce_loss, dice_loss, focal_loss, soft_iou
+
+BALANCED_SHARE = 0.3
+"""Of the training, in which cross entropy stands in for the focal loss."""
+
+
+class SamNano(nn.Module):
+    """Encoder and decoder, to be trained together."""
+
+    def __init__(self, preset: SamPreset) -> None:
+        super().__init__()
+        self.encoder = build_encoder(preset)
+        self.decoder = Decoder(build_prompt_encoder(preset), build_mask_decoder(preset))
+        # Zeros, as ViT starts with, leave every patch without a place for a long time.
+        nn.init.trunc_normal_(self.encoder.pos_embed, std=0.02)
+
+
+class SamObjective(Objective):
+    """Mask and IoU losses of SAM-nano on clear images."""
+
+    def __init__(self, sam: SamNano) -> None:
+        super().__init__()
+        self.sam = sam
+
+    def trained(self) -> nn.Module:
+        """All of it."""
+        return self.sam
+
+    def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        """Losses of a batch whose prompts are drawn."""
+        embeddings = self.sam.encoder(batch["low"])
+        logits, scores = predict_masks(
+            self.sam.decoder, embeddings, batch["coords"], batch["labels"]
+        )
+        logits, scores = logits.float(), scores.float()
+        target = batch["target"].unsqueeze(2).expand_as(logits)
+        if progress < BALANCED_SHARE:
+            pixels = balanced_bce_loss(logits, target)
+        else:
+            pixels = 20 * focal_loss(logits, target)
+        each = pixels + dice_loss(logits, target)
+        single, several = each[..., 0].mean(), each[..., 1:].amin(-1).mean()
+        reached = soft_iou(logits.detach(), target)
+        score = (scores - reached).square().mean()
+        return {
+            "loss": single + several + score,
+            "mask": single,
+            "best_of_three": several,
+            "score": score,
+            "iou": reached[..., 0].mean(),
+        }

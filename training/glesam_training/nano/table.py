@@ -1,0 +1,125 @@
+"""The paper's Table 5 at nano's size: what each part of GleSAM is worth, over several seeds.
+
+SAM and its diffusion base are trained once; a seed is one of Algorithm 1: of the adapters' start,
+the examples and the prompts. Every row is trained on the same pictures for the same number of
+iterations, and the controls (SAM-FT) get all that GLE gets but the enhancer.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from glesam_calibration.datasets import Dataset
+from glesam_calibration.evaluate import (
+    Mean,
+    Plan,
+    Results,
+    Segmenter,
+    SharedEncoder,
+    StagedSegmenter,
+    evaluate,
+)
+from glesam_export.checkpoints import Checkpoint
+from glesam_training.nano.recipe import Recipe, begin, make_base, make_sam, paint, stage
+from glesam_training.objectives import DecoderPart
+from glesam_training.progress import Narrate
+from glesam_training.reference_predictor import ReferenceStages
+from glesam_training.train import train_decoder, train_enhancer
+from glesam_training.trained import TrainedCheckpoint
+
+METHODS = ("SAM", "SAM-FT-T", "SAM-FT-D", "GLE", "GLE-FT-T", "GLE-FT-D")
+COLUMNS = ("LQ-3", "LQ-2", "LQ-1", "LQ mean", "unseen mean", "clear")
+PROMPT = "3-point"
+PARTS: Mapping[str, DecoderPart] = {"T": "tokens", "D": "all"}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table: weights, and whether the enhancer is in the chain."""
+
+    checkpoint: Checkpoint
+    enhance: bool
+
+
+def train_methods(
+    folder: Path, recipe: Recipe, nano_seed: int, seed: int, narrate: Narrate
+) -> dict[str, Method]:
+    """Train every row for one seed, or find it trained.
+
+    Args:
+        folder: where nano was made, or will be.
+        recipe: nano's.
+        nano_seed: nano's.
+        seed: of Algorithm 1.
+        narrate: told how it goes.
+    """
+    scenes = paint(folder, recipe, nano_seed, narrate)
+    sam = make_sam(folder, scenes, replace(recipe.sam, seed=nano_seed), narrate)
+    base = make_base(folder, scenes, replace(recipe.base, seed=nano_seed), recipe.crop, narrate)
+    start = begin(folder, sam, base, seed)
+    first = stage(folder, scenes, recipe, replace(recipe.enhancer, seed=seed), narrate)
+    second = stage(folder, scenes, recipe, replace(recipe.decoder, seed=seed), narrate)
+    gle = TrainedCheckpoint(start, train_enhancer(start, first(f"GLE {seed}"), recipe.mask_weight))
+    methods = {"SAM": Method(start, False), "GLE": Method(gle, True)}
+    for name, before, enhance in (("SAM", start, False), ("GLE", gle, True)):
+        for suffix, part in PARTS.items():
+            full_name = f"{name}-FT-{suffix}"
+            job = second(f"{full_name} {seed}")
+            decoder = train_decoder(before, job, part, enhance=enhance)
+            methods[full_name] = Method(TrainedCheckpoint(before, decoder=decoder), enhance)
+    return {name: methods[name] for name in METHODS}
+
+
+def segmenters(methods: Mapping[str, Method]) -> dict[str, Segmenter]:
+    """The rows as segmenters that share one encoder run an image."""
+    stages = {name: ReferenceStages(method.checkpoint) for name, method in methods.items()}
+    encoder = SharedEncoder(stages[METHODS[0]])
+    return {
+        name: StagedSegmenter(stages[name], enhance=method.enhance, encoder=encoder)
+        for name, method in methods.items()
+    }
+
+
+def measure(
+    methods: Mapping[str, Method], dataset: Dataset, name: str, seed: int, plan: Plan
+) -> Results:
+    """Evaluate the rows of one seed on held-out pictures."""
+    rows = evaluate(segmenters(methods), dataset, plan)
+    return Results(f"nano, seed {seed} of Algorithm 1", name, plan.seed, tuple(rows))
+
+
+def summary(results: Sequence[Results]) -> str:
+    """Mean IoU over seeds in percent, and the sample standard deviation, as Markdown."""
+    by_seed = [_cells(result.means()) for result in results]
+    lines = ["| | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
+    for method in METHODS:
+        cells = [_spread([seed[method, column] for seed in by_seed]) for column in COLUMNS]
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    lines += ["", "| difference | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
+    for better, control in _compared():
+        cells = [
+            _spread([seed[better, column] - seed[control, column] for seed in by_seed], sign=True)
+            for column in COLUMNS
+        ]
+        lines.append(f"| {better} over {control} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _compared() -> Iterator[tuple[str, str]]:
+    yield "GLE", "SAM"
+    yield "GLE", "SAM-FT-D"
+    yield "GLE-FT-T", "SAM-FT-T"
+    yield "GLE-FT-D", "SAM-FT-D"
+
+
+def _cells(means: Sequence[Mean]) -> dict[tuple[str, str], float]:
+    return {(m.segmenter, m.condition): 100 * m.iou for m in means if m.prompt == PROMPT}
+
+
+def _spread(values: Sequence[float], sign: bool = False) -> str:
+    mean = statistics.fmean(values)
+    spelled = f"{mean:+.2f}" if sign else f"{mean:.2f}"
+    return spelled + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")

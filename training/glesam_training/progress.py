@@ -1,0 +1,69 @@
+"""Says how a training goes, on stderr: a bar for a person, lines for a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+LINE_EVERY = 10.0
+"""Seconds between two lines of a log."""
+
+
+class Narrate(Protocol):
+    """Told the step's name, what is done of it, its total and the mean losses of late."""
+
+    def __call__(self, step: str, done: int, total: int, losses: Mapping[str, float]) -> object:
+        """Show it."""
+
+
+@contextmanager
+def narrated() -> Iterator[Narrate]:
+    """Yield what shows the progress of one step after another."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[losses]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bars:
+        tasks = {}
+
+        def show(step: str, done: int, total: int, losses: Mapping[str, float]) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step, total=total, losses="")
+            bars.update(tasks[step], completed=done)
+            if losses:
+                bars.update(tasks[step], losses=_spell(losses))
+
+        yield show
+
+
+class _Lines:
+    """A line at most every `LINE_EVERY` seconds, and one at the end of each step."""
+
+    def __init__(self) -> None:
+        self.last = 0.0
+        self.began: dict[str, float] = {}
+
+    def __call__(self, step: str, done: int, total: int, losses: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        began = self.began.setdefault(step, now)
+        if done < total and now - self.last < LINE_EVERY:
+            return
+        self.last = now
+        line = f"{step:<12} {done:>6} of {total}  {now - began:6.0f} s  {_spell(losses)}"
+        print(line.rstrip(), file=sys.stderr, flush=True)
+
+
+def _spell(losses: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in losses.items())

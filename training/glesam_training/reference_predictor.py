@@ -1,0 +1,98 @@
+"""A checkpoint as a segmenter: the unfolded PyTorch reference behind the runtime's host code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from glesam_calibration.evaluate import Segmenter, with_and_without
+from glesam_export.build import preprocessing
+from glesam_export.checkpoints import Checkpoint
+from glesam_runtime.errors import BackendError
+from glesam_runtime.manifest import Postprocessing, Preprocessing
+
+POSTPROCESSING = Postprocessing(
+    upscale="bilinear", mask_threshold=0.0, stability_offset=1.0, single_mask="first"
+)
+"""What `build_bundle` writes for the SAM family."""
+
+
+class ReferenceStages:
+    """A checkpoint's three modules, held at once, in float32 (Eq. 4's last line in float64)."""
+
+    def __init__(self, checkpoint: Checkpoint, device: str | None = None) -> None:
+        """Build the modules.
+
+        Args:
+            checkpoint: the weights.
+            device: "cpu", "cuda", "cuda:N"; None is the first GPU, or else the CPU.
+
+        Raises:
+            BackendError: no such device here.
+            CheckpointError: the weights do not fit.
+        """
+        self._device = _device(device)
+        self._preprocessing = preprocessing(checkpoint.preset)
+        self._encoder = checkpoint.encoder().to(self._device)
+        self._enhancer = checkpoint.enhancer().to(self._device)
+        self._decoder = checkpoint.decoder().to(self._device)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The preset's."""
+        return self._preprocessing
+
+    @property
+    def postprocessing(self) -> Postprocessing:
+        """The SAM family's."""
+        return POSTPROCESSING
+
+    @torch.inference_mode()
+    def encode(self, image: npt.NDArray[np.float32]) -> Tensor:
+        """Image float32 [1,3,S,S] -> z_L float32 [1,256,S/16,S/16]."""
+        z_l: Tensor = self._encoder(self._tensor(image))
+        return z_l
+
+    @torch.inference_mode()
+    def enhance(self, embeddings: Tensor) -> Tensor:
+        """z_L -> z_H, the same shape, rounded to float32 as the decoder takes it."""
+        z_h: Tensor = self._enhancer(embeddings)
+        return z_h.float()
+
+    @torch.inference_mode()
+    def decode(
+        self, embeddings: Tensor, prompts: Mapping[str, npt.NDArray[np.float32]]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Logits [B,4,S/4,S/4] and predicted IoU [B,4]."""
+        tensors = {name: self._tensor(value) for name, value in prompts.items()}
+        low_res, iou = self._decoder(embeddings, **tensors)
+        return low_res.cpu().numpy(), iou.cpu().numpy()
+
+    def _tensor(self, values: npt.NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(values).to(self._device)
+
+
+def reference_segmenters(checkpoint: Checkpoint, device: str | None = None) -> dict[str, Segmenter]:
+    """A checkpoint without and with its enhancer.
+
+    Raises:
+        BackendError: no such device here.
+        CheckpointError: the weights do not fit.
+    """
+    return with_and_without(ReferenceStages(checkpoint, device))
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch without CUDA
+        reason = str(error).splitlines()[0]
+        raise BackendError(f"--device {name}: PyTorch cannot use it ({reason})") from error
+    return device

@@ -1,0 +1,160 @@
+"""Algorithm 1: from a checkpoint and images with masks to a better checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from glesam_calibration.datasets import Dataset
+from glesam_export.checkpoints import Checkpoint
+from glesam_export.presets import LORA_TARGETS, UNetPreset
+from glesam_export.reference import Decoder, Enhancer, build_unet
+from glesam_training.examples import ExampleOptions, Examples, with_prompts
+from glesam_training.latents import store_latents
+from glesam_training.loop import Objective, Plan, Report, run
+from glesam_training.objectives import DecoderObjective, DecoderPart, EnhancerObjective
+from glesam_training.progress import Narrate
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where a stage learns, and from what.
+
+    Attributes:
+        dataset: pictures with masks.
+        plan: how long and how fast.
+        examples: what is drawn from the pictures.
+        folder: of the state and the logs.
+        latents: a folder to keep latents in, so that the encoder runs once a picture; None
+            encodes every example.
+        report: told about the losses.
+        encoded: told about the pictures whose latents were stored.
+    """
+
+    dataset: Dataset
+    plan: Plan
+    examples: ExampleOptions
+    folder: Path
+    latents: Path | None = None
+    report: Report = lambda _done, _total, _losses: None
+    encoded: Callable[[int, int], object] = lambda _done, _total: None
+
+
+def job(
+    name: str,
+    dataset: Dataset,
+    plan: Plan,
+    examples: ExampleOptions,
+    folder: Path,
+    latents: Path | None,
+    narrate: Narrate,
+) -> Job:
+    """A job whose progress is told under a name."""
+    return Job(
+        dataset,
+        plan,
+        examples,
+        folder,
+        latents,
+        lambda done, total, losses: narrate(name, done, total, losses),
+        lambda done, total: narrate("latents", done, total, {}),
+    )
+
+
+def train_enhancer(
+    checkpoint: Checkpoint,
+    job: Job,
+    mask_weight: float = 0.0,
+    saved: Callable[[Enhancer], object] = lambda _: None,
+) -> Enhancer:
+    """Stage 1: train the adapters, by the MSE to the clear image's latent.
+
+    Args:
+        checkpoint: the GleSAM to begin with; `new_adapters` makes those it has at first.
+        job: where and from what.
+        mask_weight: of the mask loss through the frozen decoder; 0 is the paper's stage 1.
+        saved: given the enhancer whenever the state was saved.
+
+    Returns:
+        The trained enhancer.
+
+    Raises:
+        InputError: a state in the folder that does not fit.
+    """
+    enhancer = checkpoint.enhancer()
+    decoder = checkpoint.decoder() if mask_weight else None
+    encoder = None if job.latents else checkpoint.encoder()
+    objective = EnhancerObjective(encoder, enhancer, decoder, mask_weight)
+    _train(checkpoint, objective, job, lambda: saved(enhancer))
+    return enhancer.requires_grad_(False)
+
+
+def train_decoder(
+    checkpoint: Checkpoint,
+    job: Job,
+    part: DecoderPart,
+    *,
+    enhance: bool = True,
+    saved: Callable[[Decoder], object] = lambda _: None,
+) -> Decoder:
+    """Stage 2: train the decoder on enhanced latents.
+
+    Args:
+        checkpoint: the GleSAM of stage 1.
+        job: where and from what.
+        part: the mask tokens (FT-T), or all but the IoU head (FT-D).
+        enhance: False trains on latents as they are: the control.
+        saved: given the decoder whenever the state was saved.
+
+    Returns:
+        The trained decoder.
+
+    Raises:
+        InputError: a state in the folder that does not fit.
+    """
+    decoder = checkpoint.decoder()
+    enhancer = checkpoint.enhancer() if enhance else None
+    encoder = None if job.latents else checkpoint.encoder()
+    objective = DecoderObjective(encoder, enhancer, decoder, part)
+    _train(checkpoint, objective, job, lambda: saved(decoder))
+    return decoder.requires_grad_(False)
+
+
+def new_adapters(preset: UNetPreset, rank: int, seed: int) -> dict[str, Tensor]:
+    """Adapters that change nothing yet, in the released format: A random, B zero, alpha = rank.
+
+    Args:
+        preset: the U-Net.
+        rank: r (paper, Table 8: 4, 8 or 16).
+        seed: of A.
+    """
+    with torch.device("meta"):
+        unet = build_unet(preset)
+    generator = torch.Generator().manual_seed(seed)
+    factors: dict[str, Tensor] = {}
+    for name, layer in unet.named_modules():
+        if not any(name == ending or name.endswith("." + ending) for ending in LORA_TARGETS):
+            continue
+        shape = layer.weight.shape
+        bound = (3 / shape[1:].numel()) ** 0.5
+        a = torch.empty(rank, *shape[1:]).uniform_(-bound, bound, generator=generator)
+        factors[f"unet.{name}.lora_A.weight"] = a
+        factors[f"unet.{name}.lora_B.weight"] = torch.zeros(shape[0], rank, *[1] * (len(shape) - 2))
+    return factors
+
+
+def _train(
+    checkpoint: Checkpoint, objective: Objective, job: Job, saved: Callable[[], object]
+) -> None:
+    """Run a stage's loop on images, or on their stored latents."""
+    plan = job.plan
+    examples = Examples(job.dataset, checkpoint.preset, plan.iterations * plan.batch, job.examples)
+    if job.latents:
+        examples = store_latents(
+            job.latents, checkpoint.encoder(), examples, plan.workers, job.encoded
+        )
+    run(objective.eval(), examples, plan, job.folder, job.report, with_prompts, saved)

@@ -1,0 +1,109 @@
+"""A checkpoint some of whose parts were trained further, and how it is written down."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+
+from segment_anything.modeling import ImageEncoderViT
+
+from glesam_export.checkpoints import Checkpoint, write
+from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
+from glesam_export.checkpoints.packed import pack
+from glesam_export.checkpoints.saved import write_checkpoint_json
+from glesam_export.reference import Decoder, Enhancer
+from glesam_runtime.manifest import Source
+from glesam_runtime.staging import staged_file
+
+SAM_FILE, LORA_FILE, PACKED_FILE = (
+    "sam.pth",
+    "pytorch_lora_weights.safetensors",
+    "checkpoint.safetensors",
+)
+
+
+class TrainedCheckpoint(Checkpoint):
+    """A checkpoint with parts in place of its own.
+
+    Args:
+        base: what the other parts come from.
+        enhancer: instead of the base's.
+        decoder: instead of the base's.
+    """
+
+    def __init__(
+        self, base: Checkpoint, enhancer: Enhancer | None = None, decoder: Decoder | None = None
+    ) -> None:
+        self.base, self._enhancer, self._decoder = base, enhancer, decoder
+        self.preset, self.unet = base.preset, base.unet
+        self.gamma, self.timestep, self.alpha_bar = base.gamma, base.timestep, base.alpha_bar
+        self.schedule = base.schedule
+        self.trained, self.origin = base.trained, base.origin
+
+    def encoder(self) -> ImageEncoderViT:
+        """The base's image encoder."""
+        return self.base.encoder()
+
+    def enhancer(self) -> Enhancer:
+        """A copy of the trained enhancer, or the base's."""
+        if self._enhancer is None:
+            return self.base.enhancer()
+        return copy.deepcopy(self._enhancer).eval().requires_grad_(False)
+
+    def decoder(self) -> Decoder:
+        """A copy of the trained decoder, or the base's."""
+        if self._decoder is None:
+            return self.base.decoder()
+        return copy.deepcopy(self._decoder).eval().requires_grad_(False)
+
+    def sources(self) -> tuple[Source, ...]:
+        """The files of the base."""
+        return self.base.sources()
+
+
+def write_checkpoint(
+    base: Checkpoint,
+    folder: Path,
+    enhancer: Enhancer | None = None,
+    decoder: Decoder | None = None,
+) -> Path:
+    """Write what was trained in the released file formats, beside what it goes with.
+
+    A checkpoint of files becomes a checkpoint folder: the LoRA file always, SAM's .pth if the
+    decoder was trained; the Stable Diffusion base, and a SAM that stayed as it was, are referred
+    to. Any other becomes one packed file in float32.
+
+    Args:
+        base: the checkpoint that training began with.
+        folder: an existing folder.
+        enhancer: trained, or None.
+        decoder: trained, or None.
+
+    Returns:
+        What `--checkpoint` takes: the folder, or the packed file in it.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    if not isinstance(base, FileCheckpoint):
+        import torch
+
+        trained = TrainedCheckpoint(base, enhancer, decoder)
+        pack(trained, folder / PACKED_FILE, torch.float32, "glesam-train")
+        return folder / PACKED_FILE
+    files = base.weights
+    lora, sam = folder / LORA_FILE, files.sam
+    if enhancer is not None:
+        write.save_lora(lora, enhancer.unet)
+    elif not (lora.exists() and lora.samefile(files.lora)):
+        with staged_file(lora) as partial:
+            shutil.copyfile(files.lora, partial)
+    if decoder is not None:
+        sam = folder / SAM_FILE
+        write.save_sam(sam, base.encoder(), decoder)
+    weights = WeightFiles(sam, files.sd, lora, files.prompt_embeds)
+    write_checkpoint_json(
+        folder, weights, base.preset.name, base.unet.name, base.gamma, base.timestep
+    )
+    return folder

@@ -1,27 +1,34 @@
-"""Makes docs/images/demo.jpg from what `make demo` left in out/demo."""
+"""Puts what `make demo` left in a folder side by side: make_demo_picture.py FOLDER PICTURE."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-ROOT = Path(__file__).resolve().parents[1]
-PANELS = ("coins.png", "coins_overlay.png", "coins_lq3.png", "coins_lq3_overlay.png")
-GAP = 8
+PANELS = {
+    "photograph": "coins_overlay.png",
+    "LQ-3": "coins_lq3.png",
+    "without enhancer": "plain/coins_lq3_overlay.png",
+    "with enhancer": "coins_lq3_overlay.png",
+}
+GAP, CAPTION = 8, 24
 
 
-def main() -> None:
-    """Put the four panels side by side."""
-    panels = [Image.open(ROOT / "out" / "demo" / name).convert("RGB") for name in PANELS]
-    width, height = panels[0].size
-    strip = Image.new("RGB", (len(panels) * (width + GAP) - GAP, height), "white")
-    for index, panel in enumerate(panels):
-        strip.paste(panel, (index * (width + GAP), 0))
-    target = ROOT / "docs" / "images" / "demo.jpg"
-    strip.save(target, quality=88)
-    print(f"wrote {target.relative_to(ROOT)}, {target.stat().st_size // 1024} KB")
+def main(folder: Path, picture: Path) -> None:
+    """Draw the panels in a row, each with its caption."""
+    panels = {name: Image.open(folder / file).convert("RGB") for name, file in PANELS.items()}
+    width, height = next(iter(panels.values())).size
+    strip = Image.new("RGB", (len(panels) * (width + GAP) - GAP, height + CAPTION), "white")
+    pen, font = ImageDraw.Draw(strip), ImageFont.load_default(16)
+    for index, (name, panel) in enumerate(panels.items()):
+        left = index * (width + GAP)
+        strip.paste(panel, (left, 0))
+        pen.text((left + 2, height + 2), name, fill=(40, 40, 40), font=font)
+    strip.save(picture, quality=88)
+    print(f"wrote {picture}, {picture.stat().st_size // 1024} KB")
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

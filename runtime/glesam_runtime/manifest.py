@@ -139,7 +139,7 @@ class Provenance(_Record, frozen=True):
 
     sources: tuple[Source, ...]
     weights: str
-    """In words: "files", "random, seed 0", "built-in"."""
+    """In words: "files", "packed", "built-in", "random, seed 0"."""
     tools: dict[str, str]
 
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+import glesam_export
+from glesam_calibration.evaluate import BundleStages, StagedSegmenter, iou
+from glesam_calibration.prompting import random_points, tight_box
 from glesam_export import record, verify
 from glesam_export.cases import make_cases
 from glesam_export.options import WeightOptions, make_checkpoint
 from glesam_runtime.bundle import builtin_bundle_path, load_golden, open_bundle
 from glesam_runtime.compare import relative_l2
+from glesam_training.nano.coins import Coins
 
 MAX_BYTES = 25_000_000
+MAX_CHECKPOINT_BYTES = 12_000_000
+COINS_BY_POINTS, COINS_BY_BOX = 0.80, 0.85
+BUILT_IN_FILE = Path(glesam_export.__file__).parent / "nano.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +37,8 @@ def test_it_is_small_and_says_what_it_is() -> None:
     files = list(builtin_bundle_path().iterdir())
     assert sum(file.stat().st_size for file in files) < MAX_BYTES
     model = open_bundle().manifest.model
-    assert (model.preset, model.unet, model.trained) == ("nano", "nano", False)
+    assert (model.preset, model.unet, model.trained) == ("nano", "nano", True)
+    assert BUILT_IN_FILE.stat().st_size < MAX_CHECKPOINT_BYTES
 
 
 def test_it_passes_its_gates(reference: tuple[list, list]) -> None:
@@ -49,3 +59,17 @@ def test_its_golden_tensors_are_the_references(reference: tuple[list, list]) -> 
     }
     for name, tensor in expected.items():
         assert relative_l2(golden[name], tensor) < 1e-5
+
+
+def test_it_segments_a_photograph() -> None:
+    """scikit-image's coins, each from three points and from its box."""
+    coins = Coins()[0]
+    segmenter = StagedSegmenter(BundleStages(open_bundle()), enhance=True)
+    segmenter.set_image(coins.image)
+    rng = np.random.default_rng(0)
+    points = np.stack([random_points(mask, 3, rng) for mask in coins.masks])
+    boxes = np.stack([tight_box(mask) for mask in coins.masks])
+    by_points = segmenter.segment(points, np.ones(points.shape[:2], np.float32), None)
+    by_box = segmenter.segment(None, None, boxes)
+    assert iou(by_points, coins.masks).mean() > COINS_BY_POINTS
+    assert iou(by_box, coins.masks).mean() > COINS_BY_BOX

@@ -10,6 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from glesam_calibration.evaluate import iou
+from glesam_calibration.prompting import tight_box
+from glesam_training.nano.coins import Coins
+
 pytestmark = pytest.mark.full
 
 ENVIRONMENT = Path(__file__).parents[2] / ".venv-cpu" / "bin"
@@ -32,19 +36,35 @@ def test_the_environment_has_no_heavy_package(module: str, tmp_path: Path) -> No
     assert run("python", "-c", f"import {module}", folder=tmp_path).returncode != 0
 
 
-def test_glesam_run_segments_with_the_built_in_bundle(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.png")
-    done = run("glesam-run", "photo.png", "--points", "80,60", "--json", folder=tmp_path)
+def test_glesam_run_segments_a_photograph_with_the_built_in_bundle(tmp_path: Path) -> None:
+    coins = Coins()[0]
+    Image.fromarray(coins.image).save(tmp_path / "photo.png")
+    largest = coins.masks[coins.masks.sum((1, 2)).argmax()]
+    box = ",".join(f"{value:g}" for value in tight_box(largest))
+    done = run("glesam-run", "photo.png", "--box", box, "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "nano" in done.stderr
-    assert "untrained" in done.stderr
+    assert "untrained" not in done.stderr
     assert json.loads(done.stdout)
-    with Image.open(tmp_path / "photo_mask.png") as mask:
-        assert mask.size == (160, 120)
-        assert set(np.unique(np.asarray(mask))) <= {0, 255}
+    with Image.open(tmp_path / "photo_mask.png") as picture:
+        found = np.asarray(picture) > 0
+    assert iou(found, largest) > 0.85
     with Image.open(tmp_path / "photo_overlay.png") as overlay:
-        assert overlay.size == (160, 120)
+        assert overlay.size == (384, 303)
+
+
+def test_the_wheel_carries_nano(tmp_path: Path) -> None:
+    """The bundle with the runtime, the checkpoint with the exporter, 30 MB in all."""
+    code = (
+        "import glesam_runtime, pathlib; site = pathlib.Path(glesam_runtime.__file__).parents[1];"
+        "print((site / 'glesam_export/nano.safetensors').stat().st_size,"
+        "sum(f.stat().st_size for f in (site / 'glesam_runtime/nano').iterdir()))"
+    )
+    done = run("python", "-c", code, folder=tmp_path)
+    checkpoint, bundle = map(int, done.stdout.split())
+    print(f"nano.safetensors {checkpoint / 1e6:.1f} MB, bundle {bundle / 1e6:.1f} MB")
+    assert checkpoint < 12e6
+    assert bundle < 25e6
 
 
 def test_selftest_passes(tmp_path: Path) -> None:

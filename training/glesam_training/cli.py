@@ -14,6 +14,7 @@ from glesam_export.options import WeightOptions, make_checkpoint
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_runtime.console import make_app, run_app
 from glesam_runtime.errors import InputError
+from glesam_training.nano import cli as nano_cli
 
 # Imported where used: torch takes seconds, and --help and wrong options should not.
 if TYPE_CHECKING:
@@ -205,22 +206,8 @@ def decoder(
     typer.echo(f"wrote {write_checkpoint(checkpoint, output, decoder=trained)}")
 
 
-@app.command("nano")
-def nano(
-    output: Output,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="The same steps in two minutes; of no use but to test.")
-    ] = False,
-    seed: Seed = 0,
-    debug: export_cli.Debug = False,
-) -> None:
-    """Make the built-in nano from nothing: scenes, SAM-nano, its diffusion base, Algorithm 1."""
-    from glesam_training.nano.recipe import FULL, QUICK, make_nano
-    from glesam_training.progress import narrated
-
-    with narrated() as narrate:
-        path = make_nano(output, QUICK if quick else FULL, seed, narrate)
-    typer.echo(f"wrote {path}")
+app.command("nano")(nano_cli.nano)
+app.command("nano-table")(nano_cli.nano_table)
 
 
 def main() -> NoReturn:
@@ -230,7 +217,8 @@ def main() -> NoReturn:
 
 def _checkpoint_to_begin(options: WeightOptions, folder: Path, rank: int, seed: int) -> Checkpoint:
     """The checkpoint that stage 1 begins with; its LoRA is new unless one is given."""
-    if options.checkpoint is not None or options.lora is not None:
+    built_in = options.preset is not None and sam_preset(options.preset).builtin is not None
+    if options.checkpoint or options.lora or (built_in and not options.given_files):
         return make_checkpoint(options)
     if not options.given_files:
         raise InputError(

@@ -19,7 +19,8 @@ from glesam_export.presets import LATENT_CHANNELS, SamPreset
 from glesam_runtime.errors import InputError
 from glesam_runtime.staging import staged_file
 from glesam_training.examples import ExampleOptions, Examples
-from glesam_training.loop import keep_memory, quiet_worker
+from glesam_training.loop import quiet_worker
+from glesam_training.memory import keep_memory
 
 
 class StoredLatents(Examples):

@@ -14,6 +14,7 @@ from glesam_export.build import preprocessing
 from glesam_export.checkpoints import Checkpoint
 from glesam_runtime.errors import BackendError
 from glesam_runtime.manifest import Postprocessing, Preprocessing
+from glesam_training.memory import keep_memory
 
 POSTPROCESSING = Postprocessing(
     upscale="bilinear", mask_threshold=0.0, stability_offset=1.0, single_mask="first"
@@ -35,6 +36,7 @@ class ReferenceStages:
             BackendError: no such device here.
             CheckpointError: the weights do not fit.
         """
+        keep_memory()
         self._device = _device(device)
         self._preprocessing = preprocessing(checkpoint.preset)
         self._encoder = checkpoint.encoder().to(self._device)

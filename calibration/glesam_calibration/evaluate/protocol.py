@@ -82,7 +82,7 @@ def evaluate(
     segmenters: Mapping[str, Segmenter],
     dataset: Dataset,
     plan: Plan = Plan(),
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> list[Row]:
     """Run every segmenter on every sample in every condition with every kind of prompt.
 

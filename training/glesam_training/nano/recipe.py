@@ -16,6 +16,8 @@ import torch
 from glesam_export.checkpoints import write
 from glesam_export.checkpoints.diffusion import SCHEDULE
 from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
+from glesam_export.checkpoints.packed import pack
+from glesam_export.checkpoints.saved import open_checkpoint
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_training.examples import CLEAR, ExampleOptions, Examples, with_prompts
 from glesam_training.loop import Plan, Report, run
@@ -77,7 +79,7 @@ FULL = Recipe(
         weight_decay=0.02,
         mixed_precision="bf16",
     ),
-    base=Plan(iterations=1500, batch=64, lr=1e-3, warmup=100, decay=True, mixed_precision="bf16"),
+    base=Plan(iterations=600, batch=32, lr=1e-3, warmup=50, decay=True, mixed_precision="bf16"),
     enhancer=Plan(iterations=800, batch=16, lr=2e-3, warmup=20, decay=True, mixed_precision="bf16"),
     decoder=Plan(iterations=400, batch=16, lr=2e-4, warmup=20, decay=True, mixed_precision="bf16"),
     mask_weight=1.0,
@@ -101,6 +103,7 @@ QUICK = replace(
 """The same steps in two minutes, to see that every loss falls."""
 
 
+PACKED_FILE = "nano.safetensors"
 SD_FOLDER, TEXT_FILE = "sd", "prompt_embeds.safetensors"
 
 
@@ -181,7 +184,7 @@ def make_nano(folder: Path, recipe: Recipe, seed: int, narrate: Narrate) -> Path
         narrate: told how each step goes.
 
     Returns:
-        The checkpoint folder.
+        The packed checkpoint, float16.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scenes = paint(folder, recipe, seed, narrate)
@@ -194,7 +197,10 @@ def make_nano(folder: Path, recipe: Recipe, seed: int, narrate: Narrate) -> Path
     decoder = train_decoder(TrainedCheckpoint(start, enhancer), stage_2("decoder"), "all")
     checkpoint = folder / "checkpoint"
     checkpoint.mkdir(exist_ok=True)
-    return write_checkpoint(start, checkpoint, enhancer, decoder)
+    write_checkpoint(start, checkpoint, enhancer, decoder)
+    packed = folder / PACKED_FILE
+    pack(open_checkpoint(checkpoint), packed, origin=f"glesam-train nano, seed {seed}")
+    return packed
 
 
 def _told(narrate: Narrate, name: str) -> Report:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,9 @@ HELD_OUT = 900_000_000
 """Seed of the first held-out scene: no training's seed reaches it."""
 
 PROMPTS = ("3-point", "box", "noise-box")
+COLUMNS = ("clear", "LQ-1", "LQ-2", "LQ-3", "unseen mean")
+SCENES = 200
+"""Held-out scenes of a report."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def held_out(count: int) -> SceneDataset:
 
 
 def measure(
-    checkpoint: Checkpoint, count: int, progress: Callable[[int, int], None]
+    checkpoint: Checkpoint, count: int, progress: Callable[[int, int], object]
 ) -> dict[str, Results]:
     """IoU on held-out scenes and on the coins, without and with the enhancer.
 
@@ -96,3 +99,21 @@ def latent_errors(checkpoint: Checkpoint, dataset: Dataset, seed: int = 0) -> li
         LatentError(condition, float(before), float(after))
         for condition, (before, after) in zip(conditions, means, strict=True)
     ]
+
+
+def markdown(results: Mapping[str, Results], errors: Sequence[LatentError]) -> str:
+    """The report: IoU by data, prompt and condition, and the latents' errors."""
+    lines = ["| data | prompt | enhancer | " + " | ".join(COLUMNS) + " |"]
+    lines.append("|---|---|---|" + "---:|" * len(COLUMNS))
+    for data, result in results.items():
+        cells = {(m.segmenter, m.prompt, m.condition): 100 * m.iou for m in result.means()}
+        for prompt in result.prompts:
+            for segmenter in result.segmenters:
+                figures = [f"{cells[segmenter, prompt, c]:.2f}" for c in COLUMNS]
+                name = segmenter.removesuffix(" enhancer")
+                lines.append(f"| {data} | {prompt} | {name} | " + " | ".join(figures) + " |")
+    lines += ["", "| condition | MSE of z_L | MSE of z_H | lower by |", "|---|---:|---:|---:|"]
+    for error in errors:
+        row = (error.condition, f"{error.before:.4f}", f"{error.after:.4f}", f"{error.lower:.1%}")
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,116 @@
+"""The parts that only nano needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+from skimage.measure import regionprops
+
+from glesam_calibration.datasets import SceneDataset
+from glesam_calibration.evaluate import Results, Row
+from glesam_export.checkpoints.diffusion import SCHEDULE
+from glesam_export.presets import sam_preset, unet_preset
+from glesam_training.nano import table
+from glesam_training.nano.coins import Coins, coin_masks
+from glesam_training.nano.diffusion import (
+    Crops,
+    DiffusionObjective,
+    PatchAutoencoder,
+    build_base,
+)
+from glesam_training.nano.report import LatentError, latent_errors
+from glesam_training.nano.sam import SamNano
+from glesam_training.nano.scenes import store_scenes
+
+from ..export.conftest import random_nano
+
+
+def test_stored_scenes_are_the_scenes(tmp_path: Path) -> None:
+    painted: list[int] = []
+    stored = store_scenes(tmp_path, 3, 40, 256, painted.append)
+    assert sum(painted) == 3
+    fresh = SceneDataset(3, 40)
+    assert list(stored.names) == list(fresh.names)
+    for index in range(3):
+        kept, made = stored[index], fresh[index]
+        assert np.array_equal(kept.image, made.image)
+        assert np.array_equal(kept.masks, made.masks)
+    assert len(stored.first_pictures(2)) == 2
+    store_scenes(tmp_path, 3, 40, 256, lambda _: pytest.fail("found, not painted again"))
+
+
+def test_coins_are_round_apart_and_bright() -> None:
+    sample = Coins()[0]
+    gray = data.coins()
+    assert sample.masks.shape == (24, *gray.shape)
+    assert int(sample.masks.sum(0).max()) == 1, "no two coins share a pixel"
+    for mask in sample.masks:
+        (region,) = regionprops(mask.astype(np.uint8))
+        assert region.eccentricity < 0.65
+        assert region.solidity > 0.9
+        assert gray[mask].mean() > gray[~sample.masks.any(0)].mean() + 40
+    with pytest.raises(IndexError):
+        Coins()[1]
+    with pytest.raises(ValueError, match="24 are known"):
+        coin_masks(gray[:150])
+
+
+def test_the_autoencoder_whitens() -> None:
+    scenes = SceneDataset(8)
+    encoder = PatchAutoencoder(scenes, 0)
+    pixels = torch.stack([torch.from_numpy(scenes[i].image.copy()) for i in range(8)])
+    latents = encoder.encode(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
+    assert latents.shape == (8, 4, 32, 32)
+    flat = latents.transpose(0, 1).flatten(1)
+    covariance = torch.cov(flat)
+    torch.testing.assert_close(covariance, torch.eye(4), atol=0.25, rtol=0)
+    # The components are the covariance's leading directions: nothing else has more variance.
+    assert float(flat.mean(1).abs().max()) < 0.2
+
+
+def test_noise_that_is_not_predicted_costs_one() -> None:
+    unet, text = build_base(unet_preset("nano"), 0)
+    torch.nn.init.zeros_(unet.conv_out.weight)
+    torch.nn.init.zeros_(unet.conv_out.bias)
+    objective = DiffusionObjective(PatchAutoencoder(SceneDataset(4), 0), unet, text)
+    crops = Crops(SceneDataset(4), 100, 128, 0)
+    batch = {"pixels": torch.stack([crops[i]["pixels"] for i in range(8)])}
+    torch.manual_seed(0)
+    assert float(objective(batch, 0.0)["loss"]) == pytest.approx(1, abs=0.05)
+    assert objective.scheduler.config.num_train_timesteps == SCHEDULE["num_train_timesteps"]
+    assert torch.equal(crops[3]["pixels"], crops[3]["pixels"])
+    assert crops[3]["pixels"].shape == (3, 128, 128)
+
+
+def test_sam_nano_knows_places_from_the_start() -> None:
+    sam = SamNano(sam_preset("nano"))
+    assert float(sam.encoder.pos_embed.detach().abs().mean()) > 0.01
+
+
+def test_latent_errors_are_the_formula() -> None:
+    checkpoint = random_nano(0, 0.5, 1)
+    errors = latent_errors(checkpoint, SceneDataset(1))
+    assert [e.condition for e in errors][:3] == ["LQ-1", "LQ-2", "LQ-3"]
+    assert errors[0].before < errors[2].before, "LQ-3 is farther from clear than LQ-1"
+    assert LatentError("x", 4.0, 3.0).lower == 0.25
+
+
+def test_the_table_means_over_seeds() -> None:
+    conditions = ("clear", "LQ-1", "LQ-2", "LQ-3", "haze", "low_contrast", "darkness")
+
+    def results(shift: float) -> Results:
+        rows = tuple(
+            Row("a", 0, condition, "3-point", name, 0.5 + (shift if "GLE" in name else 0), 0.5, 0.5)
+            for name in table.METHODS
+            for condition in conditions
+        )
+        return Results("nano", "scenes:1", 0, rows)
+
+    text = table.summary([results(0.01), results(0.03)])
+    assert "| SAM | 50.00 ± 0.00 |" in text
+    assert "| GLE | 52.00 ± 1.41 |" in text
+    assert "| GLE-FT-D over SAM-FT-D | +2.00 ± 1.41 |" in text

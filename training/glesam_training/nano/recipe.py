@@ -27,8 +27,8 @@ from glesam_training.nano.diffusion import (
     PatchAutoencoder,
     build_base,
 )
-from glesam_training.nano.sam import SamNano, SamObjective
-from glesam_training.nano.scenes import StoredScenes, store_scenes
+from glesam_training.nano.sam import BALANCED_SHARE, SamNano, SamObjective
+from glesam_training.nano.scenes import StoredScenes, Varied, store_scenes
 from glesam_training.progress import Narrate
 from glesam_training.train import Job, job, new_adapters, train_decoder, train_enhancer
 from glesam_training.trained import SAM_FILE, TrainedCheckpoint, write_checkpoint
@@ -57,6 +57,9 @@ class Recipe:
     variants: int
     levels: tuple[int, ...]
     sam: Plan
+    """SAM-nano on scenes as they are painted."""
+    varied: Plan
+    """SAM-nano further, on scenes turned, mirrored, and seen with less colour and light."""
     base: Plan
     enhancer: Plan
     decoder: Plan
@@ -79,6 +82,15 @@ FULL = Recipe(
         weight_decay=0.02,
         mixed_precision="bf16",
     ),
+    varied=Plan(
+        iterations=1600,
+        batch=16,
+        lr=5e-4,
+        warmup=50,
+        decay=True,
+        weight_decay=0.02,
+        mixed_precision="bf16",
+    ),
     base=Plan(iterations=600, batch=32, lr=1e-3, warmup=50, decay=True, mixed_precision="bf16"),
     enhancer=Plan(iterations=800, batch=16, lr=2e-3, warmup=20, decay=True, mixed_precision="bf16"),
     decoder=Plan(iterations=400, batch=16, lr=2e-4, warmup=20, decay=True, mixed_precision="bf16"),
@@ -96,6 +108,7 @@ QUICK = replace(
     scenes=64,
     pictures=32,
     sam=_short(FULL.sam, 24),
+    varied=_short(FULL.varied, 8),
     base=_short(FULL.base, 24),
     enhancer=_short(FULL.enhancer, 16),
     decoder=_short(FULL.decoder, 12),
@@ -120,17 +133,25 @@ def paint(folder: Path, recipe: Recipe, seed: int, narrate: Narrate) -> StoredSc
     return store_scenes(folder, recipe.scenes, seed * SCENES_A_SEED, side, progress)
 
 
-def make_sam(folder: Path, scenes: StoredScenes, plan: Plan, narrate: Narrate) -> Path:
-    """Train SAM-nano on clear scenes; its .pth."""
+def make_sam(
+    folder: Path, scenes: StoredScenes, recipe: Recipe, seed: int, narrate: Narrate
+) -> Path:
+    """Train SAM-nano on clear scenes, first as they are, then varied; its .pth."""
     path = folder / SAM_FILE
     if not path.is_file():
         preset = sam_preset(PRESET)
-        torch.manual_seed(plan.seed)
+        torch.manual_seed(seed)
         sam = SamNano(preset)
-        options = ExampleOptions(seed=plan.seed, levels=(CLEAR,))
-        examples = Examples(scenes, preset, plan.iterations * plan.batch, options)
-        report = _told(narrate, "SAM-nano")
-        run(SamObjective(sam), examples, plan, folder / "sam", report, with_prompts)
+        copies = -(-recipe.varied.iterations * recipe.varied.batch // len(scenes))
+        for name, dataset, plan in (
+            ("sam", scenes, recipe.sam),
+            ("varied", Varied(scenes, copies, seed), recipe.varied),
+        ):
+            options = ExampleOptions(seed=seed, levels=(CLEAR,))
+            examples = Examples(dataset, preset, plan.iterations * plan.batch, options)
+            objective = SamObjective(sam, balanced=BALANCED_SHARE if name == "sam" else 0)
+            report = _told(narrate, "SAM-nano" if name == "sam" else "SAM-nano, varied")
+            run(objective, examples, replace(plan, seed=seed), folder / name, report, with_prompts)
         write.save_sam(path, sam.encoder, sam.decoder)
     return path
 
@@ -188,7 +209,7 @@ def make_nano(folder: Path, recipe: Recipe, seed: int, narrate: Narrate) -> Path
     """
     folder.mkdir(parents=True, exist_ok=True)
     scenes = paint(folder, recipe, seed, narrate)
-    sam = make_sam(folder, scenes, replace(recipe.sam, seed=seed), narrate)
+    sam = make_sam(folder, scenes, recipe, seed, narrate)
     base = make_base(folder, scenes, replace(recipe.base, seed=seed), recipe.crop, narrate)
     start = begin(folder, sam, base, seed)
     stage_1 = stage(folder, scenes, recipe, replace(recipe.enhancer, seed=seed), narrate)

@@ -31,11 +31,17 @@ class SamNano(nn.Module):
 
 
 class SamObjective(Objective):
-    """Mask and IoU losses of SAM-nano on clear images."""
+    """Mask and IoU losses of SAM-nano on clear images.
 
-    def __init__(self, sam: SamNano) -> None:
+    Args:
+        sam: all of it is trained.
+        balanced: share of the training in which cross entropy stands in for the focal loss; a SAM
+            that finds something already needs none.
+    """
+
+    def __init__(self, sam: SamNano, balanced: float = BALANCED_SHARE) -> None:
         super().__init__()
-        self.sam = sam
+        self.sam, self.balanced = sam, balanced
 
     def trained(self) -> nn.Module:
         """All of it."""
@@ -49,7 +55,7 @@ class SamObjective(Objective):
         )
         logits, scores = logits.float(), scores.float()
         target = batch["target"].unsqueeze(2).expand_as(logits)
-        if progress < BALANCED_SHARE:
+        if progress < self.balanced:
             pixels = balanced_bce_loss(logits, target)
         else:
             pixels = 20 * focal_loss(logits, target)

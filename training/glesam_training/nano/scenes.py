@@ -54,6 +54,45 @@ class StoredScenes:
         return self._arrays
 
 
+class Varied:
+    """A `Dataset` of scenes turned, mirrored, and seen with less colour and light.
+
+    Painted scenes are bright and colourful throughout, photographs often are neither. Number i is
+    drawn from i alone, and there are `copies` of every scene.
+    """
+
+    GRAY = 0.4
+    """Share of the pictures without colour."""
+
+    def __init__(self, scenes: StoredScenes, copies: int, seed: int) -> None:
+        self.scenes, self.copies, self.seed = scenes, copies, seed
+
+    def __len__(self) -> int:
+        return len(self.scenes) * self.copies
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The scene's name and the copy's number."""
+        return [f"{name}-{copy}" for copy in range(self.copies) for name in self.scenes.names]
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.scenes[index % len(self.scenes)]
+        rng = np.random.default_rng((self.seed, index))
+        turns, mirrored = int(rng.integers(4)), rng.uniform() < 0.5
+        image = np.rot90(sample.image, turns, (0, 1))
+        masks = np.rot90(sample.masks, turns, (1, 2))
+        if mirrored:
+            image, masks = image[:, ::-1], masks[:, :, ::-1]
+        seen = image.astype(np.float32)
+        if rng.uniform() < self.GRAY:
+            weights = rng.dirichlet((2, 4, 1)).astype(np.float32)  # around what an eye sees
+            seen = np.repeat((seen @ weights)[..., None], 3, axis=2)
+        middle, contrast = seen.mean(), np.float32(rng.uniform(0.4, 1.1))
+        seen = (seen - middle) * contrast + middle * np.float32(rng.uniform(0.5, 1.2))
+        pixels = np.clip(np.rint(seen), 0, 255).astype(np.uint8)
+        return Sample(f"{sample.name}-{index}", pixels, np.ascontiguousarray(masks))
+
+
 def store_scenes(
     folder: Path,
     count: int,

@@ -1,8 +1,9 @@
 """The paper's Table 5 at nano's size: what each part of GleSAM is worth, over several seeds.
 
 SAM and its diffusion base are trained once; a seed is one of Algorithm 1: of the adapters' start,
-the examples and the prompts. Every row is trained on the same pictures for the same number of
-iterations, and the controls (SAM-FT) get all that GLE gets but the enhancer.
+the examples and the prompts. All rows learn from the same pictures, and the controls (SAM-FT) get
+all that GLE gets but the enhancer: stage 1 has the mask loss too, so their decoders learn for as
+many iterations as both stages of GLE together.
 """
 
 from __future__ import annotations
@@ -57,14 +58,17 @@ def train_methods(
         narrate: told how it goes.
     """
     scenes = paint(folder, recipe, nano_seed, narrate)
-    sam = make_sam(folder, scenes, replace(recipe.sam, seed=nano_seed), narrate)
+    sam = make_sam(folder, scenes, recipe, nano_seed, narrate)
     base = make_base(folder, scenes, replace(recipe.base, seed=nano_seed), recipe.crop, narrate)
     start = begin(folder, sam, base, seed)
     first = stage(folder, scenes, recipe, replace(recipe.enhancer, seed=seed), narrate)
-    second = stage(folder, scenes, recipe, replace(recipe.decoder, seed=seed), narrate)
     gle = TrainedCheckpoint(start, train_enhancer(start, first(f"GLE {seed}"), recipe.mask_weight))
     methods = {"SAM": Method(start, False), "GLE": Method(gle, True)}
-    for name, before, enhance in (("SAM", start, False), ("GLE", gle, True)):
+    both = recipe.enhancer.iterations + recipe.decoder.iterations
+    for name, before, iterations in (("SAM", start, both), ("GLE", gle, recipe.decoder.iterations)):
+        plan = replace(recipe.decoder, iterations=iterations, seed=seed)
+        second = stage(folder, scenes, recipe, plan, narrate)
+        enhance = methods[name].enhance
         for suffix, part in PARTS.items():
             full_name = f"{name}-FT-{suffix}"
             job = second(f"{full_name} {seed}")

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -44,6 +45,57 @@ def nano_bundle(nano_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("nano") / "bundle"
     build_bundle(nano_checkpoint, folder, Options(), lambda _: nullcontext())
     return folder
+
+
+def _assert_same_records(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
+    """Match mask generators' records one to one, in any order; `segmentation` in any mode."""
+    assert len(ours) == len(theirs)
+    if not ours:
+        return
+    mine, reference = (
+        np.stack([_mask_of(record["segmentation"]).ravel() for record in records])
+        for records in (ours, theirs)
+    )
+    overlap = mine.astype(np.float32) @ reference.T.astype(np.float32)
+    union = mine.sum(axis=1)[:, None] + reference.sum(axis=1)[None] - overlap
+    iou = np.where(union > 0, overlap / np.maximum(union, 1), 1)
+    for index, record in enumerate(ours):
+        # Masks of two prompts may be alike: the prompt decides between them.
+        same_prompt = [
+            np.allclose(record["point_coords"], other["point_coords"])
+            and list(record["crop_box"]) == list(other["crop_box"])
+            for other in theirs
+        ]
+        match = int(np.argmax(iou[index] + same_prompt))
+        assert iou[index, match] >= 0.999
+        other = theirs[match]
+        assert same_prompt[match]
+        assert set(record) == set(other)
+        for score in ("predicted_iou", "stability_score"):
+            assert record[score] == pytest.approx(other[score], abs=1e-3)
+        if iou[index, match] == 1:
+            assert record["area"] == other["area"]
+            assert list(record["bbox"]) == list(other["bbox"])
+        iou[:, match] = -2  # taken
+
+
+def _mask_of(segmentation: Any) -> np.ndarray:
+    """A mask [H, W] by the tools a user has."""
+    from pycocotools import mask as coco
+    from segment_anything.utils.amg import rle_to_mask
+
+    if isinstance(segmentation, np.ndarray):
+        assert segmentation.dtype == np.bool_
+        return segmentation
+    if isinstance(segmentation["counts"], str):
+        return coco.decode(segmentation) == 1
+    return rle_to_mask(segmentation)
+
+
+@pytest.fixture(scope="session")
+def assert_same_records() -> Callable[[list[dict[str, Any]], list[dict[str, Any]]], None]:
+    """`_assert_same_records` itself."""
+    return _assert_same_records
 
 
 @dataclass(frozen=True)

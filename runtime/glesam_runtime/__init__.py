@@ -23,12 +23,14 @@ if TYPE_CHECKING:
         InputError,
         ParityError,
     )
+    from glesam_runtime.everything.generator import GleSamMaskGenerator
     from glesam_runtime.image import read_image
     from glesam_runtime.predictor import GleSamPredictor
 
     __version__: str
 
 _HOMES = {
+    "GleSamMaskGenerator": "everything.generator",
     "GleSamPredictor": "predictor",
     "Bundle": "bundle",
     "open_bundle": "bundle",
@@ -46,6 +48,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "CheckpointError",
+    "GleSamMaskGenerator",
     "GleSamPredictor",
     "GlesamError",
     "InputError",

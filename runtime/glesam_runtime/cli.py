@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Protocol
 
 import typer
 
 from glesam_runtime.console import make_app, report, run_app
 from glesam_runtime.errors import GlesamError, InputError, ParityError
+from glesam_runtime.everything import options
+from glesam_runtime.printing import describe_bundle, print_json, print_result, progress, what_ran
 
 # Everything else is imported where it is used: `--help` needs no numpy, and a wrong option is
 # told before an engine has been loaded.
 if TYPE_CHECKING:
     from glesam_runtime.bundle import Bundle
-    from glesam_runtime.predictor import GleSamPredictor
+    from glesam_runtime.prompt_requests import PromptRequest
     from glesam_runtime.segment import Job
+
+
+class Work(Protocol):
+    """What is done with one image: `run_job` or `run_everything`, all but these bound."""
+
+    def __call__(self, job: Job, *, inputs: frozenset[Path]) -> dict[str, Any]:
+        """The image's part of the JSON document."""
+
 
 app = make_app("Segment images of any quality with a GleSAM bundle.")
 
@@ -38,6 +47,7 @@ def _show_version(asked: bool) -> None:
 
 @app.command()
 def run(
+    context: typer.Context,
     images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
     points: Annotated[
         list[str] | None,
@@ -76,6 +86,19 @@ def run(
     no_enhance: Annotated[
         bool, typer.Option("--no-enhance", help="Plain SAM, without the enhancer.")
     ] = False,
+    everything: options.Everything = False,
+    points_per_side: options.PointsPerSide = None,  # these are read from the context
+    points_per_batch: options.PointsPerBatch = None,
+    pred_iou_thresh: options.PredIouThresh = None,
+    stability_score_thresh: options.StabilityScoreThresh = None,
+    stability_score_offset: options.StabilityScoreOffset = None,
+    box_nms_thresh: options.BoxNmsThresh = None,
+    crop_n_layers: options.CropNLayers = None,
+    crop_nms_thresh: options.CropNmsThresh = None,
+    crop_overlap_ratio: options.CropOverlapRatio = None,
+    crop_n_points_downscale_factor: options.CropNPointsDownscaleFactor = None,
+    min_mask_region_area: options.MinMaskRegionArea = None,
+    mask_files: options.MaskFiles = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of text.")
     ] = False,
@@ -93,55 +116,87 @@ def run(
     """Segment IMAGES: write <stem>_mask.png and <stem>_overlay.png for each.
 
     Several masks of an image become <stem>_mask_0.png, <stem>_mask_1.png and so on, in the order
-    of the prompts. Exit code 2 if any image failed.
+    of the prompts. With --everything all masks are in <stem>_instances.png, 16 bits a pixel, 0
+    where there is none. Exit code 2 if any image failed.
     """
+    search = options.parameters_of(context.params)
     if selftest:
-        if images or points or box or prompts:
+        if images or points or box or prompts or search:
             raise InputError("--selftest takes no images and no prompts")
         _selftest(bundle, backend, device, json)
         return
+    if search and (points or box or prompts or multimask):
+        raise InputError(
+            "--everything takes no --points, --box, --prompts or --multimask: "
+            "it prompts a grid of points of its own; leave them out, or leave out --everything"
+        )
+    requests = [] if search else _requests(points, box, prompts)
+    _check_paths(images, output)
+    opened = _open_bundle(bundle)
+    from glesam_runtime.everything.job import run_everything
+    from glesam_runtime.predictor import GleSamPredictor
+    from glesam_runtime.segment import run_job
+
+    predictor = GleSamPredictor(opened, backend=backend, device=device, enhance=not no_enhance)
+    work: Work = (
+        partial(run_everything, predictor, parameters=search, mask_files=mask_files)
+        if search
+        else partial(run_job, predictor, requests=requests, multimask=multimask)
+    )
+    results = _run_all(work, images or [], output, quiet=json, debug=debug)
+    if json:
+        print_json({**what_ran(predictor, not no_enhance), "images": results})
+    if any("error" in result for result in results):
+        raise typer.Exit(InputError.exit_code)
+
+
+def _requests(
+    points: list[str] | None, box: list[str] | None, prompts: Path | None
+) -> list[PromptRequest]:
+    """What the options ask for, at least one prompt."""
     from glesam_runtime import prompt_requests
 
     requests = prompt_requests.from_options(points or [], box or [])
     if prompts is not None:
         requests += prompt_requests.from_file(prompts)
+    if not requests:
+        raise InputError("no prompt: give --points, --box or --prompts, or --everything")
+    return requests
+
+
+def _check_paths(images: list[Path] | None, output: Path) -> None:
+    """Some image exists and results have a place: known before a bundle is loaded."""
     if not images:
         raise InputError("no image: name at least one file (--help shows the options)")
-    if not requests:
-        raise InputError("no prompt: give --points, --box or --prompts")
     if output.exists() and not output.is_dir():
         raise InputError(f"-o {output}: is a file, a folder is needed")
-    missing = [image for image in images if not image.exists()]
-    if len(missing) == len(images):  # spares the time to load a bundle
-        for image in missing:
+    if not any(image.exists() for image in images):
+        for image in images:
             report(f"{image}: no such file")
         raise typer.Exit(InputError.exit_code)
 
-    opened = _open_bundle(bundle)
-    from glesam_runtime.predictor import GleSamPredictor
-    from glesam_runtime.segment import plan_jobs, run_job
 
-    predictor = GleSamPredictor(opened, backend=backend, device=device, enhance=not no_enhance)
+def _run_all(
+    work: Work, images: list[Path], output: Path, *, quiet: bool, debug: bool
+) -> list[dict[str, Any]]:
+    """Work on each image in turn; one that fails is reported and does not stop the rest."""
+    from glesam_runtime.segment import plan_jobs
+
     inputs = frozenset(image.resolve() for image in images)
     results: list[dict[str, Any]] = []
-    failed = False
-    with _progress(plan_jobs(images, output)) as jobs:
+    with progress(plan_jobs(images, output)) as jobs:
         for job in jobs:
             try:
-                result = run_job(predictor, job, requests, multimask=multimask, inputs=inputs)
+                result = work(job, inputs=inputs)
             except GlesamError as error:
                 if debug:
                     raise
-                failed = True
                 report(str(error))
                 result = {"image": str(job.image), "error": str(error)}
             results.append(result)
-            if not json and "error" not in result:
-                _print_result(result)
-    if json:
-        _print_json({**_what_ran(predictor, not no_enhance), "images": results})
-    if failed:
-        raise typer.Exit(InputError.exit_code)
+            if not quiet and "error" not in result:
+                print_result(result)
+    return results
 
 
 def _selftest(path: Path | None, backend: str, device: str | None, as_json: bool) -> None:
@@ -150,7 +205,7 @@ def _selftest(path: Path | None, backend: str, device: str | None, as_json: bool
     opened = _open_bundle(path)
     result = run_selftest(opened, backend, device)
     if as_json:
-        _print_json({"bundle": _describe_bundle(opened), **result.as_dict()})
+        print_json({"bundle": describe_bundle(opened), **result.as_dict()})
     else:
         print(format_table(result))
     if not result.passed:
@@ -167,58 +222,3 @@ def _open_bundle(path: Path | None) -> Bundle:
     if not opened.manifest.model.trained:
         print("note: this bundle is untrained, its masks mean nothing", file=sys.stderr)
     return opened
-
-
-@contextmanager
-def _progress(jobs: list[Job]) -> Iterator[Iterable[Job]]:
-    """A progress bar on stderr, for several images and a person watching."""
-    if len(jobs) < 2 or not sys.stderr.isatty():
-        yield jobs
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    # Rich would print on stderr what is meant for a file that stdout is sent to.
-    lines = sys.stdout.isatty()
-    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=lines) as bar:
-        yield bar.track(jobs, description="images")
-
-
-def _print_result(result: dict[str, Any]) -> None:
-    """A line an image, and one a mask."""
-    total = sum(result["seconds"].values())
-    print(f"{result['image']}  {result['width']} x {result['height']}  {total:.2f} s")
-    for mask in result["masks"]:
-        print(
-            f"  {mask['file']}  IoU {mask['predicted_iou']:.3f}  "
-            f"stability {mask['stability_score']:.3f}  area {mask['area']}"
-        )
-    print(f"  {result['overlay']}")
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    import json
-
-    print(json.dumps(document, indent=2, allow_nan=False))
-
-
-def _what_ran(predictor: GleSamPredictor, enhance: bool) -> dict[str, Any]:
-    return {
-        "bundle": _describe_bundle(predictor.bundle),
-        "engine": predictor.engine.describe(),
-        "enhance": enhance,
-        "load_seconds": round(predictor.timings["load"], 6),
-    }
-
-
-def _describe_bundle(bundle: Bundle) -> dict[str, Any]:
-    model = bundle.manifest.model
-    return {
-        "path": str(bundle.path),
-        "sha256": bundle.sha256,
-        "family": model.family,
-        "preset": model.preset,
-        "unet": model.unet,
-        "trained": model.trained,
-        "precision": {name: stage.precision for name, stage in bundle.manifest.stages.items()},
-    }

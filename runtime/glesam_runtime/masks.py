@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,20 +59,33 @@ def upscale(low_res: NDArray[np.float32], geometry: Geometry) -> NDArray[np.floa
     height, width = geometry.original
     logits = np.empty((*low_res.shape[:-2], height, width), np.float32)
     flat = logits.reshape(-1, height, width)
-    for index, top, strip in _strips(low_res, geometry):
-        flat[index, top : top + len(strip)] = strip
+    for index, place, strip in _strips(low_res, geometry):
+        flat[index][place] = strip
     return logits
 
 
-def binarize(low_res: NDArray[np.float32], geometry: Geometry, rules: Postprocessing) -> Masks:
-    """Masks at the original image's size with their stability: [..., S/4, S/4] -> [..., H, W]."""
+def binarize(
+    low_res: NDArray[np.float32],
+    geometry: Geometry,
+    rules: Postprocessing,
+    stability_offset: float | None = None,
+) -> Masks:
+    """Masks at the original image's size with their stability: [..., S/4, S/4] -> [..., H, W].
+
+    Args:
+        low_res: logits.
+        geometry: the image's.
+        rules: the manifest's.
+        stability_offset: in logits; None is that of the rules.
+    """
     height, width = geometry.original
-    masks = np.empty((*low_res.shape[:-2], height, width), np.bool_)
+    masks = np.zeros((*low_res.shape[:-2], height, width), np.bool_)
     flat = masks.reshape(-1, height, width)
     areas = np.zeros((len(flat), 2), np.int64)
-    threshold, offset = rules.mask_threshold, rules.stability_offset
-    for index, top, strip in _strips(low_res, geometry):
-        np.greater(strip, threshold, out=flat[index, top : top + len(strip)])
+    threshold = rules.mask_threshold
+    offset = rules.stability_offset if stability_offset is None else stability_offset
+    for index, place, strip in _strips(low_res, geometry, threshold - offset):
+        np.greater(strip, threshold, out=flat[index][place])
         areas[index, 0] += np.count_nonzero(strip > threshold + offset)
         areas[index, 1] += np.count_nonzero(strip > threshold - offset)
     stability = areas[:, 0] / np.maximum(areas[:, 1], 1)
@@ -88,25 +102,43 @@ def mask_to_xywh(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 
 def _strips(
-    low_res: NDArray[np.float32], geometry: Geometry
-) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
-    """Yield (mask index, first row, logits [rows, W]) until every mask is covered."""
+    low_res: NDArray[np.float32], geometry: Geometry, above: float | None = None
+) -> Iterator[tuple[int, tuple[slice, slice], NDArray[np.float32]]]:
+    """Yield (mask index, rows and columns, logits there) until every mask is covered.
+
+    With `above`, what surely does not exceed it is passed over: most masks are small.
+    """
     (height, width), (resized_height, resized_width) = geometry.original, geometry.resized
     side = low_res.shape[-1]
     rows = _axis(side, geometry.image_size, resized_height, height)
-    columns = _axis(side, geometry.image_size, resized_width, width).T
+    columns = _axis(side, geometry.image_size, resized_width, width)
     step = max(1, _STRIP_PIXELS // width)
     for index, mask in enumerate(low_res.reshape(-1, side, side)):
+        down, across = slice(0, height), slice(0, width)
+        if above is not None:  # an upscaled logit is a mean: above only where one it is made of is
+            high: NDArray[np.bool_] = mask > above
+            down = _reach(rows, np.any(high, axis=1))
+            across = _reach(columns, np.any(high, axis=0))
         # The shorter product first: [S/4, S/4] @ [S/4, W] once, then a strip of rows at a time.
-        wide = mask @ columns
-        for top in range(0, height, step):
-            yield index, top, rows[top : top + step] @ wide
+        wide = mask @ columns[across].T
+        for top in range(down.start, down.stop, step):
+            place = slice(top, min(top + step, down.stop))
+            yield index, (place, across), rows[place] @ wide
 
 
+def _reach(axis: NDArray[np.float32], sources: NDArray[np.bool_]) -> slice:
+    """From the first to the last pixel of an axis that one of the sources has a weight in."""
+    reached = np.flatnonzero(axis[:, sources].any(axis=1))
+    return slice(int(reached[0]), int(reached[-1]) + 1) if reached.size else slice(0, 0)
+
+
+@lru_cache(maxsize=4)  # rows and columns of an image whose masks come one at a time
 def _axis(side: int, image_size: int, resized: int, original: int) -> NDArray[np.float32]:
     """Both bilinear steps of an axis, crop included, as one matrix [original, side]."""
     up = _bilinear(side, image_size)[:resized]
-    return (_bilinear(resized, original) @ up).astype(np.float32)
+    matrix = (_bilinear(resized, original) @ up).astype(np.float32)
+    matrix.flags.writeable = False
+    return matrix
 
 
 def _bilinear(size_in: int, size_out: int) -> NDArray[np.float64]:

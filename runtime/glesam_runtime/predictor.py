@@ -171,9 +171,17 @@ class GleSamPredictor:
             low_res, iou = chain.decode(self.engine, self._seen(), tensors)
         return masks.choose(low_res, iou, multimask_output)
 
-    def binarize(self, low_res: NDArray[np.float32]) -> masks.Masks:
-        """Masks at the image's size with their stability: [..., S/4, S/4] -> [..., H, W]."""
-        return masks.binarize(low_res, self.geometry, self.bundle.manifest.postprocessing)
+    def binarize(
+        self, low_res: NDArray[np.float32], stability_offset: float | None = None
+    ) -> masks.Masks:
+        """Masks at the image's size with their stability: [..., S/4, S/4] -> [..., H, W].
+
+        Args:
+            low_res: logits of `decode`.
+            stability_offset: in logits; None is the manifest's.
+        """
+        rules = self.bundle.manifest.postprocessing
+        return masks.binarize(low_res, self.geometry, rules, stability_offset)
 
     def _seen(self) -> Value:
         if self._embeddings is None:

@@ -1,7 +1,7 @@
 """COCO's compressed run-length encoding of a mask.
 
-Runs are counted down the columns, starting with background. Each count is written as a number of
-base 32 in printable characters; from the fourth on, as its difference from the count two before.
+Each of the runs of `runs` is written as a number of base 32 in printable characters; from the
+fourth on, as its difference from the run two before.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 
 from glesam_runtime.errors import InputError
+from glesam_runtime.runs import count_runs, runs_to_mask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from glesam_runtime.runs import Runs
 
 _OFFSET = 48
 """Added to 6-bit groups, so that they print: "0" is group 0."""
@@ -31,12 +34,12 @@ class Rle(TypedDict):
 def encode_rle(mask: NDArray[np.bool_]) -> Rle:
     """Encode a mask [H, W]."""
     height, width = mask.shape
-    pixels = mask.ravel(order="F")
-    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    runs = np.diff(changes, prepend=0, append=pixels.size)
-    if pixels[0]:
-        runs = np.concatenate([[0], runs])
-    deltas = runs.copy()
+    return encode_runs(count_runs(mask), height, width)
+
+
+def encode_runs(runs: Runs, height: int, width: int) -> Rle:
+    """Encode the runs of a mask of this size."""
+    deltas = runs.astype(np.int64)
     deltas[3:] -= runs[1:-2]
     return Rle(size=[height, width], counts=_write(deltas))
 
@@ -53,8 +56,7 @@ def decode_rle(rle: Rle) -> NDArray[np.bool_]:
         runs[index] += runs[index - 2]
     if any(run < 0 for run in runs) or sum(runs) != height * width:
         raise InputError(f"RLE: its runs do not fill {height} x {width} pixels")
-    pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return pixels.reshape((height, width), order="F")
+    return runs_to_mask(runs, height, width)
 
 
 def _write(values: NDArray[np.int64]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ class Job:
 
     image: Path
     output: Path
-    """Folder and stem; `_mask.png` and `_overlay.png` are added."""
+    """Folder and stem; `_mask.png`, `_instances.png` and `_overlay.png` are added."""
 
     def mask_path(self, index: int, count: int) -> Path:
         """`<stem>_mask.png` for a single mask, else `<stem>_mask_0.png` and so on."""
@@ -46,6 +46,11 @@ class Job:
     def overlay_path(self) -> Path:
         """`<stem>_overlay.png`."""
         return self._with("_overlay.png")
+
+    @property
+    def instances_path(self) -> Path:
+        """`<stem>_instances.png`."""
+        return self._with("_instances.png")
 
     def _with(self, ending: str) -> Path:
         return self.output.with_name(self.output.name + ending)
@@ -62,6 +67,27 @@ def plan_jobs(images: Sequence[Path], folder: Path) -> list[Job]:
         taken.add(stem.lower())
         jobs.append(Job(image, folder / stem))
     return jobs
+
+
+def refuse_inputs(job: Job, outputs: Iterable[Path], inputs: frozenset[Path]) -> None:
+    """Outputs may not replace an input image; `inputs` are resolved.
+
+    Raises:
+        InputError: naming the first that would.
+    """
+    for path in outputs:
+        if path.resolve() in inputs:
+            raise InputError(f"{job.image}: {path} is an input image; choose another folder: -o")
+
+
+def save_mask(mask: NDArray[np.bool_], path: Path) -> None:
+    """Write a mask [H, W] as a PNG of 0 and 255."""
+    Image.fromarray(mask.astype(np.uint8, order="C") * np.uint8(255)).save(path, "PNG")
+
+
+def save_overlay(overlay: Image.Image, path: Path) -> None:
+    """Write a picture to look at as a PNG."""
+    overlay.save(path, "PNG", compress_level=_FAST)
 
 
 def run_job(
@@ -98,9 +124,7 @@ def run_job(
         raise InputError(f"{job.image}: {error}") from error
     count = len(requests) * (3 if multimask else 1)
     paths = [job.mask_path(index, count) for index in range(count)]
-    for path in (*paths, job.overlay_path):
-        if path.resolve() in inputs:
-            raise InputError(f"{job.image}: {path} is an input image; choose another folder: -o")
+    refuse_inputs(job, (*paths, job.overlay_path), inputs)
 
     predictor.set_image(image)
     side = geometry.image_size // 4
@@ -125,8 +149,7 @@ def run_job(
                 # One mask at a time: those of a huge image do not fit in memory together.
                 made = predictor.binarize(low_res[prompt, index])
                 path = paths[prompt * per_prompt + index]
-                pixels = made.masks.astype(np.uint8) * np.uint8(255)
-                Image.fromarray(pixels).save(files.enter_context(staged_file(path)), "PNG")
+                save_mask(made.masks, files.enter_context(staged_file(path)))
                 entries.append(
                     {
                         "prompt": prompt,
@@ -140,7 +163,7 @@ def run_job(
                     draw_mask(canvas, made.masks, colour_of(prompt))
         for prompt, request in enumerate(requests):
             draw_prompt(canvas, request, colour_of(prompt))
-        canvas.save(files.enter_context(staged_file(job.overlay_path)), "PNG", compress_level=_FAST)
+        save_overlay(canvas, files.enter_context(staged_file(job.overlay_path)))
     seconds["masks_and_files"] = time.perf_counter() - start
     return {
         "image": str(job.image),

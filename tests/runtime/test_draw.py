@@ -34,6 +34,21 @@ def test_empty_and_full_masks_have_no_contour(fill: bool) -> None:
     assert len(np.unique(np.asarray(canvas).reshape(-1, 3), axis=0)) == 1
 
 
+def test_a_small_mask_is_drawn_as_on_a_canvas_of_its_own_size() -> None:
+    """Work is done around a mask only, and nothing of its contour is cut off."""
+    small = np.zeros((60, 60), np.bool_)
+    small[20:35, 25:31] = True
+    mask = np.zeros((400, 300), np.bool_)
+    mask[100:160, 200:260] = small
+    canvases = [Image.fromarray(gray(400, 300)) for _ in range(2)]
+    draw_mask(canvases[0], mask, colour_of(0))
+    mask[399, 0] = True  # far away, it makes the whole canvas the mask's surroundings
+    draw_mask(canvases[1], mask, colour_of(0))
+    part, whole = (np.asarray(canvas) for canvas in canvases)
+    np.testing.assert_array_equal(part[:380], whole[:380])
+    assert (part[100:160, 200:260] != 100).any()
+
+
 def test_points_and_boxes() -> None:
     canvas = Image.fromarray(gray(200, 300))
     prompt = PromptRequest("x", ((50, 60), (250, 160)), (1, 0), (20, 30, 120, 170))

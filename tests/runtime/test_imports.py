@@ -64,6 +64,7 @@ def test_the_public_names() -> None:
         "Bundle",
         "BundleError",
         "CheckpointError",
+        "GleSamMaskGenerator",
         "GleSamPredictor",
         "GlesamError",
         "InputError",

@@ -71,6 +71,32 @@ def test_binarize_and_stability_are_segment_anythings() -> None:
     np.testing.assert_allclose(made.stability, expected, rtol=1e-6)
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    height=st.integers(1, 400),
+    width=st.integers(1, 400),
+    corner=st.tuples(st.integers(0, 13), st.integers(0, 13)),
+    offset=st.sampled_from([0.0, 1.0, 4.0]),
+)
+def test_small_masks_lose_nothing(
+    height: int, width: int, corner: tuple[int, int], offset: float
+) -> None:
+    """Only where a mask can be is anything computed."""
+    top, left = corner
+    low_res = np.full((1, 16, 16), -3, np.float32)
+    low_res[0, top : top + 3, left : left + 2] = smooth_logits(top, 1, 3, 2)[0] + 2
+    geometry = geometry_of(height, width, 64)
+    logits = masks.upscale(low_res, geometry)
+    made = masks.binarize(low_res, geometry, RULES, stability_offset=offset)
+    sure = np.abs(logits) > 1e-5  # a logit at the threshold itself falls to either side
+    np.testing.assert_array_equal(made.masks[sure], (logits > 0)[sure])
+    low, high = (
+        (logits > offset + slack).sum() / max((logits > -offset - slack).sum(), 1)
+        for slack in (1e-5, -1e-5)
+    )
+    assert low <= made.stability[0] <= high
+
+
 def test_threshold_and_offset_are_the_manifests() -> None:
     low_res = smooth_logits(6, 1, 16, 16)
     geometry = geometry_of(64, 64, 64)

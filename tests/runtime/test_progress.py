@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from glesam_runtime.cli import _progress
+from glesam_runtime.printing import progress
 from glesam_runtime.segment import Job
 
 
@@ -31,7 +31,7 @@ def test_when_it_shows(
     stdout = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stderr)
     monkeypatch.setattr(sys, "stdout", stdout)
-    with _progress(jobs(count)) as listed:
+    with progress(jobs(count)) as listed:
         for job in listed:
             print(job.image)
     assert stdout.getvalue().split() == [f"{index}.png" for index in range(count)]

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from glesam_runtime.errors import InputError
 from glesam_runtime.rle import Rle, decode_rle
+from glesam_runtime.runs import runs_to_mask
 
 
 class _Runs(msgspec.Struct):
@@ -50,8 +51,7 @@ def _from_runs(runs: _Runs, height: int, width: int) -> npt.NDArray[np.bool_]:
     counts = runs.counts
     if min(counts, default=0) < 0 or sum(counts) != height * width:
         raise InputError(f"its runs do not fill {height} x {width} pixels")
-    pixels = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-    return pixels.reshape((height, width), order="F")
+    return runs_to_mask(counts, height, width)
 
 
 def _from_polygons(polygons: list[list[float]], height: int, width: int) -> npt.NDArray[np.bool_]:

@@ -1,0 +1,140 @@
+"""From an image to every mask worth keeping: prompt, judge, drop duplicates, tidy up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from glesam_runtime.everything.crops import Box, Crop, near_crop_edge, plan_crops, point_grids
+from glesam_runtime.everything.nms import non_maximum_suppression
+from glesam_runtime.everything.regions import fill_small_holes, remove_small_islands
+from glesam_runtime.image import check_image
+from glesam_runtime.masks import mask_to_xywh
+from glesam_runtime.prompts import FOREGROUND, PromptBatch
+from glesam_runtime.runs import box_of, count_runs
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from glesam_runtime.everything.parameters import Parameters
+    from glesam_runtime.predictor import GleSamPredictor
+    from glesam_runtime.runs import Runs
+
+
+@dataclass(frozen=True)
+class Found:
+    """A mask that was kept, and what led to it; all in pixels of the whole image."""
+
+    runs: Runs
+    """`count_runs` of the mask [H, W]: the masks themselves would not fit in memory together."""
+    box: Box
+    """First and last column and row: x0, y0, x1, y1."""
+    predicted_iou: float
+    stability: float
+    point: tuple[float, float]
+    """(x, y) of the prompt."""
+    crop: Crop
+
+
+def find_masks(
+    predictor: GleSamPredictor, image: NDArray[np.uint8], parameters: Parameters
+) -> list[Found]:
+    """Find the masks of everything in an image; none found is an empty list.
+
+    Args:
+        predictor: the image it has is forgotten.
+        image: uint8 [H, W, 3], RGB.
+        parameters: how densely to look and what to keep.
+
+    Raises:
+        InputError: not such an image, or one too small for the crops asked for.
+    """
+    height, width = check_image(image).shape[:2]
+    grids = point_grids(parameters)
+    crops = plan_crops(height, width, parameters.crop_n_layers, parameters.crop_overlap_ratio)
+    found: list[Found] = []
+    try:
+        for crop in crops:
+            x0, y0, x1, y1 = crop.box
+            predictor.set_image(np.ascontiguousarray(image[y0:y1, x0:x1]))
+            points = grids[crop.layer] * [x1 - x0, y1 - y0]
+            here = list(_search_crop(predictor, crop, crops[0], points, parameters))
+            scores = [one.predicted_iou for one in here]
+            found += _without_duplicates(here, scores, parameters.box_nms_thresh)
+    finally:
+        predictor.reset_image()
+    if len(crops) > 1:
+        scores = [1 / one.crop.area for one in found]
+        found = _without_duplicates(found, scores, parameters.crop_nms_thresh)
+    if parameters.min_mask_region_area > 0:
+        found = _tidy(found, height, parameters)
+    return found
+
+
+def _search_crop(
+    predictor: GleSamPredictor,
+    crop: Crop,
+    whole: Crop,
+    points: NDArray[np.float64],
+    parameters: Parameters,
+) -> Iterator[Found]:
+    """The good masks of a crop whose image is set; points [N, 2] in pixels of the crop."""
+    size = parameters.points_per_batch
+    for batch in (points[at : at + size] for at in range(0, len(points), size)):
+        labels = np.full((len(batch), 1), FOREGROUND, np.float32)
+        low_res, iou = predictor.decode(PromptBatch(batch[:, None], labels, None, None))
+        good = iou > (parameters.pred_iou_thresh or -np.inf)
+        for prompt, index in np.argwhere(good):  # the others never reach the image's size
+            judged = _judge(predictor, low_res[prompt, index], crop, whole, parameters)
+            if judged is not None:
+                x, y = (batch[prompt] + crop.box[:2]).tolist()
+                runs, box, stability = judged
+                yield Found(runs, box, float(iou[prompt, index]), stability, (x, y), crop)
+
+
+def _judge(
+    predictor: GleSamPredictor,
+    low_res: NDArray[np.float32],
+    crop: Crop,
+    whole: Crop,
+    parameters: Parameters,
+) -> tuple[Runs, Box, float] | None:
+    """Runs, box and stability of a mask [S/4, S/4]; None where it wavers or the crop cuts it."""
+    made = predictor.binarize(low_res, parameters.stability_score_offset)
+    stability = float(np.float32(made.stability))
+    if stability < np.float32(parameters.stability_score_thresh):
+        return None
+    left, top, width, height = mask_to_xywh(made.masks)
+    x0, y0 = left + crop.box[0], top + crop.box[1]
+    box = x0, y0, x0 + max(width - 1, 0), y0 + max(height - 1, 0)
+    if near_crop_edge(box, crop, whole):
+        return None
+    window = made.masks[top : top + height, left : left + width]
+    runs = count_runs(window, (whole.box[3], whole.box[2]), (y0, x0))
+    return runs.astype(np.int32), box, stability  # half the memory, and no image is so large
+
+
+def _without_duplicates(
+    found: Sequence[Found], scores: ArrayLike, iou_threshold: float
+) -> list[Found]:
+    kept = non_maximum_suppression([one.box for one in found], scores, iou_threshold)
+    return [found[index] for index in kept]
+
+
+def _tidy(found: Sequence[Found], height: int, parameters: Parameters) -> list[Found]:
+    """Fill small holes, remove small islands, and drop duplicates once more.
+
+    Of two masks that have become alike the one that was left as it is stays.
+    """
+    tidied, unchanged = [], []
+    for one in found:
+        runs, filled = fill_small_holes(one.runs, height, parameters.min_mask_region_area)
+        runs, removed = remove_small_islands(runs, height, parameters.min_mask_region_area)
+        changed = filled or removed
+        tidied.append(replace(one, runs=runs, box=box_of(runs, height)) if changed else one)
+        unchanged.append(not changed)
+    threshold = max(parameters.box_nms_thresh, parameters.crop_nms_thresh)
+    return _without_duplicates(tidied, unchanged, threshold)

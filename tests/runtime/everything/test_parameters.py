@@ -1,0 +1,60 @@
+"""Every parameter out of its range says so in one line."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from segment_anything import SamAutomaticMaskGenerator
+
+from glesam_runtime import GleSamMaskGenerator, InputError
+from glesam_runtime.everything.parameters import Parameters
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "both": ({"point_grids": [[[0.5, 0.5]]]}, "exactly one is needed"),
+    "neither": ({"points_per_side": None}, "exactly one is needed"),
+    "no points": ({"points_per_side": 0}, "points_per_side 0: a whole number of 1 or more"),
+    "half a point": ({"points_per_side": 2.5}, "a whole number of 1 or more"),
+    "empty batches": ({"points_per_batch": 0}, "points_per_batch"),
+    "IoU in percent": ({"pred_iou_thresh": 88}, "pred_iou_thresh 88: a number from 0 to 1"),
+    "negative stability": ({"stability_score_thresh": -0.1}, "stability_score_thresh"),
+    "negative offset": ({"stability_score_offset": -1}, "a number of 0 or more"),
+    "NaN": ({"box_nms_thresh": math.nan}, "box_nms_thresh nan"),
+    "infinite": ({"stability_score_offset": math.inf}, "stability_score_offset inf"),
+    "text": ({"crop_nms_thresh": "0.7"}, "crop_nms_thresh 0.7"),
+    "negative layers": ({"crop_n_layers": -1}, "crop_n_layers -1"),
+    "all overlap": ({"crop_overlap_ratio": 1}, "crop_overlap_ratio 1: must be less"),
+    "factor": ({"crop_n_points_downscale_factor": 0}, "crop_n_points_downscale_factor"),
+    "negative area": ({"min_mask_region_area": -5}, "min_mask_region_area"),
+    "mode": ({"output_mode": "png"}, "known are binary_mask, uncompressed_rle, coco_rle"),
+    "a layer without points": (
+        {"points_per_side": 3, "crop_n_layers": 2, "crop_n_points_downscale_factor": 2},
+        "leaves no point of 3 a side in crop layer 2",
+    ),
+    "too few grids": (
+        {"points_per_side": None, "point_grids": [[[0.5, 0.5]]], "crop_n_layers": 1},
+        "1 given, but one for the image and one for each of 1 crop layers",
+    ),
+    "pixels": ({"points_per_side": None, "point_grids": [[[50, 50]]]}, "must lie from 0 to 1"),
+    "shape": ({"points_per_side": None, "point_grids": [[0.5, 0.5]]}, r"\[N, 2\] is needed"),
+    "empty": ({"points_per_side": None, "point_grids": [np.zeros((0, 2))]}, "N >= 1"),
+    "ragged": ({"points_per_side": None, "point_grids": [[[1, 0], [1]]]}, "not an array"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_values(name: str) -> None:
+    arguments, words = BAD[name]
+    with pytest.raises(InputError, match=words):
+        Parameters(**arguments)
+
+
+def test_names_order_and_defaults_are_segment_anythings() -> None:
+    ours, theirs = (
+        [(p.name, p.default) for p in inspect.signature(kind).parameters.values()][1:]
+        for kind in (GleSamMaskGenerator, SamAutomaticMaskGenerator)
+    )
+    assert ours == theirs

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from msgspec.structs import replace
 from safetensors.numpy import save
 
-from glesam_export import fold, onnx, precision, record, verify
+from glesam_export import fold, onnx, plausible, precision, record, verify
 from glesam_export.cases import Case, make_cases
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.graphs.base import Graph
@@ -69,7 +70,11 @@ class Options:
 
 
 def build_bundle(
-    checkpoint: Checkpoint, destination: Path, options: Options, step: record.Step
+    checkpoint: Checkpoint,
+    destination: Path,
+    options: Options,
+    step: record.Step,
+    warn: Callable[[str], object] = warnings.warn,
 ) -> Manifest:
     """Export a checkpoint and verify it; `destination` appears whole or not at all.
 
@@ -78,6 +83,7 @@ def build_bundle(
         destination: a new folder, an empty one, or a bundle to replace.
         options: how.
         step: announces long work.
+        warn: told if the weights look wrong, as with a wrong gamma or timestep.
 
     Returns:
         The manifest as written, parity figures included.
@@ -90,6 +96,8 @@ def build_bundle(
     with staged_folder(destination) as folder:
         cases = make_cases(rules, options.images)
         reference = record.record_reference(checkpoint, cases, step)
+        if found := plausible.warning(checkpoint, cases, reference, step):
+            warn(found)
         stages = {}
         for stage in STAGES:
             with step(f"export {stage} ({options.precision})"):

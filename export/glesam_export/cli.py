@@ -14,9 +14,13 @@ from glesam_runtime.errors import BundleError
 app = make_app("Fold a GleSAM checkpoint into three verified ONNX graphs.")
 
 WEIGHTS = "Weights"
-Preset = Annotated[str | None, typer.Option(help="SAM: nano, sam_vit_b, sam_vit_l, sam_vit_h.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="SAM: nano, sam_vit_b, sam_vit_l, sam_vit_h. Default: what --sam fits."),
+]
 UNet = Annotated[
-    str | None, typer.Option(help="U-Net: nano, sd15, sd21. Default: sd21, for nano nano.")
+    str | None,
+    typer.Option(help="U-Net: nano, sd15, sd21. Default: what --sd fits, or the preset's."),
 ]
 Saved = Annotated[
     Path | None,
@@ -30,7 +34,17 @@ Sam = Annotated[
     Path | None, typer.Option(rich_help_panel=WEIGHTS, help="SAM's weights (.pth, .safetensors).")
 ]
 Sd = Annotated[
-    Path | None, typer.Option(rich_help_panel=WEIGHTS, help="Stable Diffusion, a diffusers folder.")
+    Path | None,
+    typer.Option(
+        rich_help_panel=WEIGHTS,
+        help="Stable Diffusion: a diffusers folder, or its U-Net's weights with --unet-config.",
+    ),
+]
+UNetConfig = Annotated[
+    Path | None,
+    typer.Option(
+        rich_help_panel=WEIGHTS, help="config.json of a U-Net that is given as bare weights."
+    ),
 ]
 Lora = Annotated[
     Path | None, typer.Option(rich_help_panel=WEIGHTS, help="The U-Net's LoRA (.safetensors).")
@@ -67,6 +81,10 @@ Images = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback behind an error.")]
 
 
+def _warn(words: str) -> None:
+    typer.echo(f"warning: {words}", err=True)
+
+
 def _show_version(asked: bool) -> None:
     if asked:
         from glesam_runtime import __version__
@@ -95,6 +113,7 @@ def export_onnx(
     sd: Sd = None,
     lora: Lora = None,
     prompt_embeds: PromptEmbeds = None,
+    unet_config: UNetConfig = None,
     gamma: Gamma = None,
     timestep: Timestep = None,
     random_weights: RandomWeights = None,
@@ -114,7 +133,8 @@ def export_onnx(
     one_precision, n = options.one_precision(precision, fp16, bf16), options.batch_size(batch)
     checkpoint = options.make_checkpoint(
         options.WeightOptions(
-            preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, random_weights, saved
+            *(preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, random_weights, saved),
+            unet_config,
         )
     )
     if not checkpoint.trained:
@@ -125,7 +145,7 @@ def export_onnx(
     from glesam_export import build, progress, report
 
     how = build.Options(one_precision, n, image or (), allow_parity_failure)
-    manifest = build.build_bundle(checkpoint, output, how, progress.step)
+    manifest = build.build_bundle(checkpoint, output, how, progress.step, _warn)
     assert manifest.parity is not None, "build_bundle measures"
     typer.echo(report.parity_table(manifest.parity))
     typer.echo(f"wrote {output}")
@@ -141,6 +161,7 @@ def verify_bundle(
     sd: Sd = None,
     lora: Lora = None,
     prompt_embeds: PromptEmbeds = None,
+    unet_config: UNetConfig = None,
     gamma: Gamma = None,
     timestep: Timestep = None,
     random_weights: RandomWeights = None,
@@ -151,11 +172,12 @@ def verify_bundle(
     from glesam_runtime.bundle import open_bundle
 
     given = options.WeightOptions(
-        preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, random_weights, saved
+        *(preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, random_weights, saved),
+        unet_config,
     )
     opened = open_bundle(bundle)
     checkpoint = options.make_checkpoint(options.for_bundle(given, opened.manifest))
-    from glesam_export import build, progress, record, report, verify
+    from glesam_export import build, plausible, progress, record, report, verify
     from glesam_export.cases import make_cases
 
     rules = build.preprocessing(checkpoint.preset)
@@ -163,9 +185,28 @@ def verify_bundle(
         raise BundleError(f"{bundle}: its preprocessing is not that of {checkpoint.preset.name}")
     cases = make_cases(rules, image or ())
     reference = record.record_reference(checkpoint, cases, progress.step)
+    if found := plausible.warning(checkpoint, cases, reference, progress.step):
+        _warn(found)
     parity = verify.measure(opened, cases, reference, progress.step)
     typer.echo(report.parity_table(parity))
     verify.require(parity, str(bundle))
+
+
+@app.command("info")
+def info(
+    files: Annotated[list[Path], typer.Argument(help="Checkpoint files and folders.")],
+    debug: Debug = False,
+) -> None:
+    """Say what files are, which preset they fit, and what is still missing for an export."""
+    from glesam_export.checkpoints.identify import identify, missing
+
+    findings = [identify(path) for path in files]
+    for finding in findings:
+        typer.echo(f"{finding.path}: {finding.words}")
+        for part in finding.lacks:
+            typer.echo(f"  without {part}")
+    for option in missing(findings):
+        typer.echo(f"still to give: {option}")
 
 
 def main() -> None:

@@ -41,6 +41,7 @@ class WeightOptions:
         timestep: T.
         random_weights: a seed.
         checkpoint: all of the above in one piece.
+        unet_config: config.json of a U-Net that `sd` is the bare weights of.
     """
 
     preset: str | None
@@ -53,6 +54,7 @@ class WeightOptions:
     timestep: int | None
     random_weights: int | None
     checkpoint: Path | None = None
+    unet_config: Path | None = None
 
     @property
     def given_files(self) -> list[str]:
@@ -62,6 +64,7 @@ class WeightOptions:
             "--sd": self.sd,
             "--lora": self.lora,
             "--prompt-embeds": self.prompt_embeds,
+            "--unet-config": self.unet_config,
         }
         return [name for name, path in files.items() if path is not None]
 
@@ -86,14 +89,15 @@ def make_checkpoint(options: WeightOptions) -> Checkpoint:
         raise InputError(f"{first} and {others[0]} exclude each other")
     if options.checkpoint is not None:
         return _saved(options, options.checkpoint)
+    if options.given_files:
+        return _from_files(options)
     if options.preset is None:
         raise InputError(
-            "no --preset given; pass nano, sam_vit_b, sam_vit_l or sam_vit_h, or a --checkpoint"
+            "neither weights nor a --preset given; pass --checkpoint PATH, or files by --sam, --sd "
+            "and --lora, or --preset nano for the built-in model"
         )
     preset = sam_preset(options.preset)
     unet = unet_preset(options.unet or preset.default_unet)
-    if options.given_files:
-        return _from_files(options, preset, unet)
     if options.random_weights is not None:
         return _from_seed(options, options.random_weights, preset, unet)
     if preset.builtin is not None:
@@ -102,6 +106,28 @@ def make_checkpoint(options: WeightOptions) -> Checkpoint:
         f"no weights for {preset.name}: pass --checkpoint PATH, --sam FILE --sd FOLDER --lora FILE "
         "--gamma G --timestep T, or --random-weights SEED for a model that means nothing"
     )
+
+
+def detected(options: WeightOptions) -> WeightOptions:
+    """The options with the presets that their files fit, where none was named.
+
+    Raises:
+        InputError: a preset that was named is unknown.
+        CheckpointError: a file that fits none.
+    """
+    from glesam_export.checkpoints.diffusion import open_base
+    from glesam_export.checkpoints.identify import detect_sam
+
+    preset, unet = options.preset, options.unet
+    if preset is not None:
+        sam_preset(preset)
+    elif options.sam is not None:
+        preset = detect_sam(options.sam).name
+    if unet is not None:
+        unet_preset(unet)
+    elif options.sd is not None:
+        unet = open_base(options.sd, options.unet_config).preset.name
+    return replace(options, preset=preset, unet=unet)
 
 
 def for_bundle(options: WeightOptions, manifest: Manifest) -> WeightOptions:
@@ -164,10 +190,8 @@ def batch_size(batch: str) -> int | Literal["dynamic"]:
     raise InputError(f"--batch {batch}: pass a number from 1 to {MAX_BATCH}, or 'dynamic'")
 
 
-def _from_files(options: WeightOptions, preset: SamPreset, unet: UNetPreset) -> Checkpoint:
+def _from_files(options: WeightOptions) -> Checkpoint:
     """Weights from the user's files: all of them, with what the LoRA was trained with."""
-    from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
-
     if options.sam is None or options.sd is None or options.lora is None:
         missing = [name for name in ("--sam", "--sd", "--lora") if name not in options.given_files]
         raise InputError(f"{' and '.join(missing)} missing beside {', '.join(options.given_files)}")
@@ -176,7 +200,15 @@ def _from_files(options: WeightOptions, preset: SamPreset, unet: UNetPreset) -> 
             "--gamma and --timestep must be given with weights from files: the paper trains with "
             "5 and 999, released code with 3 or 5 and 1, and a wrong pair is silent garbage"
         )
-    weights = WeightFiles(options.sam, options.sd, options.lora, options.prompt_embeds)
+    from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
+
+    known = detected(options)
+    assert known.preset is not None, "the files say"
+    assert known.unet is not None, "the files say"
+    weights = WeightFiles(
+        options.sam, options.sd, options.lora, options.prompt_embeds, options.unet_config
+    )
+    preset, unet = sam_preset(known.preset), unet_preset(known.unet)
     return FileCheckpoint(weights, preset, unet, options.gamma, options.timestep)
 
 

@@ -227,7 +227,7 @@ def test_a_unet_folder_names_the_preset_that_fits(tmp_path: Path) -> None:
         config = dict(unet_preset(name).config)
         (tmp_path / "unet" / "config.json").write_text(json.dumps(config))
         with pytest.raises(CheckpointError, match=f"use U-Net {name}"):
-            diffusion.find_unet(tmp_path, unet_preset("nano"))
+            diffusion.open_base(tmp_path, preset=unet_preset("nano"))
 
 
 def with_unet_tensors(sd: Path, folder: Path, change: Callable[[Tensors], object]) -> Path:
@@ -313,7 +313,7 @@ def test_a_unet_config_as_published_fits(name: str, tmp_path: Path) -> None:
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"unet/ holds none of"):  # only weights are lacking
-        diffusion.find_unet(tmp_path, unet_preset(name))
+        diffusion.open_base(tmp_path, preset=unet_preset(name))
 
 
 @pytest.mark.parametrize(

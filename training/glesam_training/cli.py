@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from glesam_export import cli as export_cli
-from glesam_export.options import WeightOptions, make_checkpoint
+from glesam_export.options import WeightOptions, detected, make_checkpoint
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_runtime.console import make_app, run_app
 from glesam_runtime.errors import InputError
@@ -95,6 +95,7 @@ def enhancer(
         typer.Option(rich_help_panel="Weights", help="LoRA to go on from. Default: a new one."),
     ] = None,
     prompt_embeds: export_cli.PromptEmbeds = None,
+    unet_config: export_cli.UNetConfig = None,
     gamma: Annotated[
         float | None, typer.Option(rich_help_panel="Weights", help="Adaption weight; paper: 5.")
     ] = None,
@@ -127,7 +128,7 @@ def enhancer(
 ) -> None:
     """Stage 1: train the enhancer's LoRA, so that a low image's latent becomes the clear one's."""
     options = WeightOptions(
-        preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, None, saved
+        preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, None, saved, unet_config
     )
     checkpoint = _checkpoint_to_begin(options, output, rank, seed)
     examples = _examples(levels, masks, seed, keep_latents)
@@ -168,6 +169,7 @@ def decoder(
     sd: export_cli.Sd = None,
     lora: export_cli.Lora = None,
     prompt_embeds: export_cli.PromptEmbeds = None,
+    unet_config: export_cli.UNetConfig = None,
     gamma: export_cli.Gamma = None,
     timestep: export_cli.Timestep = None,
     iterations: Iterations = 20_000,
@@ -227,13 +229,15 @@ def _checkpoint_to_begin(options: WeightOptions, folder: Path, rank: int, seed: 
     from glesam_export.checkpoints.write import save_tensors
     from glesam_training.train import new_adapters
 
-    if options.preset is None:
-        raise InputError("no --preset given; pass nano, sam_vit_b, sam_vit_l or sam_vit_h")
-    unet = unet_preset(options.unet or sam_preset(options.preset).default_unet)
+    if options.sam is None or options.sd is None:
+        raise InputError("--sam FILE and --sd FOLDER must both be given to begin with a new LoRA")
+    known = detected(options)
+    assert known.unet is not None, "the base says"
+    unet = unet_preset(known.unet)
     folder.mkdir(parents=True, exist_ok=True)
     start = folder / "start.safetensors"
     save_tensors(start, new_adapters(unet, rank, seed))
-    return make_checkpoint(replace(options, lora=start))
+    return make_checkpoint(replace(known, lora=start))
 
 
 def _dataset(data: str, images: Path | None) -> Dataset:

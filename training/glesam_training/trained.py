@@ -102,7 +102,7 @@ def write_checkpoint(
     if decoder is not None:
         sam = folder / SAM_FILE
         write.save_sam(sam, base.encoder(), decoder)
-    weights = WeightFiles(sam, files.sd, lora, files.prompt_embeds)
+    weights = WeightFiles(sam, files.sd, lora, files.prompt_embeds, files.unet_config)
     write_checkpoint_json(
         folder, weights, base.preset.name, base.unet.name, base.gamma, base.timestep
     )

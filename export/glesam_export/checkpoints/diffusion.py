@@ -1,10 +1,11 @@
-"""Reads a Stable Diffusion folder: its U-Net and its noise schedule."""
+"""Reads a Stable Diffusion base: its U-Net and its noise schedule."""
 
 from __future__ import annotations
 
 import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,34 +70,79 @@ def alpha_bar(timestep: int, schedule: Mapping[str, Any], where: str) -> float:
     return value
 
 
-def read_schedule(folder: Path) -> tuple[Mapping[str, Any], str]:
-    """The folder's scheduler_config.json and its name.
+@dataclass(frozen=True)
+class Base:
+    """A Stable Diffusion U-Net as files, of which no tensor is read yet.
+
+    Attributes:
+        preset: the U-Net.
+        weights: its 4-channel weights.
+        schedule: the noise schedule, as a scheduler_config.json.
+        schedule_from: where the schedule stands, for messages.
+    """
+
+    preset: UNetPreset
+    weights: Path
+    schedule: Mapping[str, Any]
+    schedule_from: str
+
+
+def open_base(sd: Path, config: Path | None = None, preset: UNetPreset | None = None) -> Base:
+    """Find U-Net and noise schedule in a diffusers folder, or beside a bare file of weights.
+
+    Args:
+        sd: a diffusers folder, or a file of the U-Net's weights alone, whose noise schedule is
+            taken to be Stable Diffusion's own (`SCHEDULE`).
+        config: the config.json of a bare file.
+        preset: the U-Net it must be; None takes the one that it is.
 
     Raises:
-        CheckpointError: missing or not JSON.
+        CheckpointError: no U-Net there, or one of no preset, or of another one (which is named).
     """
-    path = folder / "scheduler" / "scheduler_config.json"
-    return read_json(path, "scheduler"), str(path)
-
-
-def find_unet(folder: Path, preset: UNetPreset) -> Path:
-    """Refuse a folder whose U-Net is not the preset's, by its configuration.
-
-    Returns:
-        The U-Net's weight file.
-
-    Raises:
-        CheckpointError: no U-Net there, or one of another preset (which is named).
-    """
-    config = read_json(folder / "unet" / "config.json", "U-Net")
-    wrong = _differences(config, preset)
-    if wrong:
-        fitting = [p.name for p in UNET_PRESETS.values() if not _differences(config, p)]
-        remedy = f"use U-Net {fitting[0]}" if fitting else "no preset fits it"
+    if sd.is_file():
+        if config is None:
+            raise CheckpointError(
+                f"--sd {sd}: a file of weights alone does not say how wide its attention heads "
+                "are; pass its config.json by --unet-config, or a diffusers folder"
+            )
+        found = preset_of(read_json(config, "U-Net", "--unet-config"), config, preset)
+        return Base(found, sd, SCHEDULE, "Stable Diffusion's noise schedule")
+    if config is not None:
         raise CheckpointError(
-            f"--sd {folder}: its U-Net is not {preset.name} ({files.first_three(wrong)}); {remedy}"
+            f"--unet-config {config}: goes with a file of weights alone, and {sd} is a folder with "
+            "a config.json of its own; leave it out"
         )
-    return weight_file(folder)
+    unet_config = sd / "unet" / "config.json"
+    found = preset_of(read_json(unet_config, "U-Net"), unet_config, preset)
+    schedule = sd / "scheduler" / "scheduler_config.json"
+    return Base(found, weight_file(sd), read_json(schedule, "scheduler"), str(schedule))
+
+
+def preset_of(config: Mapping[str, Any], path: Path, wanted: UNetPreset | None) -> UNetPreset:
+    """The preset that a U-Net's configuration is.
+
+    Args:
+        config: what `path` holds.
+        path: for messages.
+        wanted: the preset it must be; None takes any.
+
+    Raises:
+        CheckpointError: none, or not the one wanted.
+    """
+    if wanted is not None and not _differences(config, wanted):
+        return wanted
+    fitting = [p for p in UNET_PRESETS.values() if not _differences(config, p)]
+    if wanted is None:
+        if fitting:
+            return fitting[0]
+        nearest = min(UNET_PRESETS.values(), key=lambda p: len(_differences(config, p)))
+        raise CheckpointError(
+            f"--sd {path}: its U-Net fits no preset; next is {nearest.name} "
+            f"({files.first_three(_differences(config, nearest))})"
+        )
+    remedy = f"use U-Net {fitting[0].name}" if fitting else "no preset fits it"
+    wrong = files.first_three(_differences(config, wanted))
+    raise CheckpointError(f"--sd {path}: its U-Net is not {wanted.name} ({wrong}); {remedy}")
 
 
 def check(state: Mapping[str, Tensor], preset: UNetPreset, where: str) -> None:
@@ -152,8 +198,8 @@ def _differences(config: Mapping[str, Any], preset: UNetPreset) -> list[str]:
     ]
 
 
-def read_json(path: Path, what: str) -> Mapping[str, Any]:
-    """A JSON object from a diffusers folder.
+def read_json(path: Path, what: str, option: str = "--sd") -> Mapping[str, Any]:
+    """A JSON object, of a diffusers folder or given by an option of its own.
 
     Raises:
         CheckpointError: missing, or something else; `what` names it.
@@ -162,10 +208,10 @@ def read_json(path: Path, what: str) -> Mapping[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(
-            f"--sd: no {what} configuration at {path}; give a diffusers folder"
+            f"{option}: no {what} configuration at {path}; give a diffusers folder"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"--sd: {path} is not readable JSON ({error})") from error
+        raise CheckpointError(f"{option}: {path} is not readable JSON ({error})") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"--sd: {path} is not a JSON object")
+        raise CheckpointError(f"{option}: {path} is not a JSON object")
     return value

@@ -18,15 +18,17 @@ class WeightFiles:
 
     Attributes:
         sam: SAM's state dict, Meta's or fine-tuned.
-        sd: a diffusers folder of the U-Net's base.
+        sd: a diffusers folder of the U-Net's base, or a file of its U-Net's weights alone.
         lora: the U-Net's adapters.
         prompt_embeds: [1, 77, D]; None runs the folder's text encoder on "".
+        unet_config: config.json of a U-Net that is a file alone.
     """
 
     sam: Path
     sd: Path
     lora: Path
     prompt_embeds: Path | None = None
+    unet_config: Path | None = None
 
 
 class FileCheckpoint(StateCheckpoint):
@@ -56,9 +58,9 @@ class FileCheckpoint(StateCheckpoint):
     ) -> None:
         self.weights, self.preset, self.unet = weights, preset, unet
         self.gamma, self.timestep = gamma, timestep
-        self.schedule, schedule_file = diffusion.read_schedule(weights.sd)
-        self.alpha_bar = diffusion.alpha_bar(timestep, self.schedule, schedule_file)
-        self.unet_file = diffusion.find_unet(weights.sd, unet)
+        base = diffusion.open_base(weights.sd, weights.unet_config, unet)
+        self.schedule, self.unet_file = base.schedule, base.weights
+        self.alpha_bar = diffusion.alpha_bar(timestep, self.schedule, base.schedule_from)
         self.check_parts()
         # Kept because a text encoder, unlike its result, is not small.
         if weights.prompt_embeds is None:

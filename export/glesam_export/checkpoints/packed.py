@@ -63,7 +63,7 @@ class PackedCheckpoint(StateCheckpoint):
 
     def __init__(self, path: Path, origin: str = "packed") -> None:
         self.path, self.origin = path, origin
-        self.header = _read_header(path)
+        self.header = read_metadata(path)
         self.gamma, self.timestep = self.header.gamma, self.header.timestep
         self.trained = self.header.trained
         self.schedule = _read_schedule(self.header.schedule, path)
@@ -141,8 +141,12 @@ def _cast(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     return cast
 
 
-def _read_header(path: Path) -> Header:
-    """The metadata, once format and version are known to be ours, and no tensor to be foreign."""
+def read_metadata(path: Path) -> Header:
+    """A packed file's metadata, once it is known to be one and no tensor in it to be foreign.
+
+    Raises:
+        CheckpointError: another file, another version, or metadata amiss.
+    """
     metadata, names = files.read_header(path)
     if metadata.get("format") != FORMAT:
         raise CheckpointError(

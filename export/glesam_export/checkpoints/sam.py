@@ -32,12 +32,12 @@ def check(state: Mapping[str, Tensor], preset: SamPreset, where: str) -> None:
     Raises:
         CheckpointError: naming the preset that fits, or the first three misfits or bad values.
     """
-    problems = _problems(state, preset)
+    problems = misfits(state, preset)
     if not problems:
         if broken := files.unusable(state):
             raise CheckpointError(f"{where}: {files.first_three(broken)}")
         return
-    fitting = [other.name for other in SAM_PRESETS.values() if not _problems(state, other)]
+    fitting = [other.name for other in SAM_PRESETS.values() if not misfits(state, other)]
     if fitting:
         raise CheckpointError(
             f"{where}: not a {preset.name} but a {fitting[0]}; use preset {fitting[0]}"
@@ -64,8 +64,8 @@ def decoder(state: Mapping[str, Tensor], preset: SamPreset) -> Decoder:
     return Decoder(prompt_encoder, mask_decoder).eval().requires_grad_(False)
 
 
-def _problems(state: Mapping[str, Tensor], preset: SamPreset) -> list[str]:
-    """Every misfit of the three parts, keys spelled whole."""
+def misfits(state: Mapping[str, Tensor], preset: SamPreset) -> list[str]:
+    """What keeps a state dict from being this preset's SAM: each misfit, keys spelled whole."""
     return [
         f"{prefix}.{problem}"
         for prefix, build in PARTS.items()

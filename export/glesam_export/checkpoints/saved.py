@@ -46,6 +46,8 @@ class CheckpointJson(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lora: PathText
     prompt_embeds: PathText | None = None
     """None runs the folder's text encoder on ""."""
+    unet_config: PathText | None = None
+    """config.json of a U-Net that `sd` is the bare weights of."""
 
 
 def open_checkpoint(path: Path) -> StateCheckpoint:
@@ -88,7 +90,10 @@ def write_checkpoint_json(
     unet_preset(unet)
     if not (math.isfinite(gamma) and gamma > 0):
         raise InputError(f"--gamma {gamma:g}: must be a positive number")
-    embeds = weights.prompt_embeds
+
+    def spelled(path: Path | None) -> str | None:
+        return None if path is None else _spell(path, folder)
+
     described = CheckpointJson(
         format="glesam-checkpoint",
         version=1,
@@ -99,7 +104,8 @@ def write_checkpoint_json(
         sam=_spell(weights.sam, folder),
         sd=_spell(weights.sd, folder),
         lora=_spell(weights.lora, folder),
-        prompt_embeds=None if embeds is None else _spell(embeds, folder),
+        prompt_embeds=spelled(weights.prompt_embeds),
+        unet_config=spelled(weights.unet_config),
     )
     try:
         raw = msgspec.json.format(msgspec.json.encode(described), indent=2)
@@ -140,12 +146,13 @@ def _open_folder(folder: Path) -> FileCheckpoint:
     """The checkpoint that a folder's checkpoint.json describes."""
     path = folder / CHECKPOINT_FILE
     described = read_checkpoint_json(path)
-    embeds = described.prompt_embeds
+    embeds, config = described.prompt_embeds, described.unet_config
     weights = WeightFiles(
         folder / described.sam,
         folder / described.sd,
         folder / described.lora,
         None if embeds is None else folder / embeds,
+        None if config is None else folder / config,
     )
     with within(f"{path}"):
         preset, unet = sam_preset(described.preset), unet_preset(described.unet)

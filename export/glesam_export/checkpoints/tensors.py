@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -42,17 +42,24 @@ def read(path: Path, role: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: missing, truncated, not of tensors, or a pickle that would run code.
     """
+    return _state_dict(path, role, "cpu")
+
+
+def read_shapes(path: Path, role: str) -> dict[str, Tensor]:
+    """What `read` gives, on the meta device: names and shapes of gigabytes in no memory.
+
+    Raises:
+        CheckpointError: as `read`.
+    """
+    return _state_dict(path, role, "meta")
+
+
+def _state_dict(path: Path, role: str, device: Literal["cpu", "meta"]) -> dict[str, Tensor]:
+    """The tensors of a file, by the names they have in a plain state dict."""
     if not path.is_file():
         raise CheckpointError(f"{role} {path}: no such file")
     try:
-        if path.suffix == ".safetensors":
-            loaded: Any = load_file(path)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of pickle protocols and TorchScript
-                loaded = torch.load(
-                    path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-                )
+        loaded = _load(path, device)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{role} {path}: {_refusal(error)}") from error
     except UNREADABLE as error:
@@ -68,6 +75,23 @@ def read(path: Path, role: str) -> dict[str, Tensor]:
     if not tensors:
         raise CheckpointError(f"{role} {path}: holds no tensors")
     return tensors
+
+
+def _load(path: Path, device: Literal["cpu", "meta"]) -> Any:
+    """Whatever a .safetensors file or a pickle holds."""
+    if path.suffix != ".safetensors":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols and TorchScript
+            return torch.load(
+                path, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
+    if device == "cpu":
+        return load_file(path)
+    with safe_open(path, framework="pt") as file:
+        return {
+            name: torch.empty(file.get_slice(name).get_shape(), device="meta")
+            for name in file.keys()  # noqa: SIM118
+        }
 
 
 def read_under(path: Path, prefix: str) -> dict[str, Tensor]:

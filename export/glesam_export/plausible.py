@@ -1,0 +1,174 @@
+"""Whether the enhancer does what it was trained for, or was given a wrong gamma or timestep.
+
+A LoRA file does not say which gamma and T it was trained with, and a wrong pair raises no error:
+reference and bundle agree to the last digit on garbage. What a trained enhancer gives is known,
+though: latents as wide as the encoder's own, and nearer to the clear image's than the degraded
+image's are (paper, Algorithm 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from glesam_export.cases import Case
+from glesam_export.checkpoints import Checkpoint
+from glesam_export.checkpoints.diffusion import alpha_bar
+from glesam_export.record import Outputs, Step, known
+
+TIMESTEPS = (1, 999)
+GAMMAS = (1.0, 3.0, 5.0)
+"""What the paper and the released scripts were trained with, and 1 for no adaption at all."""
+
+WIDEST = 2.0
+"""Most that the spread of z_H may differ from a clear latent's, either way, as a factor."""
+SHIFT = 0.5
+"""Most that the mean of z_H may lie off a clear latent's, in its standard deviations."""
+FARTHER = 1.25
+"""Most that enhancing may add to a degraded latent's distance from the clear one, as a factor."""
+
+
+@dataclass(frozen=True)
+class LatentFigures:
+    """Latents of one image at one level, over all 256 channels.
+
+    Attributes:
+        image: the case's name.
+        level: clear or LQ-1..3.
+        mean: of z_L, of z_H, and of the clear image's z_L.
+        spread: standard deviations of the same.
+        before: distance of z_L from the clear image's, relative to its norm; 0 for the clear one.
+        after: distance of z_H from it.
+    """
+
+    image: str
+    level: str
+    mean: tuple[float, float, float]
+    spread: tuple[float, float, float]
+    before: float
+    after: float
+
+
+def judge(cases: Sequence[Case], reference: Sequence[Outputs]) -> list[LatentFigures]:
+    """Figures of what the reference gave for each case."""
+    z_h = [known(out.z_h) for out in reference]
+    return _figures(cases, [known(out.z_l) for out in reference], z_h)
+
+
+def doubts(figures: Sequence[LatentFigures]) -> list[str]:
+    """What no trained enhancer does, a line each; empty where all is as it should be."""
+    found = []
+    for figure in figures:
+        name = f"{figure.image} {figure.level}"
+        ratio = figure.spread[1] / max(figure.spread[2], 1e-12)
+        if not 1 / WIDEST < ratio < WIDEST:
+            found.append(f"{name}: spread is {ratio:.3g} times the clear latent's")
+        shift = abs(figure.mean[1] - figure.mean[2]) / max(figure.spread[2], 1e-12)
+        if not shift < SHIFT:
+            found.append(f"{name}: mean is {shift:.3g} standard deviations off the clear latent's")
+    before, after = _distances(figures)
+    if not after < FARTHER * before:
+        found.append(
+            f"degraded images: {after:.3g} from the clear latent after enhancing, "
+            f"{before:.3g} before"
+        )
+    return found
+
+
+@torch.no_grad()
+def fitting_pair(
+    checkpoint: Checkpoint, cases: Sequence[Case], reference: Sequence[Outputs]
+) -> tuple[int, float] | None:
+    """The (T, gamma) that the weights fit best, of those in use; None where none does.
+
+    Args:
+        checkpoint: the weights; its own pair is left out.
+        cases: the verification images.
+        reference: with z_L.
+    """
+    enhancer = checkpoint.enhancer()
+    z_l = [known(out.z_l) for out in reference]
+    best: tuple[float, tuple[int, float]] | None = None
+    for timestep in TIMESTEPS:
+        for gamma in GAMMAS:
+            if (timestep, gamma) == (checkpoint.timestep, checkpoint.gamma):
+                continue
+            enhancer.gamma, enhancer.timestep = gamma, timestep
+            enhancer.alpha_bar = alpha_bar(timestep, checkpoint.schedule, "the schedule")
+            z_h = [enhancer(torch.from_numpy(z)).numpy() for z in z_l]
+            figures = _figures(cases, z_l, z_h)
+            distance = _distances(figures)[1]
+            if not doubts(figures) and (best is None or distance < best[0]):
+                best = distance, (timestep, gamma)
+    return best[1] if best else None
+
+
+def warning(
+    checkpoint: Checkpoint, cases: Sequence[Case], reference: Sequence[Outputs], step: Step
+) -> str | None:
+    """What is off about a trained enhancer's latents, and the pair that fits, in one line.
+
+    A warning and no error: other weights than the authors' may do other things on purpose.
+
+    Returns:
+        None where nothing is off, and for random weights, which mean nothing.
+    """
+    if not checkpoint.trained:
+        return None
+    found = doubts(judge(cases, reference))
+    if not found:
+        return None
+    with step("other timesteps and gammas"):
+        pair = fitting_pair(checkpoint, cases, reference)
+    remedy = (
+        f"these weights fit --gamma {pair[1]:g} --timestep {pair[0]}"
+        if pair
+        else "no other pair in use fits: do LoRA, SAM and base belong together?"
+    )
+    given = f"gamma {checkpoint.gamma:g} and timestep {checkpoint.timestep}"
+    more = f" and {len(found) - 2} more" if len(found) > 2 else ""
+    return f"enhanced latents are off with {given}: {'; '.join(found[:2])}{more}; {remedy}"
+
+
+def _figures(
+    cases: Sequence[Case],
+    z_l: Sequence[NDArray[np.float32]],
+    z_h: Sequence[NDArray[np.float64]],
+) -> list[LatentFigures]:
+    """Compare every case with the clear one of its image."""
+    clear = {c.name: z.astype(np.float64) for c, z in zip(cases, z_l, strict=True) if _is_clear(c)}
+    figures = []
+    for case, low, enhanced in zip(cases, z_l, z_h, strict=True):
+        wanted = clear[case.name]
+        norm = max(float(np.linalg.norm(wanted)), 1e-12)
+        three = (low.astype(np.float64), enhanced, wanted)
+        mean_l, mean_h, mean_clear = (float(z.mean()) for z in three)
+        std_l, std_h, std_clear = (float(z.std()) for z in three)
+        figures.append(
+            LatentFigures(
+                case.name,
+                case.level,
+                (mean_l, mean_h, mean_clear),
+                (std_l, std_h, std_clear),
+                float(np.linalg.norm(three[0] - wanted)) / norm,
+                float(np.linalg.norm(enhanced - wanted)) / norm,
+            )
+        )
+    return figures
+
+
+def _distances(figures: Sequence[LatentFigures]) -> tuple[float, float]:
+    """Mean distance from the clear latent over degraded images, before and after enhancing."""
+    degraded = [figure for figure in figures if figure.before > 0]
+    if not degraded:
+        return 0.0, 0.0
+    before = sum(figure.before for figure in degraded) / len(degraded)
+    return before, sum(figure.after for figure in degraded) / len(degraded)
+
+
+def _is_clear(case: Case) -> bool:
+    return case.level == "clear"

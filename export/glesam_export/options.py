@@ -113,16 +113,22 @@ def detected(options: WeightOptions) -> WeightOptions:
 
     Raises:
         InputError: a preset that was named is unknown.
-        CheckpointError: a file that fits none.
+        CheckpointError: a file in another one's place, or one that fits no preset.
     """
     from glesam_export.checkpoints.diffusion import open_base
-    from glesam_export.checkpoints.identify import detect_sam
+    from glesam_export.checkpoints.identify import detect_sam, require
 
     preset, unet = options.preset, options.unet
     if preset is not None:
         sam_preset(preset)
+        if options.sam is not None:
+            require(options.sam, "--sam", "sam")
     elif options.sam is not None:
         preset = detect_sam(options.sam).name
+    if options.lora is not None:
+        require(options.lora, "--lora", "lora")
+    if options.sd is not None and options.sd.is_file():
+        require(options.sd, "--sd", "unet")
     if unet is not None:
         unet_preset(unet)
     elif options.sd is not None:

@@ -146,8 +146,11 @@ def test_an_sd15_folder_needs_no_unet_option(released: Released, tmp_path: Path)
 def test_a_file_in_the_wrong_place_is_called_what_it_is(
     wrong: str, words: str, released: Released
 ) -> None:
-    with pytest.raises(CheckpointError, match=f"--sam .*not SAM's weights but .*{words}"):
-        make_checkpoint(options(released, sam=getattr(released, wrong)))
+    for preset in (None, "nano"):
+        with pytest.raises(CheckpointError, match=f"--sam .*not SAM's weights but a {words}"):
+            make_checkpoint(options(released, sam=getattr(released, wrong), preset=preset))
+    with pytest.raises(CheckpointError, match=r"--lora .*not a LoRA but a SAM nano, whole"):
+        make_checkpoint(options(released, lora=released.sam))
 
 
 def test_a_sam_of_no_preset_names_the_nearest(released: Released, tmp_path: Path) -> None:

@@ -33,6 +33,14 @@ Kind = Literal[
 ]
 
 
+TAKEN: Mapping[Kind, str] = {
+    "sam": "SAM's weights",
+    "unet": "a U-Net's weights",
+    "lora": "a LoRA",
+}
+"""What an option that takes a file of tensors wants."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """What a path holds.
@@ -81,13 +89,27 @@ def detect_sam(path: Path) -> SamPreset:
     Raises:
         CheckpointError: it is no SAM, and what it is instead; or one of no preset.
     """
-    state = files.read_shapes(path, "--sam")
-    finding = _state(path, state)
-    if finding.kind != "sam":
-        raise CheckpointError(f"--sam {path}: not SAM's weights but {finding.words}")
-    if not finding.fits or finding.lacks:
+    finding = require(path, "--sam", "sam")
+    if not finding.fits:
         raise CheckpointError(f"--sam {path}: {finding.words}; no preset fits it")
     return SAM_PRESETS[finding.fits[0]]
+
+
+def require(path: Path, option: str, kind: Kind) -> Finding:
+    """Refuse a file that was given in another one's place.
+
+    Args:
+        path: a file of tensors.
+        option: the one it was given by.
+        kind: what that option takes.
+
+    Raises:
+        CheckpointError: unreadable, or of another kind, which is named.
+    """
+    finding = _state(path, files.read_shapes(path, option))
+    if finding.kind != kind:
+        raise CheckpointError(f"{option} {path}: not {TAKEN[kind]} but a {finding.words}")
+    return finding
 
 
 def missing(findings: Iterable[Finding]) -> list[str]:
@@ -157,7 +179,7 @@ def _state(path: Path, state: Mapping[str, Tensor]) -> Finding:
     if any(name.startswith("text_model.") for name in names):
         return Finding(path, "other", "text encoder; pass the diffusers folder that holds it")
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return Finding(path, "other", f"tensors of no kind known here: {shown}")
+    return Finding(path, "other", f"file of tensors of no kind known here: {shown}")
 
 
 def _sam(path: Path, state: Mapping[str, Tensor]) -> Finding:
@@ -217,13 +239,16 @@ def _embedding(path: Path, shape: tuple[int, ...]) -> Finding:
         if tuple(shape) == (1, text.TOKENS, preset.text_dim)
     )
     if not fits:
-        return Finding(path, "other", f"a single tensor of shape {list(shape)}")
+        return Finding(path, "other", f"single tensor of shape {list(shape)}")
     return Finding(path, "prompt_embeds", f"text embedding for U-Net {fits[0]}", fits)
 
 
 def _npy_shape(path: Path) -> tuple[int, ...]:
     """The shape of an array on disk."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False).shape
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise CheckpointError(f"{path}: not a .npy of numbers ({error})") from error
+    if not isinstance(array, np.ndarray):
+        raise CheckpointError(f"{path}: an archive of arrays, not a .npy of one")
+    return tuple(array.shape)

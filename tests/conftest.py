@@ -98,6 +98,27 @@ def assert_same_records() -> Callable[[list[dict[str, Any]], list[dict[str, Any]
     return _assert_same_records
 
 
+@pytest.fixture(scope="session")
+def nano2_checkpoint() -> Checkpoint:
+    """The smallest GleSAM on SAM 2, random weights."""
+    from glesam_export.checkpoints.random import RandomCheckpoint
+    from glesam_export.presets import sam_preset, unet_preset
+
+    return RandomCheckpoint(
+        NANO_SEED, sam_preset("nano2"), unet_preset("nano"), NANO_GAMMA, NANO_TIMESTEP
+    )
+
+
+@pytest.fixture(scope="session")
+def nano2_bundle(nano2_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its fp32 bundle, verified on export; read-only for all tests."""
+    from glesam_export.build import Options, build_bundle
+
+    folder = tmp_path_factory.mktemp("nano2") / "bundle"
+    build_bundle(nano2_checkpoint, folder, Options(), lambda _: nullcontext())
+    return folder
+
+
 @dataclass(frozen=True)
 class FullExport:
     """A full-size bundle made by the command line in a process of its own, and what it took."""
@@ -110,12 +131,12 @@ class FullExport:
     """Bytes."""
 
 
-def _export_full(folder: Path, *options: str) -> FullExport:
-    """ViT-B with SD 2.1 from random weights, through `glesam-export onnx`."""
+def _export_full(folder: Path, *options: str, preset: str = "sam_vit_b") -> FullExport:
+    """A preset with SD 2.1 from random weights, through `glesam-export onnx`."""
     from glesam_export.checkpoints.random import RandomCheckpoint
     from glesam_export.presets import sam_preset, unet_preset
 
-    command = ["onnx", "--preset", "sam_vit_b", "--unet", "sd21", "--random-weights", "0"]
+    command = ["onnx", "--preset", preset, "--unet", "sd21", "--random-weights", "0"]
     program = [sys.executable, "-m", "glesam_export", *command, *options, "-o", str(folder)]
     start = time.perf_counter()
     finished = subprocess.run(program, capture_output=True, text=True, check=False)
@@ -123,7 +144,7 @@ def _export_full(folder: Path, *options: str) -> FullExport:
     assert finished.returncode == 0, finished.stdout + finished.stderr
     # The largest child so far; full-size exports are this suite's largest by far.
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    checkpoint = RandomCheckpoint(0, sam_preset("sam_vit_b"), unet_preset("sd21"), 5.0, 999)
+    checkpoint = RandomCheckpoint(0, sam_preset(preset), unet_preset("sd21"), 5.0, 999)
     return FullExport(checkpoint, folder, finished.stderr + finished.stdout, seconds, peak)
 
 
@@ -137,3 +158,10 @@ def export_full() -> Callable[..., FullExport]:
 def vit_b_export(tmp_path_factory: pytest.TempPathFactory) -> FullExport:
     """The full-size bundle in fp32."""
     return _export_full(tmp_path_factory.mktemp("full") / "vit_b")
+
+
+@pytest.fixture(scope="session")
+def hiera_t_export(tmp_path_factory: pytest.TempPathFactory) -> FullExport:
+    """The full-size bundle of SAM 2.1 Hiera-T in fp32."""
+    folder = tmp_path_factory.mktemp("full") / "hiera_t"
+    return _export_full(folder, preset="sam2.1_hiera_t")

@@ -14,42 +14,35 @@ import numpy as np
 from msgspec.structs import replace
 from safetensors.numpy import save
 
-from glesam_export import fold, onnx, plausible, precision, record, verify
+from glesam_export import contract, fold, onnx, plausible, precision, record, verify
 from glesam_export.cases import Case, make_cases
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.graphs.base import Graph
 from glesam_export.graphs.decoder import DecoderGraph
 from glesam_export.graphs.encoder import EncoderGraph
 from glesam_export.graphs.enhancer import EnhancerGraph
-from glesam_export.presets import SamPreset
 from glesam_runtime.bundle import Bundle, file_ref
+from glesam_runtime.interface import expected_interface
 from glesam_runtime.manifest import (
     GOLDEN_FILE,
     MANIFEST_FILE,
     STAGES,
-    Coordinates,
     FileRef,
     Manifest,
     Model,
-    Postprocessing,
     PrecisionName,
-    Preprocessing,
     Provenance,
     Stage,
     StageName,
     Target,
-    expected_interface,
 )
 from glesam_runtime.manifest_file import dump
 from glesam_runtime.staging import staged_folder
 
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-PIXEL_STD = (58.395, 57.12, 57.375)
-"""ImageNet's, in 0..255, as segment_anything.Sam has them."""
-
 Batch = int | Literal["dynamic"]
 
 TOOLS = ("glesam-deploy", "torch", "onnx", "onnxscript", "onnxruntime", "diffusers", "peft")
+FAMILY_TOOLS = {"sam": (), "sam2": ("sam2",)}
 
 
 @dataclass(frozen=True)
@@ -92,9 +85,8 @@ def build_bundle(
         InputError: the destination cannot be written.
         ParityError: the bundle is outside its gate; nothing was written.
     """
-    rules = preprocessing(checkpoint.preset)
     with staged_folder(destination) as folder:
-        cases = make_cases(rules, options.images)
+        cases = make_cases(checkpoint.preset, options.images)
         reference = record.record_reference(checkpoint, cases, step)
         if found := plausible.warning(checkpoint, cases, reference, step):
             warn(found)
@@ -104,7 +96,7 @@ def build_bundle(
                 stages[stage] = _export_stage(checkpoint, stage, options, folder)
         with step("golden tensors and hashes"):
             golden = _write_golden(cases[0], reference[0], folder)
-            draft = _manifest(checkpoint, options, rules, stages, golden)
+            draft = _manifest(checkpoint, options, stages, golden)
         parity = verify.measure(Bundle(folder, draft, ""), cases, reference, step)
         manifest = replace(draft, parity=parity)
         if not options.allow_parity_failure:
@@ -116,25 +108,28 @@ def build_bundle(
 
 def graph(checkpoint: Checkpoint, stage: StageName) -> Graph:
     """A stage's graph module, folded, in float32."""
-    if stage == "encoder":
-        return EncoderGraph(checkpoint.encoder()).eval()
     if stage == "enhancer":
         return EnhancerGraph(fold.fold(checkpoint.enhancer()), checkpoint.alpha_bar).eval()
+    if checkpoint.preset.family == "sam2":
+        return _sam2_graph(checkpoint, stage)
+    if stage == "encoder":
+        return EncoderGraph(checkpoint.encoder()).eval()
     decoder = checkpoint.decoder()
     return DecoderGraph(decoder.prompt_encoder, decoder.mask_decoder).eval()
 
 
-def preprocessing(preset: SamPreset) -> Preprocessing:
-    """How the SAM family takes an image."""
-    return Preprocessing(
-        image_size=preset.image_size,
-        resize="longest_side",
-        kernel="pillow_bilinear",
-        channel_order="RGB",
-        mean=PIXEL_MEAN,
-        std=PIXEL_STD,
-        pad="right_bottom",
-    )
+def _sam2_graph(checkpoint: Checkpoint, stage: StageName) -> Graph:
+    """SAM 2's encoder or decoder; only here is its package needed."""
+    from glesam_export.graphs.decoder_sam2 import Sam2DecoderGraph
+    from glesam_export.graphs.encoder_sam2 import Sam2EncoderGraph
+    from glesam_export.reference_sam2 import Sam2Encoder
+
+    if stage == "encoder":
+        encoder = checkpoint.encoder()
+        assert isinstance(encoder, Sam2Encoder)
+        return Sam2EncoderGraph(encoder, checkpoint.preset.image_size).eval()
+    decoder = checkpoint.decoder()
+    return Sam2DecoderGraph(decoder.prompt_encoder, decoder.mask_decoder).eval()
 
 
 def _export_stage(
@@ -143,11 +138,11 @@ def _export_stage(
     """Fold, type and trace one stage, and describe what was written."""
     module = graph(checkpoint, stage)
     precision.apply(module, stage, options.precision)
-    size = checkpoint.preset.image_size
-    path, data = onnx.export(module, stage, options.precision, size, options.batch, folder)
+    size, family = checkpoint.preset.image_size, checkpoint.preset.family
+    path, data = onnx.export(module, stage, options.precision, size, options.batch, folder, family)
     del module
     gc.collect()
-    inputs, outputs = expected_interface(stage, size, options.batch)
+    inputs, outputs = expected_interface(stage, size, options.batch, family)
     return Stage(
         graph=file_ref(path),
         precision=options.precision,
@@ -167,6 +162,7 @@ def _write_golden(case: Case, reference: record.Outputs, folder: Path) -> FileRe
     tensors = {
         "image": case.image,
         "image_embeddings": reference.z_l,
+        **reference.high_res,
         "enhanced_embeddings": reference.z_h.astype(np.float32),
         "low_res_masks": low_res,
         "iou_predictions": iou,
@@ -180,17 +176,17 @@ def _write_golden(case: Case, reference: record.Outputs, folder: Path) -> FileRe
 def _manifest(
     checkpoint: Checkpoint,
     options: Options,
-    rules: Preprocessing,
     stages: dict[StageName, Stage],
     golden: FileRef,
 ) -> Manifest:
     """Everything but the parity figures."""
-    tools = {name: metadata.version(name) for name in TOOLS}
+    family = FAMILY_TOOLS[checkpoint.preset.family]
+    tools = {name: metadata.version(name) for name in (*TOOLS, *family)}
     return Manifest(
         format="glesam-bundle",
         version=1,
         model=Model(
-            family="sam",
+            family=checkpoint.preset.family,
             preset=checkpoint.preset.name,
             unet=checkpoint.unet.name,
             trained=checkpoint.trained,
@@ -199,23 +195,9 @@ def _manifest(
             alpha_bar=checkpoint.alpha_bar,
         ),
         stages=stages,
-        preprocessing=rules,
-        postprocessing=Postprocessing(
-            upscale="bilinear", mask_threshold=0.0, stability_offset=1.0, single_mask="first"
-        ),
-        coordinates=Coordinates(
-            order="xy",
-            space="resized_pixels",
-            pixel_offset=0.5,
-            labels={
-                "background": 0,
-                "foreground": 1,
-                "box_top_left": 2,
-                "box_bottom_right": 3,
-                "padding": -1,
-            },
-            box="two_points",
-        ),
+        preprocessing=contract.preprocessing(checkpoint.preset),
+        postprocessing=contract.postprocessing(checkpoint.preset),
+        coordinates=contract.coordinates(checkpoint.preset),
         target=Target(engine="onnx", opset=onnx.OPSETS[options.precision], batch=options.batch),
         provenance=Provenance(sources=checkpoint.sources(), weights=checkpoint.origin, tools=tools),
         parity=None,

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from glesam_calibration.degrade import degrade
 from glesam_calibration.scenes import make_scene
+from glesam_export import contract
+from glesam_export.presets import Preset
 from glesam_runtime.image import Geometry, Preprocessed, preprocess, read_image
-from glesam_runtime.manifest import Preprocessing
 from glesam_runtime.prompts import check_prompts, prompt_tensors
 
 Level = Literal["clear", "LQ-1", "LQ-2", "LQ-3"]
@@ -44,22 +45,22 @@ class Case:
     prompts: Mapping[str, Mapping[str, NDArray[np.float32]]]
 
 
-def make_cases(rules: Preprocessing, images: Sequence[Path] = ()) -> list[Case]:
+def make_cases(preset: Preset, images: Sequence[Path] = ()) -> list[Case]:
     """The verification set: each image clear and at LQ-1..3, with points, boxes and masks.
 
     Args:
-        rules: the bundle's preprocessing.
+        preset: whose rules for images and prompts are followed.
         images: the user's own; without any, one procedural scene with its own instances.
 
     Raises:
         InputError: an image that cannot be read.
     """
     if not images:
-        height, width = rules.image_size * 3 // 4, rules.image_size
+        height, width = preset.image_size * 3 // 4, preset.image_size
         scene = make_scene(SEED, height, width)
         largest = sorted(scene.masks, key=lambda mask: -int(mask.sum()))[:PROMPTS]
         points, boxes = _prompts_in_masks(largest)
-        return [_case("scene", level, scene.image, points, boxes, rules) for level in LEVELS]
+        return [_case("scene", level, scene.image, points, boxes, preset) for level in LEVELS]
     cases = []
     for index, path in enumerate(images):
         earlier = [other.name for other in images[:index]].count(path.name)
@@ -68,7 +69,7 @@ def make_cases(rules: Preprocessing, images: Sequence[Path] = ()) -> list[Case]:
         name += f" ({earlier + 1})" if earlier else ""
         image = read_image(path)
         points, boxes = _prompts_on_grid(*image.shape[:2])
-        cases += [_case(name, level, image, points, boxes, rules) for level in LEVELS]
+        cases += [_case(name, level, image, points, boxes, preset) for level in LEVELS]
     return cases
 
 
@@ -78,12 +79,12 @@ def _case(
     image: NDArray[np.uint8],
     points: NDArray[np.float64],
     boxes: NDArray[np.float64],
-    rules: Preprocessing,
+    preset: Preset,
 ) -> Case:
     """An image at a level, preprocessed, its prompts in the contract's tensors."""
     if level != "clear":
         image = degrade(image, LEVELS.index(level), SEED)
-    prepared = preprocess(image, rules)
+    prepared = preprocess(image, contract.preprocessing(preset))
     labels = np.ones(points.shape[:2])
     batches = {
         "points": check_prompts(prepared.geometry, point_coords=points, point_labels=labels),
@@ -92,7 +93,10 @@ def _case(
             prepared.geometry, points, labels, masks=_earlier_masks(boxes, prepared.geometry)
         ),
     }
-    tensors = {kind: prompt_tensors(batch, prepared.geometry) for kind, batch in batches.items()}
+    rules = contract.coordinates(preset)
+    tensors = {
+        kind: prompt_tensors(batch, prepared.geometry, rules) for kind, batch in batches.items()
+    }
     return Case(name, level, image, prepared, tensors)
 
 

@@ -16,7 +16,10 @@ app = make_app("Fold a GleSAM checkpoint into three verified ONNX graphs.")
 WEIGHTS = "Weights"
 Preset = Annotated[
     str | None,
-    typer.Option(help="SAM: nano, sam_vit_b, sam_vit_l, sam_vit_h. Default: what --sam fits."),
+    typer.Option(
+        help="SAM: nano, sam_vit_b, _l, _h, or SAM 2: sam2_hiera_t, _s, _b+, _l, likewise sam2.1_. "
+        "Default: what --sam fits."
+    ),
 ]
 UNet = Annotated[
     str | None,
@@ -31,7 +34,8 @@ Saved = Annotated[
     ),
 ]
 Sam = Annotated[
-    Path | None, typer.Option(rich_help_panel=WEIGHTS, help="SAM's weights (.pth, .safetensors).")
+    Path | None,
+    typer.Option(rich_help_panel=WEIGHTS, help="SAM's weights (.pth, .pt, .safetensors)."),
 ]
 Sd = Annotated[
     Path | None,
@@ -177,13 +181,13 @@ def verify_bundle(
     )
     opened = open_bundle(bundle)
     checkpoint = options.make_checkpoint(options.for_bundle(given, opened.manifest))
-    from glesam_export import build, plausible, progress, record, report, verify
+    from glesam_export import contract, plausible, progress, record, report, verify
     from glesam_export.cases import make_cases
 
-    rules = build.preprocessing(checkpoint.preset)
-    if opened.manifest.preprocessing != rules:
-        raise BundleError(f"{bundle}: its preprocessing is not that of {checkpoint.preset.name}")
-    cases = make_cases(rules, image or ())
+    for rules in ("preprocessing", "postprocessing", "coordinates"):
+        if getattr(opened.manifest, rules) != getattr(contract, rules)(checkpoint.preset):
+            raise BundleError(f"{bundle}: its {rules!r} is not that of {checkpoint.preset.name}")
+    cases = make_cases(checkpoint.preset, image or ())
     reference = record.record_reference(checkpoint, cases, progress.step)
     if found := plausible.warning(checkpoint, cases, reference, progress.step):
         _warn(found)

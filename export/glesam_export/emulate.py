@@ -19,8 +19,8 @@ from glesam_runtime.manifest import STAGES
 HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 MOVES = frozenset(
-    {"Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Relu", "Reshape", "Resize"}
-    | {"Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
+    {"Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Relu", "Reshape"}
+    | {"Resize", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 )
 """Operations whose results are values they were given, rounded already."""
 

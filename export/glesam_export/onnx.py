@@ -14,7 +14,8 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor
 
 from glesam_export.graphs.base import Graph
-from glesam_runtime.manifest import PrecisionName, StageName, TensorSpec, expected_interface
+from glesam_runtime.interface import expected_interface
+from glesam_runtime.manifest import Family, PrecisionName, StageName, TensorSpec
 
 OPSETS: Mapping[PrecisionName, int] = {"fp32": 18, "fp16": 18, "bf16": 22}
 """By precision: the oldest that serves, for reach; Conv takes bfloat16 from opset 22 on."""
@@ -34,22 +35,24 @@ def export(
     image_size: int,
     batch: int | str,
     folder: Path,
+    family: Family = "sam",
 ) -> tuple[Path, Path | None]:
     """Write `<stage>.onnx` and, past 1 GiB of weights, `<stage>.onnx.data` beside it.
 
     Args:
-        graph: an EncoderGraph, EnhancerGraph or DecoderGraph, typed by `precision`. It is used up:
-            its weights are freed once they are written.
+        graph: of any stage, typed by `precision`. It is used up: its weights are freed once they
+            are written.
         stage: which; fixes names and shapes of inputs and outputs.
         precision: what it was typed to.
         image_size: S.
         batch: N of encoder and enhancer, or "dynamic".
         folder: where to write.
+        family: whose interface the graph has.
 
     Returns:
         The graph's path and its data's, if there is any.
     """
-    inputs, outputs = expected_interface(stage, image_size, batch)
+    inputs, outputs = expected_interface(stage, image_size, batch, family)
     examples = tuple(_example(spec) for spec in inputs)
     with warnings.catch_warnings():
         # The exporter warns of its own internals; what matters is checked against the reference.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from glesam_export.presets import SamPreset, UNetPreset, sam_preset, unet_preset
+from glesam_export.presets import Preset, UNetPreset, sam_preset, unet_preset
 from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import Manifest, PrecisionName
 
@@ -218,9 +218,7 @@ def _from_files(options: WeightOptions) -> Checkpoint:
     return FileCheckpoint(weights, preset, unet, options.gamma, options.timestep)
 
 
-def _from_seed(
-    options: WeightOptions, seed: int, preset: SamPreset, unet: UNetPreset
-) -> Checkpoint:
+def _from_seed(options: WeightOptions, seed: int, preset: Preset, unet: UNetPreset) -> Checkpoint:
     """Random weights, asked for by seed."""
     from glesam_export.checkpoints.random import RandomCheckpoint
 

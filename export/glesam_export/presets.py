@@ -1,8 +1,9 @@
 """The architectures this exporter knows, as data.
 
-SAM's are those of Meta's released checkpoints (segment_anything.build_sam); the U-Nets' are the
-`unet/config.json` of Stable Diffusion 1.5 and 2.1-base. `nano` is built from the very same
-classes, small enough to ship and to test with.
+SAM's are those of Meta's released checkpoints (segment_anything.build_sam), SAM 2's those of the
+sam2 package's configurations; the U-Nets' are the `unet/config.json` of Stable Diffusion 1.5 and
+2.1-base. `nano` is built from the very same classes, small enough to ship and to test with, and
+`nano2` is its like for SAM 2, without weights.
 """
 
 from __future__ import annotations
@@ -10,30 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from glesam_runtime.errors import InputError
+from glesam_runtime.manifest import Family
 
 LATENT_CHANNELS = 256
 """Channels of z_L: what replicated-channel expansion widens the U-Net's four to."""
 
 LORA_TARGETS = [
-    "to_q",
-    "to_k",
-    "to_v",
-    "to_out.0",
-    "proj_in",
-    "proj_out",
-    "ff.net.0.proj",
-    "ff.net.2",
-    "conv1",
-    "conv2",
-    "conv_shortcut",
-    "downsamplers.0.conv",
-    "upsamplers.0.conv",
-    "time_emb_proj",
-    "conv_in",
-    "conv_out",
+    *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
+    *("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv"),
+    *("time_emb_proj", "conv_in", "conv_out"),
 ]
 """Module name endings that the released training code adapts."""
 
@@ -68,11 +57,54 @@ class SamPreset:
     default_unet: str
     builtin: str | None = None
     patch: int = 16
+    family: ClassVar[Family] = "sam"
 
     @property
     def latent_size(self) -> int:
         """Side of the image embedding, in patches."""
         return self.image_size // self.patch
+
+
+@dataclass(frozen=True)
+class Sam2Preset:
+    """One SAM 2: a Hiera encoder with its feature pyramid, and a mask decoder.
+
+    Attributes:
+        name: what `--preset` takes.
+        embed_dim: width of Hiera's first stage; each later one is twice as wide.
+        heads: attention heads of the first stage; each later one has twice as many.
+        blocks: blocks of each of the four stages.
+        global_blocks: indices of the blocks that attend over the whole image.
+        windows: side of the attention windows of each stage, in its tokens.
+        background: side of the position embedding that is stretched over the image.
+        release: "2" or "2.1"; they differ in what only video needs.
+        image_size: S, side of the encoder's square input in pixels.
+        default_unet: the U-Net when `--unet` is not given.
+        decoder_mlp: hidden width of the two-way transformer's MLP.
+        builtin: None, no SAM 2 ships with this package.
+    """
+
+    name: str
+    embed_dim: int
+    heads: int
+    blocks: tuple[int, int, int, int]
+    global_blocks: tuple[int, ...]
+    windows: tuple[int, int, int, int]
+    background: int
+    release: Literal["2", "2.1"]
+    image_size: int = 1024
+    default_unet: str = "sd21"
+    decoder_mlp: int = 2048
+    builtin: str | None = None
+    family: ClassVar[Family] = "sam2"
+
+    @property
+    def latent_size(self) -> int:
+        """Side of the image embedding, in pixels of its own."""
+        return self.image_size // 16
+
+
+Preset = SamPreset | Sam2Preset
 
 
 @dataclass(frozen=True)
@@ -114,6 +146,48 @@ SAM_PRESETS: Mapping[str, SamPreset] = MappingProxyType(
     }
 )
 
+_NARROW = {"windows": (8, 4, 14, 7), "background": 7}
+_HIERA: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "t": _NARROW
+        | {"embed_dim": 96, "heads": 1, "blocks": (1, 2, 7, 2), "global_blocks": (5, 7, 9)},
+        "s": _NARROW
+        | {"embed_dim": 96, "heads": 1, "blocks": (1, 2, 11, 2), "global_blocks": (7, 10, 13)},
+        "b+": _NARROW
+        | {"embed_dim": 112, "heads": 2, "blocks": (2, 3, 16, 3), "global_blocks": (12, 16, 20)}
+        | {"background": 14},
+        "l": _NARROW
+        | {"embed_dim": 144, "heads": 2, "blocks": (2, 6, 36, 4), "global_blocks": (23, 33, 43)}
+        | {"windows": (8, 4, 16, 8)},
+    }
+)
+"""The released sizes; releases 2 and 2.1 have the same."""
+
+SAM2_PRESETS: Mapping[str, Sam2Preset] = MappingProxyType(
+    {
+        preset.name: preset
+        for preset in (
+            Sam2Preset(
+                name="nano2",
+                embed_dim=32,
+                heads=1,
+                blocks=(1, 2, 3, 2),
+                global_blocks=(4,),
+                windows=(8, 4, 6, 3),
+                background=7,
+                release="2.1",
+                image_size=256,
+                default_unet="nano",
+                decoder_mlp=256,
+            ),
+            *(Sam2Preset(f"sam2_hiera_{size}", release="2", **s) for size, s in _HIERA.items()),
+            *(Sam2Preset(f"sam2.1_hiera_{size}", release="2.1", **s) for size, s in _HIERA.items()),
+        )
+    }
+)
+
+PRESETS: Mapping[str, Preset] = MappingProxyType({**SAM_PRESETS, **SAM2_PRESETS})
+
 UNET_PRESETS: Mapping[str, UNetPreset] = MappingProxyType(
     {
         preset.name: preset
@@ -146,15 +220,15 @@ UNET_PRESETS: Mapping[str, UNetPreset] = MappingProxyType(
 )
 
 
-def sam_preset(name: str) -> SamPreset:
-    """The SAM of that name.
+def sam_preset(name: str) -> Preset:
+    """The SAM or SAM 2 of that name.
 
     Raises:
         InputError: no such preset.
     """
-    if name not in SAM_PRESETS:
-        raise InputError(f"--preset {name}: unknown; choose one of {', '.join(SAM_PRESETS)}")
-    return SAM_PRESETS[name]
+    if name not in PRESETS:
+        raise InputError(f"--preset {name}: unknown; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
 
 
 def unet_preset(name: str) -> UNetPreset:

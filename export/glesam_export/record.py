@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from glesam_export.cases import Case
 from glesam_export.checkpoints import Checkpoint
+from glesam_export.reference import named_features
+from glesam_runtime.chain import EMBEDDINGS
 
 T = TypeVar("T")
 
@@ -30,6 +32,7 @@ class Outputs:
 
     Attributes:
         z_l: [1, 256, s, s] float32.
+        high_res: the encoder's further outputs by name; SAM has none.
         eps: [1, 256, s, s], the U-Net's own answer; of a bundle, solved from Eq. 4.
         z_h: [1, 256, s, s], float64 from the reference.
         decoded: by kind of prompt, on the reference's z_H.
@@ -37,6 +40,7 @@ class Outputs:
     """
 
     z_l: NDArray[np.float32] | None = None
+    high_res: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     eps: NDArray[np.float64] | None = None
     z_h: NDArray[np.float64] | None = None
     decoded: dict[str, Masks] = field(default_factory=dict)
@@ -50,7 +54,9 @@ def record_reference(checkpoint: Checkpoint, cases: Sequence[Case], step: Step) 
     with step("reference encoder"):
         encoder = checkpoint.encoder()
         for case, out in zip(cases, outputs, strict=True):
-            out.z_l = encoder(torch.from_numpy(case.prepared.tensor)).numpy()
+            encoded = named_features(encoder(torch.from_numpy(case.prepared.tensor)))
+            out.z_l = encoded.pop(EMBEDDINGS).numpy()
+            out.high_res = {name: feature.numpy() for name, feature in encoded.items()}
         del encoder
         gc.collect()
     with step("reference enhancer"):
@@ -65,10 +71,11 @@ def record_reference(checkpoint: Checkpoint, cases: Sequence[Case], step: Step) 
     with step("reference decoder"):
         decoder = checkpoint.decoder()
         for case, out in zip(cases, outputs, strict=True):
-            embedding = torch.from_numpy(known(out.z_h)).float()
+            features = {name: torch.from_numpy(value) for name, value in out.high_res.items()}
+            features[EMBEDDINGS] = torch.from_numpy(known(out.z_h)).float()
             for kind, prompts in case.prompts.items():
                 tensors = {name: torch.from_numpy(value) for name, value in prompts.items()}
-                low_res, iou = decoder(embedding, **tensors)
+                low_res, iou = decoder(**features, **tensors)
                 out.decoded[kind] = (low_res.numpy(), iou.numpy())
         del decoder
         gc.collect()

@@ -22,6 +22,10 @@ from segment_anything.modeling import (
 from torch import Tensor, nn
 
 from glesam_export.presets import LATENT_CHANNELS, SamPreset, UNetPreset
+from glesam_runtime.chain import EMBEDDINGS
+
+HIGH_RES = ("high_res_feats_0", "high_res_feats_1")
+"""The contract's names of what SAM 2's decoder refines masks with."""
 
 ADAPTER = "default"
 """peft's name for the one adapter a GleSAM U-Net carries."""
@@ -215,6 +219,12 @@ class Decoder(nn.Module):
             dense_prompt_embeddings=dense,
         )
         return result
+
+
+def named_features(encoded: Tensor | tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """What an encoder gave, by the contract's names: one tensor of SAM's, three of SAM 2's."""
+    features = encoded if isinstance(encoded, tuple) else (encoded,)
+    return dict(zip((EMBEDDINGS, *HIGH_RES), features, strict=False))
 
 
 def build_sam(

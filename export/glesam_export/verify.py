@@ -104,23 +104,26 @@ def _run(
     with step("bundle encoder"):
         engine = load_engine(bundle, "onnxruntime", stages=["encoder"])
         for case, mine in zip(cases, found, strict=True):
-            mine.z_l = _keep(engine, chain.encode(engine, manifest, case.prepared.tensor))
+            encoded = chain.encode(engine, manifest, case.prepared.tensor)
+            mine.high_res = {name: _keep(engine, value) for name, value in encoded.items()}
+            mine.z_l = mine.high_res.pop(chain.EMBEDDINGS)
         del engine
     with step("bundle enhancer"):
         engine = load_engine(bundle, "onnxruntime", stages=["enhancer"])
         for mine, theirs in zip(found, reference, strict=True):
             z_l = known(theirs.z_l)
-            enhanced = _keep(engine, chain.enhance(engine, manifest, z_l)).astype(np.float64)
+            enhanced = _enhance(engine, manifest, z_l).astype(np.float64)
             mine.z_h, mine.eps = enhanced, _solve_eps(z_l, enhanced, manifest)
-            chained_z_h.append(_keep(engine, chain.enhance(engine, manifest, known(mine.z_l))))
+            chained_z_h.append(_enhance(engine, manifest, known(mine.z_l)))
         del engine
     with step("bundle decoder"):
         engine = load_engine(bundle, "onnxruntime", stages=["decoder"])
         for case, mine, theirs, z_h in zip(cases, found, reference, chained_z_h, strict=True):
             for kind, prompts in case.prompts.items():
-                given = known(theirs.z_h).astype(np.float32)
+                given = {chain.EMBEDDINGS: known(theirs.z_h).astype(np.float32), **theirs.high_res}
                 mine.decoded[kind] = _decode(engine, given, prompts)
-                mine.chained[kind] = _decode(engine, z_h, prompts)
+                own = {chain.EMBEDDINGS: z_h, **mine.high_res}
+                mine.chained[kind] = _decode(engine, own, prompts)
         del engine
     return found
 
@@ -130,11 +133,17 @@ def _keep(engine: Engine, value: Value) -> NDArray[np.float32]:
     return np.array(engine.to_host(value))
 
 
+def _enhance(engine: Engine, manifest: Manifest, z_l: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One enhancer call, copied to the host."""
+    enhanced = chain.enhance(engine, manifest, {chain.EMBEDDINGS: z_l})
+    return _keep(engine, enhanced[chain.EMBEDDINGS])
+
+
 def _decode(
-    engine: Engine, embeddings: NDArray[np.float32], prompts: Mapping[str, NDArray[np.float32]]
+    engine: Engine, features: chain.Features, prompts: Mapping[str, NDArray[np.float32]]
 ) -> Masks:
     """One decoder call, copied to the host."""
-    low_res, iou = chain.decode(engine, embeddings, prompts)
+    low_res, iou = chain.decode(engine, features, prompts)
     return np.array(low_res), np.array(iou)
 
 
@@ -167,11 +176,13 @@ def _image_parity(case: Case, mine: Outputs, theirs: Outputs, manifest: Manifest
         _error(*(np.concatenate([o.decoded[k][i] for k in case.prompts]) for o in (mine, theirs)))
         for i in (0, 1)  # low_res_masks, iou_predictions
     ]
+    encoded = [_error(mine.z_l, theirs.z_l)]
+    encoded += [_error(mine.high_res[name], theirs.high_res[name]) for name in theirs.high_res]
     return ImageParity(
         image=case.name,
         level=case.level,
         errors={
-            "encoder": _error(mine.z_l, theirs.z_l),
+            "encoder": max(encoded, key=lambda error: error.relative_l2),
             "enhancer": _error(mine.z_h, theirs.z_h),
             "eps": _error(mine.eps, theirs.eps),
             "decoder": max(decoded, key=lambda error: error.relative_l2),

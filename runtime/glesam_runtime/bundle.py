@@ -95,7 +95,8 @@ def load_golden(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
         tensors: dict[str, NDArray[np.generic]] = load_file(bundle.golden_path)
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{bundle.golden_path}: not a golden file ({error})") from error
-    missing = sorted(GOLDEN_TENSORS - tensors.keys())
+    features = {spec.name for spec in bundle.manifest.stages["encoder"].outputs}
+    missing = sorted((GOLDEN_TENSORS | features) - tensors.keys())
     if missing:
         raise BundleError(f"{bundle.golden_path}: lacks {', '.join(missing)}; export again")
     return tensors
@@ -114,7 +115,8 @@ GOLDEN_TENSORS = frozenset(
         "iou_predictions",
     }
 )
-"""What golden.safetensors holds; the decoder's five inputs go by their names in the graph."""
+"""What every golden.safetensors holds, beside the encoder's further outputs where it has any; the
+decoder's inputs go by their names in the graph."""
 
 
 def file_ref(path: Path) -> FileRef:

@@ -1,9 +1,13 @@
-"""The chain itself, a function a stage: image -> z_L -> z_H -> low-resolution logits."""
+"""The chain itself, a function a stage: image -> z_L -> z_H -> low-resolution logits.
+
+What flows between the stages is the encoder's outputs by name. SAM 2's high-resolution features
+are among them: they pass by the enhancer and stay where the engine left them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -14,42 +18,51 @@ if TYPE_CHECKING:
 
     from glesam_runtime.backends.base import Engine, Value
 
+EMBEDDINGS = "image_embeddings"
+"""z_L or z_H, [1, 256, S/16, S/16]; the one feature that the enhancer replaces."""
 
-def encode(engine: Engine, manifest: Manifest, image: Value) -> Value:
-    """Run the encoder: image [1, 3, S, S], normalised and padded -> z_L [1, 256, S/16, S/16]."""
+Features: TypeAlias = "Mapping[str, Value]"
+"""One image's features, by the names of the encoder's outputs and the decoder's inputs."""
+
+
+def encode(engine: Engine, manifest: Manifest, image: Value) -> Features:
+    """Run the encoder: image [1, 3, S, S], normalised and padded -> its features."""
     return _of_one_image(engine, manifest, "encoder", image)
 
 
-def enhance(engine: Engine, manifest: Manifest, embeddings: Value) -> Value:
-    """Run the enhancer: z_L [1, 256, S/16, S/16] -> z_H, same shape."""
-    return _of_one_image(engine, manifest, "enhancer", embeddings)
+def enhance(engine: Engine, manifest: Manifest, features: Features) -> Features:
+    """Run the enhancer: z_L -> z_H in the embeddings' place, every other feature as it is."""
+    enhanced = _of_one_image(engine, manifest, "enhancer", features[EMBEDDINGS])
+    return {**features, EMBEDDINGS: enhanced["enhanced_embeddings"]}
 
 
 def decode(
-    engine: Engine, embeddings: Value, prompts: Mapping[str, Value]
+    engine: Engine, features: Features, prompts: Mapping[str, Value]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Run the decoder on B prompts.
 
     Args:
         engine: one with the decoder loaded.
-        embeddings: [1, 256, S/16, S/16], of the encoder or the enhancer.
+        features: of one image, from `encode` or `enhance`.
         prompts: the four tensors of `prompts.prompt_tensors`.
 
     Returns:
         low_res_masks [B, 4, S/4, S/4] and iou_predictions [B, 4].
     """
-    outputs = engine.run("decoder", {"image_embeddings": embeddings, **prompts})
+    outputs = engine.run("decoder", {**features, **prompts})
     return engine.to_host(outputs["low_res_masks"]), engine.to_host(outputs["iou_predictions"])
 
 
-def _of_one_image(engine: Engine, manifest: Manifest, stage: StageName, value: Value) -> Value:
-    """Run a stage of one input and one output; a static batch is filled up with zeros."""
-    spec = manifest.stages[stage]
-    (source,), (target,) = spec.inputs, spec.outputs
+def _of_one_image(
+    engine: Engine, manifest: Manifest, stage: StageName, value: Value
+) -> dict[str, Value]:
+    """Run a stage of one input; a static batch is filled up with zeros."""
+    (source,) = manifest.stages[stage].inputs
     batch = manifest.target.batch
     if batch in (1, "dynamic"):
-        return engine.run(stage, {source.name: value})[target.name]
+        return engine.run(stage, {source.name: value})
     host = engine.to_host(value)
     padded = np.zeros((int(batch), *host.shape[1:]), np.float32)
     padded[: len(host)] = host
-    return engine.to_host(engine.run(stage, {source.name: padded})[target.name])[: len(host)]
+    outputs = engine.run(stage, {source.name: padded})
+    return {name: engine.to_host(output)[: len(host)] for name, output in outputs.items()}

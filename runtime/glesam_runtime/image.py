@@ -13,13 +13,14 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from glesam_runtime.errors import InputError
+from glesam_runtime.resample import resize_bilinear
 
 if TYPE_CHECKING:
     import os
 
     from numpy.typing import NDArray
 
-    from glesam_runtime.manifest import Preprocessing
+    from glesam_runtime.manifest import Preprocessing, Resize
 
 MAX_PIXELS = 512 * 1024 * 1024
 """The largest image that is read, about 2 GiB decoded; Pillow's own limit is a sixth of it."""
@@ -54,7 +55,7 @@ class Preprocessed:
     """An image as the encoder takes it."""
 
     tensor: NDArray[np.float32]
-    """[1, 3, S, S], normalised, zeros right of and below the image."""
+    """[1, 3, S, S], normalised, zeros where the image does not reach."""
     geometry: Geometry
 
 
@@ -131,9 +132,13 @@ def resized_size(height: int, width: int, image_size: int) -> tuple[int, int]:
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
-def geometry_of(height: int, width: int, image_size: int) -> Geometry:
+def geometry_of(
+    height: int, width: int, image_size: int, resize: Resize = "longest_side"
+) -> Geometry:
     """How an image of this size lies in a square of side `image_size`."""
-    return Geometry(image_size, resized_size(height, width, image_size), (height, width))
+    square = (image_size, image_size)
+    resized = square if resize == "square" else resized_size(height, width, image_size)
+    return Geometry(image_size, resized, (height, width))
 
 
 def preprocess(image: NDArray[np.uint8], rules: Preprocessing) -> Preprocessed:
@@ -148,10 +153,13 @@ def preprocess(image: NDArray[np.uint8], rules: Preprocessing) -> Preprocessed:
     """
     image = check_image(image)
     size = rules.image_size
-    geometry = geometry_of(image.shape[0], image.shape[1], size)
+    geometry = geometry_of(image.shape[0], image.shape[1], size, rules.resize)
     new_height, new_width = geometry.resized
-    resized = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
-    values = np.asarray(resized, dtype=np.float32)
+    if rules.kernel == "float_bilinear":
+        values = resize_bilinear(image, new_height, new_width)
+    else:
+        resized = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
+        values = np.asarray(resized, dtype=np.float32)
     mean = np.asarray(rules.mean, np.float32)
     std = np.asarray(rules.std, np.float32)
     tensor = np.zeros((1, 3, size, size), np.float32)

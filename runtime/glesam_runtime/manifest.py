@@ -19,6 +19,8 @@ GOLDEN_FILE = "golden.safetensors"
 StageName = Literal["encoder", "enhancer", "decoder"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 ParityOutput = Literal["encoder", "enhancer", "eps", "decoder"]
+Family = Literal["sam", "sam2"]
+Resize = Literal["longest_side", "square"]
 PrecisionName = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 
 FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
@@ -63,7 +65,7 @@ class Stage(_Record, frozen=True):
 class Model(_Record, frozen=True):
     """Which GleSAM this is, and the constants folded into its enhancer (paper, Eq. 4)."""
 
-    family: Literal["sam", "sam2"]
+    family: Family
     preset: str
     unet: str
     trained: bool
@@ -78,30 +80,49 @@ class Preprocessing(_Record, frozen=True):
 
     image_size: Annotated[int, Meta(ge=16)]
     """S: side of the square graph input, pixels."""
-    resize: Literal["longest_side"]
-    """Longest side to S, the other to floor(side * S / longest + 0.5)."""
-    kernel: Literal["pillow_bilinear"]
-    """Pillow's antialiased fixed-point bilinear on uint8."""
+    resize: Resize
+    """longest_side: longest side to S, the other to floor(side * S / longest + 0.5).
+    square: both sides to S, whatever the image's shape."""
+    kernel: Literal["pillow_bilinear", "float_bilinear"]
+    """Antialiased bilinear, pillow_bilinear: Pillow's in fixed point on uint8. float_bilinear: the
+    same triangle in float32, nothing rounded to integers."""
     channel_order: Literal["RGB"]
     mean: tuple[float, float, float]
     """Subtracted from 0..255 values, per channel."""
     std: tuple[Positive, Positive, Positive]
     """Divides the difference, per channel."""
-    pad: Literal["right_bottom"]
-    """Zeros after normalisation, up to S x S."""
+    pad: Literal["right_bottom", "none"]
+    """Zeros after normalisation, up to S x S; none where the image fills the square."""
+
+
+class Stability(_Record, frozen=True):
+    """When a mask counts as stable, judged on `low_res_masks` before upscaling."""
+
+    offset: Positive
+    """Stability: pixels above +offset over pixels above -offset; 1 where there are none."""
+    threshold: Annotated[float, Meta(ge=0, le=1)]
+    """Stable is what reaches it."""
 
 
 class Postprocessing(_Record, frozen=True):
     """How `low_res_masks` become masks at the image's own size, in this order."""
 
-    upscale: Literal["bilinear"]
-    """To S x S, half-pixel centres, no antialiasing; crop the padding; the same to (H, W)."""
+    upscale: Literal["bilinear", "bilinear_direct"]
+    """Half-pixel centres, no antialiasing. bilinear: to S x S; crop the padding; the same to
+    (H, W). bilinear_direct: to (H, W) at once."""
     mask_threshold: float
     """A pixel is in the mask where its logit is greater."""
     stability_offset: Positive
     """Stability: area above threshold + offset over area above threshold - offset."""
-    single_mask: Literal["first"]
-    """Without multimask the first of the four masks is the answer, with it the other three."""
+    single_mask: Literal["first", "first_if_stable"]
+    """Without multimask the first of the four masks is the answer, with it the other three.
+    first_if_stable: where the first is not stable by `stability`, the one of the other three with
+    the highest predicted IoU takes its place."""
+    stability: Stability | None = None
+    """Of first_if_stable."""
+    low_res_limit: Positive | None = None
+    """`low_res_masks` that a caller gets, to give back as `mask_input`, are clipped to
+    -limit..limit; masks are made of the unclipped ones."""
 
 
 class Coordinates(_Record, frozen=True):
@@ -113,8 +134,9 @@ class Coordinates(_Record, frozen=True):
     pixel_offset: float
     """Added by the graph itself: (0, 0) is the centre of the first pixel."""
     labels: dict[str, int]
-    box: Literal["two_points"]
-    """A box is its two corners as points; a prompt without a box ends with one padding point."""
+    box: Literal["two_points", "two_points_padded"]
+    """A box is its two corners as points. A prompt with points or a box ends with one padding
+    point: two_points only where it has no box, two_points_padded always."""
 
 
 class Target(_Record, frozen=True):
@@ -191,35 +213,3 @@ class Manifest(_Record, frozen=True):
     provenance: Provenance
     parity: Parity | None
     golden: FileRef
-
-
-def expected_interface(
-    stage: StageName, image_size: int, batch: int | str
-) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Inputs and outputs that the contract fixes for a stage of the SAM family."""
-
-    def spec(name: str, *shape: int | str) -> TensorSpec:
-        return TensorSpec(name=name, dtype="float32", shape=shape)
-
-    latent, low_res = image_size // 16, image_size // 4
-    n = "N" if batch == "dynamic" else batch
-    if stage == "encoder":
-        return (
-            (spec("image", n, 3, image_size, image_size),),
-            (spec("image_embeddings", n, 256, latent, latent),),
-        )
-    if stage == "enhancer":
-        return (
-            (spec("image_embeddings", n, 256, latent, latent),),
-            (spec("enhanced_embeddings", n, 256, latent, latent),),
-        )
-    return (
-        (
-            spec("image_embeddings", 1, 256, latent, latent),
-            spec("point_coords", "B", "P", 2),
-            spec("point_labels", "B", "P"),
-            spec("mask_input", "B", 1, low_res, low_res),
-            spec("has_mask_input", 1),
-        ),
-        (spec("low_res_masks", "B", 4, low_res, low_res), spec("iou_predictions", "B", 4)),
-    )

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from glesam_runtime.errors import BundleError
+from glesam_runtime.interface import expected_interface
 from glesam_runtime.manifest import (
     FORMAT,
     MANIFEST_FILE,
@@ -16,7 +17,6 @@ from glesam_runtime.manifest import (
     FileRef,
     Manifest,
     TensorSpec,
-    expected_interface,
 )
 
 
@@ -69,14 +69,20 @@ def json_schema() -> dict[str, Any]:
 
 def _check_consistency(manifest: Manifest, where: str) -> None:
     """Refuse what the types cannot: a missing stage, or shapes that are not the contract's."""
-    size = manifest.preprocessing.image_size
-    if size % 16:
-        raise BundleError(f"{where}: image_size {size} is not a multiple of 16")
+    family, rules = manifest.model.family, manifest.preprocessing
+    size, step = rules.image_size, 16 if family == "sam" else 32
+    if size % step:
+        raise BundleError(f"{where}: image_size {size} is not a multiple of {step}")
+    if (rules.resize == "square") != (rules.pad == "none"):
+        raise BundleError(f"{where}: resize {rules.resize!r} contradicts pad {rules.pad!r}")
+    masks = manifest.postprocessing
+    if (masks.single_mask == "first_if_stable") != (masks.stability is not None):
+        raise BundleError(f"{where}: single_mask {masks.single_mask!r} contradicts stability")
     for name in STAGES:
         if name not in manifest.stages:
             raise BundleError(f"{where}: stage {name!r} is missing; export the bundle again")
         stage = manifest.stages[name]
-        inputs, outputs = expected_interface(name, size, manifest.target.batch)
+        inputs, outputs = expected_interface(name, size, manifest.target.batch, family)
         for found, wanted in ((stage.inputs, inputs), (stage.outputs, outputs)):
             if found != wanted:
                 raise BundleError(

@@ -1,8 +1,9 @@
 """From the decoder's low-resolution logits to masks of the original image, and what describes one.
 
-Upscaling is two bilinear steps with the padding cropped between them. Each is linear and works
-on rows and columns apart, so both fold into one matrix an axis, rows @ logits @ columns, computed
-in strips: the float logits of a huge image never exist at once unless asked for.
+SAM's upscaling is two bilinear steps with the padding cropped between them, SAM 2's is one. Each is
+linear and works on rows and columns apart, so all fold into one matrix an axis,
+rows @ logits @ columns, computed in strips: the float logits of a huge image never exist at once
+unless asked for.
 """
 
 from __future__ import annotations
@@ -35,23 +36,42 @@ class Masks:
 
 
 def choose(
-    low_res: NDArray[np.float32], iou: NDArray[np.float32], multimask: bool
+    low_res: NDArray[np.float32], iou: NDArray[np.float32], multimask: bool, rules: Postprocessing
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Pick what a caller asked for of the decoder's four masks.
 
     Args:
         low_res: [B, 4, S/4, S/4] logits.
         iou: [B, 4] predicted IoU.
-        multimask: False takes the first mask, True the other three.
+        multimask: False takes one mask, by `rules.single_mask`; True all but the first.
+        rules: the manifest's.
 
     Returns:
         [B, C, S/4, S/4] and [B, C], C being 1 or 3.
     """
-    chosen = slice(1, None) if multimask else slice(0, 1)
-    return low_res[:, chosen], iou[:, chosen]
+    if multimask:
+        return low_res[:, 1:], iou[:, 1:]
+    if rules.stability is None:
+        return low_res[:, :1], iou[:, :1]
+    first, offset = low_res[:, 0], rules.stability.offset
+    inner = np.count_nonzero(first > offset, axis=(1, 2)).astype(np.float32)
+    outer = np.count_nonzero(first > -offset, axis=(1, 2)).astype(np.float32)
+    steadiness = np.where(outer > 0, inner / np.maximum(outer, 1), np.float32(1))
+    stable = steadiness >= np.float32(rules.stability.threshold)
+    chosen = np.where(stable, 0, 1 + np.argmax(iou[:, 1:], axis=1))
+    rows = np.arange(len(chosen))
+    return low_res[rows, chosen][:, None], iou[rows, chosen][:, None]
 
 
-def upscale(low_res: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
+def for_mask_input(low_res: NDArray[np.float32], rules: Postprocessing) -> NDArray[np.float32]:
+    """Logits as a later call takes them for its mask prompt: clipped where the rules say so."""
+    limit = rules.low_res_limit
+    return low_res if limit is None else np.clip(low_res, -limit, limit)
+
+
+def upscale(
+    low_res: NDArray[np.float32], geometry: Geometry, rules: Postprocessing
+) -> NDArray[np.float32]:
     """Logits at the original image's size: [..., S/4, S/4] -> [..., H, W].
 
     A 20,000 x 20,000 image needs 1.6 GB a mask; `binarize` does without.
@@ -59,7 +79,7 @@ def upscale(low_res: NDArray[np.float32], geometry: Geometry) -> NDArray[np.floa
     height, width = geometry.original
     logits = np.empty((*low_res.shape[:-2], height, width), np.float32)
     flat = logits.reshape(-1, height, width)
-    for index, place, strip in _strips(low_res, geometry):
+    for index, place, strip in _strips(low_res, geometry, rules):
         flat[index][place] = strip
     return logits
 
@@ -84,7 +104,7 @@ def binarize(
     areas = np.zeros((len(flat), 2), np.int64)
     threshold = rules.mask_threshold
     offset = rules.stability_offset if stability_offset is None else stability_offset
-    for index, place, strip in _strips(low_res, geometry, threshold - offset):
+    for index, place, strip in _strips(low_res, geometry, rules, threshold - offset):
         np.greater(strip, threshold, out=flat[index][place])
         areas[index, 0] += np.count_nonzero(strip > threshold + offset)
         areas[index, 1] += np.count_nonzero(strip > threshold - offset)
@@ -102,7 +122,10 @@ def mask_to_xywh(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 
 def _strips(
-    low_res: NDArray[np.float32], geometry: Geometry, above: float | None = None
+    low_res: NDArray[np.float32],
+    geometry: Geometry,
+    rules: Postprocessing,
+    above: float | None = None,
 ) -> Iterator[tuple[int, tuple[slice, slice], NDArray[np.float32]]]:
     """Yield (mask index, rows and columns, logits there) until every mask is covered.
 
@@ -110,8 +133,11 @@ def _strips(
     """
     (height, width), (resized_height, resized_width) = geometry.original, geometry.resized
     side = low_res.shape[-1]
-    rows = _axis(side, geometry.image_size, resized_height, height)
-    columns = _axis(side, geometry.image_size, resized_width, width)
+    if rules.upscale == "bilinear_direct":
+        rows, columns = _direct(side, height), _direct(side, width)
+    else:
+        rows = _axis(side, geometry.image_size, resized_height, height)
+        columns = _axis(side, geometry.image_size, resized_width, width)
     step = max(1, _STRIP_PIXELS // width)
     for index, mask in enumerate(low_res.reshape(-1, side, side)):
         down, across = slice(0, height), slice(0, width)
@@ -139,6 +165,11 @@ def _axis(side: int, image_size: int, resized: int, original: int) -> NDArray[np
     matrix = (_bilinear(resized, original) @ up).astype(np.float32)
     matrix.flags.writeable = False
     return matrix
+
+
+def _direct(side: int, original: int) -> NDArray[np.float32]:
+    """The one bilinear step of an axis that fills the square: [original, side]."""
+    return _bilinear(side, original).astype(np.float32)
 
 
 def _bilinear(size_in: int, size_out: int) -> NDArray[np.float64]:

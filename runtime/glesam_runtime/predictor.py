@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from glesam_runtime.backends.base import Engine, Value
+    from glesam_runtime.backends.base import Engine
 
 
 class GleSamPredictor:
@@ -60,12 +60,12 @@ class GleSamPredictor:
             self.engine: Engine = load_engine(self.bundle, backend, device, stages)
         self._enhance = enhance
         self._geometry: Geometry | None = None
-        self._embeddings: Value | None = None
+        self._features: chain.Features | None = None
 
     @property
     def is_image_set(self) -> bool:
         """Whether `set_image` has been called since the start or the last reset."""
-        return self._embeddings is not None
+        return self._features is not None
 
     @property
     def original_size(self) -> tuple[int, int] | None:
@@ -106,15 +106,15 @@ class GleSamPredictor:
             rgb = image if image_format == "RGB" else np.ascontiguousarray(image[..., ::-1])
             prepared = preprocess(rgb, manifest.preprocessing)
         with self._timed("encoder"):
-            embeddings = chain.encode(self.engine, manifest, prepared.tensor)
+            features = chain.encode(self.engine, manifest, prepared.tensor)
         if self._enhance:
             with self._timed("enhancer"):
-                embeddings = chain.enhance(self.engine, manifest, embeddings)
-        self._geometry, self._embeddings = prepared.geometry, embeddings
+                features = chain.enhance(self.engine, manifest, features)
+        self._geometry, self._features = prepared.geometry, features
 
     def reset_image(self) -> None:
         """Forget the image."""
-        self._geometry, self._embeddings = None, None
+        self._geometry, self._features = None, None
 
     def get_image_embedding(self) -> NDArray[np.float32]:
         """What the decoder sees, [1, 256, S/16, S/16]: enhanced unless `enhance` is False.
@@ -122,7 +122,7 @@ class GleSamPredictor:
         Raises:
             InputError: no image is set.
         """
-        return self.engine.to_host(self._seen())
+        return self.engine.to_host(self._seen()[chain.EMBEDDINGS])
 
     def predict(
         self,
@@ -153,23 +153,26 @@ class GleSamPredictor:
         """
         batched, prompts = _as_batch(self.geometry, point_coords, point_labels, box, mask_input)
         low_res, iou = self.decode(prompts, multimask_output)
+        rules = self.bundle.manifest.postprocessing
         with self._timed("masks"):
             if return_logits:
                 full: NDArray[np.bool_] | NDArray[np.float32] = masks.upscale(
-                    low_res, self.geometry
+                    low_res, self.geometry, rules
                 )
             else:
                 full = self.binarize(low_res).masks
+            low_res = masks.for_mask_input(low_res, rules)
         return (full, iou, low_res) if batched else (full[0], iou[0], low_res[0])
 
     def decode(
         self, prompts: PromptBatch, multimask_output: bool = True
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Logits and predicted IoU of B checked prompts: [B, C, S/4, S/4] and [B, C]."""
-        tensors = prompt_tensors(prompts, self.geometry)
+        manifest = self.bundle.manifest
+        tensors = prompt_tensors(prompts, self.geometry, manifest.coordinates)
         with self._timed("decoder"):
             low_res, iou = chain.decode(self.engine, self._seen(), tensors)
-        return masks.choose(low_res, iou, multimask_output)
+        return masks.choose(low_res, iou, multimask_output, manifest.postprocessing)
 
     def binarize(
         self, low_res: NDArray[np.float32], stability_offset: float | None = None
@@ -183,10 +186,10 @@ class GleSamPredictor:
         rules = self.bundle.manifest.postprocessing
         return masks.binarize(low_res, self.geometry, rules, stability_offset)
 
-    def _seen(self) -> Value:
-        if self._embeddings is None:
+    def _seen(self) -> chain.Features:
+        if self._features is None:
             raise InputError("no image is set; call set_image first")
-        return self._embeddings
+        return self._features
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from glesam_runtime.image import Geometry
+    from glesam_runtime.manifest import Coordinates
 
 BACKGROUND, FOREGROUND = 0, 1
 BOX_CORNERS = (2, 3)
@@ -110,11 +111,13 @@ def check_prompts(
     return PromptBatch(points, labels, box_array, mask_array)
 
 
-def prompt_tensors(prompts: PromptBatch, geometry: Geometry) -> dict[str, NDArray[np.float32]]:
+def prompt_tensors(
+    prompts: PromptBatch, geometry: Geometry, rules: Coordinates
+) -> dict[str, NDArray[np.float32]]:
     """The decoder's four prompt inputs, tokens in the order of SAM's prompt encoder.
 
-    Points come first, then the box's two corners; points without a box end with one padding
-    point. A mask alone has no tokens: P is 0.
+    Points come first, then the box's two corners, then the padding point where `rules.box` asks
+    for one. A mask alone has no tokens: P is 0.
     """
     scale = _scale(geometry)
     points = [prompts.points * scale]
@@ -122,7 +125,11 @@ def prompt_tensors(prompts: PromptBatch, geometry: Geometry) -> dict[str, NDArra
     if prompts.boxes is not None:
         points.append(prompts.boxes.reshape(-1, 2, 2) * scale)
         labels.append(np.tile(np.asarray(BOX_CORNERS, np.float32), (prompts.size, 1)))
-    elif prompts.points.shape[1]:
+    if prompts.boxes is not None:
+        padded = rules.box == "two_points_padded"
+    else:
+        padded = prompts.points.shape[1] > 0
+    if padded:
         points.append(np.zeros((prompts.size, 1, 2)))
         labels.append(np.full((prompts.size, 1), PADDING, np.float32))
     side = geometry.image_size // 4

@@ -117,7 +117,8 @@ def run_job(
     image = read_image(job.image)
     read = time.perf_counter() - start
     height, width = image.shape[:2]
-    geometry = geometry_of(height, width, predictor.bundle.manifest.preprocessing.image_size)
+    rules = predictor.bundle.manifest.preprocessing
+    geometry = geometry_of(height, width, rules.image_size, rules.resize)
     try:
         batches = [check_request(request, geometry) for request in requests]
     except InputError as error:

@@ -70,9 +70,12 @@ def run_selftest(
     }
     prompts = {name: expected[name] for name in _PROMPT_INPUTS}
 
-    z_low = chain.encode(engine, manifest, prepared.tensor)
-    z_high = chain.enhance(engine, manifest, expected["image_embeddings"])
-    low_res, iou = chain.decode(engine, expected["enhanced_embeddings"], prompts)
+    names = [spec.name for spec in manifest.stages["encoder"].outputs]
+    given: chain.Features = {name: expected[name] for name in names}
+    encoded = chain.encode(engine, manifest, prepared.tensor)
+    enhanced = chain.enhance(engine, manifest, given)
+    reference = {**given, chain.EMBEDDINGS: expected["enhanced_embeddings"]}
+    low_res, iou = chain.decode(engine, reference, prompts)
     errors = tuple(
         OutputError(
             stage,
@@ -81,14 +84,14 @@ def run_selftest(
             compare.max_abs(actual, expected[name]),
         )
         for stage, name, actual in (
-            ("encoder", "image_embeddings", engine.to_host(z_low)),
-            ("enhancer", "enhanced_embeddings", engine.to_host(z_high)),
+            *(("encoder", name, engine.to_host(encoded[name])) for name in names),
+            ("enhancer", "enhanced_embeddings", engine.to_host(enhanced[chain.EMBEDDINGS])),
             ("decoder", "low_res_masks", low_res),
             ("decoder", "iou_predictions", iou),
         )
     )
 
-    whole, _ = chain.decode(engine, chain.enhance(engine, manifest, z_low), prompts)
+    whole, _ = chain.decode(engine, chain.enhance(engine, manifest, encoded), prompts)
     rules, geometry = manifest.postprocessing, prepared.geometry
     found = masks.binarize(whole, geometry, rules).masks
     wanted = masks.binarize(expected["low_res_masks"], geometry, rules).masks

@@ -35,7 +35,7 @@ from glesam_calibration.evaluate.prompt_kinds import draw_prompts
 from glesam_calibration.prompting import tight_box
 from glesam_runtime import GleSamPredictor, open_bundle
 from glesam_runtime.errors import InputError
-from glesam_runtime.manifest import Postprocessing, Preprocessing
+from glesam_runtime.manifest import Coordinates, Postprocessing, Preprocessing
 
 HEIGHT, WIDTH = 40, 48
 ALL_PROMPTS = ("1-point", "3-point", "10-point", "box", "noise-box")
@@ -293,6 +293,7 @@ class Counted:
         64, "longest_side", "pillow_bilinear", "RGB", (0, 0, 0), (1, 1, 1), "right_bottom"
     )
     postprocessing = Postprocessing("bilinear", 0.0, 1.0, "first")
+    coordinates = Coordinates("xy", "resized_pixels", 0.5, {}, "two_points")
 
     def __init__(self) -> None:
         self.runs: list[str] = []

@@ -38,6 +38,10 @@ def random_nano(seed: int = 0, gamma: float = 5.0, timestep: int = 999) -> Rando
     return RandomCheckpoint(seed, sam_preset("nano"), unet_preset("nano"), gamma, timestep)
 
 
+def random_nano2(seed: int = 0) -> RandomCheckpoint:
+    return RandomCheckpoint(seed, sam_preset("nano2"), unet_preset("nano"), 5.0, 999)
+
+
 def write_released(folder: Path, checkpoint: RandomCheckpoint) -> Released:
     """Meta's .pth, a diffusers folder, a diffusers LoRA file and a text embedding."""
     folder.mkdir(parents=True)
@@ -75,6 +79,12 @@ def write_released(folder: Path, checkpoint: RandomCheckpoint) -> Released:
 def released(tmp_path_factory: pytest.TempPathFactory) -> Released:
     """The nano checkpoint of seed 0 as files; read-only."""
     return write_released(tmp_path_factory.mktemp("released") / "files", random_nano())
+
+
+@pytest.fixture(scope="session")
+def released2(tmp_path_factory: pytest.TempPathFactory) -> Released:
+    """The nano2 checkpoint of seed 0 as files; read-only."""
+    return write_released(tmp_path_factory.mktemp("released2") / "files", random_nano2())
 
 
 @pytest.fixture

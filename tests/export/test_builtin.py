@@ -29,7 +29,7 @@ def reference() -> tuple[list, list]:
     """Cases and the reference's outputs on nano's built-in weights."""
     nothing = (None,) * 7
     checkpoint = make_checkpoint(WeightOptions("nano", None, *nothing))
-    cases = make_cases(open_bundle().manifest.preprocessing)
+    cases = make_cases(checkpoint.preset)
     return cases, record.record_reference(checkpoint, cases, lambda _: nullcontext())
 
 

@@ -11,18 +11,17 @@ import pytest
 from PIL import Image
 
 from glesam_calibration.scenes import make_scene
-from glesam_export.build import preprocessing
 from glesam_export.cases import LEVELS, PROMPTS, SEED, Case, make_cases
 from glesam_export.presets import SAM_PRESETS
 from glesam_runtime.errors import InputError
 
-RULES = preprocessing(SAM_PRESETS["nano"])
+NANO = SAM_PRESETS["nano"]
 CORNERS = [2.0, 3.0]
 
 
 @pytest.fixture(scope="module")
 def cases() -> list[Case]:
-    return make_cases(RULES)
+    return make_cases(NANO)
 
 
 def write_image(path: Path, width: int, height: int) -> Path:
@@ -84,7 +83,7 @@ def test_earlier_masks_fill_their_boxes(cases: list[Case]) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (7, 1), (3, 40), (640, 480), (300, 901)])
 def test_own_images_of_any_size(size: tuple[int, int], tmp_path: Path) -> None:
     path = write_image(tmp_path / "mine.png", *size)
-    cases = make_cases(RULES, [path])
+    cases = make_cases(NANO, [path])
     assert [(case.name, case.level) for case in cases] == [("mine.png", level) for level in LEVELS]
     for case in cases:
         assert case.image.shape == (*size[::-1], 3)
@@ -96,14 +95,14 @@ def test_own_images_of_any_size(size: tuple[int, int], tmp_path: Path) -> None:
 def test_no_two_images_share_a_name(tmp_path: Path) -> None:
     """The figures of one would take the place of the other's."""
     paths = [write_image(tmp_path / folder / "x.png", 8, 8) for folder in ("a", "b", "c")]
-    names = [case.name for case in make_cases(RULES, paths)][:: len(LEVELS)]
+    names = [case.name for case in make_cases(NANO, paths)][:: len(LEVELS)]
     assert names == ["x.png", "x.png (2)", "x.png (3)"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names there are Unicode")
 def test_a_name_that_is_no_unicode_can_be_written_down(tmp_path: Path) -> None:
     path = write_image(tmp_path / "plain.png", 8, 8).rename(tmp_path / os.fsdecode(b"caf\xe9.png"))
-    assert make_cases(RULES, [path])[0].name == r"caf\xe9.png"
+    assert make_cases(NANO, [path])[0].name == r"caf\xe9.png"
 
 
 def test_an_image_that_cannot_be_read(tmp_path: Path) -> None:
@@ -111,4 +110,4 @@ def test_an_image_that_cannot_be_read(tmp_path: Path) -> None:
     good = write_image(tmp_path / "good.png", 9, 9)
     for path in (tmp_path / "bad.png", tmp_path / "none.png"):
         with pytest.raises(InputError, match=path.name):
-            make_cases(RULES, [good, path])
+            make_cases(NANO, [good, path])

@@ -20,7 +20,7 @@ from torch import Tensor
 from glesam_export.checkpoints import diffusion, lora, sam
 from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
 from glesam_export.checkpoints.tensors import read
-from glesam_export.presets import SAM_PRESETS, SamPreset, unet_preset
+from glesam_export.presets import PRESETS, SAM_PRESETS, SamPreset, unet_preset
 from glesam_export.reference import build_unet
 from glesam_runtime.errors import CheckpointError
 
@@ -210,7 +210,7 @@ def test_another_presets_checkpoint_names_the_preset_that_fits(
     released: Released, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     smaller = SamPreset("pico", 256, 64, 2, 4, (1,), 8, 64, "nano")
-    monkeypatch.setattr(sam, "SAM_PRESETS", {**SAM_PRESETS, "pico": smaller})
+    monkeypatch.setattr(sam, "PRESETS", {**PRESETS, "pico": smaller})
     state = read(released.sam, "--sam")
     with pytest.raises(CheckpointError, match="not a pico but a nano; use preset nano"):
         sam.check(state, smaller, str(released.sam))

@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from glesam_export.checkpoints import diffusion, identify
+from glesam_export.checkpoints import diffusion, identify, sam2
 from glesam_export.checkpoints.packed import pack
 from glesam_export.checkpoints.tensors import read, read_shapes
 from glesam_export.options import WeightOptions, detected, make_checkpoint
-from glesam_export.presets import SAM_PRESETS, UNET_PRESETS, unet_preset
+from glesam_export.presets import SAM2_PRESETS, SAM_PRESETS, UNET_PRESETS, unet_preset
 from glesam_export.reference import build_unet
 from glesam_runtime.bundle import builtin_bundle_path
 from glesam_runtime.errors import CheckpointError
@@ -71,6 +71,24 @@ def test_a_full_size_sam_is_known_by_its_shapes(
         }
     monkeypatch.setattr(identify.files, "read_shapes", lambda _path, _role: state)
     assert identify.detect_sam(tmp_path / "x.pth").name == name
+
+
+@pytest.mark.parametrize("name", sorted(SAM2_PRESETS))
+def test_a_sam2_is_known_by_its_shapes(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of the two releases only the video keys tell; without them a file fits both."""
+    preset = SAM2_PRESETS[name]
+    state = sam2.state_of(*sam2._on_meta(preset))
+    released = state | {"memory_attention.x": torch.empty(1)}
+    if preset.release == "2.1":
+        released["no_obj_embed_spatial"] = torch.empty(1, 64)
+    monkeypatch.setattr(identify.files, "read_shapes", lambda _path, _role: released)
+    assert identify.detect_sam(tmp_path / "x.pt").name == name
+    monkeypatch.setattr(identify.files, "read_shapes", lambda _path, _role: state)
+    if "hiera" in name:
+        with pytest.raises(CheckpointError, match=r"fits sam2_.* alike; say which by --preset"):
+            identify.detect_sam(tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize("name", sorted(UNET_PRESETS))
@@ -149,7 +167,7 @@ def test_a_file_in_the_wrong_place_is_called_what_it_is(
     for preset in (None, "nano"):
         with pytest.raises(CheckpointError, match=f"--sam .*not SAM's weights but a {words}"):
             make_checkpoint(options(released, sam=getattr(released, wrong), preset=preset))
-    with pytest.raises(CheckpointError, match=r"--lora .*not a LoRA but a SAM nano, whole"):
+    with pytest.raises(CheckpointError, match=r"--lora .*not a LoRA but a SAM, whole: nano"):
         make_checkpoint(options(released, lora=released.sam))
 
 
@@ -215,7 +233,7 @@ def test_v_prediction_is_refused_with_the_reason(released: Released, tmp_path: P
 def test_info(glesam_export: Export, released: Released, tmp_path: Path) -> None:
     code, out, _ = glesam_export("info", released.sam, released.lora)
     assert code == 0
-    assert f"{released.sam}: SAM nano, whole" in out
+    assert f"{released.sam}: SAM, whole: nano" in out
     assert "still to give: --sd FOLDER" in out
     assert "still to give: --gamma" in out
     code, out, _ = glesam_export("info", builtin_bundle_path())

@@ -76,7 +76,7 @@ def test_only_nano_brings_weights_along() -> None:
     assert (found.preset.name, found.unet.name, found.origin) == ("nano", "nano", "built-in")
     (source,) = found.sources()
     assert (source.role, source.file) == ("packed", "nano.safetensors")
-    for preset in ("sam_vit_b", "sam_vit_l", "sam_vit_h"):
+    for preset in ("sam_vit_b", "sam_vit_l", "sam_vit_h", "nano2", "sam2.1_hiera_t"):
         with pytest.raises(InputError, match=r"no weights .*--sam .*--random-weights"):
             make_checkpoint(replace(NOTHING, preset=preset))
 

@@ -11,7 +11,6 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from glesam_export import plausible, record
-from glesam_export.build import preprocessing
 from glesam_export.cases import Case, make_cases
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.checkpoints.diffusion import SCHEDULE, alpha_bar
@@ -57,7 +56,7 @@ def nano() -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def recorded(nano: Checkpoint) -> Recorded:
-    cases = make_cases(preprocessing(nano.preset))
+    cases = make_cases(nano.preset)
     return cases, record.record_reference(nano, cases, nullcontext)
 
 

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from glesam_runtime import manifest as contract
 from glesam_runtime import manifest_file
 from glesam_runtime.bundle import file_ref, open_bundle
+from glesam_runtime.interface import expected_interface
 from glesam_runtime.manifest import Manifest
 
 SIZE = 64
@@ -99,7 +100,7 @@ def toy_decoder(batch: int | str) -> onnx.ModelProto:
 
 
 def model(stage: contract.StageName, batch: int | str, nodes, weights) -> onnx.ModelProto:
-    inputs, outputs = contract.expected_interface(stage, SIZE, batch)
+    inputs, outputs = expected_interface(stage, SIZE, batch)
 
     def info(spec: contract.TensorSpec) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(spec.name, TensorProto.FLOAT, spec.shape)
@@ -128,7 +129,7 @@ def write_toy_bundle(
     for stage, build in GRAPHS.items():
         path = folder / f"{stage}.onnx"
         onnx.save(build(batch), path)
-        inputs, outputs = contract.expected_interface(stage, SIZE, batch)
+        inputs, outputs = expected_interface(stage, SIZE, batch)
         stages[stage] = contract.Stage(file_ref(path), precision, inputs, outputs)
     golden = folder / contract.GOLDEN_FILE
     save_file({"image": np.zeros((1, 1, 3), np.uint8)}, golden)
@@ -189,12 +190,12 @@ def run_golden(folder: Path) -> dict[str, np.ndarray]:
     z_low = chain.encode(engine, bundle.manifest, prepared.tensor)
     z_high = chain.enhance(engine, bundle.manifest, z_low)
     prompts = check_prompts(prepared.geometry, [[[20, 30], [40, 10]]], [[1, 0]])
-    tensors = prompt_tensors(prompts, prepared.geometry)
+    tensors = prompt_tensors(prompts, prepared.geometry, bundle.manifest.coordinates)
     low_res, iou = chain.decode(engine, z_high, tensors)
     return {
         "image": image,
-        "image_embeddings": engine.to_host(z_low),
-        "enhanced_embeddings": engine.to_host(z_high),
+        "image_embeddings": engine.to_host(z_low["image_embeddings"]),
+        "enhanced_embeddings": engine.to_host(z_high["image_embeddings"]),
         **tensors,
         "low_res_masks": low_res,
         "iou_predictions": iou,

@@ -379,7 +379,10 @@ def test_selftest(
 
     monkeypatch.setattr(  # a machine that computes the enhancer a little wrong
         "glesam_runtime.chain.enhance",
-        lambda engine, manifest, value: engine.to_host(value) * np.float32(1.51) + 0.25,
+        lambda engine, manifest, features: {
+            "image_embeddings": engine.to_host(features["image_embeddings"]) * np.float32(1.51)
+            + 0.25
+        },
     )
     code, stdout, stderr = run_here(capsys, "--selftest", "--bundle", toy_bundle)
     assert code == 1

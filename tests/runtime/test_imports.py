@@ -18,6 +18,7 @@ BANNED = {
     "diffusers",
     "peft",
     "transformers",
+    "sam2",
     "segment_anything",
     "glesam_export",
     "glesam_calibration",

@@ -14,10 +14,13 @@ from segment_anything.utils.transforms import ResizeLongestSide
 
 from glesam_runtime import InputError
 from glesam_runtime.image import geometry_of
+from glesam_runtime.manifest import Coordinates
 from glesam_runtime.prompts import check_prompts, prompt_tensors
 
 SIZE = 64
 GEOMETRY = geometry_of(90, 120, SIZE)
+RULES = Coordinates("xy", "resized_pixels", 0.5, {}, "two_points")
+SAM2_RULES = Coordinates("xy", "resized_pixels", 0.5, {}, "two_points_padded")
 torch.manual_seed(0)
 ENCODER = PromptEncoder(32, (SIZE // 16, SIZE // 16), (SIZE, SIZE), 16).eval()
 
@@ -53,6 +56,7 @@ def test_tokens_are_the_prompt_encoders(data: st.DataObject) -> None:
             boxes if with_box else None,
         ),
         geometry,
+        RULES,
     )
     transform = ResizeLongestSide(SIZE)
     size = (height, width)
@@ -71,9 +75,33 @@ def test_tokens_are_the_prompt_encoders(data: st.DataObject) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("points", "boxes", "expected"),
+    [
+        ([[[12, 9]]], None, [1, -1]),
+        (None, [[0, 0, 60, 45]], [2, 3, -1]),
+        ([[[12, 9]]], [[0, 0, 60, 45]], [1, 2, 3, -1]),
+        (None, None, []),
+    ],
+)
+def test_sam2_pads_every_prompt_and_stretches(
+    points: Any, boxes: Any, expected: list[float]
+) -> None:
+    geometry = geometry_of(90, 120, SIZE, "square")
+    labels = None if points is None else [[1]]
+    mask = np.ones((1, 1, 16, 16)) if points is None and boxes is None else None
+    tensors = prompt_tensors(
+        check_prompts(geometry, points, labels, boxes, mask), geometry, SAM2_RULES
+    )
+    assert tensors["point_labels"].tolist() == [expected]
+    for label, xy in zip(expected, tensors["point_coords"][0].tolist(), strict=True):
+        place = {1: [12 * 64 / 120, 9 * 64 / 90], 2: [0, 0], 3: [32, 32], -1: [0, 0]}[label]
+        assert xy == pytest.approx(place)
+
+
 def test_a_mask_alone_has_no_tokens() -> None:
     mask = np.ones((2, 1, 16, 16))
-    tensors = prompt_tensors(check_prompts(GEOMETRY, masks=mask), GEOMETRY)
+    tensors = prompt_tensors(check_prompts(GEOMETRY, masks=mask), GEOMETRY, RULES)
     assert tensors["point_coords"].shape == (2, 0, 2)
     assert tensors["point_labels"].shape == (2, 0)
     assert tensors["has_mask_input"].tolist() == [1]
@@ -81,7 +109,7 @@ def test_a_mask_alone_has_no_tokens() -> None:
 
 
 def test_without_a_mask_it_is_switched_off() -> None:
-    tensors = prompt_tensors(check_prompts(GEOMETRY, [[[1, 2]]], [[1]]), GEOMETRY)
+    tensors = prompt_tensors(check_prompts(GEOMETRY, [[[1, 2]]], [[1]]), GEOMETRY, RULES)
     assert tensors["has_mask_input"].tolist() == [0]
     assert tensors["mask_input"].shape == (1, 1, 16, 16)
     assert not tensors["mask_input"].any()

@@ -20,8 +20,8 @@ from torch import Tensor
 from glesam_calibration.datasets import Dataset, Sample
 from glesam_calibration.degrade import degrade
 from glesam_calibration.prompting import noise_box, random_points, tight_box
-from glesam_export.build import preprocessing
-from glesam_export.presets import SamPreset
+from glesam_export.contract import preprocessing
+from glesam_export.presets import Preset
 from glesam_runtime.image import geometry_of, preprocess
 from glesam_runtime.prompts import BACKGROUND, BOX_CORNERS, FOREGROUND, PADDING
 
@@ -69,7 +69,7 @@ class Examples(torch.utils.data.Dataset[dict[str, Tensor]]):
     """
 
     def __init__(
-        self, dataset: Dataset, preset: SamPreset, count: int, options: ExampleOptions
+        self, dataset: Dataset, preset: Preset, count: int, options: ExampleOptions
     ) -> None:
         self.dataset, self.options, self.count = dataset, options, count
         self.preset, self.rules = preset, preprocessing(preset)
@@ -89,7 +89,7 @@ class Examples(torch.utils.data.Dataset[dict[str, Tensor]]):
         prompts = [self._prompt(sample.masks[k], rng) for k in chosen]
         stacked = {key: np.stack([p[key] for p in prompts]) for key in prompts[0]}
         height, width = sample.image.shape[:2]
-        resized = geometry_of(height, width, self.rules.image_size).resized
+        resized = geometry_of(height, width, self.rules.image_size, self.rules.resize).resized
         scale = np.asarray(resized[::-1]) / (width, height)
         target = np.stack([self._coverage(mask, resized) for mask in stacked.pop("mask")])
         arrays = {key: (v.reshape(-1, 2) * scale).reshape(v.shape) for key, v in stacked.items()}

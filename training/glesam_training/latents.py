@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from segment_anything.modeling import ImageEncoderViT
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from glesam_calibration.datasets import Dataset, Sample
-from glesam_export.presets import LATENT_CHANNELS, SamPreset
+from glesam_export.presets import LATENT_CHANNELS, Preset
+from glesam_export.reference import named_features
+from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.errors import InputError
 from glesam_runtime.staging import staged_file
 from glesam_training.examples import ExampleOptions, Examples
@@ -33,7 +34,7 @@ class StoredLatents(Examples):
     def __init__(
         self,
         dataset: Dataset,
-        preset: SamPreset,
+        preset: Preset,
         count: int,
         options: ExampleOptions,
         path: Path,
@@ -72,7 +73,7 @@ class _Versions(torch.utils.data.Dataset[Tensor]):
 
 def store_latents(
     folder: Path,
-    encoder: ImageEncoderViT,
+    encoder: nn.Module,
     examples: Examples,
     workers: int = 1,
     progress: Callable[[int, int], object] = lambda _done, _total: None,
@@ -109,13 +110,14 @@ def store_latents(
         with staged_file(path) as partial, torch.no_grad():
             stored = np.lib.format.open_memmap(partial, "w+", dtype=np.float16, shape=shape)
             for index, images in enumerate(loader):
-                stored[index] = encoder(images.to(device)).cpu().numpy().astype(np.float16)
+                z_l = named_features(encoder(images.to(device)))[EMBEDDINGS]
+                stored[index] = z_l.cpu().numpy().astype(np.float16)
                 progress(index + 1, len(dataset))
             stored.flush()
     return StoredLatents(dataset, examples.preset, examples.count, options, path)
 
 
-def _identity(encoder: ImageEncoderViT, examples: Examples) -> str:
+def _identity(encoder: nn.Module, examples: Examples) -> str:
     """A name that no other encoder, data set or options have."""
     options = examples.options
     made_of = (options.seed, options.levels, options.variants, len(examples.dataset))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
-from glesam_export.reference import Decoder, Enhancer
+from glesam_export.reference import Decoder, Enhancer, named_features
+from glesam_runtime.chain import EMBEDDINGS
 from glesam_training.decoding import predict_masks
 from glesam_training.loop import Objective
 from glesam_training.losses import latent_mse, mask_loss, soft_iou
@@ -33,7 +33,7 @@ class EnhancerObjective(Objective):
 
     def __init__(
         self,
-        encoder: ImageEncoderViT | None,
+        encoder: nn.Module | None,
         enhancer: Enhancer,
         decoder: Decoder | None = None,
         mask_weight: float = 0.0,
@@ -79,7 +79,7 @@ class DecoderObjective(Objective):
 
     def __init__(
         self,
-        encoder: ImageEncoderViT | None,
+        encoder: nn.Module | None,
         enhancer: Enhancer | None,
         decoder: Decoder,
         part: DecoderPart,
@@ -120,9 +120,10 @@ def train_adapters(enhancer: Enhancer) -> None:
         parameter.requires_grad_(".lora_A." in name or ".lora_B." in name)
 
 
-def latents(encoder: ImageEncoderViT | None, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def latents(encoder: nn.Module | None, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """z_L and z_H of a batch, [N, 256, s, s] each: encoded, or as they were stored."""
     if encoder is None:
         return batch["z_l"], batch["z_h"]
     with torch.no_grad():
-        return encoder(batch["low"]).float(), encoder(batch["clear"]).float()
+        low, clear = (named_features(encoder(batch[key])) for key in ("low", "clear"))
+        return low[EMBEDDINGS].float(), clear[EMBEDDINGS].float()

@@ -10,16 +10,13 @@ import torch
 from torch import Tensor
 
 from glesam_calibration.evaluate import Segmenter, with_and_without
-from glesam_export.build import preprocessing
+from glesam_export import contract
 from glesam_export.checkpoints import Checkpoint
+from glesam_export.reference import named_features
+from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.errors import BackendError
-from glesam_runtime.manifest import Postprocessing, Preprocessing
+from glesam_runtime.manifest import Coordinates, Postprocessing, Preprocessing
 from glesam_training.memory import keep_memory
-
-POSTPROCESSING = Postprocessing(
-    upscale="bilinear", mask_threshold=0.0, stability_offset=1.0, single_mask="first"
-)
-"""What `build_bundle` writes for the SAM family."""
 
 
 class ReferenceStages:
@@ -38,7 +35,7 @@ class ReferenceStages:
         """
         keep_memory()
         self._device = _device(device)
-        self._preprocessing = preprocessing(checkpoint.preset)
+        self._preset = checkpoint.preset
         self._encoder = checkpoint.encoder().to(self._device)
         self._enhancer = checkpoint.enhancer().to(self._device)
         self._decoder = checkpoint.decoder().to(self._device)
@@ -46,32 +43,36 @@ class ReferenceStages:
     @property
     def preprocessing(self) -> Preprocessing:
         """The preset's."""
-        return self._preprocessing
+        return contract.preprocessing(self._preset)
 
     @property
     def postprocessing(self) -> Postprocessing:
-        """The SAM family's."""
-        return POSTPROCESSING
+        """The preset's."""
+        return contract.postprocessing(self._preset)
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """The preset's."""
+        return contract.coordinates(self._preset)
 
     @torch.inference_mode()
-    def encode(self, image: npt.NDArray[np.float32]) -> Tensor:
-        """Image float32 [1,3,S,S] -> z_L float32 [1,256,S/16,S/16]."""
-        z_l: Tensor = self._encoder(self._tensor(image))
-        return z_l
+    def encode(self, image: npt.NDArray[np.float32]) -> dict[str, Tensor]:
+        """Image float32 [1,3,S,S] -> z_L float32 [1,256,S/16,S/16], and what goes with it."""
+        return named_features(self._encoder(self._tensor(image)))
 
     @torch.inference_mode()
-    def enhance(self, embeddings: Tensor) -> Tensor:
+    def enhance(self, embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
         """z_L -> z_H, the same shape, rounded to float32 as the decoder takes it."""
-        z_h: Tensor = self._enhancer(embeddings)
-        return z_h.float()
+        z_h: Tensor = self._enhancer(embeddings[EMBEDDINGS])
+        return {**embeddings, EMBEDDINGS: z_h.float()}
 
     @torch.inference_mode()
     def decode(
-        self, embeddings: Tensor, prompts: Mapping[str, npt.NDArray[np.float32]]
+        self, embeddings: dict[str, Tensor], prompts: Mapping[str, npt.NDArray[np.float32]]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Logits [B,4,S/4,S/4] and predicted IoU [B,4]."""
         tensors = {name: self._tensor(value) for name, value in prompts.items()}
-        low_res, iou = self._decoder(embeddings, **tensors)
+        low_res, iou = self._decoder(**embeddings, **tensors)
         return low_res.cpu().numpy(), iou.cpu().numpy()
 
     def _tensor(self, values: npt.NDArray[np.float32]) -> Tensor:

@@ -13,6 +13,7 @@ from glesam_calibration.datasets import Dataset
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.presets import LORA_TARGETS, UNetPreset
 from glesam_export.reference import Decoder, Enhancer, build_unet
+from glesam_runtime.errors import InputError
 from glesam_training.examples import ExampleOptions, Examples, with_prompts
 from glesam_training.latents import store_latents
 from glesam_training.loop import Objective, Plan, Report, run
@@ -83,10 +84,10 @@ def train_enhancer(
         The trained enhancer.
 
     Raises:
-        InputError: a state in the folder that does not fit.
+        InputError: a state in the folder that does not fit, or a mask loss with SAM 2.
     """
     enhancer = checkpoint.enhancer()
-    decoder = checkpoint.decoder() if mask_weight else None
+    decoder = _sams_decoder(checkpoint) if mask_weight else None
     encoder = None if job.latents else checkpoint.encoder()
     objective = EnhancerObjective(encoder, enhancer, decoder, mask_weight)
     _train(checkpoint, objective, job, lambda: saved(enhancer))
@@ -114,9 +115,9 @@ def train_decoder(
         The trained decoder.
 
     Raises:
-        InputError: a state in the folder that does not fit.
+        InputError: a state in the folder that does not fit, or a SAM 2.
     """
-    decoder = checkpoint.decoder()
+    decoder = _sams_decoder(checkpoint)
     enhancer = checkpoint.enhancer() if enhance else None
     encoder = None if job.latents else checkpoint.encoder()
     objective = DecoderObjective(encoder, enhancer, decoder, part)
@@ -145,6 +146,17 @@ def new_adapters(preset: UNetPreset, rank: int, seed: int) -> dict[str, Tensor]:
         factors[f"unet.{name}.lora_A.weight"] = a
         factors[f"unet.{name}.lora_B.weight"] = torch.zeros(shape[0], rank, *[1] * (len(shape) - 2))
     return factors
+
+
+def _sams_decoder(checkpoint: Checkpoint) -> Decoder:
+    """The decoder, if this program trains its kind."""
+    decoder = checkpoint.decoder()
+    if not isinstance(decoder, Decoder):
+        raise InputError(
+            f"{checkpoint.preset.name}: only SAM's decoder is trained here; train the enhancer "
+            "of SAM 2, by the paper's loss, and leave its decoder as it is"
+        )
+    return decoder
 
 
 def _train(

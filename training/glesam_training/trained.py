@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from segment_anything.modeling import ImageEncoderViT
+from torch import nn
 
 from glesam_export.checkpoints import Checkpoint, write
 from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
@@ -15,6 +16,9 @@ from glesam_export.checkpoints.saved import write_checkpoint_json
 from glesam_export.reference import Decoder, Enhancer
 from glesam_runtime.manifest import Source
 from glesam_runtime.staging import staged_file
+
+if TYPE_CHECKING:
+    from glesam_export.reference_sam2 import Sam2Decoder
 
 SAM_FILE, LORA_FILE, PACKED_FILE = (
     "sam.pth",
@@ -41,7 +45,7 @@ class TrainedCheckpoint(Checkpoint):
         self.schedule = base.schedule
         self.trained, self.origin = base.trained, base.origin
 
-    def encoder(self) -> ImageEncoderViT:
+    def encoder(self) -> nn.Module:
         """The base's image encoder."""
         return self.base.encoder()
 
@@ -51,7 +55,7 @@ class TrainedCheckpoint(Checkpoint):
             return self.base.enhancer()
         return copy.deepcopy(self._enhancer).eval().requires_grad_(False)
 
-    def decoder(self) -> Decoder:
+    def decoder(self) -> Decoder | Sam2Decoder:
         """A copy of the trained decoder, or the base's."""
         if self._decoder is None:
             return self.base.decoder()

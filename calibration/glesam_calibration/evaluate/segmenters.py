@@ -17,7 +17,7 @@ from glesam_runtime.prompts import check_prompts, prompt_tensors
 if TYPE_CHECKING:
     from glesam_runtime.backends.base import Engine
     from glesam_runtime.bundle import Bundle
-    from glesam_runtime.manifest import Postprocessing, Preprocessing
+    from glesam_runtime.manifest import Coordinates, Postprocessing, Preprocessing
 
 WITHOUT, WITH = "without enhancer", "with enhancer"
 
@@ -33,8 +33,12 @@ class Stages(Protocol):
     def postprocessing(self) -> Postprocessing:
         """How its logits become masks."""
 
+    @property
+    def coordinates(self) -> Coordinates:
+        """How it takes prompts."""
+
     def encode(self, image: npt.NDArray[np.float32]) -> Any:
-        """Image float32 [1,3,S,S], normalised and padded -> z_L."""
+        """Image float32 [1,3,S,S], normalised and padded -> z_L, and what goes with it."""
 
     def enhance(self, embeddings: Any) -> Any:
         """z_L -> z_H."""
@@ -68,6 +72,11 @@ class BundleStages:
     def postprocessing(self) -> Postprocessing:
         """The manifest's."""
         return self._manifest.postprocessing
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """The manifest's."""
+        return self._manifest.coordinates
 
     def encode(self, image: npt.NDArray[np.float32]) -> Any:
         """Image float32 [1,3,S,S] -> z_L, left where the engine computed it."""
@@ -143,9 +152,12 @@ class StagedSegmenter:
         if self._seen is None:
             raise InputError("no image is set; call set_image first")
         embeddings, geometry = self._seen
-        tensors = prompt_tensors(check_prompts(geometry, points, labels, boxes), geometry)
-        low_res, _ = masks.choose(*self._stages.decode(embeddings, tensors), multimask=False)
-        return masks.binarize(low_res[:, 0], geometry, self._stages.postprocessing).masks
+        prompts = check_prompts(geometry, points, labels, boxes)
+        tensors = prompt_tensors(prompts, geometry, self._stages.coordinates)
+        rules = self._stages.postprocessing
+        decoded = self._stages.decode(embeddings, tensors)
+        low_res, _ = masks.choose(*decoded, multimask=False, rules=rules)
+        return masks.binarize(low_res[:, 0], geometry, rules).masks
 
 
 def with_and_without(stages: Stages) -> dict[str, Segmenter]:

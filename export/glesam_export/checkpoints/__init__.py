@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from segment_anything.modeling import ImageEncoderViT
+from torch import nn
 
-from glesam_export.presets import SamPreset, UNetPreset
+from glesam_export.presets import Preset, UNetPreset
 from glesam_export.reference import Decoder, Enhancer
 from glesam_runtime.manifest import Source
+
+if TYPE_CHECKING:
+    from glesam_export.reference_sam2 import Sam2Decoder
 
 
 class Checkpoint(ABC):
@@ -20,7 +23,7 @@ class Checkpoint(ABC):
     again for comparison.
 
     Attributes:
-        preset: the SAM.
+        preset: the SAM or SAM 2.
         unet: the U-Net.
         gamma: adaption weight.
         timestep: T.
@@ -30,7 +33,7 @@ class Checkpoint(ABC):
         origin: the weights in words, for the manifest.
     """
 
-    preset: SamPreset
+    preset: Preset
     unet: UNetPreset
     gamma: float
     timestep: int
@@ -40,16 +43,16 @@ class Checkpoint(ABC):
     origin: str
 
     @abstractmethod
-    def encoder(self) -> ImageEncoderViT:
-        """SAM's image encoder, float32, in eval mode."""
+    def encoder(self) -> nn.Module:
+        """The image encoder, float32, in eval mode: an ImageEncoderViT or a Sam2Encoder."""
 
     @abstractmethod
     def enhancer(self) -> Enhancer:
         """The unfolded enhancer, float32, in eval mode."""
 
     @abstractmethod
-    def decoder(self) -> Decoder:
-        """SAM's prompt encoder and mask decoder, float32, in eval mode."""
+    def decoder(self) -> Decoder | Sam2Decoder:
+        """Prompt encoder and mask decoder, float32, in eval mode."""
 
     @abstractmethod
     def sources(self) -> tuple[Source, ...]:

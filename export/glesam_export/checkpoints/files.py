@@ -8,7 +8,7 @@ from pathlib import Path
 from glesam_export.checkpoints import diffusion, text
 from glesam_export.checkpoints import tensors as files
 from glesam_export.checkpoints.states import Part, State, StateCheckpoint, source
-from glesam_export.presets import SamPreset, UNetPreset
+from glesam_export.presets import Preset, UNetPreset
 from glesam_runtime.manifest import Source
 
 
@@ -17,7 +17,7 @@ class WeightFiles:
     """The files a GleSAM is made of.
 
     Attributes:
-        sam: SAM's state dict, Meta's or fine-tuned.
+        sam: SAM's or SAM 2's state dict, Meta's or fine-tuned.
         sd: a diffusers folder of the U-Net's base, or a file of its U-Net's weights alone.
         lora: the U-Net's adapters.
         prompt_embeds: [1, 77, D]; None runs the folder's text encoder on "".
@@ -51,7 +51,7 @@ class FileCheckpoint(StateCheckpoint):
     def __init__(
         self,
         weights: WeightFiles,
-        preset: SamPreset,
+        preset: Preset,
         unet: UNetPreset,
         gamma: float,
         timestep: int,

@@ -15,7 +15,14 @@ from torch import Tensor
 
 from glesam_export.checkpoints import diffusion, lora, packed, sam, saved, text
 from glesam_export.checkpoints import tensors as files
-from glesam_export.presets import LATENT_CHANNELS, SAM_PRESETS, UNET_PRESETS, SamPreset
+from glesam_export.presets import (
+    LATENT_CHANNELS,
+    PRESETS,
+    SAM2_PRESETS,
+    SAM_PRESETS,
+    UNET_PRESETS,
+    Preset,
+)
 from glesam_runtime.errors import CheckpointError
 from glesam_runtime.manifest import MANIFEST_FILE
 
@@ -32,6 +39,13 @@ Kind = Literal[
     "other",
 ]
 
+
+SAM2_PARTS = ("image_encoder", "sam_prompt_encoder", "sam_mask_decoder")
+"""Prefixes of what an image needs of a SAM 2."""
+
+SAM2_KEYS = ("image_encoder.trunk.", "sam_prompt_encoder.", "sam_mask_decoder.")
+SAM_KEYS = (*(f"{part}." for part in sam.PARTS), *SAM2_KEYS)
+"""How the names of a SAM's tensors begin."""
 
 TAKEN: Mapping[Kind, str] = {
     "sam": "SAM's weights",
@@ -83,16 +97,19 @@ def identify(path: Path) -> Finding:
     return _state(path, files.read_shapes(path, "file"))
 
 
-def detect_sam(path: Path) -> SamPreset:
-    """The one preset that a SAM file fits.
+def detect_sam(path: Path) -> Preset:
+    """The one preset that a SAM or SAM 2 file fits.
 
     Raises:
-        CheckpointError: it is no SAM, and what it is instead; or one of no preset.
+        CheckpointError: it is no SAM, and what it is instead; or one of no preset, or of two.
     """
     finding = require(path, "--sam", "sam")
     if not finding.fits:
         raise CheckpointError(f"--sam {path}: {finding.words}; no preset fits it")
-    return SAM_PRESETS[finding.fits[0]]
+    if len(finding.fits) > 1:
+        both = " and ".join(finding.fits)
+        raise CheckpointError(f"--sam {path}: fits {both} alike; say which by --preset")
+    return PRESETS[finding.fits[0]]
 
 
 def require(path: Path, option: str, kind: Kind) -> Finding:
@@ -167,7 +184,7 @@ def _state(path: Path, state: Mapping[str, Tensor]) -> Finding:
     names = list(state)
     if any(lora.KEY.match(name) for name in names):
         return _lora(path, state)
-    if any(name.startswith(tuple(f"{part}." for part in sam.PARTS)) for name in names):
+    if any(name.startswith(SAM_KEYS) for name in names):
         return _sam(path, state)
     if "conv_in.weight" in state and "conv_out.weight" in state:
         return _unet(path, state)
@@ -183,18 +200,21 @@ def _state(path: Path, state: Mapping[str, Tensor]) -> Finding:
 
 
 def _sam(path: Path, state: Mapping[str, Tensor]) -> Finding:
-    """A SAM, whole or in part."""
-    lacks = tuple(
-        part for part in sam.PARTS if not any(name.startswith(f"{part}.") for name in state)
-    )
-    fits = tuple(preset.name for preset in SAM_PRESETS.values() if not sam.misfits(state, preset))
-    if fits:
-        return Finding(path, "sam", f"SAM {fits[0]}, whole", fits)
+    """A SAM or a SAM 2, whole or in part."""
+    second = any(name.startswith(SAM2_KEYS) for name in state)
+    named = "SAM 2" if second else "SAM"
+    parts = SAM2_PARTS if second else tuple(sam.PARTS)
+    presets = SAM2_PRESETS.values() if second else SAM_PRESETS.values()
+    lacks = tuple(part for part in parts if not any(name.startswith(f"{part}.") for name in state))
     if lacks:
-        return Finding(path, "sam", f"part of a SAM, without {' and '.join(lacks)}", (), lacks)
-    nearest = min(SAM_PRESETS.values(), key=lambda preset: len(sam.misfits(state, preset)))
-    wrong = files.first_three(sam.misfits(state, nearest))
-    return Finding(path, "sam", f"SAM of no preset; next is {nearest.name} ({wrong})")
+        return Finding(path, "sam", f"part of a {named}, without {' and '.join(lacks)}", (), lacks)
+    wrong = {preset.name: sam.misfits(state, preset) for preset in presets}
+    fits = tuple(name for name, misfits in wrong.items() if not misfits)
+    if fits:
+        return Finding(path, "sam", f"{named}, whole: {' or '.join(fits)}", fits)
+    nearest = min(wrong, key=lambda name: len(wrong[name]))
+    words = f"{named} of no preset; next is {nearest} ({files.first_three(wrong[nearest])})"
+    return Finding(path, "sam", words)
 
 
 def _unet(path: Path, state: Mapping[str, Tensor]) -> Finding:

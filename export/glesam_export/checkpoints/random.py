@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
 from glesam_export.checkpoints import Checkpoint, diffusion
 from glesam_export.checkpoints import tensors as files
 from glesam_export.checkpoints.text import TOKENS
-from glesam_export.presets import LATENT_CHANNELS, LORA_TARGETS, SamPreset, UNetPreset
+from glesam_export.presets import LATENT_CHANNELS, LORA_TARGETS, Preset, Sam2Preset, UNetPreset
 from glesam_export.reference import (
     Decoder,
     Enhancer,
@@ -26,6 +25,9 @@ from glesam_export.reference import (
     replicate_channels,
 )
 from glesam_runtime.manifest import Source
+
+if TYPE_CHECKING:
+    from glesam_export.reference_sam2 import Sam2Decoder
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -41,7 +43,7 @@ class RandomCheckpoint(Checkpoint):
 
     Args:
         seed: of everything.
-        preset: the SAM.
+        preset: the SAM or SAM 2.
         unet: the U-Net.
         gamma: adaption weight.
         timestep: T.
@@ -53,7 +55,7 @@ class RandomCheckpoint(Checkpoint):
     def __init__(
         self,
         seed: int,
-        preset: SamPreset,
+        preset: Preset,
         unet: UNetPreset,
         gamma: float,
         timestep: int,
@@ -65,14 +67,24 @@ class RandomCheckpoint(Checkpoint):
         self.alpha_bar = diffusion.alpha_bar(timestep, self.schedule, "the default schedule")
         self.origin = origin or f"random, seed {seed}"
 
-    def encoder(self) -> ImageEncoderViT:
+    def encoder(self) -> nn.Module:
         """A random image encoder."""
         with self._seeded(1):
-            return _perturbed(build_encoder(self.preset))
+            if isinstance(self.preset, Sam2Preset):
+                from glesam_export.reference_sam2 import build_sam2_encoder
 
-    def decoder(self) -> Decoder:
+                built: nn.Module = build_sam2_encoder(self.preset)
+            else:
+                built = build_encoder(self.preset)
+            return _perturbed(built)
+
+    def decoder(self) -> Decoder | Sam2Decoder:
         """A random prompt encoder and mask decoder."""
         with self._seeded(2):
+            if isinstance(self.preset, Sam2Preset):
+                from glesam_export.reference_sam2 import build_sam2_decoder
+
+                return _perturbed(build_sam2_decoder(self.preset))
             prompt_encoder = build_prompt_encoder(self.preset)
             return _perturbed(Decoder(prompt_encoder, build_mask_decoder(self.preset)))
 

@@ -1,15 +1,15 @@
-"""Fits a SAM state dict to a preset, and names the preset that it does fit."""
+"""Fits a SAM or SAM 2 state dict to a preset, and names the preset that it does fit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
-from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
 from glesam_export.checkpoints import tensors as files
-from glesam_export.presets import SAM_PRESETS, SamPreset
+from glesam_export.presets import PRESETS, Preset, Sam2Preset, SamPreset
 from glesam_export.reference import (
     Decoder,
     build_encoder,
@@ -17,6 +17,9 @@ from glesam_export.reference import (
     build_prompt_encoder,
 )
 from glesam_runtime.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from glesam_export.reference_sam2 import Sam2Decoder
 
 PARTS: Mapping[str, Callable[[SamPreset], nn.Module]] = {
     "image_encoder": build_encoder,
@@ -26,18 +29,18 @@ PARTS: Mapping[str, Callable[[SamPreset], nn.Module]] = {
 """SAM's parts, by the prefix of their keys in Meta's files."""
 
 
-def check(state: Mapping[str, Tensor], preset: SamPreset, where: str) -> None:
-    """Refuse a state dict that is not this preset's SAM; `where` names its file.
+def check(state: Mapping[str, Tensor], preset: Preset, where: str) -> None:
+    """Refuse a state dict that is not this preset's; `where` names its file.
 
     Raises:
         CheckpointError: naming the preset that fits, or the first three misfits or bad values.
     """
     problems = misfits(state, preset)
     if not problems:
-        if broken := files.unusable(state):
+        if broken := files.unusable(_used(state, preset)):
             raise CheckpointError(f"{where}: {files.first_three(broken)}")
         return
-    fitting = [other.name for other in SAM_PRESETS.values() if not misfits(state, other)]
+    fitting = [other.name for other in PRESETS.values() if not misfits(state, other)]
     if fitting:
         raise CheckpointError(
             f"{where}: not a {preset.name} but a {fitting[0]}; use preset {fitting[0]}"
@@ -47,16 +50,23 @@ def check(state: Mapping[str, Tensor], preset: SamPreset, where: str) -> None:
     )
 
 
-def encoder(state: Mapping[str, Tensor], preset: SamPreset) -> ImageEncoderViT:
+def encoder(state: Mapping[str, Tensor], preset: Preset) -> nn.Module:
     """The image encoder with these weights."""
+    if isinstance(preset, Sam2Preset):
+        from glesam_export.checkpoints import sam2
+
+        return sam2.encoder(state, preset)
     built = _on_meta(build_encoder, preset)
     files.assign(built, _part(state, "image_encoder"))
-    assert isinstance(built, ImageEncoderViT)
     return built
 
 
-def decoder(state: Mapping[str, Tensor], preset: SamPreset) -> Decoder:
+def decoder(state: Mapping[str, Tensor], preset: Preset) -> Decoder | Sam2Decoder:
     """Prompt encoder and mask decoder with these weights."""
+    if isinstance(preset, Sam2Preset):
+        from glesam_export.checkpoints import sam2
+
+        return sam2.decoder(state, preset)
     prompt_encoder = build_prompt_encoder(preset)
     mask_decoder = build_mask_decoder(preset)
     files.assign(prompt_encoder, _part(state, "prompt_encoder"))
@@ -64,13 +74,26 @@ def decoder(state: Mapping[str, Tensor], preset: SamPreset) -> Decoder:
     return Decoder(prompt_encoder, mask_decoder).eval().requires_grad_(False)
 
 
-def misfits(state: Mapping[str, Tensor], preset: SamPreset) -> list[str]:
+def misfits(state: Mapping[str, Tensor], preset: Preset) -> list[str]:
     """What keeps a state dict from being this preset's SAM: each misfit, keys spelled whole."""
+    if isinstance(preset, Sam2Preset):
+        from glesam_export.checkpoints import sam2
+
+        return sam2.problems(state, preset)
     return [
         f"{prefix}.{problem}"
         for prefix, build in PARTS.items()
         for problem in files.misfits(_on_meta(build, preset), _part(state, prefix))
     ]
+
+
+def _used(state: Mapping[str, Tensor], preset: Preset) -> Mapping[str, Tensor]:
+    """What of a state dict is judged by its values."""
+    if isinstance(preset, Sam2Preset):
+        from glesam_export.checkpoints import sam2
+
+        return sam2.used(state)
+    return state
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from segment_anything.modeling import ImageEncoderViT
-from torch import Tensor
+from torch import Tensor, nn
 
 from glesam_export.checkpoints import Checkpoint, diffusion, lora, sam
 from glesam_export.reference import Decoder, Enhancer, LoraFactors, add_lora
 from glesam_runtime.bundle import sha256_of
 from glesam_runtime.manifest import Source
+
+if TYPE_CHECKING:
+    from glesam_export.reference_sam2 import Sam2Decoder
 
 Part = Literal["sam", "unet", "lora"]
 """SAM whole, the 4-channel base of the U-Net, its adapters."""
@@ -55,12 +57,12 @@ class StateCheckpoint(Checkpoint):
         sam.check(tensors, self.preset, where)
         self._lora()
 
-    def encoder(self) -> ImageEncoderViT:
-        """SAM's image encoder."""
+    def encoder(self) -> nn.Module:
+        """The image encoder."""
         return sam.encoder(self.state("sam").tensors, self.preset)
 
-    def decoder(self) -> Decoder:
-        """SAM's prompt encoder and mask decoder."""
+    def decoder(self) -> Decoder | Sam2Decoder:
+        """Prompt encoder and mask decoder."""
         return sam.decoder(self.state("sam").tensors, self.preset)
 
     def enhancer(self) -> Enhancer:

@@ -154,7 +154,12 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def misfits(module: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
     """What keeps `tensors` from being the module's state dict, in words, at most a line each."""
-    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    return shape_misfits(module.state_dict(), tensors)
+
+
+def shape_misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    """What keeps `tensors` from having the names and shapes of `expected`, at most a line each."""
+    wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     missing = [f"{name} is missing" for name in wanted if name not in found]
     unknown = [f"{name} is unknown" for name in found if name not in wanted]

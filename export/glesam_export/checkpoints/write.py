@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
 from glesam_export.checkpoints.diffusion import SD_CHANNELS
@@ -20,15 +20,22 @@ from glesam_export.reference import ADAPTER, Decoder, LoraFactors, replicate_cha
 from glesam_runtime.errors import InputError
 from glesam_runtime.staging import staged_file
 
+if TYPE_CHECKING:
+    from glesam_export.reference_sam2 import Sam2Decoder
 
-def save_sam(path: Path, encoder: ImageEncoderViT, decoder: Decoder) -> None:
-    """Write the whole SAM's state dict as Meta's .pth files have it.
+SAM_DECODER = "mask_decoder.iou_token.weight"
+"""A key of every SAM that no SAM 2 has."""
+
+
+def save_sam(path: Path, encoder: nn.Module, decoder: Decoder | Sam2Decoder) -> None:
+    """Write the whole SAM's state dict as Meta's files have it; SAM 2's is nested under "model".
 
     Raises:
         InputError: `path` cannot be written.
     """
     state = sam_state(encoder, decoder)
-    _write(path, lambda partial: torch.save(state, partial))
+    content = state if SAM_DECODER in state else {"model": state}
+    _write(path, lambda partial: torch.save(content, partial))
 
 
 def save_lora(path: Path, unet: nn.Module) -> None:
@@ -78,8 +85,16 @@ def save_tensors(
     _write(path, save)
 
 
-def sam_state(encoder: ImageEncoderViT, decoder: Decoder) -> dict[str, Tensor]:
-    """The state dict of the whole SAM, keys and order as in Meta's files, on the CPU."""
+def sam_state(encoder: nn.Module, decoder: Decoder | Sam2Decoder) -> dict[str, Tensor]:
+    """The state dict of the whole SAM, keys and order as in Meta's files, on the CPU.
+
+    Of SAM 2 what only video needs is not there.
+    """
+    if hasattr(encoder, "no_mem_embed"):
+        from glesam_export.checkpoints import sam2
+
+        state = sam2.state_of(encoder, decoder)
+        return {name: tensor.detach().cpu() for name, tensor in state.items()}
     parts = {
         "image_encoder": encoder,
         "prompt_encoder": decoder.prompt_encoder,

@@ -7,6 +7,8 @@ TensorRT rejects). Which mask to return, and its upscaling, is the host's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from segment_anything.modeling import MaskDecoder, PromptEncoder
 from segment_anything.modeling.transformer import Attention, TwoWayTransformer
@@ -103,11 +105,17 @@ class DecoderGraph(Graph):
     Args:
         prompt_encoder: SAM's; used up.
         mask_decoder: SAM's; used up.
+        further_tokens: of the mask decoder, each [1, C], beside the IoU's and the masks'.
     """
 
     dense_positions: Tensor
 
-    def __init__(self, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder) -> None:
+    def __init__(
+        self,
+        prompt_encoder: PromptEncoder,
+        mask_decoder: MaskDecoder,
+        further_tokens: Sequence[Tensor] = (),
+    ) -> None:
         super().__init__()
         self.points = PointEmbedding(prompt_encoder)
         self.mask_downscaling = prompt_encoder.mask_downscaling
@@ -115,7 +123,8 @@ class DecoderGraph(Graph):
         positions = prompt_encoder.get_dense_pe().detach().flatten(2).transpose(1, 2)
         self.register_buffer("dense_positions", positions)  # [1, s * s, C]
         output_tokens = [mask_decoder.iou_token.weight.data, mask_decoder.mask_tokens.weight.data]
-        self.output_tokens = nn.Parameter(torch.cat(output_tokens).unsqueeze(0))  # [1, 5, C]
+        output_tokens += further_tokens
+        self.output_tokens = nn.Parameter(torch.cat(output_tokens).unsqueeze(0))  # [1, 5.., C]
         self.transformer = TwoWay(mask_decoder.transformer)
         self.upscaling = mask_decoder.output_upscaling
         self.hypernetworks = mask_decoder.output_hypernetworks_mlps
@@ -130,6 +139,20 @@ class DecoderGraph(Graph):
         has_mask_input: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The contract's decoder: [B, 4, S/4, S/4] logits and [B, 4] predicted IoUs."""
+        tokens, image = self.attend(
+            image_embeddings, point_coords, point_labels, mask_input, has_mask_input
+        )
+        return self.answer(tokens, self.upscaling(image))
+
+    def attend(
+        self,
+        image_embeddings: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor,
+        has_mask_input: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Prompts and image after the transformer: tokens [B, T, C], image [B, C, S/16, S/16]."""
         side = image_embeddings.shape[-1]
         prompt = self.points(point_coords, point_labels).to(self.dtype)
         output = self.output_tokens.expand(prompt.shape[0], -1, -1)
@@ -141,10 +164,13 @@ class DecoderGraph(Graph):
         image = (image_embeddings.to(self.dtype) + dense).flatten(2).transpose(1, 2)
 
         tokens, image = self.transformer(image, self.dense_positions, tokens)
+        return tokens, unflatten(image.transpose(1, 2), 2, side, side)
 
-        upscaled = self.upscaling(unflatten(image.transpose(1, 2), 2, side, side))
+    def answer(self, tokens: Tensor, upscaled: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and predicted IoUs of tokens [B, T, C] and features [B, C/8, S/4, S/4]."""
+        side = upscaled.shape[-1]
         weights = torch.stack(
             [mlp(tokens[:, 1 + i]) for i, mlp in enumerate(self.hypernetworks)], dim=1
         )
-        masks = unflatten(weights @ upscaled.flatten(2), 2, 4 * side, 4 * side)
+        masks = unflatten(weights @ upscaled.flatten(2), 2, side, side)
         return masks.float(), self.iou_head(tokens[:, 0]).float()

@@ -18,7 +18,7 @@ from glesam_export.checkpoints.diffusion import SCHEDULE
 from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
 from glesam_export.checkpoints.packed import pack
 from glesam_export.checkpoints.saved import open_checkpoint
-from glesam_export.presets import sam_preset, unet_preset
+from glesam_export.presets import SAM_PRESETS, unet_preset
 from glesam_training.examples import CLEAR, ExampleOptions, Examples, with_prompts
 from glesam_training.loop import Plan, Report, run
 from glesam_training.nano.diffusion import (
@@ -122,7 +122,7 @@ SD_FOLDER, TEXT_FILE = "sd", "prompt_embeds.safetensors"
 
 def paint(folder: Path, recipe: Recipe, seed: int, narrate: Narrate) -> StoredScenes:
     """The scenes that everything is trained on. Other seeds have other scenes."""
-    side = sam_preset(PRESET).image_size
+    side = SAM_PRESETS[PRESET].image_size
     painted = 0
 
     def progress(count: int) -> None:
@@ -139,7 +139,7 @@ def make_sam(
     """Train SAM-nano on clear scenes, first as they are, then varied; its .pth."""
     path = folder / SAM_FILE
     if not path.is_file():
-        preset = sam_preset(PRESET)
+        preset = SAM_PRESETS[PRESET]
         torch.manual_seed(seed)
         sam = SamNano(preset)
         copies = -(-recipe.varied.iterations * recipe.varied.batch // len(scenes))
@@ -181,7 +181,7 @@ def begin(folder: Path, sam: Path, base: tuple[Path, Path], seed: int) -> FileCh
     if not lora.is_file():
         write.save_tensors(lora, new_adapters(unet_preset(PRESET), RANK, seed))
     files = WeightFiles(sam, base[0], lora, base[1])
-    return FileCheckpoint(files, sam_preset(PRESET), unet_preset(PRESET), GAMMA, TIMESTEP)
+    return FileCheckpoint(files, SAM_PRESETS[PRESET], unet_preset(PRESET), GAMMA, TIMESTEP)
 
 
 def stage(

@@ -11,7 +11,7 @@ import torch
 from glesam_calibration.datasets import Dataset, SceneDataset
 from glesam_calibration.evaluate import Plan, Results, evaluate
 from glesam_calibration.evaluate.conditions import DEFAULT, show
-from glesam_export.build import preprocessing
+from glesam_export import contract
 from glesam_export.checkpoints import Checkpoint
 from glesam_runtime.image import preprocess
 from glesam_training.nano.coins import Coins
@@ -81,7 +81,7 @@ def latent_errors(checkpoint: Checkpoint, dataset: Dataset, seed: int = 0) -> li
         seed: of the degradations.
     """
     encoder, enhancer = checkpoint.encoder(), checkpoint.enhancer()
-    rules = preprocessing(checkpoint.preset)
+    rules = contract.preprocessing(checkpoint.preset)
     conditions = [condition for condition in DEFAULT if condition != "clear"]
     sums = np.zeros((len(conditions), 2))
     with torch.inference_mode():

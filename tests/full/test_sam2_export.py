@@ -1,0 +1,43 @@
+"""SAM 2 at the size users hold: Hiera-T of SAM 2.1 with SD 2.1, from random weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from glesam_runtime.bundle import load_golden, open_bundle
+from glesam_runtime.selftest import run_selftest
+
+if TYPE_CHECKING:
+    from ..conftest import FullExport
+
+pytestmark = pytest.mark.full
+
+PEAK_LIMIT = 10e9
+"""Bytes, for the whole export with verification."""
+
+
+def test_fp32_passes_its_gates_within_memory(hiera_t_export: FullExport) -> None:
+    size = sum(file.stat().st_size for file in hiera_t_export.bundle.iterdir())
+    print(hiera_t_export.printed)
+    print(
+        f"{hiera_t_export.seconds:.0f} s, peak RSS {hiera_t_export.peak_rss / 1e9:.2f} GB, "
+        f"bundle {size / 1e9:.2f} GB"
+    )
+    manifest = open_bundle(hiera_t_export.bundle).manifest
+    assert (manifest.model.family, manifest.model.preset) == ("sam2", "sam2.1_hiera_t")
+    assert manifest.parity is not None
+    assert manifest.parity.passed
+    assert manifest.parity.gate.stage_relative_l2 == 1e-4
+    assert manifest.parity.gate.mask_iou_mean == 0.9999
+    assert {image.level for image in manifest.parity.images} == {"clear", "LQ-1", "LQ-2", "LQ-3"}
+    assert hiera_t_export.peak_rss < PEAK_LIMIT
+
+
+def test_its_golden_tensors_prove_it_again(hiera_t_export: FullExport) -> None:
+    bundle = open_bundle(hiera_t_export.bundle)
+    golden = load_golden(bundle)
+    assert golden["high_res_feats_0"].shape == (1, 32, 256, 256)
+    assert golden["high_res_feats_1"].shape == (1, 64, 128, 128)
+    assert run_selftest(bundle).passed

@@ -101,7 +101,7 @@ def test_small_masks_lose_nothing(
     low_res = np.full((1, 16, 16), -3, np.float32)
     low_res[0, top : top + 3, left : left + 2] = smooth_logits(top, 1, 3, 2)[0] + 2
     geometry = geometry_of(height, width, 64)
-    logits = masks.upscale(low_res, geometry)
+    logits = masks.upscale(low_res, geometry, RULES)
     made = masks.binarize(low_res, geometry, RULES, stability_offset=offset)
     sure = np.abs(logits) > 1e-5  # a logit at the threshold itself falls to either side
     np.testing.assert_array_equal(made.masks[sure], (logits > 0)[sure])

@@ -62,7 +62,8 @@ class ToyEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         engine, manifest = self.predictor.engine, self.predictor.bundle.manifest
-        return torch.from_numpy(engine.to_host(chain.encode(engine, manifest, image.numpy())))
+        features = chain.encode(engine, manifest, image.numpy())
+        return torch.from_numpy(engine.to_host(features[chain.EMBEDDINGS]))
 
 
 class ToyPromptEncoder(nn.Module):
@@ -93,7 +94,9 @@ class ToyDecoder(nn.Module):
             "mask_input": np.zeros((len(coords), 1, side, side), np.float32),
             "has_mask_input": np.zeros(1, np.float32),
         }
-        low_res, iou = chain.decode(self.predictor.engine, image_embeddings.numpy(), prompts)
+        low_res, iou = chain.decode(
+            self.predictor.engine, {chain.EMBEDDINGS: image_embeddings.numpy()}, prompts
+        )
         return torch.from_numpy(low_res[:, 1:]), torch.from_numpy(iou[:, 1:])
 
 

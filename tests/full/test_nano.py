@@ -23,7 +23,7 @@ def test_every_loss_falls(tmp_path: Path) -> None:
 
     packed = make_nano(tmp_path, QUICK, 0, narrate)
     print({step: [round(value, 4) for value in values] for step, values in losses.items()})
-    assert set(losses) == {"SAM-nano", "base U-Net", "enhancer", "decoder"}
+    assert set(losses) == {"SAM-nano", "SAM-nano, varied", "base U-Net", "enhancer", "decoder"}
     for step, values in losses.items():
         assert min(values[1:]) < values[0], step
         assert values[-1] < values[0], step

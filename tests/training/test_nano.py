@@ -24,7 +24,7 @@ from glesam_training.nano.diffusion import (
 )
 from glesam_training.nano.report import LatentError, latent_errors
 from glesam_training.nano.sam import SamNano
-from glesam_training.nano.scenes import store_scenes
+from glesam_training.nano.scenes import Varied, store_scenes
 
 from ..export.conftest import random_nano
 
@@ -41,6 +41,26 @@ def test_stored_scenes_are_the_scenes(tmp_path: Path) -> None:
         assert np.array_equal(kept.masks, made.masks)
     assert len(stored.first_pictures(2)) == 2
     store_scenes(tmp_path, 3, 40, 256, lambda _: pytest.fail("found, not painted again"))
+
+
+def test_varied_scenes_keep_their_objects(tmp_path: Path) -> None:
+    """Turned and mirrored, image and masks alike; the same number is the same picture."""
+    varied = Varied(store_scenes(tmp_path, 3, 40, 256), copies=8, seed=0)
+    assert len(varied) == len(varied.names) == 24
+    gray = 0
+    for index in range(24):
+        plain, sample = varied.scenes[index % 3], varied[index]
+        assert np.array_equal(sample.image, varied[index].image)
+        gray += bool((sample.image == sample.image[..., :1]).all())
+        areas = [sorted(s.masks.reshape(len(s.masks), -1).sum(1)) for s in (plain, sample)]
+        assert areas[0] == areas[1]
+        # Where an edge was, an edge is: the darkest and brightest object stay the same two, unless
+        # colours have gone, so only pictures that kept them are asked.
+        if not (sample.image == sample.image[..., :1]).all():
+            greens = [[s.image[m, 1].mean() for m in s.masks] for s in (plain, sample)]
+            assert np.argmax(greens[0]) == np.argmax(greens[1])
+    assert 4 <= gray <= 16
+    assert sum(np.array_equal(varied[i].masks, varied.scenes[i % 3].masks) for i in range(24)) < 12
 
 
 def test_coins_are_round_apart_and_bright() -> None:

@@ -108,7 +108,7 @@ QUICK = replace(
     scenes=64,
     pictures=32,
     sam=_short(FULL.sam, 24),
-    varied=_short(FULL.varied, 8),
+    varied=_short(replace(FULL.varied, warmup=0), 24),
     base=_short(FULL.base, 24),
     enhancer=_short(FULL.enhancer, 16),
     decoder=_short(FULL.decoder, 12),

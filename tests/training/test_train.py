@@ -74,14 +74,14 @@ def test_the_control_never_runs_the_enhancer(
 
 
 def test_the_latent_comes_nearer(tmp_path: Path) -> None:
-    """Adapters that begin at nothing leave z_L almost alone; training lowers the MSE."""
-    base = RandomCheckpoint(0, sam_preset("nano"), unet_preset("nano"), 0.2, 1)
+    """With a small gamma a random enhancer's answer outweighs z_L; training takes it away."""
+    base = RandomCheckpoint(0, sam_preset("nano"), unet_preset("nano"), 0.02, 1)
     losses: list[float] = []
     plan = job(tmp_path, iterations=40, lr=3e-3, batch=4, log_every=10)
     train_enhancer(
         base, replace(plan, report=lambda _n, _t, found: losses.append(found["mse"])), 0.0
     )
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.6 * losses[0]
 
 
 def test_latents_kept_or_not_is_the_same_training(

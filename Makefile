@@ -12,7 +12,8 @@ BUILD_TOOLS := hatchling 'setuptools>=70.1'
 BUILTIN := runtime/glesam_runtime/nano
 BUILTIN_WEIGHTS := export/glesam_export/nano.safetensors
 # Coins of the demo's photograph, a box each.
-COINS   := --box 80,29,179,73
+COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245,95,296,144 \
+	--box 84,108,122,145 --box 315,156,380,218 --box 80,175,124,217 --box 18,233,75,288
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-full lint format bench nano nano-table builtin docs clean

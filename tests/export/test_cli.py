@@ -158,7 +158,7 @@ def spoil(released: Released, how: str) -> None:
         ("lora of other layers", ["--lora", "other0", "other1", "other2", "and 2 more"]),
         ("lora of other shapes", ["--lora", "[3, 3]", "more"]),
         ("lora with half a pair", ["--lora", "one of its two"]),
-        ("unet of another preset", ["--sd", "not nano", "cross_attention_dim"]),
+        ("unet of another preset", ["--sd", "next is nano", "cross_attention_dim"]),
         ("no unet config", ["--sd", "config.json"]),
         ("no unet weights", ["--sd", "diffusion_pytorch_model"]),
         ("no scheduler", ["--sd", "scheduler_config.json"]),

@@ -122,7 +122,7 @@ def test_relative_paths_are_relative_to_the_folder(
         ({"sam": "/nowhere.pth"}, r"sam /nowhere\.pth: no such file"),
         ({"sam": "a\0b"}, "no such file"),
         ({"lora": "nowhere"}, "lora .*run/nowhere: no such file"),
-        ({"sd": "nowhere"}, "sd: no scheduler configuration at .*run/nowhere"),
+        ({"sd": "nowhere"}, "sd: no U-Net configuration at .*run/nowhere"),
         ({"prompt_embeds": "nowhere"}, "prompt-embeds .*run/nowhere: no such file"),
         ({"prompt_embeds": None}, "tokenizer/ holds none"),
     ],

@@ -202,7 +202,8 @@ def info(
     debug: Debug = False,
 ) -> None:
     """Say what files are, which preset they fit, and what is still missing for an export."""
-    from glesam_export.checkpoints.identify import identify, missing
+    from glesam_export.checkpoints.identify import identify
+    from glesam_export.checkpoints.needs import missing
 
     findings = [identify(path) for path in files]
     for finding in findings:

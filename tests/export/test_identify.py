@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from glesam_export.checkpoints import diffusion, identify, sam2
+from glesam_export.checkpoints.needs import missing
 from glesam_export.checkpoints.packed import pack
 from glesam_export.checkpoints.tensors import read, read_shapes
 from glesam_export.options import WeightOptions, detected, make_checkpoint
@@ -43,9 +44,9 @@ def test_each_file_of_a_release(released: Released) -> None:
     assert all(finding.fits == ("nano",) for finding in found.values())
     assert "rank 8" in found["lora"].words
     assert found["sd"].lacks == ("text encoder",)
-    needs = identify.missing([found["sam"], found["sd"]])
+    needs = missing([found["sam"], found["sd"]])
     assert [need.split()[0] for need in needs] == ["--lora", "--prompt-embeds", "--gamma"]
-    assert [need.split()[0] for need in identify.missing(found.values())] == ["--gamma"]
+    assert [need.split()[0] for need in missing(found.values())] == ["--gamma"]
 
 
 def test_shapes_are_the_tensors_shapes(released: Released, tmp_path: Path) -> None:

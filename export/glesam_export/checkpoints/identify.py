@@ -1,11 +1,11 @@
-"""Says what a file is, which preset it fits, and what it would still need to become a GleSAM.
+"""Says what a file is and which preset it fits.
 
 Only names and shapes are looked at, so a file of gigabytes is known in a moment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -127,26 +127,6 @@ def require(path: Path, option: str, kind: Kind) -> Finding:
     if finding.kind != kind:
         raise CheckpointError(f"{option} {path}: not {TAKEN[kind]} but a {finding.words}")
     return finding
-
-
-def missing(findings: Iterable[Finding]) -> list[str]:
-    """Options that an export still needs beside these files; empty where nothing is."""
-    by_kind = {finding.kind: finding for finding in findings}
-    if by_kind.keys() & {"bundle", "checkpoint", "packed"}:
-        return []
-    needs = []
-    if "sam" not in by_kind:
-        needs.append("--sam FILE (the SAM it was trained with)")
-    if not by_kind.keys() & {"sd", "unet"}:
-        needs.append("--sd FOLDER (the Stable Diffusion base)")
-    if "unet" in by_kind and "config" not in by_kind:
-        needs.append("--unet-config FILE (the U-Net's config.json)")
-    if "lora" not in by_kind:
-        needs.append("--lora FILE (the U-Net's adapters)")
-    without_text = "unet" in by_kind or ("sd" in by_kind and "text encoder" in by_kind["sd"].lacks)
-    if without_text and "prompt_embeds" not in by_kind:
-        needs.append("--prompt-embeds FILE (the empty prompt's embedding, for want of an encoder)")
-    return [*needs, "--gamma G --timestep T (what the LoRA was trained with)"]
 
 
 def _folder(path: Path) -> Finding:

@@ -34,7 +34,13 @@ def old_bundle(nano_bundle: Path, tmp_path: Path) -> Path:
 def start_and_wait_for_files(output: Path) -> tuple[subprocess.Popen[bytes], Path]:
     """An export in a process of its own, caught when its first graph is on disk."""
     program = [sys.executable, "-m", "glesam_export", "onnx", "--preset", "nano", "-o", str(output)]
-    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        program,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # What runs in a shell's background ignores Ctrl-C, and its children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         found = list(output.parent.glob(f".{output.name}.partial-*/encoder.onnx"))

@@ -110,8 +110,8 @@ QUICK = replace(
     sam=_short(FULL.sam, 24),
     varied=_short(replace(FULL.varied, warmup=0), 24),
     base=_short(FULL.base, 24),
-    enhancer=_short(FULL.enhancer, 16),
-    decoder=_short(FULL.decoder, 12),
+    enhancer=_short(replace(FULL.enhancer, warmup=0), 40),
+    decoder=_short(replace(FULL.decoder, warmup=0, lr=1e-3), 40),
 )
 """The same steps in two minutes, to see that every loss falls."""
 

@@ -104,8 +104,7 @@ def _run(
     with step("bundle encoder"):
         engine = load_engine(bundle, "onnxruntime", stages=["encoder"])
         for case, mine in zip(cases, found, strict=True):
-            encoded = chain.encode(engine, manifest, case.prepared.tensor)
-            mine.high_res = {name: _keep(engine, value) for name, value in encoded.items()}
+            mine.high_res = _encode(engine, manifest, case.prepared.tensor)
             mine.z_l = mine.high_res.pop(chain.EMBEDDINGS)
         del engine
     with step("bundle enhancer"):
@@ -131,6 +130,14 @@ def _run(
 def _keep(engine: Engine, value: Value) -> NDArray[np.float32]:
     """A copy on the host: the engine's own buffer would keep its arena, gigabytes, alive."""
     return np.array(engine.to_host(value))
+
+
+def _encode(
+    engine: Engine, manifest: Manifest, image: NDArray[np.float32]
+) -> dict[str, NDArray[np.float32]]:
+    """One encoder call, every feature copied to the host; nothing of the engine's outlives it."""
+    encoded = chain.encode(engine, manifest, image)
+    return {name: _keep(engine, value) for name, value in encoded.items()}
 
 
 def _enhance(engine: Engine, manifest: Manifest, z_l: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -96,7 +96,7 @@ FULL = Recipe(
     decoder=Plan(iterations=400, batch=16, lr=2e-4, warmup=20, decay=True, mixed_precision="bf16"),
     mask_weight=1.0,
 )
-"""What ships: 80 minutes on two cores."""
+"""What ships."""
 
 
 def _short(plan: Plan, iterations: int) -> Plan:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import resource
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +13,9 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from glesam_export.checkpoints import Checkpoint
+
+    from .full_size import FullExport
+    from .released import Diffusion
 
 # Property tests draw the same examples every time: a failure is a failure for everyone.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -119,49 +117,30 @@ def nano2_bundle(nano2_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPath
     return folder
 
 
-@dataclass(frozen=True)
-class FullExport:
-    """A full-size bundle made by the command line in a process of its own, and what it took."""
+@pytest.fixture(scope="session")
+def sd21_files(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
+    """The files of a full-size enhancer with SD 2.1; read-only."""
+    from .full_size import random_weights
+    from .released import write_diffusion
 
-    checkpoint: Checkpoint
-    bundle: Path
-    printed: str
-    seconds: float
-    peak_rss: int
-    """Bytes."""
-
-
-def _export_full(folder: Path, *options: str, preset: str = "sam_vit_b") -> FullExport:
-    """A preset with SD 2.1 from random weights, through `glesam-export onnx`."""
-    from glesam_export.checkpoints.random import RandomCheckpoint
-    from glesam_export.presets import sam_preset, unet_preset
-
-    command = ["onnx", "--preset", preset, "--unet", "sd21", "--random-weights", "0"]
-    program = [sys.executable, "-m", "glesam_export", *command, *options, "-o", str(folder)]
-    start = time.perf_counter()
-    finished = subprocess.run(program, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - start
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    # The largest child so far; full-size exports are this suite's largest by far.
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    checkpoint = RandomCheckpoint(0, sam_preset(preset), unet_preset("sd21"), 5.0, 999)
-    return FullExport(checkpoint, folder, finished.stderr + finished.stdout, seconds, peak)
+    return write_diffusion(tmp_path_factory.mktemp("sd21"), random_weights("sam_vit_b"))
 
 
 @pytest.fixture(scope="session")
-def export_full() -> Callable[..., FullExport]:
-    """Export to a folder, with further options."""
-    return _export_full
+def vit_b_export(tmp_path_factory: pytest.TempPathFactory, sd21_files: Diffusion) -> FullExport:
+    """ViT-B with SD 2.1 in fp32, from files."""
+    return _export_files("sam_vit_b", tmp_path_factory.mktemp("vit_b"), sd21_files)
 
 
 @pytest.fixture(scope="session")
-def vit_b_export(tmp_path_factory: pytest.TempPathFactory) -> FullExport:
-    """The full-size bundle in fp32."""
-    return _export_full(tmp_path_factory.mktemp("full") / "vit_b")
+def hiera_t_export(tmp_path_factory: pytest.TempPathFactory, sd21_files: Diffusion) -> FullExport:
+    """SAM 2.1 Hiera-T with SD 2.1 in fp32, from files."""
+    return _export_files("sam2.1_hiera_t", tmp_path_factory.mktemp("hiera_t"), sd21_files)
 
 
-@pytest.fixture(scope="session")
-def hiera_t_export(tmp_path_factory: pytest.TempPathFactory) -> FullExport:
-    """The full-size bundle of SAM 2.1 Hiera-T in fp32."""
-    folder = tmp_path_factory.mktemp("full") / "hiera_t"
-    return _export_full(folder, preset="sam2.1_hiera_t")
+def _export_files(preset: str, folder: Path, diffusion: Diffusion) -> FullExport:
+    from .full_size import export, random_weights, write_files
+
+    checkpoint = random_weights(preset)
+    files = write_files(folder, checkpoint, diffusion)
+    return export(checkpoint, folder / "bundle", *files.options())

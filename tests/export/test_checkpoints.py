@@ -24,7 +24,8 @@ from glesam_export.presets import PRESETS, SAM_PRESETS, SamPreset, unet_preset
 from glesam_export.reference import build_unet
 from glesam_runtime.errors import CheckpointError
 
-from .conftest import Released, random_nano
+from ..released import Released
+from .conftest import random_nano
 
 Tensors = dict[str, Tensor]
 

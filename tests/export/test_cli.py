@@ -18,7 +18,8 @@ from glesam_export.checkpoints.saved import write_checkpoint_json
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.errors import InputError
 
-from .conftest import Released, random_nano
+from ..released import Released
+from .conftest import random_nano
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -23,7 +23,8 @@ from glesam_export.reference import build_unet
 from glesam_runtime.bundle import builtin_bundle_path
 from glesam_runtime.errors import CheckpointError
 
-from .conftest import Released, random_nano
+from ..released import Released
+from .conftest import random_nano
 
 Export = Callable[..., tuple[int, str, str]]
 

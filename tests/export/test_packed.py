@@ -19,7 +19,8 @@ from glesam_export.presets import sam_preset, unet_preset
 from glesam_runtime.bundle import sha256_of
 from glesam_runtime.errors import CheckpointError, InputError
 
-from .conftest import Released, random_nano
+from ..released import Released
+from .conftest import random_nano
 
 Tensors = dict[str, Tensor]
 Metadata = dict[str, str]

@@ -17,7 +17,8 @@ from glesam_export.presets import PRESETS, SAM2_PRESETS, sam_preset, unet_preset
 from glesam_export.reference_sam2 import NumbersOnCpu
 from glesam_runtime.errors import CheckpointError
 
-from .conftest import Released, random_nano, random_nano2
+from ..released import Released
+from .conftest import random_nano, random_nano2
 
 Tensors = dict[str, Tensor]
 

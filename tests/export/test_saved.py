@@ -21,7 +21,8 @@ from glesam_export.checkpoints.saved import (
 )
 from glesam_runtime.errors import CheckpointError, InputError
 
-from .conftest import Released, random_nano
+from ..released import Released
+from .conftest import random_nano
 
 Entries = dict[str, object]
 

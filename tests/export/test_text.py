@@ -18,7 +18,7 @@ from glesam_export.presets import SAM_PRESETS, unet_preset
 from glesam_runtime.bundle import sha256_of
 from glesam_runtime.errors import CheckpointError
 
-from .conftest import Released
+from ..released import Released
 
 NANO = unet_preset("nano")
 WIDTH = NANO.text_dim

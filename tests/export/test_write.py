@@ -18,7 +18,8 @@ from glesam_export.presets import sam_preset, unet_preset
 from glesam_export.reference import ADAPTER, Enhancer
 from glesam_runtime.errors import InputError
 
-from .conftest import Released, random_nano
+from ..released import Released
+from .conftest import random_nano
 
 
 @pytest.fixture(autouse=True)

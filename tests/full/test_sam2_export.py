@@ -10,7 +10,7 @@ from glesam_runtime.bundle import load_golden, open_bundle
 from glesam_runtime.selftest import run_selftest
 
 if TYPE_CHECKING:
-    from ..conftest import FullExport
+    from ..full_size import FullExport
 
 pytestmark = pytest.mark.full
 
@@ -19,12 +19,7 @@ PEAK_LIMIT = 10e9
 
 
 def test_fp32_passes_its_gates_within_memory(hiera_t_export: FullExport) -> None:
-    size = sum(file.stat().st_size for file in hiera_t_export.bundle.iterdir())
-    print(hiera_t_export.printed)
-    print(
-        f"{hiera_t_export.seconds:.0f} s, peak RSS {hiera_t_export.peak_rss / 1e9:.2f} GB, "
-        f"bundle {size / 1e9:.2f} GB"
-    )
+    hiera_t_export.show()
     manifest = open_bundle(hiera_t_export.bundle).manifest
     assert (manifest.model.family, manifest.model.preset) == ("sam2", "sam2.1_hiera_t")
     assert manifest.parity is not None

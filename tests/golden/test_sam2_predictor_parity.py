@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from glesam_export.checkpoints import Checkpoint
 
-    from ..conftest import FullExport
+    from ..full_size import FullExport
 
 
 def image_predictor(checkpoint: Checkpoint) -> SAM2ImagePredictor:

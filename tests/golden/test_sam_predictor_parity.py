@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from glesam_export.checkpoints import Checkpoint
 
-    from ..conftest import FullExport
+    from ..full_size import FullExport
 
 
 @pytest.fixture(scope="module")

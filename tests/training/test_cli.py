@@ -17,7 +17,8 @@ from glesam_export.checkpoints.saved import open_checkpoint
 from glesam_runtime.console import exit_code_of
 from glesam_training.cli import app
 
-from ..export.conftest import Released, random_nano, write_released
+from ..export.conftest import random_nano
+from ..released import Released, write_released
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -35,6 +35,10 @@ class StoredScenes:
         """The first of them alone."""
         return StoredScenes(self.path, self.first, min(count, self.count))
 
+    def instances(self, index: int) -> npt.NDArray[np.uint8]:
+        """The instance every pixel shows, 0 for the background: [size, size]."""
+        return np.ascontiguousarray(self._open()[index, ..., 3])
+
     def __getitem__(self, index: int) -> Sample:
         stored = self._open()[index]
         image, instances = np.ascontiguousarray(stored[..., :3]), stored[..., 3]
@@ -55,11 +59,14 @@ class StoredScenes:
 
 
 class Varied:
-    """A `Dataset` of scenes turned, mirrored, and seen with less colour and light.
+    """A `Dataset` of scenes turned, mirrored, and seen with less pattern, colour and light.
 
-    Painted scenes are bright and colourful throughout, photographs often are neither. Number i is
-    drawn from i alone, and there are `copies` of every scene.
+    Painted scenes are patterned, bright and colourful throughout, photographs often are not. Number
+    i is drawn from i alone, and there are `copies` of every scene.
     """
+
+    PLAIN = 0.6
+    """Share of the pictures in which surfaces keep only a part of their pattern."""
 
     GRAY = 0.4
     """Share of the pictures without colour."""
@@ -76,21 +83,35 @@ class Varied:
         return [f"{name}-{copy}" for copy in range(self.copies) for name in self.scenes.names]
 
     def __getitem__(self, index: int) -> Sample:
-        sample = self.scenes[index % len(self.scenes)]
+        number = index % len(self.scenes)
+        sample = self.scenes[number]
         rng = np.random.default_rng((self.seed, index))
-        turns, mirrored = int(rng.integers(4)), rng.uniform() < 0.5
-        image = np.rot90(sample.image, turns, (0, 1))
-        masks = np.rot90(sample.masks, turns, (1, 2))
-        if mirrored:
-            image, masks = image[:, ::-1], masks[:, :, ::-1]
-        seen = image.astype(np.float32)
+        seen = sample.image.astype(np.float32)
+        if rng.uniform() < self.PLAIN:
+            flat = _flat(seen, self.scenes.instances(number))
+            seen = flat + np.float32(rng.uniform(0.1, 1)) * (seen - flat)
         if rng.uniform() < self.GRAY:
             weights = rng.dirichlet((2, 4, 1)).astype(np.float32)  # around what an eye sees
             seen = np.repeat((seen @ weights)[..., None], 3, axis=2)
         middle, contrast = seen.mean(), np.float32(rng.uniform(0.4, 1.1))
         seen = (seen - middle) * contrast + middle * np.float32(rng.uniform(0.5, 1.2))
-        pixels = np.clip(np.rint(seen), 0, 255).astype(np.uint8)
-        return Sample(f"{sample.name}-{index}", pixels, np.ascontiguousarray(masks))
+        image, masks = np.clip(np.rint(seen), 0, 255).astype(np.uint8), sample.masks
+        turns = int(rng.integers(4))
+        image, masks = np.rot90(image, turns, (0, 1)), np.rot90(masks, turns, (1, 2))
+        if rng.uniform() < 0.5:
+            image, masks = image[:, ::-1], masks[:, :, ::-1]
+        return Sample(
+            f"{sample.name}-{index}", np.ascontiguousarray(image), np.ascontiguousarray(masks)
+        )
+
+
+def _flat(
+    image: npt.NDArray[np.float32], instances: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float32]:
+    """Every instance, and the background, in its mean colour: [H, W, 3]."""
+    areas = np.bincount(instances.ravel()).clip(min=1)
+    means = [np.bincount(instances.ravel(), image[..., c].ravel()) / areas for c in range(3)]
+    return np.stack(means, axis=1).astype(np.float32)[instances]
 
 
 def store_scenes(

@@ -1,0 +1,103 @@
+"""Exports at the size users hold, by the command line in a process of its own."""
+
+from __future__ import annotations
+
+import gc
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from glesam_export.checkpoints import Checkpoint
+from glesam_export.checkpoints.random import RandomCheckpoint
+from glesam_export.presets import sam_preset, unet_preset
+
+from .released import Diffusion, Released, write_diffusion, write_sam
+
+GAMMA, TIMESTEP = 5.0, 1
+"""A random U-Net's answer hardly moves the latent at T = 1, as a trained one's does not: at 999 the
+exporter would go and look for the pair of gamma and T that fits, which random weights have not."""
+
+
+@dataclass(frozen=True)
+class FullExport:
+    """A full-size bundle, and what it took to make."""
+
+    checkpoint: Checkpoint
+    bundle: Path
+    printed: str
+    seconds: float
+    peak_rss: int
+    """Bytes."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the bundle's files."""
+        return sum(file.stat().st_size for file in self.bundle.iterdir())
+
+    def show(self) -> None:
+        """Print the parity table, and what the export took."""
+        print(self.printed)
+        print(
+            f"{self.seconds:.0f} s, peak RSS {self.peak_rss / 1e9:.2f} GB, "
+            f"bundle {self.size / 1e9:.2f} GB"
+        )
+
+
+def random_weights(preset: str, unet: str = "sd21") -> RandomCheckpoint:
+    """The weights of seed 0."""
+    return RandomCheckpoint(0, sam_preset(preset), unet_preset(unet), GAMMA, TIMESTEP)
+
+
+def write_files(
+    folder: Path, checkpoint: RandomCheckpoint, diffusion: Diffusion | None = None
+) -> Released:
+    """Write weights in the released file formats, beside an enhancer's that are written already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = diffusion or write_diffusion(folder, checkpoint)
+    suffix = "pt" if checkpoint.preset.family == "sam2" else "pth"
+    sam = write_sam(folder / f"{checkpoint.preset.name}.{suffix}", checkpoint)
+    gc.collect()
+    return Released(sam, files.sd, files.lora, files.prompt_embeds, GAMMA, TIMESTEP)
+
+
+def export(checkpoint: RandomCheckpoint, bundle: Path, *options: str) -> FullExport:
+    """Run `glesam-export onnx` for a checkpoint; `options` say where its weights are."""
+    presets = "--preset", checkpoint.preset.name, "--unet", checkpoint.unet.name
+    command = [sys.executable, "-m", "glesam_export", "onnx", *presets, *options]
+    printed, seconds, peak = run_measured([*command, "-o", str(bundle)])
+    return FullExport(checkpoint, bundle, printed, seconds, peak)
+
+
+def run_measured(command: list[str]) -> tuple[str, float, int]:
+    """Run a program: what it printed, wall seconds, and the most memory it held, bytes.
+
+    Raises:
+        AssertionError: an exit code other than 0; with what was printed.
+    """
+    peak = 0
+    start = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as output:
+        with subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, text=True) as child:
+            # Asked while it runs: what the system says after the end counts the parent, whose
+            # memory a child has until it becomes another program.
+            while child.poll() is None:
+                peak = max(peak, _high_water(child.pid))
+                time.sleep(0.05)
+        seconds = time.perf_counter() - start
+        output.seek(0)
+        printed = output.read()
+    assert child.returncode == 0, printed
+    return printed, seconds, peak
+
+
+def _high_water(pid: int) -> int:
+    """The most memory a process held so far, bytes; 0 of one that has ended."""
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return 1024 * int(found[1]) if found else 0

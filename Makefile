@@ -63,7 +63,7 @@ format: $(READY)  ## Format the code
 bench: $(READY) $(CPU)/.ready  ## Cold start of glesam-run beside `import torch`
 	$(BIN)/python tests/benchmarks/cold_start.py $(CPU)/bin/glesam-run $(BIN)/python
 
-nano: $(READY)  ## Train nano from nothing and measure it (90 minutes on two cores)
+nano: $(READY)  ## Train nano from nothing and measure it (80 minutes on two cores)
 	$(BIN)/glesam-train nano -o $(OUT)/nano
 
 nano-table: $(READY)  ## The paper's Table 5 at nano's size, three seeds (after make nano)

@@ -20,7 +20,7 @@ from glesam_training.nano.coins import Coins
 
 MAX_BYTES = 25_000_000
 MAX_CHECKPOINT_BYTES = 12_000_000
-COINS_BY_POINTS, COINS_BY_BOX = 0.70, 0.84
+COINS_BY_POINTS, COINS_BY_BOX = 0.76, 0.87
 BUILT_IN_FILE = Path(glesam_export.__file__).parent / "nano.safetensors"
 
 

@@ -63,6 +63,20 @@ def test_varied_scenes_keep_their_objects(tmp_path: Path) -> None:
     assert sum(np.array_equal(varied[i].masks, varied.scenes[i % 3].masks) for i in range(24)) < 12
 
 
+def test_some_varied_scenes_are_plainer(tmp_path: Path) -> None:
+    """Surfaces lose pattern in more than half of them, by a factor that is drawn."""
+    varied = Varied(store_scenes(tmp_path, 4, 60, 256), copies=10, seed=0)
+    plainer = 0
+    for index in range(len(varied)):
+        plain, sample = varied.scenes[index % 4], varied[index]
+        patterned = [
+            np.mean([s.image[mask].std(0).mean() / s.image.std() for mask in s.masks])
+            for s in (plain, sample)
+        ]
+        plainer += patterned[1] < 0.8 * patterned[0]
+    assert 8 <= plainer <= 32, plainer
+
+
 def test_coins_are_round_apart_and_bright() -> None:
     sample = Coins()[0]
     gray = data.coins()

@@ -53,7 +53,7 @@ def nano(
 def nano_table(
     output: Folder,
     seeds: Annotated[int, typer.Option(min=2, help="Seeds of Algorithm 1.")] = 3,
-    scenes: Annotated[int, typer.Option(min=1, help="Held-out scenes.")] = 200,
+    scenes: Annotated[int, typer.Option(min=1, help="Held-out scenes.")] = 100,
     quick: Annotated[bool, typer.Option("--quick", help="With nano --quick.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
     debug: Debug = False,
@@ -62,13 +62,13 @@ def nano_table(
     from glesam_calibration.evaluate import Plan
     from glesam_runtime.staging import staged_file
     from glesam_training.nano import report, table
-    from glesam_training.nano.recipe import FULL, QUICK
+    from glesam_training.nano.recipe import QUICK, TABLE
     from glesam_training.progress import narrated
 
     found = []
     with narrated() as narrate:
         for each in range(seeds):
-            recipe = QUICK if quick else FULL
+            recipe = QUICK if quick else TABLE
             methods = table.train_methods(output, recipe, seed, each, narrate)
             data = report.held_out(scenes)
             found.append(table.measure(methods, data, f"scenes:{scenes}", each, Plan()))

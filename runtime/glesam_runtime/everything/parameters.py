@@ -9,10 +9,11 @@ from numbers import Real
 from typing import TYPE_CHECKING, Literal, get_args
 
 from glesam_runtime.errors import InputError
-from glesam_runtime.everything.crops import point_grids
+from glesam_runtime.everything.grids import even_grids, given_grids
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 OutputMode = Literal["binary_mask", "uncompressed_rle", "coco_rle"]
 
@@ -68,7 +69,15 @@ class Parameters:
         if self.output_mode not in get_args(OutputMode):
             known = ", ".join(get_args(OutputMode))
             raise InputError(f"output_mode {self.output_mode!r} is not known; known are {known}")
-        point_grids(self)  # a layer without points is told here, not at the first image
+        self.grids()  # a layer without points is told here, not at the first image
+
+    def grids(self) -> list[NDArray[np.float64]]:
+        """The points of each layer, [N, 2], (x, y) from 0 to 1 of a crop's width and height."""
+        layers = self.crop_n_layers
+        if self.point_grids is not None:
+            return given_grids(self.point_grids, layers)
+        assert self.points_per_side is not None  # exactly one of the two is given
+        return even_grids(self.points_per_side, layers, self.crop_n_points_downscale_factor)
 
 
 _RANGES: dict[str, tuple[float, float, bool]] = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from glesam_runtime.everything.crops import Box, Crop, near_crop_edge, plan_crops, point_grids
+from glesam_runtime.everything.crops import Box, Crop, near_crop_edge, plan_crops
 from glesam_runtime.everything.nms import non_maximum_suppression
 from glesam_runtime.everything.regions import fill_small_holes, remove_small_islands
 from glesam_runtime.image import check_image
@@ -53,7 +53,7 @@ def find_masks(
         InputError: not such an image, or one too small for the crops asked for.
     """
     height, width = check_image(image).shape[:2]
-    grids = point_grids(parameters)
+    grids = parameters.grids()
     crops = plan_crops(height, width, parameters.crop_n_layers, parameters.crop_overlap_ratio)
     found: list[Found] = []
     try:

@@ -14,8 +14,8 @@ from segment_anything.utils.amg import (
 )
 
 from glesam_runtime import InputError
-from glesam_runtime.everything.crops import Crop, near_crop_edge, plan_crops, point_grids
-from glesam_runtime.everything.parameters import Parameters
+from glesam_runtime.everything.crops import Crop, near_crop_edge, plan_crops
+from glesam_runtime.everything.grids import even_grids
 
 
 @given(
@@ -33,9 +33,7 @@ def test_crops(height: int, width: int, layers: int, ratio: float) -> None:
 
 @pytest.mark.parametrize(("side", "layers", "factor"), [(32, 0, 1), (7, 2, 2), (1, 0, 3)])
 def test_grids(side: int, layers: int, factor: int) -> None:
-    ours = point_grids(
-        Parameters(side, crop_n_layers=layers, crop_n_points_downscale_factor=factor)
-    )
+    ours = even_grids(side, layers, factor)
     expected = build_all_layer_point_grids(side, layers, factor)
     assert len(ours) == len(expected)
     for mine, reference in zip(ours, expected, strict=True):

@@ -1,0 +1,76 @@
+"""Grids of points, one for each layer of crops, in shares of a crop's width and height."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from glesam_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+
+def even_grids(side: int, layers: int, downscale: int) -> list[NDArray[np.float64]]:
+    """A grid for the image and one for each layer of crops: [N, 2], (x, y) from 0 to 1.
+
+    Args:
+        side: points a side of the image.
+        layers: how many beyond the whole image.
+        downscale: layer n has `side` over this to the n-th power.
+
+    Raises:
+        InputError: a layer without points.
+    """
+    grids = []
+    for layer in range(layers + 1):
+        points = int(side / downscale**layer)
+        if points < 1:
+            raise InputError(
+                f"crop_n_points_downscale_factor {downscale}: "
+                f"leaves no point of {side} a side in crop layer {layer}"
+            )
+        grids.append(even_grid(points))
+    return grids
+
+
+def even_grid(side: int) -> NDArray[np.float64]:
+    """Points in the middle of side x side equal cells, row by row: [side * side, 2]."""
+    margin = 1 / (2 * side)
+    axis = np.linspace(margin, 1 - margin, side)
+    x, y = np.meshgrid(axis, axis)
+    return np.stack([x, y], axis=-1).reshape(-1, 2)
+
+
+def given_grids(grids: Sequence[ArrayLike], layers: int) -> list[NDArray[np.float64]]:
+    """The caller's own grids, checked.
+
+    Args:
+        grids: for each layer [N, 2], (x, y) from 0 to 1.
+        layers: how many beyond the whole image.
+
+    Raises:
+        InputError: too few of them, or one that is no such array.
+    """
+    if len(grids) < layers + 1:
+        raise InputError(
+            f"point_grids: {len(grids)} given, but one for the image and one for each of "
+            f"{layers} crop layers is needed"
+        )
+    return [_check(grid, layer) for layer, grid in enumerate(grids)]
+
+
+def _check(grid: ArrayLike, layer: int) -> NDArray[np.float64]:
+    try:
+        points = np.asarray(grid, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"point_grids[{layer}]: not an array of numbers ({error})") from error
+    if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
+        raise InputError(
+            f"point_grids[{layer}]: shape {list(points.shape)}, but [N, 2] is needed, N >= 1"
+        )
+    if not ((points >= 0) & (points <= 1)).all():
+        raise InputError(f"point_grids[{layer}]: points must lie from 0 to 1 of the crop's size")
+    return points

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from glesam_export import options
+from glesam_export import options, weights
 from glesam_runtime.console import make_app, run_app
 from glesam_runtime.errors import BundleError
 
@@ -135,8 +135,8 @@ def export_onnx(
 ) -> None:
     """Export a checkpoint to an ONNX bundle and verify it against PyTorch."""
     one_precision, n = options.one_precision(precision, fp16, bf16), options.batch_size(batch)
-    checkpoint = options.make_checkpoint(
-        options.WeightOptions(
+    checkpoint = weights.make_checkpoint(
+        weights.WeightOptions(
             *(preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, random_weights, saved),
             unet_config,
         )
@@ -175,12 +175,12 @@ def verify_bundle(
     """Hold a bundle against the PyTorch reference made of the same weights."""
     from glesam_runtime.bundle import open_bundle
 
-    given = options.WeightOptions(
+    given = weights.WeightOptions(
         *(preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, random_weights, saved),
         unet_config,
     )
     opened = open_bundle(bundle)
-    checkpoint = options.make_checkpoint(options.for_bundle(given, opened.manifest))
+    checkpoint = weights.make_checkpoint(weights.for_bundle(given, opened.manifest))
     from glesam_export import contract, plausible, progress, record, report, verify
     from glesam_export.cases import make_cases
 

@@ -13,7 +13,7 @@ from glesam_calibration.evaluate import BundleStages, StagedSegmenter, iou
 from glesam_calibration.prompting import random_points, tight_box
 from glesam_export import record, verify
 from glesam_export.cases import make_cases
-from glesam_export.options import WeightOptions, make_checkpoint
+from glesam_export.weights import WeightOptions, make_checkpoint
 from glesam_runtime.bundle import builtin_bundle_path, load_golden, open_bundle
 from glesam_runtime.compare import relative_l2
 from glesam_training.nano.coins import Coins

@@ -14,8 +14,8 @@ from glesam_export import plausible, record
 from glesam_export.cases import Case, make_cases
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.checkpoints.diffusion import SCHEDULE, alpha_bar
-from glesam_export.options import WeightOptions, make_checkpoint
 from glesam_export.reference import ADAPTER, Enhancer
+from glesam_export.weights import WeightOptions, make_checkpoint
 
 Recorded = tuple[list[Case], list[record.Outputs]]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from glesam_export import cli as export_cli
-from glesam_export.options import WeightOptions, detected, make_checkpoint
 from glesam_export.presets import sam_preset, unet_preset
+from glesam_export.weights import WeightOptions, detected, make_checkpoint
 from glesam_runtime.console import make_app, run_app
 from glesam_runtime.errors import InputError
 from glesam_training.nano import cli as nano_cli

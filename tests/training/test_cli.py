@@ -99,6 +99,21 @@ def test_both_stages(train: Run, released: Released, tmp_path: Path) -> None:
     assert open_checkpoint(tmp_path / "two").gamma == 0.5, "it needs nothing of the first"
 
 
+def test_both_stages_take_a_u_nets_weights_alone(
+    train: Run, released: Released, tmp_path: Path
+) -> None:
+    """The option reaches the checkpoint: one that cannot be meant is refused."""
+    given = [*weights(released), "--lora", released.lora, "--unet-config", "config.json"]
+    for stage in (["enhancer"], ["decoder", "--all"]):
+        refused(train(*stage, "scenes:3", "-o", tmp_path / "x", *given), "--unet-config")
+    bare = released.sd / "unet" / "diffusion_pytorch_model.safetensors"
+    alone = [*weights(released, "--sd"), "--sd", bare, "--lora", released.lora]
+    alone += ["--unet-config", released.sd / "unet" / "config.json"]
+    code, _, err = train("decoder", "--all", "scenes:3", "-o", tmp_path / "alone", *alone, *FAST)
+    assert code == 0, err
+    assert open_checkpoint(tmp_path / "alone").timestep == 1
+
+
 def test_a_packed_checkpoint_stays_packed(train: Run, tmp_path: Path) -> None:
     pack(random_nano(0, 0.5, 1), tmp_path / "nano.safetensors", torch.float32)
     code, out, err = train(

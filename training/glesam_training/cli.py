@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -14,77 +13,21 @@ from glesam_export.presets import sam_preset, unet_preset
 from glesam_export.weights import WeightOptions, detected, make_checkpoint
 from glesam_runtime.console import make_app, run_app
 from glesam_runtime.errors import InputError
+from glesam_training import options as asked
 from glesam_training.nano import cli as nano_cli
 
 # Imported where used: torch takes seconds, and --help and wrong options should not.
 if TYPE_CHECKING:
-    from glesam_calibration.datasets import Dataset
     from glesam_export.checkpoints import Checkpoint
-    from glesam_training.examples import ExampleOptions
-    from glesam_training.loop import Plan
 
 app = make_app("Train GleSAM's enhancer and decoder (Algorithm 1), or the built-in nano.")
-
-TRAINING = "Training"
-Data = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA",
-        help="A folder of images and masks, a COCO or LVIS JSON, or scenes:N[@FIRST].",
-    ),
-]
-Output = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="DIR",
-        help="Folder for checkpoint, state and logs. Given again, training goes on from there.",
-    ),
-]
-ImagesOf = Annotated[
-    Path | None, typer.Option("--images", metavar="DIR", help="The images of a COCO or LVIS JSON.")
-]
-Iterations = Annotated[int, typer.Option(min=1, rich_help_panel=TRAINING, help="Optimizer steps.")]
-Batch = Annotated[
-    int, typer.Option(min=1, rich_help_panel=TRAINING, help="Images a step, on all devices.")
-]
-Lr = Annotated[float, typer.Option(rich_help_panel=TRAINING, help="Learning rate of AdamW.")]
-Masks = Annotated[
-    int, typer.Option(min=1, rich_help_panel=TRAINING, help="Masks an image, drawn each time.")
-]
-Levels = Annotated[
-    str,
-    typer.Option(
-        rich_help_panel=TRAINING, help="LQSeg levels of the low images; 0 is the clear image."
-    ),
-]
-Latents = Annotated[
-    Path | None,
-    typer.Option(
-        "--keep-latents",
-        metavar="DIR",
-        rich_help_panel=TRAINING,
-        help="Encode each image once, with one low version a level, and keep the latents here.",
-    ),
-]
-MixedPrecision = Annotated[
-    str, typer.Option(rich_help_panel=TRAINING, help="no, fp16 or bf16; weights stay float32.")
-]
-SaveEvery = Annotated[
-    int, typer.Option(min=1, rich_help_panel=TRAINING, help="Steps between two checkpoints.")
-]
-Workers = Annotated[
-    int, typer.Option(min=0, rich_help_panel=TRAINING, help="Processes that prepare images.")
-]
-Seed = Annotated[int, typer.Option(min=0, rich_help_panel=TRAINING, help="Of all that is drawn.")]
 
 
 @app.command("enhancer")
 def enhancer(
-    data: Data,
-    output: Output,
-    images: ImagesOf = None,
+    data: asked.Data,
+    output: asked.Output,
+    images: asked.ImagesOf = None,
     preset: export_cli.Preset = None,
     unet: export_cli.UNet = None,
     saved: export_cli.Saved = None,
@@ -104,36 +47,39 @@ def enhancer(
         typer.Option(rich_help_panel="Weights", help="T; 999 in the paper, 1 in released code."),
     ] = None,
     rank: Annotated[
-        int, typer.Option(min=1, rich_help_panel=TRAINING, help="Of a new LoRA; alpha = rank.")
+        int,
+        typer.Option(min=1, rich_help_panel=asked.TRAINING, help="Of a new LoRA; alpha = rank."),
     ] = 8,
-    iterations: Iterations = 100_000,
-    batch: Batch = 4,
-    lr: Lr = 1e-4,
+    iterations: asked.Iterations = 100_000,
+    batch: asked.Batch = 4,
+    lr: asked.Lr = 1e-4,
     mask_loss: Annotated[
         float,
         typer.Option(
             min=0,
-            rich_help_panel=TRAINING,
+            rich_help_panel=asked.TRAINING,
             help="Weight of the mask loss through the frozen decoder; 0 is the paper's stage 1.",
         ),
     ] = 0.0,
-    masks: Masks = 4,
-    levels: Levels = "1,2,3",
-    keep_latents: Latents = None,
-    mixed_precision: MixedPrecision = "no",
-    save_every: SaveEvery = 500,
-    workers: Workers = 1,
-    seed: Seed = 0,
+    masks: asked.Masks = 4,
+    levels: asked.Levels = "1,2,3",
+    keep_latents: asked.Latents = None,
+    mixed_precision: asked.MixedPrecision = "no",
+    save_every: asked.SaveEvery = 500,
+    workers: asked.Workers = 1,
+    seed: asked.Seed = 0,
     debug: export_cli.Debug = False,
 ) -> None:
     """Stage 1: train the enhancer's LoRA, so that a low image's latent becomes the clear one's."""
     options = WeightOptions(
-        preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, None, saved, unet_config
+        *(preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, None),
+        checkpoint=saved,
+        unet_config=unet_config,
     )
     checkpoint = _checkpoint_to_begin(options, output, rank, seed)
-    examples = _examples(levels, masks, seed, keep_latents)
-    plan = _plan(iterations, batch, lr, save_every, workers, mixed_precision, seed)
-    dataset = _dataset(data, images)
+    examples = asked.examples_of(levels, masks, seed, keep_latents)
+    plan = asked.plan_of(iterations, batch, lr, save_every, workers, mixed_precision, seed)
+    dataset = asked.dataset_of(data, images)
     from glesam_training.progress import narrated
     from glesam_training.train import job, train_enhancer
     from glesam_training.trained import write_checkpoint
@@ -150,8 +96,8 @@ def enhancer(
 
 @app.command("decoder")
 def decoder(
-    data: Data,
-    output: Output,
+    data: asked.Data,
+    output: asked.Output,
     saved: export_cli.Saved = None,
     tokens: Annotated[
         bool, typer.Option("--tokens", help="Train the mask tokens only (FT-T).")
@@ -162,7 +108,7 @@ def decoder(
     no_enhance: Annotated[
         bool, typer.Option("--no-enhance", help="Train on latents as they are: the control.")
     ] = False,
-    images: ImagesOf = None,
+    images: asked.ImagesOf = None,
     preset: export_cli.Preset = None,
     unet: export_cli.UNet = None,
     sam: export_cli.Sam = None,
@@ -172,27 +118,31 @@ def decoder(
     unet_config: export_cli.UNetConfig = None,
     gamma: export_cli.Gamma = None,
     timestep: export_cli.Timestep = None,
-    iterations: Iterations = 20_000,
-    batch: Batch = 4,
-    lr: Lr = 1e-4,
-    masks: Masks = 4,
-    levels: Levels = "1,2,3",
-    keep_latents: Latents = None,
-    mixed_precision: MixedPrecision = "no",
-    save_every: SaveEvery = 500,
-    workers: Workers = 1,
-    seed: Seed = 0,
+    iterations: asked.Iterations = 20_000,
+    batch: asked.Batch = 4,
+    lr: asked.Lr = 1e-4,
+    masks: asked.Masks = 4,
+    levels: asked.Levels = "1,2,3",
+    keep_latents: asked.Latents = None,
+    mixed_precision: asked.MixedPrecision = "no",
+    save_every: asked.SaveEvery = 500,
+    workers: asked.Workers = 1,
+    seed: asked.Seed = 0,
     debug: export_cli.Debug = False,
 ) -> None:
     """Stage 2: train the decoder to read enhanced latents."""
     if tokens == everything:
         raise InputError("pass one of --tokens (FT-T) and --all (FT-D)")
     checkpoint = make_checkpoint(
-        WeightOptions(preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, None, saved)
+        WeightOptions(
+            *(preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, None),
+            checkpoint=saved,
+            unet_config=unet_config,
+        )
     )
-    examples = _examples(levels, masks, seed, keep_latents)
-    plan = _plan(iterations, batch, lr, save_every, workers, mixed_precision, seed)
-    dataset = _dataset(data, images)
+    examples = asked.examples_of(levels, masks, seed, keep_latents)
+    plan = asked.plan_of(iterations, batch, lr, save_every, workers, mixed_precision, seed)
+    dataset = asked.dataset_of(data, images)
     from glesam_training.progress import narrated
     from glesam_training.train import job, train_decoder
     from glesam_training.trained import write_checkpoint
@@ -238,47 +188,3 @@ def _checkpoint_to_begin(options: WeightOptions, folder: Path, rank: int, seed: 
     start = folder / "start.safetensors"
     save_tensors(start, new_adapters(unet, rank, seed))
     return make_checkpoint(replace(known, lora=start))
-
-
-def _dataset(data: str, images: Path | None) -> Dataset:
-    from glesam_calibration.datasets import open_dataset
-
-    return open_dataset(data, images)
-
-
-def _examples(levels: str, masks: int, seed: int, latents: Path | None) -> ExampleOptions:
-    """What examples are made of."""
-    from glesam_training.examples import ExampleOptions
-
-    words = [word.strip() for word in levels.split(",")]
-    if not all(word in ("0", "1", "2", "3") for word in words):
-        raise InputError(f"--levels {levels}: a comma list of 1, 2, 3 (LQ-1..3) and 0 (clear)")
-    chosen = tuple(int(word) for word in words)
-    return ExampleOptions(seed, masks, chosen, variants=len(chosen) if latents else None)
-
-
-def _plan(
-    iterations: int,
-    batch: int,
-    lr: float,
-    save_every: int,
-    workers: int,
-    mixed_precision: str,
-    seed: int,
-) -> Plan:
-    """How long and how fast."""
-    from glesam_training.loop import Plan
-
-    if not (math.isfinite(lr) and lr > 0):
-        raise InputError(f"--lr {lr:g}: must be a positive number")
-    if mixed_precision not in ("no", "fp16", "bf16"):
-        raise InputError(f"--mixed-precision {mixed_precision}: choose no, fp16 or bf16")
-    return Plan(
-        iterations=iterations,
-        batch=batch,
-        lr=lr,
-        save_every=save_every,
-        workers=workers,
-        mixed_precision=mixed_precision,
-        seed=seed,
-    )

@@ -43,7 +43,7 @@ def run(
         str,
         typer.Argument(
             metavar="DATA",
-            help="A folder of images and masks, a COCO or LVIS JSON, or scenes:N[@FIRST].",
+            help="A folder of images and masks, a COCO or LVIS JSON, or scenes:N, scenes:N@FIRST.",
         ),
     ],
     images: Annotated[

@@ -114,7 +114,7 @@ def detected(options: WeightOptions) -> WeightOptions:
         CheckpointError: a file in another one's place, or one that fits no preset.
     """
     from glesam_export.checkpoints.diffusion import open_base
-    from glesam_export.checkpoints.identify import detect_sam, require
+    from glesam_export.checkpoints.expect import detect_sam, require
 
     preset, unet = options.preset, options.unet
     if preset is not None:

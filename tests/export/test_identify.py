@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from glesam_export.checkpoints import diffusion, identify, sam2
+from glesam_export.checkpoints.expect import detect_sam
 from glesam_export.checkpoints.needs import missing
 from glesam_export.checkpoints.packed import pack
 from glesam_export.checkpoints.tensors import read, read_shapes
@@ -72,7 +73,7 @@ def test_a_full_size_sam_is_known_by_its_shapes(
             for key, tensor in build(SAM_PRESETS[name]).state_dict().items()
         }
     monkeypatch.setattr(identify.files, "read_shapes", lambda _path, _role: state)
-    assert identify.detect_sam(tmp_path / "x.pth").name == name
+    assert detect_sam(tmp_path / "x.pth").name == name
 
 
 @pytest.mark.parametrize("name", sorted(SAM2_PRESETS))
@@ -86,11 +87,11 @@ def test_a_sam2_is_known_by_its_shapes(
     if preset.release == "2.1":
         released["no_obj_embed_spatial"] = torch.empty(1, 64)
     monkeypatch.setattr(identify.files, "read_shapes", lambda _path, _role: released)
-    assert identify.detect_sam(tmp_path / "x.pt").name == name
+    assert detect_sam(tmp_path / "x.pt").name == name
     monkeypatch.setattr(identify.files, "read_shapes", lambda _path, _role: state)
     if "hiera" in name:
         with pytest.raises(CheckpointError, match=r"fits sam2_.* alike; say which by --preset"):
-            identify.detect_sam(tmp_path / "x.pt")
+            detect_sam(tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize("name", sorted(UNET_PRESETS))

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from glesam_runtime.errors import InputError
-from glesam_training.loop import STATE_FILE, Objective, Plan, run
+from glesam_training.loop import Objective, run
+from glesam_training.plan import Plan
+from glesam_training.state import STATE_FILE
 
 PLAN = Plan(iterations=12, batch=2, lr=0.05, warmup=3, decay=True, workers=0, log_every=5)
 

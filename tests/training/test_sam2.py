@@ -17,7 +17,7 @@ from glesam_export.presets import sam_preset, unet_preset
 from glesam_export.reference_sam2 import build_sam2
 from glesam_runtime.errors import InputError
 from glesam_training.examples import ExampleOptions
-from glesam_training.loop import Plan
+from glesam_training.plan import Plan
 from glesam_training.reference_predictor import reference_segmenters
 from glesam_training.train import Job, train_decoder, train_enhancer
 from glesam_training.trained import write_checkpoint

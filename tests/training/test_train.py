@@ -14,7 +14,7 @@ from glesam_export.checkpoints.random import RandomCheckpoint
 from glesam_export.presets import LORA_TARGETS, sam_preset, unet_preset
 from glesam_export.reference import add_lora, build_unet
 from glesam_training.examples import ExampleOptions
-from glesam_training.loop import Plan
+from glesam_training.plan import Plan
 from glesam_training.train import Job, new_adapters, train_decoder, train_enhancer
 from glesam_training.trained import TrainedCheckpoint
 

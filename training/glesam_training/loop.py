@@ -6,15 +6,11 @@ where it stopped: an example is known by its number, the learning rate by the it
 
 from __future__ import annotations
 
-import math
-import pickle
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import cv2
 import torch
@@ -24,54 +20,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from glesam_runtime.errors import InputError
-from glesam_runtime.staging import staged_file
+from glesam_training import state
 from glesam_training.memory import keep_memory
-
-STATE_FILE = "state.pt"
+from glesam_training.plan import Plan
 
 Report = Callable[[int, int, dict[str, float]], object]
 """Called with the iterations done, their total and the mean losses since the last call."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long and how fast.
-
-    Attributes:
-        iterations: optimizer steps.
-        batch: images a step, over all processes together.
-        lr: highest learning rate.
-        warmup: iterations over which it rises from nothing.
-        decay: whether it then falls to nothing along a cosine, else it stays (the paper's).
-        weight_decay: AdamW's.
-        clip: largest norm of the gradient.
-        save_every: iterations between two saved states.
-        log_every: iterations between two reports.
-        workers: processes that prepare examples; 0 prepares them in this one.
-        mixed_precision: "no", "fp16" or "bf16".
-        seed: of torch's generator.
-    """
-
-    iterations: int
-    batch: int = 4
-    lr: float = 1e-4
-    warmup: int = 0
-    decay: bool = False
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    save_every: int = 500
-    log_every: int = 20
-    workers: int = 1
-    mixed_precision: str = "no"
-    seed: int = 0
-
-    def lr_at(self, iteration: int) -> float:
-        """The learning rate of an iteration, counted from 0."""
-        rise = min(1.0, (iteration + 1) / (self.warmup + 1))
-        if not self.decay:
-            return self.lr * rise
-        share = max(0, iteration - self.warmup) / max(1, self.iterations - self.warmup)
-        return self.lr * rise * 0.5 * (1 + math.cos(math.pi * share))
 
 
 class Objective(nn.Module):
@@ -119,8 +73,8 @@ def run(
     )
     torch.manual_seed(plan.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    state = _read_state(folder, plan)
-    done = int(state["iteration"]) if state else 0
+    found = state.read(folder, plan)
+    done = int(found["iteration"]) if found else 0
     total, batch = plan.iterations, plan.batch
     if batch % accelerator.num_processes:
         raise InputError(
@@ -148,8 +102,8 @@ def run(
     optimizer = torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=plan.weight_decay)
     model, optimizer = accelerator.prepare(objective, optimizer)
     accelerator.init_trackers("logs")
-    if state:
-        _restore(state, objective, optimizer, folder)
+    if found:
+        state.restore(found, objective.trained(), optimizer, folder)
     interrupted = _Interrupt()
     sums: dict[str, float] = {}
     summed = 0
@@ -185,7 +139,7 @@ def run(
             if accelerator.is_main_process and (
                 stop or count % plan.save_every == 0 or count == total
             ):
-                _save(folder, objective, optimizer, plan, count)
+                state.save(folder, objective.trained(), optimizer, plan, count)
                 if saved is not None:
                     saved()
             if stop:
@@ -217,59 +171,3 @@ def quiet_worker(_number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-
-
-def _read_state(folder: Path, plan: Plan) -> dict[str, Any] | None:
-    """The folder's saved state, if there is one."""
-    path = folder / STATE_FILE
-    if not path.is_file():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        saved = state["plan"]
-    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path}: no state of a training; remove it to start anew") from error
-    indifferent = ("save_every", "log_every", "workers")
-    for name, value in asdict(plan).items():
-        if name not in indifferent and saved.get(name) != value:
-            raise InputError(
-                f"{path}: was trained with {name} {saved.get(name)}, not {value}; go on with the "
-                "same settings, or remove it to start anew"
-            )
-    return state
-
-
-def _restore(
-    state: dict[str, Any], objective: Objective, optimizer: torch.optim.Optimizer, folder: Path
-) -> None:
-    try:
-        if state["model"].keys() != _trained_state(objective).keys():
-            raise KeyError("other parameters")
-        objective.trained().load_state_dict(state["model"], strict=False)
-        optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{folder / STATE_FILE}: is of another model; remove it to start anew"
-        ) from error
-
-
-def _trained_state(objective: Objective) -> dict[str, Tensor]:
-    """The parameters that change, and no gigabytes of those that do not."""
-    parameters = objective.trained().named_parameters()
-    return {name: p.detach() for name, p in parameters if p.requires_grad}
-
-
-def _save(
-    folder: Path, objective: Objective, optimizer: torch.optim.Optimizer, plan: Plan, done: int
-) -> None:
-    """Replace the saved state in one step."""
-    with staged_file(folder / STATE_FILE) as path:
-        torch.save(
-            {
-                "iteration": done,
-                "plan": asdict(plan),
-                "model": _trained_state(objective),
-                "optimizer": optimizer.state_dict(),
-            },
-            path,
-        )

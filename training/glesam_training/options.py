@@ -14,7 +14,7 @@ from glesam_runtime.errors import InputError
 if TYPE_CHECKING:
     from glesam_calibration.datasets import Dataset
     from glesam_training.examples import ExampleOptions
-    from glesam_training.loop import Plan
+    from glesam_training.plan import Plan
 
 TRAINING = "Training"
 Data = Annotated[
@@ -99,7 +99,7 @@ def plan_of(
     seed: int,
 ) -> Plan:
     """How long and how fast."""
-    from glesam_training.loop import Plan
+    from glesam_training.plan import Plan
 
     if not (math.isfinite(lr) and lr > 0):
         raise InputError(f"--lr {lr:g}: must be a positive number")

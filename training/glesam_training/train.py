@@ -16,8 +16,9 @@ from glesam_export.reference import Decoder, Enhancer, build_unet
 from glesam_runtime.errors import InputError
 from glesam_training.examples import ExampleOptions, Examples, with_prompts
 from glesam_training.latents import store_latents
-from glesam_training.loop import Objective, Plan, Report, run
+from glesam_training.loop import Objective, Report, run
 from glesam_training.objectives import DecoderObjective, DecoderPart, EnhancerObjective
+from glesam_training.plan import Plan
 from glesam_training.progress import Narrate
 
 

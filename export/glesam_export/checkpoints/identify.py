@@ -17,11 +17,9 @@ from glesam_export.checkpoints import diffusion, lora, packed, sam, saved, text
 from glesam_export.checkpoints import tensors as files
 from glesam_export.presets import (
     LATENT_CHANNELS,
-    PRESETS,
     SAM2_PRESETS,
     SAM_PRESETS,
     UNET_PRESETS,
-    Preset,
 )
 from glesam_runtime.errors import CheckpointError
 from glesam_runtime.manifest import MANIFEST_FILE
@@ -46,13 +44,6 @@ SAM2_PARTS = ("image_encoder", "sam_prompt_encoder", "sam_mask_decoder")
 SAM2_KEYS = ("image_encoder.trunk.", "sam_prompt_encoder.", "sam_mask_decoder.")
 SAM_KEYS = (*(f"{part}." for part in sam.PARTS), *SAM2_KEYS)
 """How the names of a SAM's tensors begin."""
-
-TAKEN: Mapping[Kind, str] = {
-    "sam": "SAM's weights",
-    "unet": "a U-Net's weights",
-    "lora": "a LoRA",
-}
-"""What an option that takes a file of tensors wants."""
 
 
 @dataclass(frozen=True)
@@ -94,39 +85,16 @@ def identify(path: Path) -> Finding:
             words = f"packed GleSAM checkpoint: {header.preset} with {header.unet}, "
             words += f"gamma {header.gamma:g}, timestep {header.timestep}"
             return Finding(path, "packed", words, (header.preset,))
-    return _state(path, files.read_shapes(path, "file"))
+    return tensors(path, "file")
 
 
-def detect_sam(path: Path) -> Preset:
-    """The one preset that a SAM or SAM 2 file fits.
-
-    Raises:
-        CheckpointError: it is no SAM, and what it is instead; or one of no preset, or of two.
-    """
-    finding = require(path, "--sam", "sam")
-    if not finding.fits:
-        raise CheckpointError(f"--sam {path}: {finding.words}; no preset fits it")
-    if len(finding.fits) > 1:
-        both = " and ".join(finding.fits)
-        raise CheckpointError(f"--sam {path}: fits {both} alike; say which by --preset")
-    return PRESETS[finding.fits[0]]
-
-
-def require(path: Path, option: str, kind: Kind) -> Finding:
-    """Refuse a file that was given in another one's place.
-
-    Args:
-        path: a file of tensors.
-        option: the one it was given by.
-        kind: what that option takes.
+def tensors(path: Path, option: str) -> Finding:
+    """Find out what a file of tensors is; `option` is what it was given by, for messages.
 
     Raises:
-        CheckpointError: unreadable, or of another kind, which is named.
+        CheckpointError: missing, unreadable, or a pickle that would run code.
     """
-    finding = _state(path, files.read_shapes(path, option))
-    if finding.kind != kind:
-        raise CheckpointError(f"{option} {path}: not {TAKEN[kind]} but a {finding.words}")
-    return finding
+    return _state(path, files.read_shapes(path, option))
 
 
 def _folder(path: Path) -> Finding:

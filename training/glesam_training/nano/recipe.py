@@ -20,7 +20,7 @@ from glesam_export.checkpoints.packed import pack
 from glesam_export.checkpoints.saved import open_checkpoint
 from glesam_export.presets import SAM_PRESETS, unet_preset
 from glesam_training.examples import CLEAR, ExampleOptions, Examples, with_prompts
-from glesam_training.loop import Plan, Report, run
+from glesam_training.loop import Report, run
 from glesam_training.nano.diffusion import (
     Crops,
     DiffusionObjective,
@@ -29,6 +29,7 @@ from glesam_training.nano.diffusion import (
 )
 from glesam_training.nano.sam import BALANCED_SHARE, SamNano, SamObjective
 from glesam_training.nano.scenes import StoredScenes, Varied, store_scenes
+from glesam_training.plan import Plan
 from glesam_training.progress import Narrate
 from glesam_training.train import Job, job, new_adapters, train_decoder, train_enhancer
 from glesam_training.trained import SAM_FILE, TrainedCheckpoint, write_checkpoint

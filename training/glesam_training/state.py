@@ -1,0 +1,81 @@
+"""A training's state on disk, from which it goes on where it stopped."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glesam_runtime.errors import InputError
+from glesam_runtime.staging import staged_file
+from glesam_training.plan import Plan
+
+STATE_FILE = "state.pt"
+
+
+def read(folder: Path, plan: Plan) -> dict[str, Any] | None:
+    """The folder's saved state, if there is one.
+
+    Raises:
+        InputError: a file that is no state, or one of another plan.
+    """
+    path = folder / STATE_FILE
+    if not path.is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        saved = state["plan"]
+    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path}: no state of a training; remove it to start anew") from error
+    indifferent = ("save_every", "log_every", "workers")
+    for name, value in asdict(plan).items():
+        if name not in indifferent and saved.get(name) != value:
+            raise InputError(
+                f"{path}: was trained with {name} {saved.get(name)}, not {value}; go on with the "
+                "same settings, or remove it to start anew"
+            )
+    return state
+
+
+def restore(
+    state: dict[str, Any], trained: nn.Module, optimizer: torch.optim.Optimizer, folder: Path
+) -> None:
+    """Put a saved state back into what is trained and its optimizer.
+
+    Raises:
+        InputError: it is of another model.
+    """
+    try:
+        if state["model"].keys() != _changing(trained).keys():
+            raise KeyError("other parameters")
+        trained.load_state_dict(state["model"], strict=False)
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{folder / STATE_FILE}: is of another model; remove it to start anew"
+        ) from error
+
+
+def _changing(trained: nn.Module) -> dict[str, Tensor]:
+    """The parameters that change, and no gigabytes of those that do not."""
+    return {name: p.detach() for name, p in trained.named_parameters() if p.requires_grad}
+
+
+def save(
+    folder: Path, trained: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, done: int
+) -> None:
+    """Replace the saved state in one step."""
+    with staged_file(folder / STATE_FILE) as path:
+        torch.save(
+            {
+                "iteration": done,
+                "plan": asdict(plan),
+                "model": _changing(trained),
+                "optimizer": optimizer.state_dict(),
+            },
+            path,
+        )

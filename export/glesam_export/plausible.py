@@ -101,9 +101,11 @@ def fitting_pair(
             enhancer.alpha_bar = alpha_bar(timestep, checkpoint.schedule, "the schedule")
             z_h = [enhancer(torch.from_numpy(z)).numpy() for z in z_l]
             figures = _figures(cases, z_l, z_h)
-            distance = _distances(figures)[1]
-            if not doubts(figures) and (best is None or distance < best[0]):
-                best = distance, (timestep, gamma)
+            # Squared and with the clear images, as training has it: too small a gamma overdoes
+            # what it does, which degraded images may gain by but clear ones lose by.
+            error = sum(figure.after**2 for figure in figures)
+            if not doubts(figures) and (best is None or error < best[0]):
+                best = error, (timestep, gamma)
     return best[1] if best else None
 
 

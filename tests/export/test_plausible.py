@@ -84,7 +84,7 @@ def test_rescaling_is_exact(gamma: float, nano: Checkpoint, recorded: Recorded) 
         np.testing.assert_allclose(mine.z_h, theirs.z_h, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("right", [3.0, 5.0])
+@pytest.mark.parametrize("right", [1.0, 3.0, 5.0])
 def test_a_wrong_pair_is_noticed_and_the_right_one_named(
     right: float, nano: Checkpoint, recorded: Recorded
 ) -> None:

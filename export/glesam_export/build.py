@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import gc
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from msgspec.structs import replace
 from safetensors.numpy import save
 
-from glesam_export import contract, fold, onnx, plausible, precision, record, verify
+from glesam_export import contract, onnx, plausible, record, verify, widen
 from glesam_export.cases import Case, make_cases
 from glesam_export.checkpoints import Checkpoint
-from glesam_export.graphs.base import Graph
-from glesam_export.graphs.decoder import DecoderGraph
-from glesam_export.graphs.encoder import EncoderGraph
-from glesam_export.graphs.enhancer import EnhancerGraph
+from glesam_export.stages import Batch, export_stage
 from glesam_runtime.bundle import Bundle, file_ref
-from glesam_runtime.interface import expected_interface
 from glesam_runtime.manifest import (
     GOLDEN_FILE,
     MANIFEST_FILE,
@@ -34,12 +28,10 @@ from glesam_runtime.manifest import (
     Provenance,
     Stage,
     StageName,
-    Target,
 )
 from glesam_runtime.manifest_file import dump
 from glesam_runtime.staging import staged_folder
-
-Batch = int | Literal["dynamic"]
+from glesam_runtime.target import Target
 
 TOOLS = ("glesam-deploy", "torch", "onnx", "onnxscript", "onnxruntime", "diffusers", "peft")
 FAMILY_TOOLS = {"sam": (), "sam2": ("sam2",)}
@@ -54,12 +46,14 @@ class Options:
         batch: N of encoder and enhancer, or "dynamic".
         images: verification images of the user's own; without any, a procedural scene.
         allow_parity_failure: write a bundle that is outside its gate, to inspect it.
+        auto_islands: below fp32, widen the islands where a gate fails.
     """
 
     precision: PrecisionName = "fp32"
     batch: Batch = 1
     images: Sequence[Path] = ()
     allow_parity_failure: bool = False
+    auto_islands: bool = False
 
 
 def build_bundle(
@@ -91,66 +85,23 @@ def build_bundle(
         if found := plausible.warning(checkpoint, cases, reference, step):
             warn(found)
         stages = {}
+        form = options.precision, options.batch
         for stage in STAGES:
             with step(f"export {stage} ({options.precision})"):
-                stages[stage] = _export_stage(checkpoint, stage, options, folder)
+                stages[stage] = export_stage(checkpoint, stage, *form, folder)
         with step("golden tensors and hashes"):
             golden = _write_golden(cases[0], reference[0], folder)
             draft = _manifest(checkpoint, options, stages, golden)
         parity = verify.measure(Bundle(folder, draft, ""), cases, reference, step)
+        if options.auto_islands and not parity.passed:
+            work = widen.Work(checkpoint, *form, folder, cases, reference, step)
+            draft, parity = widen.until_it_passes(work, draft, parity)
         manifest = replace(draft, parity=parity)
         if not options.allow_parity_failure:
             verify.require(parity, str(destination))
         # Last, so that a folder that was cut short is no bundle to any reader.
         (folder / MANIFEST_FILE).write_bytes(dump(manifest))
     return manifest
-
-
-def graph(checkpoint: Checkpoint, stage: StageName) -> Graph:
-    """A stage's graph module, folded, in float32."""
-    if stage == "enhancer":
-        return EnhancerGraph(fold.fold(checkpoint.enhancer()), checkpoint.alpha_bar).eval()
-    if checkpoint.preset.family == "sam2":
-        return _sam2_graph(checkpoint, stage)
-    if stage == "encoder":
-        return EncoderGraph(checkpoint.encoder()).eval()
-    decoder = checkpoint.decoder()
-    return DecoderGraph(decoder.prompt_encoder, decoder.mask_decoder).eval()
-
-
-def _sam2_graph(checkpoint: Checkpoint, stage: StageName) -> Graph:
-    """SAM 2's encoder or decoder; only here is its package needed."""
-    from glesam_export.graphs.decoder_sam2 import Sam2DecoderGraph
-    from glesam_export.graphs.encoder_sam2 import Sam2EncoderGraph
-    from glesam_export.reference_sam2 import Sam2Encoder
-
-    if stage == "encoder":
-        encoder = checkpoint.encoder()
-        assert isinstance(encoder, Sam2Encoder)
-        return Sam2EncoderGraph(encoder, checkpoint.preset.image_size).eval()
-    decoder = checkpoint.decoder()
-    return Sam2DecoderGraph(decoder.prompt_encoder, decoder.mask_decoder).eval()
-
-
-def _export_stage(
-    checkpoint: Checkpoint, stage: StageName, options: Options, folder: Path
-) -> Stage:
-    """Fold, type and trace one stage, and describe what was written."""
-    module = graph(checkpoint, stage)
-    precision.apply(module, stage, options.precision)
-    size, family = checkpoint.preset.image_size, checkpoint.preset.family
-    path, data = onnx.export(module, stage, options.precision, size, options.batch, folder, family)
-    del module
-    gc.collect()
-    inputs, outputs = expected_interface(stage, size, options.batch, family)
-    return Stage(
-        graph=file_ref(path),
-        precision=options.precision,
-        inputs=inputs,
-        outputs=outputs,
-        data=file_ref(data) if data else None,
-        islands=precision.islands(stage, options.precision),
-    )
 
 
 def _write_golden(case: Case, reference: record.Outputs, folder: Path) -> FileRef:

@@ -2,82 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from glesam_export import options, weights
+from glesam_export.engines import options as engine_options
+from glesam_export.engines.plan import Plan
+from glesam_export.weight_options import WeightOptions
 from glesam_runtime.console import make_app, run_app
-from glesam_runtime.errors import BundleError
+from glesam_runtime.errors import BundleError, InputError
+from glesam_runtime.option_groups import expand_groups
 
 app = make_app("Fold a GleSAM checkpoint into three verified ONNX graphs.")
 
-WEIGHTS = "Weights"
-Preset = Annotated[
-    str | None,
-    typer.Option(
-        help="SAM: nano, sam_vit_b, _l, _h, or SAM 2: sam2_hiera_t, _s, _b+, _l, likewise sam2.1_. "
-        "Default: what --sam fits."
-    ),
-]
-UNet = Annotated[
-    str | None,
-    typer.Option(help="U-Net: nano, sd15, sd21. Default: what --sd fits, or the preset's."),
-]
-Saved = Annotated[
-    Path | None,
-    typer.Option(
-        "--checkpoint",
-        rich_help_panel=WEIGHTS,
-        help="All weights in one piece: a folder from glesam-train, or a packed .safetensors.",
-    ),
-]
-Sam = Annotated[
-    Path | None,
-    typer.Option(rich_help_panel=WEIGHTS, help="SAM's weights (.pth, .pt, .safetensors)."),
-]
-Sd = Annotated[
-    Path | None,
-    typer.Option(
-        rich_help_panel=WEIGHTS,
-        help="Stable Diffusion: a diffusers folder, or its U-Net's weights with --unet-config.",
-    ),
-]
-UNetConfig = Annotated[
-    Path | None,
-    typer.Option(
-        rich_help_panel=WEIGHTS, help="config.json of a U-Net that is given as bare weights."
-    ),
-]
-Lora = Annotated[
-    Path | None, typer.Option(rich_help_panel=WEIGHTS, help="The U-Net's LoRA (.safetensors).")
-]
-PromptEmbeds = Annotated[
-    Path | None,
-    typer.Option(
-        rich_help_panel=WEIGHTS,
-        help="Text embedding [1,77,D] (.npy, .safetensors). Default: the folder's encoder on ''.",
-    ),
-]
-Gamma = Annotated[
-    float | None,
-    typer.Option(
-        rich_help_panel=WEIGHTS,
-        help="Adaption weight the LoRA was trained with: 5 in the paper, 3 or 5 in released code.",
-    ),
-]
-Timestep = Annotated[
-    int | None,
-    typer.Option(
-        rich_help_panel=WEIGHTS,
-        help="Timestep the LoRA was trained with: 999 in the paper, 1 in released code.",
-    ),
-]
-RandomWeights = Annotated[
-    int | None,
-    typer.Option(rich_help_panel=WEIGHTS, metavar="SEED", help="Random weights, for development."),
-]
 Images = Annotated[
     list[Path] | None,
     typer.Option("--image", help="Verify on this image instead of a procedural one; repeatable."),
@@ -108,39 +48,19 @@ def common(
 
 
 @app.command("onnx")
+@expand_groups
 def export_onnx(
     output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")],
-    preset: Preset = None,
-    unet: UNet = None,
-    saved: Saved = None,
-    sam: Sam = None,
-    sd: Sd = None,
-    lora: Lora = None,
-    prompt_embeds: PromptEmbeds = None,
-    unet_config: UNetConfig = None,
-    gamma: Gamma = None,
-    timestep: Timestep = None,
-    random_weights: RandomWeights = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16.")] = None,
-    fp16: Annotated[bool, typer.Option("--fp16", help="Same as --precision fp16.")] = False,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Same as --precision bf16.")] = False,
-    batch: Annotated[
-        str, typer.Option(help="Images a call of encoder and enhancer: a number, or 'dynamic'.")
-    ] = "1",
-    image: Images = None,
-    allow_parity_failure: Annotated[
-        bool, typer.Option("--allow-parity-failure", help="Write a bundle outside its gate.")
-    ] = False,
+    given: WeightOptions,
+    asked: options.GraphOptions,
     debug: Debug = False,
 ) -> None:
     """Export a checkpoint to an ONNX bundle and verify it against PyTorch."""
-    one_precision, n = options.one_precision(precision, fp16, bf16), options.batch_size(batch)
-    checkpoint = weights.make_checkpoint(
-        weights.WeightOptions(
-            *(preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, random_weights, saved),
-            unet_config,
-        )
+    precision, batch = (
+        options.one_precision(asked.precision, asked.flags),
+        options.batch_size(asked.batch),
     )
+    checkpoint = weights.make_checkpoint(given)
     if not checkpoint.trained:
         typer.echo(
             f"weights: {checkpoint.origin}, untrained; the masks will mean nothing", err=True
@@ -148,37 +68,46 @@ def export_onnx(
     # Imported here: torch takes seconds, and --help and wrong options should not.
     from glesam_export import build, progress, report
 
-    how = build.Options(one_precision, n, image or (), allow_parity_failure)
+    how = build.Options(
+        precision, batch, asked.image or (), asked.allow_parity_failure, asked.auto_islands
+    )
     manifest = build.build_bundle(checkpoint, output, how, progress.step, _warn)
     assert manifest.parity is not None, "build_bundle measures"
     typer.echo(report.parity_table(manifest.parity))
     typer.echo(f"wrote {output}")
 
 
+def _export(output: Path, given: WeightOptions, asked: options.GraphOptions) -> None:
+    """Export, verify, and print the parity table."""
+    precision = options.one_precision(asked.precision, asked.flags)
+    batch = options.batch_size(asked.batch)
+    checkpoint = weights.make_checkpoint(given)
+    if not checkpoint.trained:
+        typer.echo(
+            f"weights: {checkpoint.origin}, untrained; the masks will mean nothing", err=True
+        )
+    # Imported here: torch takes seconds, and --help and wrong options should not.
+    from glesam_export import build, progress, report
+
+    how = build.Options(
+        precision, batch, asked.image or (), asked.allow_parity_failure, asked.auto_islands
+    )
+    manifest = build.build_bundle(checkpoint, output, how, progress.step, _warn)
+    assert manifest.parity is not None, "build_bundle measures"
+    typer.echo(report.parity_table(manifest.parity))
+
+
 @app.command("verify")
+@expand_groups
 def verify_bundle(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
-    preset: Preset = None,
-    unet: UNet = None,
-    saved: Saved = None,
-    sam: Sam = None,
-    sd: Sd = None,
-    lora: Lora = None,
-    prompt_embeds: PromptEmbeds = None,
-    unet_config: UNetConfig = None,
-    gamma: Gamma = None,
-    timestep: Timestep = None,
-    random_weights: RandomWeights = None,
+    given: WeightOptions,
     image: Images = None,
     debug: Debug = False,
 ) -> None:
     """Hold a bundle against the PyTorch reference made of the same weights."""
     from glesam_runtime.bundle import open_bundle
 
-    given = weights.WeightOptions(
-        *(preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, random_weights, saved),
-        unet_config,
-    )
     opened = open_bundle(bundle)
     checkpoint = weights.make_checkpoint(weights.for_bundle(given, opened.manifest))
     from glesam_export import contract, plausible, progress, record, report, verify
@@ -212,6 +141,41 @@ def info(
             typer.echo(f"  without {part}")
     for option in missing(findings):
         typer.echo(f"still to give: {option}")
+
+
+@app.command("trt")
+@expand_groups
+def export_engines(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")],
+    asked_engine: engine_options.EngineOptions,
+    given: WeightOptions,
+    asked: options.GraphOptions,
+    debug: Debug = False,
+) -> None:
+    """Compile a bundle, or a checkpoint in one go, into TensorRT engines."""
+    plan = engine_options.plan_of(asked_engine)
+    if asked_engine.bundle is not None:
+        clashing = given.given_weights or sorted(f"--{name}" for name in asked.flags)
+        if clashing:
+            raise InputError(f"--bundle and {clashing[0]}: a bundle has its weights and precision")
+        _compile(asked_engine.bundle, output, plan)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        onnx = Path(folder) / "onnx"
+        _export(onnx, given, asked)
+        _compile(onnx, output, plan)
+
+
+def _compile(source: Path, output: Path, plan: Plan) -> None:
+    """Compile an ONNX bundle and say what was made."""
+    from glesam_export import progress
+    from glesam_export.engines.bundle import compile_bundle
+    from glesam_export.engines.report import engine_table
+    from glesam_runtime.bundle import open_bundle
+
+    manifest = compile_bundle(open_bundle(source), output, plan, progress.step)
+    typer.echo(engine_table(manifest))
+    typer.echo(f"wrote {output}; on its GPU: glesam-run --selftest --bundle {output}")
 
 
 def main() -> None:

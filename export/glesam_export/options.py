@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import typer
 
 from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import PrecisionName
@@ -11,13 +15,52 @@ EXPORTED_PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16", "bf16")
 MAX_BATCH = 1024
 
 
-def one_precision(precision: str | None, fp16: bool, bf16: bool) -> PrecisionName:
-    """The one precision that `--precision`, `--fp16` and `--bf16` ask for.
+@dataclass(frozen=True)
+class GraphOptions:
+    """How graphs are typed, shaped and judged, as asked on a command line."""
+
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16.")] = None
+    fp32: Annotated[bool, typer.Option("--fp32", help="Same as --precision fp32.")] = False
+    fp16: Annotated[bool, typer.Option("--fp16", help="Same as --precision fp16.")] = False
+    bf16: Annotated[bool, typer.Option("--bf16", help="Same as --precision bf16.")] = False
+    batch: Annotated[
+        str, typer.Option(help="Images a call of encoder and enhancer: a number, or 'dynamic'.")
+    ] = "1"
+    auto_islands: Annotated[
+        bool,
+        typer.Option(
+            "--auto-islands",
+            help="Where a gate fails in fp16 or bf16, keep what errs most in float32 until it "
+            "passes.",
+        ),
+    ] = False
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--image", help="Verify on this image instead of a procedural one; repeatable."
+        ),
+    ] = None
+    allow_parity_failure: Annotated[
+        bool, typer.Option("--allow-parity-failure", help="Write a bundle outside its gate.")
+    ] = False
+
+    @property
+    def flags(self) -> set[str]:
+        """The precisions that are asked for by a flag of their own."""
+        return {name for name in EXPORTED_PRECISIONS if getattr(self, name)}
+
+
+def one_precision(precision: str | None, flags: set[str]) -> PrecisionName:
+    """The one precision that `--precision` and `--fp32`, `--fp16`, `--bf16` ask for.
+
+    Args:
+        precision: by name; None where it was not given.
+        flags: those given.
 
     Raises:
         InputError: two of them differ, or the name is unknown.
     """
-    asked = {precision} - {None} | ({"fp16"} if fp16 else set()) | ({"bf16"} if bf16 else set())
+    asked = {precision} - {None} | flags
     if len(asked) > 1:
         raise InputError(
             f"--precision: asked for {' and '.join(sorted(map(str, asked)))}; pass one"

@@ -7,7 +7,7 @@ float32 weights and computes in float32; the cast stands on either side of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -15,6 +15,7 @@ import torch
 from segment_anything.modeling.common import LayerNorm2d
 from torch import Tensor, nn
 
+from glesam_export.graphs.attention import Weights
 from glesam_export.graphs.base import Graph
 from glesam_export.graphs.decoder import PointEmbedding
 from glesam_runtime.manifest import PrecisionName, StageName
@@ -33,11 +34,13 @@ class Island:
         name: what the manifest records.
         kinds: module classes.
         reason: what goes wrong otherwise.
+        precisions: those it goes wrong in.
     """
 
     name: str
     kinds: tuple[type[nn.Module], ...]
     reason: str
+    precisions: tuple[PrecisionName, ...] = ("fp16", "bf16")
 
 
 LAYER_NORM = Island(
@@ -55,6 +58,13 @@ POINTS = Island(
     "PointEmbedding", (PointEmbedding,), "coordinates to 1024 have steps of 0.5 in float16"
 )
 
+SCORES = Island(
+    "attention scores",
+    (Weights,),
+    "Stable Diffusion 2's products of queries and keys pass 65504; diffusers upcasts them too",
+    ("fp16",),
+)
+
 ISLANDS: Mapping[StageName, tuple[Island, ...]] = MappingProxyType(
     {
         "encoder": (LAYER_NORM, SOFTMAX),
@@ -62,6 +72,13 @@ ISLANDS: Mapping[StageName, tuple[Island, ...]] = MappingProxyType(
         "decoder": (LAYER_NORM, SOFTMAX, POINTS),
     }
 )
+
+"""What every preset's graphs have."""
+
+PRESET_ISLANDS: Mapping[tuple[str, StageName], tuple[Island, ...]] = MappingProxyType(
+    {("sd21", "enhancer"): (SCORES,)}
+)
+"""What a SAM or U-Net preset needs beside them."""
 
 
 class Float32(nn.Module):
@@ -82,31 +99,84 @@ class Float32(nn.Module):
         return result.to(self.dtype)
 
 
-def islands(stage: StageName, precision: PrecisionName) -> tuple[str, ...]:
-    """Names of the islands that a graph of this precision has, for the manifest."""
+def islands(
+    stage: StageName,
+    precision: PrecisionName,
+    presets: Collection[str] = (),
+    further: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """Names of the islands that a graph of this precision has, for the manifest.
+
+    Args:
+        stage: which.
+        precision: fp32 has none.
+        presets: names of the SAM and of the U-Net.
+        further: modules that are islands too.
+    """
     if precision == "fp32":
         return ()
     last_add = ("GLE's last add",) if stage == "enhancer" else ()
-    return tuple(island.name for island in ISLANDS[stage]) + last_add
+    named = (island.name for island in _islands(stage, precision, presets))
+    return (*named, *last_add, *further)
 
 
-def apply(graph: Graph, stage: StageName, precision: PrecisionName) -> None:
-    """Type a graph, in place: half precision everywhere but in the stage's islands.
+def island_kinds(
+    stage: StageName, precision: PrecisionName, presets: Collection[str] = ()
+) -> tuple[type[nn.Module], ...]:
+    """The module classes that stay float32 in a stage."""
+    return tuple(kind for island in _islands(stage, precision, presets) for kind in island.kinds)
+
+
+def apply(
+    graph: Graph,
+    stage: StageName,
+    precision: PrecisionName,
+    presets: Collection[str] = (),
+    further: Sequence[str] = (),
+) -> None:
+    """Type a graph, in place: half precision everywhere but in its islands.
 
     Args:
         graph: one of the three graphs, in float32.
-        stage: whose islands to keep.
+        stage: which it is.
         precision: fp32 leaves the graph as it is.
+        presets: names of the SAM and of the U-Net, which may have islands of their own.
+        further: names of modules that are islands too.
     """
     if precision == "fp32":
         return
-    dtype = DTYPES[precision]
-    kinds = tuple(kind for island in ISLANDS[stage] for kind in island.kinds)
-    wrapped = [
-        (name, module) for name, module in graph.named_modules() if isinstance(module, kinds)
-    ]
-    graph.to(dtype)
-    for name, module in wrapped:
-        module.float()
-        graph.set_submodule(name, Float32(module, dtype))
-    graph.dtype = dtype
+    type_module(graph, island_kinds(stage, precision, presets), DTYPES[precision], further)
+    graph.dtype = DTYPES[precision]
+
+
+def type_module(
+    module: nn.Module,
+    kinds: tuple[type[nn.Module], ...],
+    dtype: torch.dtype,
+    further: Sequence[str] = (),
+) -> None:
+    """Type a module and what is in it, in place, islands left in float32.
+
+    Args:
+        module: in float32; no island itself.
+        kinds: classes of islands.
+        dtype: half precision.
+        further: names of submodules that are islands too.
+    """
+    parts: dict[str, nn.Module] = {}
+    for name, part in module.named_modules():
+        inside = any(name.startswith(f"{outer}.") for outer in parts)
+        if name and not inside and (name in further or isinstance(part, kinds)):
+            parts[name] = part
+    for name in parts:  # out of the way: rounded once, a weight stays rounded
+        module.set_submodule(name, nn.Identity())
+    module.to(dtype)
+    for name, part in parts.items():
+        module.set_submodule(name, Float32(part, dtype))
+
+
+def _islands(
+    stage: StageName, precision: PrecisionName, presets: Collection[str]
+) -> tuple[Island, ...]:
+    own = (island for preset in presets for island in PRESET_ISLANDS.get((preset, stage), ()))
+    return tuple(each for each in (*ISLANDS[stage], *own) if precision in each.precisions)

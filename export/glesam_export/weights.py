@@ -6,11 +6,12 @@ Nothing here loads torch: a wrong option is reported before seconds are spent on
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glesam_export.presets import Preset, UNetPreset, sam_preset, unet_preset
+from glesam_export.weight_options import WeightOptions
 from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import Manifest
 
@@ -22,55 +23,6 @@ PAPER_GAMMA, PAPER_TIMESTEP = 5.0, 999
 
 BUILT_IN = "built-in"
 """What the manifest says of weights that a preset brings along."""
-
-
-@dataclass(frozen=True)
-class WeightOptions:
-    """The weight options of `glesam-export`, as given; None where one was not.
-
-    Attributes:
-        preset: the SAM's name.
-        unet: the U-Net's name; None is the preset's own.
-        sam: SAM's weights.
-        sd: a diffusers folder.
-        lora: the U-Net's adapters.
-        prompt_embeds: the text embedding.
-        gamma: adaption weight.
-        timestep: T.
-        random_weights: a seed.
-        checkpoint: all of the above in one piece.
-        unet_config: config.json of a U-Net that `sd` is the bare weights of.
-    """
-
-    preset: str | None
-    unet: str | None
-    sam: Path | None
-    sd: Path | None
-    lora: Path | None
-    prompt_embeds: Path | None
-    gamma: float | None
-    timestep: int | None
-    random_weights: int | None
-    checkpoint: Path | None = None
-    unet_config: Path | None = None
-
-    @property
-    def given_files(self) -> list[str]:
-        """The file options that were given."""
-        files = {
-            "--sam": self.sam,
-            "--sd": self.sd,
-            "--lora": self.lora,
-            "--prompt-embeds": self.prompt_embeds,
-            "--unet-config": self.unet_config,
-        }
-        return [name for name, path in files.items() if path is not None]
-
-    @property
-    def given_weights(self) -> list[str]:
-        """The options that were given and say where weights come from."""
-        others = {"--checkpoint": self.checkpoint, "--random-weights": self.random_weights}
-        return [name for name, value in others.items() if value is not None] + self.given_files
 
 
 def make_checkpoint(options: WeightOptions) -> Checkpoint:

@@ -35,6 +35,11 @@ class Bundle:
         """The file an engine loads for `stage`."""
         return self.path / self.manifest.stages[stage].graph.file
 
+    def weights_path(self, stage: StageName) -> Path | None:
+        """The ONNX graph that an engine without weights takes them from; None where it has them."""
+        weights = self.manifest.stages[stage].weights
+        return self.path / weights.file if weights is not None else None
+
     @property
     def golden_path(self) -> Path:
         """One image, its prompts and every stage's output from the reference."""
@@ -160,8 +165,9 @@ def verify_file(folder: Path, ref: FileRef) -> None:
 
 def _verify_external_data(folder: Path, stage: Stage) -> None:
     """A graph may take weights from its declared data file and from nowhere else."""
-    path = folder / stage.graph.file
-    if path.suffix != ".onnx":
+    onnx = stage.weights or stage.graph
+    path = folder / onnx.file
+    if path.suffix == ".engine":
         return
     declared = stage.data.file if stage.data is not None else None
     for location in sorted(external_data_locations(path)):

@@ -73,10 +73,15 @@ def run(
     bundle: Annotated[
         Path | None, typer.Option(help="A bundle folder; default is the built-in nano.")
     ] = None,
-    backend: Annotated[str, typer.Option(help="auto or onnxruntime.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto, onnxruntime, or tensorrt (for compiled engines).")
+    ] = "auto",
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda or cuda:N; default is the backend's.")
     ] = None,
+    cuda_graphs: Annotated[
+        bool, typer.Option("--cuda-graphs", help="Replay encoder and enhancer as CUDA graphs.")
+    ] = False,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the results.")
     ] = Path(),
@@ -123,7 +128,7 @@ def run(
     if selftest:
         if images or points or box or prompts or search:
             raise InputError("--selftest takes no images and no prompts")
-        _selftest(bundle, backend, device, json)
+        _selftest(bundle, backend, device, cuda_graphs, json)
         return
     if search and (points or box or prompts or multimask):
         raise InputError(
@@ -133,11 +138,18 @@ def run(
     requests = [] if search else _requests(points, box, prompts)
     _check_paths(images, output)
     opened = _open_bundle(bundle)
+    from glesam_runtime.backends.base import EngineOptions
     from glesam_runtime.everything.job import run_everything
     from glesam_runtime.predictor import GleSamPredictor
     from glesam_runtime.segment import run_job
 
-    predictor = GleSamPredictor(opened, backend=backend, device=device, enhance=not no_enhance)
+    predictor = GleSamPredictor(
+        opened,
+        backend=backend,
+        device=device,
+        enhance=not no_enhance,
+        options=EngineOptions(cuda_graphs),
+    )
     work: Work = (
         partial(run_everything, predictor, parameters=search, mask_files=mask_files)
         if search
@@ -199,11 +211,14 @@ def _run_all(
     return results
 
 
-def _selftest(path: Path | None, backend: str, device: str | None, as_json: bool) -> None:
+def _selftest(
+    path: Path | None, backend: str, device: str | None, cuda_graphs: bool, as_json: bool
+) -> None:
+    from glesam_runtime.backends.base import EngineOptions
     from glesam_runtime.selftest import format_table, run_selftest
 
     opened = _open_bundle(path)
-    result = run_selftest(opened, backend, device)
+    result = run_selftest(opened, backend, device, EngineOptions(cuda_graphs))
     if as_json:
         print_json({"bundle": describe_bundle(opened), **result.as_dict()})
     else:

@@ -11,6 +11,8 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from msgspec import Meta
 
+from glesam_runtime.target import AxisRange, Target
+
 FORMAT = "glesam-bundle"
 VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -25,7 +27,8 @@ PrecisionName = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 
 FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-Dimension = Annotated[int, Meta(ge=1)] | Annotated[str, Meta(pattern=r"^[A-Z]$")]
+Symbol = Annotated[str, Meta(pattern=r"^[A-Z]$")]
+Dimension = Annotated[int, Meta(ge=1)] | Symbol
 Positive = Annotated[float, Meta(gt=0)]
 
 
@@ -57,9 +60,13 @@ class Stage(_Record, frozen=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     data: FileRef | None = None
-    """External weights of `graph`, beside it (ONNX limits one file to 2 GiB)."""
+    """External weights of the ONNX graph, beside it (ONNX limits one file to 2 GiB)."""
+    weights: FileRef | None = None
+    """The ONNX graph that an engine without weights takes them from."""
     islands: tuple[str, ...] = ()
     """What stays float32 inside a graph of reduced precision."""
+    profile: dict[Symbol, AxisRange] | None = None
+    """Sizes of the free axes that an engine takes; ONNX graphs take any."""
 
 
 class Model(_Record, frozen=True):
@@ -137,15 +144,6 @@ class Coordinates(_Record, frozen=True):
     box: Literal["two_points", "two_points_padded"]
     """A box is its two corners as points. A prompt with points or a box ends with one padding
     point: two_points only where it has no box, two_points_padded always."""
-
-
-class Target(_Record, frozen=True):
-    """The engine the graphs are written for."""
-
-    engine: Literal["onnx"]
-    opset: int
-    batch: Annotated[int, Meta(ge=1)] | Literal["dynamic"]
-    """N of encoder and enhancer."""
 
 
 class Source(_Record, frozen=True):

@@ -88,6 +88,7 @@ def _check_consistency(manifest: Manifest, where: str) -> None:
                 raise BundleError(
                     f"{where}: {name} declares {_spell(found)}, the contract says {_spell(wanted)}"
                 )
+    _check_target(manifest, where)
     files = [ref.file for ref in file_refs(manifest)]
     for file in files:
         if not is_plain_name(file):  # a pattern's "$" lets a last line break pass
@@ -96,11 +97,33 @@ def _check_consistency(manifest: Manifest, where: str) -> None:
             raise BundleError(f"{where}: file {file!r} is named twice")
 
 
+def _check_target(manifest: Manifest, where: str) -> None:
+    """Refuse engines that do not say how they were built, and graphs that say they are engines."""
+    target = manifest.target
+    compiled = target.engine != "onnx"
+    if compiled != (target.build is not None):
+        raise BundleError(f"{where}: engine {target.engine!r} contradicts its 'build'")
+    stripped = target.build is not None and target.build.stripped
+    for name in STAGES:
+        stage = manifest.stages[name]
+        if compiled != stage.graph.file.endswith(".engine"):
+            raise BundleError(f"{where}: {stage.graph.file!r} is not a graph for {target.engine!r}")
+        if stripped != (stage.weights is not None):
+            raise BundleError(f"{where}: {name}: 'weights' contradicts 'stripped'")
+        ranges = stage.profile or {}
+        free = {axis for spec in stage.inputs for axis in spec.shape if isinstance(axis, str)}
+        if set(ranges) != (free if compiled else set()):
+            raise BundleError(f"{where}: {name}: profile of {sorted(ranges)}, not {sorted(free)}")
+        for axis, sizes in ranges.items():
+            if not sizes.min <= sizes.opt <= sizes.max:
+                raise BundleError(f"{where}: {name}: profile {axis} {sizes} is not in order")
+
+
 def file_refs(manifest: Manifest) -> tuple[FileRef, ...]:
     """Every file of the bundle but the manifest itself."""
     stages = manifest.stages.values()
-    data = tuple(stage.data for stage in stages if stage.data is not None)
-    return (*(stage.graph for stage in stages), *data, manifest.golden)
+    further = (ref for stage in stages for ref in (stage.weights, stage.data) if ref is not None)
+    return (*(stage.graph for stage in stages), *further, manifest.golden)
 
 
 def _spell(specs: tuple[TensorSpec, ...]) -> str:

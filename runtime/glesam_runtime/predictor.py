@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from glesam_runtime.backends.base import Engine
+    from glesam_runtime.backends.base import Engine, EngineOptions
 
 
 class GleSamPredictor:
@@ -38,6 +38,7 @@ class GleSamPredictor:
         backend: str = "auto",
         device: str | None = None,
         enhance: bool = True,
+        options: EngineOptions | None = None,
     ) -> None:
         """Verify a bundle and load its graphs.
 
@@ -47,6 +48,7 @@ class GleSamPredictor:
             device: "cpu", "cuda", "cuda:N"; None is the backend's default.
             enhance: False prompts the encoder's own embeddings, as plain SAM does, and does not
                 load the enhancer.
+            options: how the engine is to run.
 
         Raises:
             BundleError: the bundle is incomplete, altered or too new.
@@ -57,7 +59,7 @@ class GleSamPredictor:
         self.timings: dict[str, float] = {}
         """Seconds each step last took: load, preprocess, encoder, enhancer, decoder, masks."""
         with self._timed("load"):
-            self.engine: Engine = load_engine(self.bundle, backend, device, stages)
+            self.engine: Engine = load_engine(self.bundle, backend, device, stages, options)
         self._enhance = enhance
         self._geometry: Geometry | None = None
         self._features: chain.Features | None = None

@@ -16,6 +16,8 @@ from glesam_runtime.manifest import STAGES, Gate
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from glesam_runtime.backends.base import EngineOptions
+
 _PROMPT_INPUTS = ("point_coords", "point_labels", "mask_input", "has_mask_input")
 
 
@@ -53,7 +55,10 @@ class SelftestResult:
 
 
 def run_selftest(
-    bundle: Bundle, backend: str = "auto", device: str | None = None
+    bundle: Bundle,
+    backend: str = "auto",
+    device: str | None = None,
+    options: EngineOptions | None = None,
 ) -> SelftestResult:
     """Run the golden image and prompts, and judge the figures by the bundle's gate.
 
@@ -62,7 +67,7 @@ def run_selftest(
         BackendError: the engine is missing or failed.
     """
     golden = load_golden(bundle)
-    engine = load_engine(bundle, backend, device)
+    engine = load_engine(bundle, backend, device, STAGES, options)
     manifest = bundle.manifest
     prepared = preprocess(golden["image"].astype(np.uint8), manifest.preprocessing)
     expected: dict[str, NDArray[np.float32]] = {

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from glesam_export import build
 from glesam_export import onnx as tracing
+from glesam_export import stages
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.errors import BundleError, InputError
 from glesam_runtime.staging import staged_folder
@@ -108,7 +108,7 @@ def test_a_disk_that_is_full(
 ) -> None:
     """Weights in the graph's own file and in one beside it, which another library writes."""
     monkeypatch.setattr(tracing, "EXTERNAL_DATA_FROM", threshold)
-    graph = build.graph(random_nano(), "enhancer")
+    graph = stages.graph(random_nano(), "enhancer")
     with (
         pytest.raises(InputError, match=rf"{small_disk}.*no space left"),
         staged_folder(small_disk / "bundle") as folder,
@@ -124,7 +124,7 @@ def test_a_library_that_does_not_say_why(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError("problem writing element 13312 to file")
 
     monkeypatch.setattr(tracing.onnx_ir, "save", full)
-    graph = build.graph(random_nano(), "encoder")
+    graph = stages.graph(random_nano(), "encoder")
     with (
         pytest.raises(InputError, match=r"bundle.*no space left"),
         staged_folder(tmp_path / "bundle") as folder,

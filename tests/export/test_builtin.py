@@ -13,7 +13,8 @@ from glesam_calibration.evaluate import BundleStages, StagedSegmenter, iou
 from glesam_calibration.prompting import random_points, tight_box
 from glesam_export import record, verify
 from glesam_export.cases import make_cases
-from glesam_export.weights import WeightOptions, make_checkpoint
+from glesam_export.weight_options import WeightOptions
+from glesam_export.weights import make_checkpoint
 from glesam_runtime.bundle import builtin_bundle_path, load_golden, open_bundle
 from glesam_runtime.compare import relative_l2
 from glesam_training.nano.coins import Coins

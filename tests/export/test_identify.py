@@ -20,7 +20,8 @@ from glesam_export.checkpoints.packed import pack
 from glesam_export.checkpoints.tensors import read, read_shapes
 from glesam_export.presets import SAM2_PRESETS, SAM_PRESETS, UNET_PRESETS, unet_preset
 from glesam_export.reference import build_unet
-from glesam_export.weights import WeightOptions, detected, make_checkpoint
+from glesam_export.weight_options import WeightOptions
+from glesam_export.weights import detected, make_checkpoint
 from glesam_runtime.bundle import builtin_bundle_path
 from glesam_runtime.errors import CheckpointError
 

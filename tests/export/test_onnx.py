@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 import torch
 
-from glesam_export import build
 from glesam_export import onnx as tracing
+from glesam_export import stages
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.compare import relative_l2
 from glesam_runtime.manifest import STAGES
@@ -30,7 +30,7 @@ def test_batch_is_free_or_fixed(tmp_path: Path) -> None:
     with torch.no_grad():
         wanted = expected(z_l).numpy()
     for batch, sizes in (("dynamic", (1, 2, 3)), (2, (2,))):
-        graph = build.graph(random_nano(), "enhancer")
+        graph = stages.graph(random_nano(), "enhancer")
         path, _ = tracing.export(graph, "enhancer", "fp32", 256, batch, tmp_path)
         runner = session(path)
         for size in sizes:
@@ -87,7 +87,7 @@ def test_graphs_are_free_of_what_engines_reject(nano_bundle: Path) -> None:
 
 def test_external_data_past_the_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "EXTERNAL_DATA_FROM", 1000)
-    graph = build.graph(random_nano(), "enhancer")
+    graph = stages.graph(random_nano(), "enhancer")
     with torch.no_grad():
         wanted = random_nano().enhancer()(torch.ones(1, 256, 16, 16)).numpy()
     path, data = tracing.export(graph, "enhancer", "fp32", 256, 1, tmp_path)
@@ -103,6 +103,6 @@ def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         folder = tmp_path / name
         folder.mkdir()
-        graph = build.graph(random_nano(), "enhancer")
+        graph = stages.graph(random_nano(), "enhancer")
         files.append(tracing.export(graph, "enhancer", "fp32", 256, 1, folder)[0].read_bytes())
     assert files[0] == files[1]

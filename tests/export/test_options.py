@@ -4,32 +4,38 @@ from __future__ import annotations
 
 import pytest
 
-from glesam_export.options import batch_size, one_precision
+from glesam_export.options import GraphOptions, batch_size, one_precision
 from glesam_runtime.errors import InputError
 
 
 @pytest.mark.parametrize(
-    ("asked", "found"),
+    ("name", "flags", "found"),
     [
-        ((None, False, False), "fp32"),
-        (("fp32", False, False), "fp32"),
-        (("fp16", True, False), "fp16"),
-        ((None, False, True), "bf16"),
-        (("bf16", False, False), "bf16"),
+        (None, set(), "fp32"),
+        ("fp32", set(), "fp32"),
+        ("fp16", {"fp16"}, "fp16"),
+        (None, {"bf16"}, "bf16"),
+        (None, {"fp32"}, "fp32"),
+        ("bf16", set(), "bf16"),
     ],
 )
-def test_precision(asked: tuple[str | None, bool, bool], found: str) -> None:
-    assert one_precision(*asked) == found
+def test_precision(name: str | None, flags: set[str], found: str) -> None:
+    assert one_precision(name, flags) == found
 
 
 @pytest.mark.parametrize(
-    "asked",
-    [("fp32", True, False), (None, True, True), ("fp16", False, True), ("FP16", False, False)]
-    + [(name, False, False) for name in ("", "int8", "fp8", "half")],
+    ("name", "flags"),
+    [("fp32", {"fp16"}), (None, {"fp16", "bf16"}), ("fp16", {"bf16"}), (None, {"fp32", "fp16"})]
+    + [(name, set()) for name in ("", "int8", "fp8", "half", "FP16")],
 )
-def test_precision_refused(asked: tuple[str | None, bool, bool]) -> None:
+def test_precision_refused(name: str | None, flags: set[str]) -> None:
     with pytest.raises(InputError, match="--precision"):
-        one_precision(*asked)
+        one_precision(name, flags)
+
+
+def test_flags() -> None:
+    assert GraphOptions().flags == set()
+    assert GraphOptions(fp16=True, fp32=True).flags == {"fp16", "fp32"}
 
 
 def test_batch() -> None:

@@ -15,7 +15,8 @@ from glesam_export.cases import Case, make_cases
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.checkpoints.diffusion import SCHEDULE, alpha_bar
 from glesam_export.reference import ADAPTER, Enhancer
-from glesam_export.weights import WeightOptions, make_checkpoint
+from glesam_export.weight_options import WeightOptions
+from glesam_export.weights import make_checkpoint
 
 Recorded = tuple[list[Case], list[record.Outputs]]
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from glesam_export import build, emulate, precision
+from glesam_export import emulate, precision, stages
 from glesam_export import onnx as tracing
+from glesam_export.graphs.attention import Attend
 from glesam_export.precision import DTYPES, ISLANDS, Float32
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.manifest import STAGES, PrecisionName, StageName
@@ -26,7 +27,7 @@ ONNX_TYPE = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize("stage", STAGES)
 def test_everything_but_islands_is_half(stage: StageName, half: PrecisionName) -> None:
-    graph = build.graph(random_nano(), stage)
+    graph = stages.graph(random_nano(), stage)
     kinds = tuple(kind for island in ISLANDS[stage] for kind in island.kinds)
     counts = {kind: sum(isinstance(m, kind) for m in graph.modules()) for kind in kinds}
     precision.apply(graph, stage, half)
@@ -39,8 +40,36 @@ def test_everything_but_islands_is_half(stage: StageName, half: PrecisionName) -
         assert tensor.dtype == (torch.float32 if inside else DTYPES[half]), name
 
 
+@pytest.mark.parametrize("half", HALVES)
+def test_an_island_keeps_its_weights_to_the_last_bit(half: PrecisionName) -> None:
+    """Rounded to half and back they would be float32 by name only."""
+    original = stages.graph(random_nano(), "encoder").state_dict()
+    graph = stages.graph(random_nano(), "encoder")
+    precision.apply(graph, "encoder", half, further=("blocks.1.mlp", "blocks.2.attention"))
+    islands = [name for name, module in graph.named_modules() if isinstance(module, Float32)]
+    assert {"blocks.1.mlp", "blocks.2.attention"} <= set(islands)
+    assert not any(name.startswith("blocks.2.attention.") for name in islands)
+    kept = {n: t for n, t in graph.state_dict().items() if t.dtype == torch.float32}
+    assert any(name.startswith("blocks.1.mlp.module.lin1") for name in kept)
+    for name, tensor in kept.items():
+        assert torch.equal(tensor, original[name.replace(".module.", ".")]), name
+
+
+def test_a_preset_has_islands_of_its_own() -> None:
+    assert "attention scores" in precision.islands("enhancer", "fp16", ("sam_vit_b", "sd21"))
+    assert "attention scores" not in precision.islands("enhancer", "bf16", ("sam_vit_b", "sd21"))
+    assert "attention scores" not in precision.islands("enhancer", "fp16", ("nano", "nano"))
+    graph = stages.graph(random_nano(), "enhancer")
+    precision.apply(graph, "enhancer", "fp16", ("sam_vit_b", "sd21"))
+    q = torch.full((1, 1, 4, 8), 100.0, dtype=torch.float16)
+    attend = next(module for module in graph.modules() if isinstance(module, Attend))
+    weights = attend.weights(100 * q, 100 * q)  # 8e8, past what float16 holds
+    assert weights.dtype == torch.float16
+    assert torch.equal(weights, torch.full((1, 1, 4, 4), 0.25, dtype=torch.float16))
+
+
 def test_fp32_is_left_alone() -> None:
-    graph = build.graph(random_nano(), "decoder")
+    graph = stages.graph(random_nano(), "decoder")
     before = [name for name, _ in graph.named_modules()]
     precision.apply(graph, "decoder", "fp32")
     assert [name for name, _ in graph.named_modules()] == before
@@ -50,7 +79,7 @@ def test_fp32_is_left_alone() -> None:
 
 @pytest.mark.parametrize("half", HALVES)
 def test_the_file_is_typed_and_its_borders_are_float32(half: PrecisionName, tmp_path: Path) -> None:
-    graph = build.graph(random_nano(), "enhancer")
+    graph = stages.graph(random_nano(), "enhancer")
     precision.apply(graph, "enhancer", half)
     path, _ = tracing.export(graph, "enhancer", half, 256, 1, tmp_path)
     model = onnx.load(path)
@@ -77,7 +106,7 @@ def test_half_the_numbers_are_half_the_file(
     stage: StageName, nano_bundle: Path, tmp_path: Path
 ) -> None:
     """Norms and softmaxes take and give float32, most weights are float16."""
-    graph = build.graph(random_nano(), stage)
+    graph = stages.graph(random_nano(), stage)
     precision.apply(graph, stage, "fp16")
     path, _ = tracing.export(graph, stage, "fp16", 256, 1, tmp_path)
     whole = open_bundle(nano_bundle).graph_path(stage)

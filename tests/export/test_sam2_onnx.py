@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 
-from glesam_export import build, emulate, precision
+from glesam_export import build, emulate, precision, stages
 from glesam_export import onnx as tracing
 from glesam_export.precision import DTYPES, ISLANDS, Float32
 from glesam_runtime import GleSamPredictor, manifest_file
@@ -129,7 +129,7 @@ def test_encoder_takes_any_number_of_images(tmp_path: Path) -> None:
     images = torch.randn(3, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         wanted = random_nano2().encoder()(images)
-    graph = build.graph(random_nano2(), "encoder")
+    graph = stages.graph(random_nano2(), "encoder")
     path, _ = tracing.export(graph, "encoder", "fp32", 256, "dynamic", tmp_path, "sam2")
     runner = session(path)
     for size in (1, 3):
@@ -143,7 +143,7 @@ def test_encoder_takes_any_number_of_images(tmp_path: Path) -> None:
 def test_everything_but_islands_is_half(
     stage: StageName, half: PrecisionName, tmp_path: Path
 ) -> None:
-    graph = build.graph(random_nano2(), stage)
+    graph = stages.graph(random_nano2(), stage)
     kinds = tuple(kind for island in ISLANDS[stage] for kind in island.kinds)
     wanted = sum(isinstance(module, kinds) for module in graph.modules())
     precision.apply(graph, stage, half)

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from glesam_export import weights
-from glesam_export.weights import WeightOptions, make_checkpoint
+from glesam_export.weight_options import WeightOptions
+from glesam_export.weights import make_checkpoint
 from glesam_runtime.bundle import builtin_bundle_path
 from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import MANIFEST_FILE, Manifest

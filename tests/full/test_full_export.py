@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 
-from glesam_export import build, onnx
+from glesam_export import onnx, stages
 from glesam_export.cases import make_cases
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.compare import relative_l2
@@ -61,7 +61,7 @@ def test_vit_h_keeps_its_two_gigabytes_beside_the_graph(tmp_path: Path) -> None:
     case = make_cases(checkpoint.preset)[-1]
     wanted = checkpoint.encoder()(torch.from_numpy(case.prepared.tensor)).numpy()
     path, data = onnx.export(
-        build.graph(checkpoint, "encoder"), "encoder", "fp32", 1024, 1, tmp_path
+        stages.graph(checkpoint, "encoder"), "encoder", "fp32", 1024, 1, tmp_path
     )
     assert data is not None
     assert data.stat().st_size > 2 << 30

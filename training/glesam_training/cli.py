@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from glesam_export import cli as export_cli
+from glesam_export import weight_options
 from glesam_export.presets import sam_preset, unet_preset
-from glesam_export.weights import WeightOptions, detected, make_checkpoint
+from glesam_export.weight_options import WeightOptions
+from glesam_export.weights import detected, make_checkpoint
 from glesam_runtime.console import make_app, run_app
 from glesam_runtime.errors import InputError
 from glesam_training import options as asked
@@ -28,17 +30,17 @@ def enhancer(
     data: asked.Data,
     output: asked.Output,
     images: asked.ImagesOf = None,
-    preset: export_cli.Preset = None,
-    unet: export_cli.UNet = None,
-    saved: export_cli.Saved = None,
-    sam: export_cli.Sam = None,
-    sd: export_cli.Sd = None,
+    preset: weight_options.Preset = None,
+    unet: weight_options.UNet = None,
+    saved: weight_options.Saved = None,
+    sam: weight_options.Sam = None,
+    sd: weight_options.Sd = None,
     lora: Annotated[
         Path | None,
         typer.Option(rich_help_panel="Weights", help="LoRA to go on from. Default: a new one."),
     ] = None,
-    prompt_embeds: export_cli.PromptEmbeds = None,
-    unet_config: export_cli.UNetConfig = None,
+    prompt_embeds: weight_options.PromptEmbeds = None,
+    unet_config: weight_options.UNetConfig = None,
     gamma: Annotated[
         float | None, typer.Option(rich_help_panel="Weights", help="Adaption weight; paper: 5.")
     ] = None,
@@ -98,7 +100,7 @@ def enhancer(
 def decoder(
     data: asked.Data,
     output: asked.Output,
-    saved: export_cli.Saved = None,
+    saved: weight_options.Saved = None,
     tokens: Annotated[
         bool, typer.Option("--tokens", help="Train the mask tokens only (FT-T).")
     ] = False,
@@ -109,15 +111,15 @@ def decoder(
         bool, typer.Option("--no-enhance", help="Train on latents as they are: the control.")
     ] = False,
     images: asked.ImagesOf = None,
-    preset: export_cli.Preset = None,
-    unet: export_cli.UNet = None,
-    sam: export_cli.Sam = None,
-    sd: export_cli.Sd = None,
-    lora: export_cli.Lora = None,
-    prompt_embeds: export_cli.PromptEmbeds = None,
-    unet_config: export_cli.UNetConfig = None,
-    gamma: export_cli.Gamma = None,
-    timestep: export_cli.Timestep = None,
+    preset: weight_options.Preset = None,
+    unet: weight_options.UNet = None,
+    sam: weight_options.Sam = None,
+    sd: weight_options.Sd = None,
+    lora: weight_options.Lora = None,
+    prompt_embeds: weight_options.PromptEmbeds = None,
+    unet_config: weight_options.UNetConfig = None,
+    gamma: weight_options.Gamma = None,
+    timestep: weight_options.Timestep = None,
     iterations: asked.Iterations = 20_000,
     batch: asked.Batch = 4,
     lr: asked.Lr = 1e-4,

@@ -5,8 +5,21 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
+class Weights(nn.Module):
+    """softmax(q k^T): a module of its own so that `precision` can reach it, or its softmax."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.softmax = nn.Softmax(dim=-1)
+
+    def forward(self, q: Tensor, k: Tensor) -> Tensor:
+        """Q [..., L, d], k [..., M, d] -> [..., L, M]."""
+        weights: Tensor = self.softmax(q @ k.transpose(-2, -1))
+        return weights
+
+
 class Attend(nn.Module):
-    """softmax(q k^T) v. The softmax is a module of its own so that `precision` can reach it.
+    """softmax(q k^T) v.
 
     Queries come scaled already: in float16 an unscaled product overflows where a scaled one does
     not, and a scale folded into the projection costs nothing.
@@ -14,12 +27,11 @@ class Attend(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.softmax = nn.Softmax(dim=-1)
+        self.weights = Weights()
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Q [..., L, d], k [..., M, d], v [..., M, e] -> [..., L, e]."""
-        weights: Tensor = self.softmax(q @ k.transpose(-2, -1))
-        attended: Tensor = weights @ v
+        attended: Tensor = self.weights(q, k) @ v
         return attended
 
 

@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 
+from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.errors import BackendError
 from glesam_runtime.manifest import STAGES, StageName
 
@@ -14,14 +15,25 @@ if TYPE_CHECKING:
     from glesam_runtime.backends.base import Engine
     from glesam_runtime.bundle import Bundle
 
-BACKENDS: dict[str, str] = {"onnxruntime": "onnxruntime"}
-"""Backend name -> the module that must be installed for it. "auto" takes the first that is."""
+ONNX_BACKENDS: dict[str, str] = {"onnxruntime": "onnxruntime"}
+"""Backends that run ONNX bundles -> the module that must be installed; "auto" takes the first."""
+
+ENGINE_BACKEND = "tensorrt"
+"""Runs bundles of compiled engines, with the library that the manifest names."""
+
+BACKENDS: tuple[str, ...] = (*ONNX_BACKENDS, ENGINE_BACKEND)
 
 
 class _Loader(Protocol):
     """What every backend module offers."""
 
-    def load(self, bundle: Bundle, device: str | None, stages: Sequence[StageName]) -> Engine:
+    def load(
+        self,
+        bundle: Bundle,
+        device: str | None,
+        stages: Sequence[StageName],
+        options: EngineOptions,
+    ) -> Engine:
         """Load the graphs of `stages`."""
 
 
@@ -30,28 +42,37 @@ def load_engine(
     backend: str = "auto",
     device: str | None = None,
     stages: Sequence[StageName] = STAGES,
+    options: EngineOptions | None = None,
 ) -> Engine:
     """Load a verified bundle's graphs into an engine.
 
     Args:
         bundle: from `open_bundle`.
-        backend: a name of `BACKENDS`, or "auto" for the first that is installed.
-        device: "cpu", "cuda", "cuda:N"; None is the backend's default, the CPU for onnxruntime.
+        backend: a name of `BACKENDS`, or "auto" for one that is installed and fits the bundle.
+        device: "cpu", "cuda", "cuda:N"; None is the backend's default: the first GPU for engines,
+            the CPU for onnxruntime.
         stages: which graphs to load.
+        options: how to run them.
 
     Raises:
-        BackendError: an unknown or missing backend, a device that is not there, a graph it
-            refuses or that is not the manifest's.
+        BackendError: an unknown or missing backend, one that does not run such bundles, a device
+            that is not there, a graph it refuses or that is not the manifest's.
     """
+    compiled = bundle.manifest.target.engine != "onnx"
     if backend == "auto":
-        installed = (name for name, module in BACKENDS.items() if _is_installed(module))
-        backend = next(installed, next(iter(BACKENDS)))
+        backend = ENGINE_BACKEND if compiled else _first_installed()
     if backend not in BACKENDS:
         known = ", ".join(["auto", *BACKENDS])
         raise BackendError(f"backend {backend!r} is not known; known are {known}")
+    if compiled and backend != ENGINE_BACKEND:
+        raise BackendError(
+            f"{bundle.path}: holds {bundle.manifest.target.engine} engines, which {backend} cannot "
+            f"run; leave out --backend, or give the ONNX bundle that they were compiled from"
+        )
     module = cast("_Loader", importlib.import_module(f"glesam_runtime.backends.{backend}"))
-    return module.load(bundle, device, stages)
+    return module.load(bundle, device, stages, options or EngineOptions())
 
 
-def _is_installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+def _first_installed() -> str:
+    installed = (n for n, module in ONNX_BACKENDS.items() if importlib.util.find_spec(module))
+    return next(installed, next(iter(ONNX_BACKENDS)))

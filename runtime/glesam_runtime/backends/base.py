@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
@@ -22,6 +23,17 @@ class DeviceTensor(Protocol):
 
 Value: TypeAlias = NDArray[np.float32] | DeviceTensor
 """A tensor on the host, or one that an engine returned."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine is to run; what a backend has no such thing for is an error.
+
+    Attributes:
+        cuda_graphs: replay encoder and enhancer as one CUDA graph each.
+    """
+
+    cuda_graphs: bool = False
 
 
 class Engine(Protocol):

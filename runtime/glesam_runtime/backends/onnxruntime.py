@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.errors import BackendError
 from glesam_runtime.manifest import Stage, StageName, TensorSpec
 
@@ -102,12 +103,20 @@ class OrtEngine:
         return ort.OrtValue.ortvalue_from_numpy(array, self.device_type, self.device_id)
 
 
-def load(bundle: Bundle, device: str | None, stages: Sequence[StageName]) -> OrtEngine:
+def load(
+    bundle: Bundle,
+    device: str | None,
+    stages: Sequence[StageName],
+    options: EngineOptions,
+) -> OrtEngine:
     """Load graphs and check that they run where asked and are what the manifest declares.
 
     Raises:
-        BackendError: onnxruntime or the provider is missing, or a graph is refused.
+        BackendError: onnxruntime or the provider is missing, an option it has not, or a graph is
+            refused.
     """
+    if options.cuda_graphs:
+        raise BackendError("CUDA graphs are for compiled engines; leave out --cuda-graphs")
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -122,14 +131,14 @@ def load(bundle: Bundle, device: str | None, stages: Sequence[StageName]) -> Ort
             f"device {device!r} needs {provider}, this onnxruntime has {', '.join(available)}; "
             "pip uninstall onnxruntime, then pip install 'glesam-deploy[gpu]'"
         )
-    options = ort.SessionOptions()
-    options.log_severity_level = _QUIET
+    session_options = ort.SessionOptions()
+    session_options.log_severity_level = _QUIET
     providers: list[Any] = [(provider, {} if provider == _CPU else {"device_id": str(device_id)})]
     sessions: dict[StageName, Any] = {}
     for stage in stages:
         path = bundle.graph_path(stage)
         try:
-            session = ort.InferenceSession(str(path), options, providers=providers)
+            session = ort.InferenceSession(str(path), session_options, providers=providers)
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
             precision = bundle.manifest.stages[stage].precision
             remedy = (

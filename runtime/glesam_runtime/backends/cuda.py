@@ -1,0 +1,139 @@
+"""The little of CUDA that a backend needs: one stream, memory on both sides, copies, graphs.
+
+Every call is cuda-python's with its error code made an exception. Memory belongs to the `Memory`
+that asked for it and lives as long as that object.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glesam_runtime.backends.tensorrt_fit import Gpu
+from glesam_runtime.errors import BackendError
+
+_FLOAT = 4
+"""Bytes."""
+
+
+class Device:
+    """One GPU and one stream on it. All work is queued there, in the order of the calls."""
+
+    def __init__(self, number: int = 0) -> None:
+        """Claim a GPU.
+
+        Raises:
+            BackendError: no driver, no such GPU, or cuda-python is missing.
+        """
+        try:
+            from cuda.bindings import runtime
+        except ImportError as error:
+            raise BackendError(
+                f"cuda-python cannot be imported ({error}); pip install 'glesam-deploy[rtx]' "
+                "or 'glesam-deploy[trt]'"
+            ) from error
+        self._cuda: Any = runtime
+        status, count = runtime.cudaGetDeviceCount()
+        if int(status) != 0 or not count:
+            raise BackendError(
+                f"no NVIDIA GPU can be used here ({_words(runtime, status)})"
+            )
+        if number >= count:
+            known = ", ".join(f"cuda:{index}" for index in range(count))
+            raise BackendError(f"device 'cuda:{number}' is not there; there are {known}")
+        self._call("cudaSetDevice", number)
+        properties = self._call("cudaGetDeviceProperties", number)
+        name = properties.name
+        self.gpu = Gpu(
+            name.decode() if isinstance(name, bytes) else str(name),
+            f"{properties.major}.{properties.minor}",
+            number,
+        )
+        self.stream = int(self._call("cudaStreamCreate"))
+
+    def allocate(self, elements: int, *, on_host: bool = False) -> Memory:
+        """Memory for float32 values: on the GPU, or on the host, pinned, so that copies overlap."""
+        size = max(1, elements) * _FLOAT
+        address = int(self._call("cudaMallocHost" if on_host else "cudaMalloc", size))
+        free = "cudaFreeHost" if on_host else "cudaFree"
+        return Memory(address, elements, lambda: self._call(free, address))
+
+    def upload(self, source: Memory, target: Memory, elements: int) -> None:
+        """Queue a copy from pinned memory to the GPU."""
+        self._copy(source, target, elements, self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice)
+
+    def download(self, source: Memory, target: Memory, elements: int) -> None:
+        """Queue a copy from the GPU to pinned memory."""
+        self._copy(source, target, elements, self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost)
+
+    def wait(self) -> None:
+        """Until all that is queued is done."""
+        self._call("cudaStreamSynchronize", self.stream)
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record what `work` queues as a graph; the function returned queues all of it at once."""
+        mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call("cudaStreamBeginCapture", self.stream, mode)
+        try:
+            work()
+        finally:
+            graph = self._call("cudaStreamEndCapture", self.stream)
+        executable = self._call("cudaGraphInstantiate", graph, 0)
+        self._call("cudaGraphDestroy", graph)
+        return lambda: self._call("cudaGraphLaunch", executable, self.stream)
+
+    def _copy(self, source: Memory, target: Memory, elements: int, kind: Any) -> None:
+        size = elements * _FLOAT
+        self._call("cudaMemcpyAsync", target.address, source.address, size, kind, self.stream)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """A runtime call's one result, or None.
+
+        Raises:
+            BackendError: CUDA reports a failure.
+        """
+        status, *results = getattr(self._cuda, name)(*arguments)
+        if int(status) != 0:
+            raise BackendError(f"CUDA failed in {name}: {_words(self._cuda, status)}")
+        return results[0] if results else None
+
+
+class Memory:
+    """Float32 memory at a fixed address, given back when nothing refers to it any more."""
+
+    def __init__(self, address: int, elements: int, free: Callable[[], object]) -> None:
+        self.address, self.elements = address, elements
+        self._free = free
+
+    def as_array(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Pinned host memory as an array that shares it."""
+        buffer = (ctypes.c_float * self.elements).from_address(self.address)
+        count = int(np.prod(shape, dtype=np.int64))
+        array: NDArray[np.float32] = np.ctypeslib.as_array(buffer)[:count].reshape(shape)
+        return array
+
+    def __del__(self) -> None:
+        self._free()
+
+
+def device_number(device: str | None) -> int:
+    """N of "cuda:N"; None and "cuda" are the first.
+
+    Raises:
+        BackendError: another name.
+    """
+    match = re.fullmatch(r"cuda(?::(\d{1,3}))?", device or "cuda")
+    if match is None:
+        raise BackendError(f"device {device!r}: engines run on cuda or cuda:N")
+    return int(match[1] or 0)
+
+
+def _words(runtime: Any, status: Any) -> str:
+    """What CUDA says of a status."""
+    found = runtime.cudaGetErrorString(status)[1]
+    return found.decode() if isinstance(found, bytes) else str(found)

@@ -1,0 +1,113 @@
+"""Islands are found by the error they take away, and widened until a bundle passes."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from glesam_export import build, stages
+from glesam_export.checkpoints.packed import PackedCheckpoint
+from glesam_export.graphs.base import Graph
+from glesam_export.ranking import rank
+from glesam_export.weight_options import WeightOptions
+from glesam_export.weights import make_checkpoint
+from glesam_runtime.bundle import open_bundle
+from glesam_runtime.errors import ParityError
+
+LOUD = 1e7
+
+
+class Overflowing:
+    """The built-in nano with one attention whose values pass 65504, and whose output does not.
+
+    In float32 it computes what nano computes: the values' weights times LOUD, the projection's
+    over LOUD.
+    """
+
+    def __init__(self, block: int) -> None:
+        self._nano = make_checkpoint(WeightOptions("nano"))
+        self._block = block
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._nano, name)
+
+    def encoder(self) -> nn.Module:
+        encoder = self._nano.encoder()
+        attention = encoder.blocks[self._block].attn
+        values = slice(2 * attention.qkv.out_features // 3, None)
+        with torch.no_grad():
+            attention.qkv.weight[values] *= LOUD
+            attention.qkv.bias[values] *= LOUD
+            attention.proj.weight /= LOUD
+        return encoder
+
+
+class Chain(Graph):
+    """Three layers, of which the second overflows inside and its halves also at their borders."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+
+        def layer(gain: float) -> nn.Linear:
+            made = nn.Linear(16, 16, bias=False)
+            made.weight.data = torch.randn(16, 16, generator=generator) * gain / 4
+            return made
+
+        self.first, self.last = layer(1.0), layer(1.0)
+        self.loud = nn.Sequential(layer(1e6), layer(1e-6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.loud(self.first(x)))
+
+
+def test_the_overflow_is_worth_most_and_its_halves_nothing() -> None:
+    x = torch.randn(8, 16, generator=torch.Generator().manual_seed(1))
+    ranked = rank(Chain().eval(), (), torch.float16, [(x,)])
+    assert ranked[0].name == "loud"
+    assert ranked[0].error == float("inf")
+    assert ranked[0].island_error < 1e-3
+    assert not any(candidate.name.startswith("loud.") for candidate in ranked)
+    assert {candidate.name for candidate in ranked[1:]} <= {"first", "last"}
+
+
+def test_nothing_is_worth_it_where_bfloat16_only_rounds() -> None:
+    """An island's border rounds as the layer's own output does: little is won."""
+    x = torch.randn(8, 16, generator=torch.Generator().manual_seed(1))
+    for candidate in rank(Chain().eval(), (), torch.bfloat16, [(x,)]):
+        assert candidate.error < 1e-2
+        assert candidate.error - candidate.island_error < candidate.error
+
+
+def test_a_bundle_that_overflows_is_widened_until_it_passes(tmp_path: Path) -> None:
+    checkpoint = Overflowing(block=3)
+    assert isinstance(checkpoint._nano, PackedCheckpoint)
+    spoken: list[str] = []
+
+    def step(what: str) -> nullcontext[None]:
+        spoken.append(what)
+        return nullcontext()
+
+    plain = build.Options("fp16")
+    with pytest.raises(ParityError, match="encoder"):
+        build.build_bundle(checkpoint, tmp_path / "plain", plain, step)  # type: ignore[arg-type]
+    assert not (tmp_path / "plain").exists()
+
+    options = build.Options("fp16", auto_islands=True)
+    built = build.build_bundle(checkpoint, tmp_path / "b", options, step)  # type: ignore[arg-type]
+    assert built.parity is not None
+    assert built.parity.passed
+    assert built.stages["encoder"].islands[-1] == "blocks.3.attention"
+    assert built.stages["enhancer"].islands == plain_islands("enhancer")
+    assert sum("more in float32" in words for words in spoken) == 1
+    assert open_bundle(tmp_path / "b").manifest == built
+
+
+def plain_islands(stage: str) -> tuple[str, ...]:
+    from glesam_export import precision
+
+    return precision.islands(stage, "fp16", stages.presets_of(make_checkpoint(WeightOptions("nano"))))  # type: ignore[arg-type]

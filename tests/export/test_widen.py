@@ -110,4 +110,6 @@ def test_a_bundle_that_overflows_is_widened_until_it_passes(tmp_path: Path) -> N
 def plain_islands(stage: str) -> tuple[str, ...]:
     from glesam_export import precision
 
-    return precision.islands(stage, "fp16", stages.presets_of(make_checkpoint(WeightOptions("nano"))))  # type: ignore[arg-type]
+    return precision.islands(
+        stage, "fp16", stages.presets_of(make_checkpoint(WeightOptions("nano")))
+    )  # type: ignore[arg-type]

@@ -40,9 +40,7 @@ class Device:
         self._cuda: Any = runtime
         status, count = runtime.cudaGetDeviceCount()
         if int(status) != 0 or not count:
-            raise BackendError(
-                f"no NVIDIA GPU can be used here ({_words(runtime, status)})"
-            )
+            raise BackendError(f"no NVIDIA GPU can be used here ({_words(runtime, status)})")
         if number >= count:
             known = ", ".join(f"cuda:{index}" for index in range(count))
             raise BackendError(f"device 'cuda:{number}' is not there; there are {known}")

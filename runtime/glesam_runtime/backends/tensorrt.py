@@ -36,7 +36,13 @@ def load(
     number = device_number(device)
     api = import_family(family)
     check_library(target, api.version, system_name(), where)
-    gpu = Device(number)
+    try:
+        gpu = Device(number)
+    except BackendError as error:
+        raise BackendError(
+            f"{where}: {error}; its engines need one, the ONNX bundle that they were compiled from "
+            "runs on a CPU too"
+        ) from error
     check_gpu(target, gpu.gpu, where)
     runtime = api.trt.Runtime(logger_of(api))
     engine = TrtEngine(api, gpu, options)

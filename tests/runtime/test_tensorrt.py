@@ -1,0 +1,290 @@
+"""Engines chained on a GPU: the same masks as ONNX Runtime, and one line for each misfit."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from glesam_runtime import GleSamPredictor, chain
+from glesam_runtime.backends import load_engine
+from glesam_runtime.backends.base import EngineOptions
+from glesam_runtime.backends.tensorrt_api import system_name
+from glesam_runtime.bundle import file_ref, open_bundle
+from glesam_runtime.errors import BackendError, BundleError
+from glesam_runtime.manifest import STAGES, Manifest
+from glesam_runtime.selftest import run_selftest
+from glesam_runtime.target import AxisRange, EngineBuild
+
+from .conftest import write_manifest
+from .fake_tensorrt import VERSION, FakeCuda, fake_tensorrt
+
+BUILD = EngineBuild(
+    version=VERSION,
+    system=system_name(),
+    compute_capabilities=("8.9", "12.0"),
+    source="0" * 64,
+    precision_seen_in="network",
+)
+PROFILE = {"B": AxisRange(1, 1, 4), "P": AxisRange(1, 2, 5)}
+
+
+def engine_bundle(
+    source: Path, folder: Path, build: EngineBuild = BUILD, engine: str = "tensorrt-rtx"
+) -> Path:
+    """The toy bundle as if compiled: the fake library's engines are ONNX files."""
+    shutil.copytree(source, folder)
+    manifest = open_bundle(source).manifest
+    stages = {}
+    for stage in STAGES:
+        spec = manifest.stages[stage]
+        path = folder / f"{stage}.engine"
+        shutil.copyfile(folder / spec.graph.file, path)
+        if not build.stripped:
+            (folder / spec.graph.file).unlink()
+        stages[stage] = replace(
+            spec,
+            graph=file_ref(path),
+            profile=PROFILE if stage == "decoder" else None,
+            weights=spec.graph if build.stripped else None,
+        )
+    target = replace(manifest.target, engine=engine, build=build)
+    write_manifest(folder, replace(manifest, stages=stages, target=target))
+    return folder
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    """A GPU of capability 8.9, and both libraries."""
+    fake = FakeCuda()
+    install(monkeypatch, fake)
+    return fake
+
+
+def install(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda, version: str = VERSION) -> None:
+    bindings: Any = ModuleType("cuda.bindings")
+    bindings.runtime = cuda
+    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake_tensorrt(cuda, version))
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt(cuda, "11.4.0.1", rtx=False))
+
+
+def image(seed: int, height: int = 40, width: int = 64) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("enhance", [True, False])
+def test_masks_are_those_of_onnx_runtime(
+    enhance: bool, toy_bundle: Path, cuda: FakeCuda, tmp_path: Path
+) -> None:
+    bundle = engine_bundle(toy_bundle, tmp_path / "engines")
+    there = GleSamPredictor(bundle, enhance=enhance)
+    here = GleSamPredictor(toy_bundle, enhance=enhance)
+    assert there.engine.describe() == {
+        "engine": "tensorrt-rtx",
+        "version": VERSION,
+        "provider": "Fake GPU",
+        "device": "cuda:0",
+    }
+    for seed in range(3):  # buffers are used again, and nothing of the image before is left
+        for predictor in (there, here):
+            predictor.set_image(image(seed, 40 + seed))
+        for points in (1, 3):
+            coords = np.arange(2 * points, dtype=float).reshape(points, 2) * 5
+            found, wanted = (
+                p.predict(
+                    coords, np.ones(points), multimask_output=bool(seed % 2), return_logits=True
+                )
+                for p in (there, here)
+            )
+            for a, b in zip(found, wanted, strict=True):
+                np.testing.assert_array_equal(a, b)
+        boxes = np.array([[1, 1, 20, 20], [5, 5, 30, 30], [2, 8, 9, 30]])
+        a, b = (p.predict(box=boxes)[0] for p in (there, here))
+        np.testing.assert_array_equal(a, b)
+
+
+def test_stages_are_chained_on_the_device(toy_bundle: Path, cuda: FakeCuda, tmp_path: Path) -> None:
+    predictor = GleSamPredictor(engine_bundle(toy_bundle, tmp_path / "engines"))
+    allocated = set(cuda.memory)
+    cuda.log.clear()
+    predictor.set_image(image(0))
+    assert cuda.log == ["upload", "execute", "execute"]  # the image, encoder, enhancer
+    cuda.log.clear()
+    predictor.predict(np.array([[3, 4]]), np.array([1]))
+    prompts, results = 4, 2
+    assert cuda.log == ["upload"] * prompts + ["execute"] + ["download"] * results
+    assert set(cuda.memory) == allocated
+
+
+def test_two_images_in_a_row_do_not_mix(toy_bundle: Path, cuda: FakeCuda, tmp_path: Path) -> None:
+    """The second upload has to wait for the first: nothing was waited for in between."""
+    engine = load_engine(open_bundle(engine_bundle(toy_bundle, tmp_path / "engines")))
+    reference = load_engine(open_bundle(toy_bundle))
+    first, second = (
+        np.random.default_rng(seed).normal(size=(1, 3, 64, 64)).astype(np.float32)
+        for seed in (0, 1)
+    )
+    encoded = engine.run("encoder", {"image": first})
+    enhanced = engine.run("enhancer", encoded)
+    engine.run("encoder", {"image": second})
+    found = engine.to_host(enhanced["enhanced_embeddings"])
+    wanted = reference.run("enhancer", reference.run("encoder", {"image": first}))
+    np.testing.assert_array_equal(found, reference.to_host(wanted["enhanced_embeddings"]))
+    with pytest.raises(BackendError, match="encoder has run again"):
+        engine.to_host(encoded["image_embeddings"])
+    with pytest.raises(BackendError, match="another engine"):
+        engine.run("enhancer", reference.run("encoder", {"image": first}))
+
+
+def test_memory_goes_when_the_engine_goes(toy_bundle: Path, cuda: FakeCuda, tmp_path: Path) -> None:
+    engine = load_engine(open_bundle(engine_bundle(toy_bundle, tmp_path / "engines")))
+    assert cuda.memory
+    del engine
+    assert not cuda.memory
+
+
+@pytest.mark.parametrize("family", ["tensorrt", "tensorrt-rtx"])
+def test_cuda_graphs(family: str, toy_bundle: Path, cuda: FakeCuda, tmp_path: Path) -> None:
+    """TensorRT's stages are captured and replayed; TensorRT-RTX captures its own."""
+    version = VERSION if family == "tensorrt-rtx" else "11.4.0.1"
+    build = replace(BUILD, version=version)
+    bundle = engine_bundle(toy_bundle, tmp_path / "engines", build, family)
+    graphed = GleSamPredictor(bundle, options=EngineOptions(cuda_graphs=True))
+    plain = GleSamPredictor(toy_bundle)
+    for seed in range(3):
+        cuda.log.clear()
+        for predictor in (graphed, plain):
+            predictor.set_image(image(seed))
+        np.testing.assert_array_equal(graphed.get_image_embedding(), plain.get_image_embedding())
+        replayed = family == "tensorrt" and seed > 0
+        assert cuda.log.count("graph") == (2 if replayed else 0)
+    with pytest.raises(BackendError, match="CUDA graphs are for compiled engines"):
+        GleSamPredictor(toy_bundle, options=EngineOptions(cuda_graphs=True))
+
+
+def test_selftest_judges_the_engines(toy_bundle: Path, cuda: FakeCuda, tmp_path: Path) -> None:
+    assert run_selftest(open_bundle(engine_bundle(toy_bundle, tmp_path / "engines"))).passed
+
+
+def test_engines_without_weights_get_them(toy_bundle: Path, cuda: FakeCuda, tmp_path: Path) -> None:
+    build = replace(BUILD, stripped=True, refittable=True)
+    bundle = open_bundle(engine_bundle(toy_bundle, tmp_path / "engines", build))
+    assert run_selftest(bundle).passed
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((5, 2), "B = 5, the engine was built for 1 to 4; give at most 4"),
+        ((2, 6), "P = 6, the engine was built for 1 to 5"),
+    ],
+)
+def test_a_request_past_the_profile(
+    shape: tuple[int, int], words: str, toy_bundle: Path, cuda: FakeCuda, tmp_path: Path
+) -> None:
+    predictor = GleSamPredictor(engine_bundle(toy_bundle, tmp_path / "engines"))
+    predictor.set_image(image(0))
+    prompts, points = shape
+    coords = np.ones((prompts, points - 1, 2))  # one more point is padding
+    with pytest.raises(BackendError, match=words) as failure:
+        predictor.predict(coords, np.ones(coords.shape[:2]))
+    assert "--profile" in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"version": "1.6.0.1"},
+            "need tensorrt-rtx 1.6.0.1, 1.7.1.116 is installed; glesam-export",
+        ),
+        ({"system": "windows-x86_64"}, "were built on windows-x86_64, this is"),
+        ({"compute_capabilities": ("7.5",)}, "Fake GPU with 8.9; .*--compute-capability 8.9"),
+    ],
+)
+def test_an_engine_for_another_machine(
+    change: dict[str, Any], words: str, toy_bundle: Path, cuda: FakeCuda, tmp_path: Path
+) -> None:
+    bundle = engine_bundle(toy_bundle, tmp_path / "engines", replace(BUILD, **change))
+    with pytest.raises(BackendError, match=words):
+        GleSamPredictor(bundle)
+
+
+def test_no_library(
+    toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(BackendError, match=r"pip install 'glesam-deploy\[rtx\]'"):
+        GleSamPredictor(engine_bundle(toy_bundle, tmp_path / "engines"))
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "words"),
+    [
+        (None, 0, "no NVIDIA GPU can be used here .*ONNX bundle"),
+        ("cuda:3", 2, "'cuda:3' is not there; there are cuda:0, cuda:1"),
+        ("cpu", 1, "engines run on cuda or cuda:N"),
+    ],
+)
+def test_no_such_device(
+    device: str | None, count: int, words: str, toy_bundle: Path, cuda: FakeCuda, tmp_path: Path
+) -> None:
+    cuda.count = count
+    with pytest.raises(BackendError, match=words):
+        GleSamPredictor(engine_bundle(toy_bundle, tmp_path / "engines"), device=device)
+
+
+def test_a_truncated_engine(toy_bundle: Path, cuda: FakeCuda, tmp_path: Path) -> None:
+    """Its hash says so; one whose hash was made to fit is refused by the library."""
+    folder = engine_bundle(toy_bundle, tmp_path / "engines")
+    path = folder / "encoder.engine"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(BundleError, match="100 bytes, the manifest says"):
+        GleSamPredictor(folder)
+    manifest = open_manifest(folder)
+    stages = manifest.stages
+    stages["encoder"] = replace(stages["encoder"], graph=file_ref(path))
+    write_manifest(folder, manifest)
+    with pytest.raises(BackendError, match=r"cannot load it: deserialization failed"):
+        GleSamPredictor(folder)
+
+
+def open_manifest(folder: Path) -> Manifest:
+    from glesam_runtime import manifest_file
+
+    raw = (folder / "manifest.json").read_bytes()
+    return manifest_file.parse(raw, str(folder))
+
+
+def test_the_wrong_backend(toy_bundle: Path, cuda: FakeCuda, tmp_path: Path) -> None:
+    engines = engine_bundle(toy_bundle, tmp_path / "engines")
+    with pytest.raises(BackendError, match="holds tensorrt-rtx engines, which onnxruntime cannot"):
+        GleSamPredictor(engines, backend="onnxruntime")
+    with pytest.raises(BackendError, match=r"an ONNX bundle; compile it with glesam-export trt"):
+        GleSamPredictor(toy_bundle, backend="tensorrt")
+
+
+def test_an_engine_with_other_tensors(toy_bundle: Path, cuda: FakeCuda, tmp_path: Path) -> None:
+    folder = engine_bundle(toy_bundle, tmp_path / "engines")
+    shutil.copyfile(folder / "enhancer.engine", folder / "encoder.engine")
+    manifest = open_manifest(folder)
+    manifest.stages["encoder"] = replace(
+        manifest.stages["encoder"], graph=file_ref(folder / "encoder.engine")
+    )
+    write_manifest(folder, manifest)
+    with pytest.raises(BackendError, match=r"image is not the manifest's float32"):
+        GleSamPredictor(folder)
+
+
+def test_an_unloaded_stage(toy_bundle: Path, cuda: FakeCuda, tmp_path: Path) -> None:
+    bundle = open_bundle(engine_bundle(toy_bundle, tmp_path / "engines"))
+    engine = load_engine(bundle, stages=["encoder"])
+    with pytest.raises(BackendError, match="enhancer was not loaded"):
+        chain.enhance(engine, bundle.manifest, {"image_embeddings": np.zeros((1, 256, 4, 4), "f4")})

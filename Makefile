@@ -16,7 +16,7 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 	--box 84,108,122,145 --box 315,156,380,218 --box 80,175,124,217 --box 18,233,75,288
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full lint format bench nano nano-table builtin backbones docs clean
+.PHONY: help setup demo test test-full lint format bench nano nano-table builtin backbones precision docs clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-10s\033[0m %s\n", $$1, $$2}' Makefile
@@ -75,6 +75,9 @@ builtin: $(READY)  ## Ship what make nano made: the checkpoint, and its bundle
 
 backbones: $(READY)  ## Export and run every backbone at full size, for docs/backbones.md (an hour)
 	$(BIN)/python -m tests.benchmarks.backbones $(OUT)/backbones docs/backbones.md
+
+precision: $(READY)  ## Measure fp16 and bf16 of every preset, for docs/precision.md (two hours)
+	$(BIN)/python -m tests.benchmarks.precision $(OUT)/precision docs/precision.md
 
 docs: $(READY)  ## Generate the manifest schema and the pictures (after make demo)
 	$(BIN)/python -c "import json; from glesam_runtime.manifest_file import json_schema; print(json.dumps(json_schema(), indent=2))" > docs/manifest.schema.json

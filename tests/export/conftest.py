@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from glesam_export import stages
 from glesam_export.checkpoints.random import RandomCheckpoint
 from glesam_export.presets import sam_preset, unet_preset
+from glesam_runtime.bundle import open_bundle
+from glesam_runtime.manifest import MANIFEST_FILE, STAGES
+from glesam_runtime.manifest_file import dump
 
 from ..released import Released, write_released
 
@@ -53,3 +59,16 @@ def glesam_export(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int
         return code, out, err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def nano16_bundle(nano_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The nano bundle of seed 0 with fp16 graphs, its golden file and figures those of fp32."""
+    folder = tmp_path_factory.mktemp("nano16") / "bundle"
+    folder.mkdir()
+    source = open_bundle(nano_bundle)
+    shutil.copyfile(source.golden_path, folder / source.golden_path.name)
+    made = {s: stages.export_stage(random_nano(), s, "fp16", 1, folder) for s in STAGES}
+    manifest = replace(source.manifest, stages=made)
+    (folder / MANIFEST_FILE).write_bytes(dump(manifest))
+    return folder

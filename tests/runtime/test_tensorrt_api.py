@@ -113,8 +113,10 @@ def test_an_engine_runs_on_its_own_version(version: tuple[int, int, int]) -> Non
 
 @pytest.mark.parametrize(
     ("version", "runs"),
-    [("10.13.3.9", True), ("10.14.0.0", True), ("11.4.0.1", True)]
-    + [("10.13.3.8", False), ("9.9.0.0", False), ("12.0.0.0", False)],
+    [
+        *(("10.13.3.9", True), ("10.14.0.0", True), ("11.4.0.1", True)),
+        *(("10.13.3.8", False), ("9.9.0.0", False), ("12.0.0.0", False)),
+    ],
 )
 def test_a_version_compatible_engine_runs_on_later_ones(version: str, runs: bool) -> None:
     compatible = target(version_compatible=True)

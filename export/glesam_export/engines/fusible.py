@@ -8,6 +8,10 @@ nothing to their product, and a column of zero values gives a column of zeros, w
 
 ONNX Runtime and OpenVINO on a CPU would multiply by the zeros, so this is done to the graph that
 TensorRT parses and not to the bundle's.
+
+Where `precision` keeps scores in float32, queries and keys are cast before they are multiplied,
+and nothing fuses. A fused kernel has no other than float32 scores, it takes half-precision queries
+and keys and adds up in float32: the cast moves behind the product.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-NAME = "attention heads padded with zeros to one size"
+PADDED = "attention heads padded with zeros to one size"
+MOVED = "float32 attention scores left to the fused kernel's accumulators"
 """For the manifest."""
 
 _SMALLEST, _MULTIPLE = 16, 8
@@ -35,10 +40,51 @@ class Attention:
     """MatMul of weights [..., L, M] and values [..., M, e]."""
 
     @property
+    def is_fusible(self) -> bool:
+        """In half precision throughout, and of keys that are computed: constant ones never fuse."""
+        products = self.scores.outputs[0], self.weighted.outputs[0]
+        keys = self.scores.inputs[1]
+        computed = keys is not None and keys.producer() is not None
+        return computed and all(product.dtype in _HALF for product in products)
+
+    @property
     def head_sizes(self) -> tuple[int, int] | None:
         """D and e; None where a shape leaves one open."""
         d, e = (_last(value) for value in (self.scores.inputs[0], self.weighted.inputs[1]))
         return None if d is None or e is None else (d, e)
+
+
+def make_fusible(graph: ir.Graph) -> tuple[str, ...]:
+    """Rewrite a half-precision graph's attentions in place; the names of what was done."""
+    moved, padded = move_casts(graph), pad_heads(graph)
+    return (*((MOVED,) if moved else ()), *((PADDED,) if padded else ()))
+
+
+def move_casts(graph: ir.Graph) -> int:
+    """Multiply queries and keys in half precision where both were cast up for it; how many were.
+
+    Constant keys stay as they are: their attention is fused in no form.
+    """
+    count = 0
+    for attention in list(attentions(graph)):
+        scores = attention.scores
+        queries, keys = (_half_source(value) for value in scores.inputs)
+        if scores.outputs[0].dtype != ir.DataType.FLOAT or queries is None or keys is None:
+            continue
+        product = scores.outputs[0]
+        readers = list(product.uses())
+        scores.replace_input_with(0, queries)
+        scores.replace_input_with(1, _transposed_half(graph, scores, keys))
+        assert queries.dtype is not None, "_half_source looked at it"
+        product.dtype = queries.dtype
+        cast = ir.Node("", "Cast", [product], [ir.AttrInt64("to", ir.DataType.FLOAT)])
+        assert product.shape is not None, "traced graphs have shapes"
+        _describe(cast.outputs[0], f"scores_{count}", ir.DataType.FLOAT, list(product.shape))
+        graph.insert_after(scores, [cast])
+        for reader, index in readers:
+            reader.replace_input_with(index, cast.outputs[0])
+        count += 1
+    return count
 
 
 def pad_heads(graph: ir.Graph) -> int:
@@ -46,7 +92,7 @@ def pad_heads(graph: ir.Graph) -> int:
     count = 0
     for attention in list(attentions(graph)):
         sizes = attention.head_sizes
-        if sizes is None or attention.weighted.outputs[0].dtype not in _HALF:
+        if sizes is None or not attention.is_fusible:
             continue
         d, e = sizes
         size = -(-max(d, e, _SMALLEST) // _MULTIPLE) * _MULTIPLE
@@ -75,6 +121,30 @@ def attentions(graph: ir.Graph) -> Iterator[Attention]:
             continue
         if readers[0].op_type == "MatMul":
             yield Attention(scores, readers[0])
+
+
+def _half_source(value: ir.Value | None) -> ir.Value | None:
+    """What a float32 value was in half precision: itself before a cast, or its transpose was."""
+    node = value.producer() if value is not None else None
+    if node is not None and node.op_type == "Transpose" and node.inputs[0] is not None:
+        return value if _half_source(node.inputs[0]) is not None else None
+    if node is None or node.op_type != "Cast" or node.inputs[0] is None:
+        return None
+    return node.inputs[0] if node.inputs[0].dtype in _HALF else None
+
+
+def _transposed_half(graph: ir.Graph, before: ir.Node, keys: ir.Value) -> ir.Value:
+    """Keys in half precision: as they are, or transposed anew where they were cast before that."""
+    transpose = keys.producer()
+    if keys.dtype in _HALF or transpose is None:
+        return keys
+    source = _half_source(transpose.inputs[0])
+    assert source is not None, "_half_source found it"
+    assert keys.shape is not None, "traced graphs have shapes"
+    node = ir.Node("", "Transpose", [source], list(transpose.attributes.values()))
+    _describe(node.outputs[0], f"{keys.name}_half", source.dtype, list(keys.shape))
+    graph.insert_before(before, [node])
+    return node.outputs[0]
 
 
 def _past_cast(node: ir.Node | None) -> ir.Node | None:

@@ -28,8 +28,13 @@ def watched(api: Api, what: str) -> Iterator[Any]:
     console = Console(stderr=True)
     stopped = threading.Event()
     bars = Progress(console=console, transient=True, disable=not console.is_terminal)
-    with bars, _interrupts(stopped):
-        yield _monitor(api.trt, bars, what, stopped)
+    try:
+        with bars, _interrupts(stopped):
+            yield _monitor(api.trt, bars, what, stopped)
+    except Exception as error:
+        if stopped.is_set():  # a build that was stopped ends in an error of the library's
+            raise KeyboardInterrupt from error
+        raise
     if stopped.is_set():
         raise KeyboardInterrupt
 

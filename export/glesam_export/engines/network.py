@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from glesam_export.engines import fusible
 from glesam_export.engines.polygraph import driving
@@ -48,11 +49,13 @@ def rewrite(source: Path, folder: Path, precision: PrecisionName) -> tuple[Path,
     if precision == "fp32":
         return source, ()
     model = ir.load(source)
-    if not fusible.pad_heads(model.graph):
+    changes = fusible.make_fusible(model.graph)
+    if not changes:
         return source, ()
     path = folder / source.name
+    RemoveUnusedNodesPass()(model)
     ir.save(model, path, external_data=f"{source.name}.data")
-    return path, (fusible.NAME,)
+    return path, changes
 
 
 def parse(api: Api, graph: Path) -> Network:

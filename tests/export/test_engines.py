@@ -1,0 +1,282 @@
+"""Engines for GPUs that are not here: compiled by TensorRT-RTX itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from msgspec.structs import replace
+
+from glesam_export import emulate, precision, stages
+from glesam_export import onnx as tracing
+from glesam_export.engines import fusible, network
+from glesam_export.engines.bundle import compile_bundle
+from glesam_export.engines.inspect import layer_precisions
+from glesam_export.engines.plan import PROFILE, Plan, profile_of, workspace_bytes
+from glesam_runtime.backends.tensorrt_api import import_family, system_name
+from glesam_runtime.bundle import Bundle, load_golden, open_bundle
+from glesam_runtime.compare import relative_l2
+from glesam_runtime.errors import BackendError
+from glesam_runtime.manifest import STAGES, StageName
+from glesam_runtime.target import AxisRange
+
+from .conftest import random_nano, random_nano2
+
+CAPABILITIES = ("8.9", "12.0")
+RTX = Plan("tensorrt-rtx", CAPABILITIES)
+Run = Callable[..., tuple[int, str, str]]
+
+
+def step(what: str) -> nullcontext[None]:
+    return nullcontext()
+
+
+def fused_kernels(engine: Path) -> int:
+    """Attention kernels of an RTX engine: it holds their source until a GPU compiles it."""
+    return len(
+        re.findall(
+            rb"__global__ void (?:__launch_bounds__\([^)]*\) )?_gemm_mha", engine.read_bytes()
+        )
+    )
+
+
+def written(graph_of: Callable[[], object], folder: Path, stage: StageName, family: str) -> Path:
+    """A stage in fp16."""
+    graph = graph_of()
+    precision.apply(graph, stage, "fp16")  # type: ignore[arg-type]
+    path, _ = tracing.export(graph, stage, "fp16", 256, 1, folder, family)  # type: ignore[arg-type]
+    return path
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Encoder and enhancer of nano in fp16, and the encoder of nano2."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("sam", "sam2")]
+    nano, nano2 = random_nano(), random_nano2()
+    return {
+        "encoder": written(lambda: stages.graph(nano, "encoder"), folders[0], "encoder", "sam"),
+        "enhancer": written(lambda: stages.graph(nano, "enhancer"), folders[0], "enhancer", "sam"),
+        "sam2": written(lambda: stages.graph(nano2, "encoder"), folders[1], "encoder", "sam2"),
+    }
+
+
+def test_the_command(glesam_export: Run, nano16_bundle: Path, tmp_path: Path) -> None:
+    """The issue's own example, from a bundle."""
+    folder = tmp_path / "engines"
+    code, out, err = glesam_export(
+        *("trt", "--bundle", nano16_bundle, "--engine", "tensorrt-rtx"),
+        *("--compute-capability", "8.9", "--compute-capability", "12.0", "-o", folder),
+    )
+    assert code == 0, err
+    assert "compute capability 8.9, 12.0" in out
+    source, built = open_bundle(nano16_bundle), open_bundle(folder)
+    target = built.manifest.target
+    assert target.engine == "tensorrt-rtx"
+    assert target.build is not None
+    assert target.build.compute_capabilities == CAPABILITIES
+    assert target.build.source == source.sha256
+    assert target.build.system == system_name()
+    assert target.build.version == import_family("tensorrt-rtx").version
+    assert target.build.precision_seen_in == "network"
+    assert built.manifest.parity == source.manifest.parity
+    for name, tensor in load_golden(source).items():
+        np.testing.assert_array_equal(load_golden(built)[name], tensor)
+    names = {path.name for path in folder.iterdir()}
+    engines = {f"{stage}.engine" for stage in STAGES}
+    assert names == engines | {"manifest.json", "golden.safetensors"}
+    decoder = built.manifest.stages["decoder"]
+    assert decoder.profile == {"B": PROFILE["B"], "P": PROFILE["P"]}
+    assert built.manifest.stages["encoder"].profile is None
+    assert fused_kernels(folder / "encoder.engine") > 0
+
+    code, _, err = glesam_export(
+        "trt", "--bundle", folder, "--engine", "tensorrt-rtx", "-o", tmp_path / "x"
+    )
+    assert code == 2
+    assert "holds engines already" in err
+
+
+def test_a_truncated_build_leaves_nothing(nano16_bundle: Path, tmp_path: Path) -> None:
+    """Ctrl-C while a kernel is being compiled."""
+    started = threading.Event()
+
+    def noted(what: str) -> nullcontext[None]:
+        if what.startswith("compile enhancer"):
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            started.set()
+        return nullcontext()
+
+    with pytest.raises(KeyboardInterrupt):
+        compile_bundle(open_bundle(nano16_bundle), tmp_path / "engines", RTX, noted)
+    assert started.is_set()
+    assert not list(tmp_path.iterdir())
+
+
+def test_attention_is_fused(half: dict[str, Path], tmp_path: Path) -> None:
+    """Every attention of the encoder has a fused kernel once heads are padded, and none before."""
+    api = import_family("tensorrt-rtx")
+    graph, changes = network.rewrite(half["encoder"], tmp_path, "fp16")
+    assert changes == (fusible.PADDED,)
+    found = {}
+    for name, path in (("plain", half["encoder"]), ("padded", graph)):
+        from glesam_export.engines.compile import compile_network
+
+        engine = tmp_path / f"{name}.engine"
+        compile_network(api, network.parse(api, path), (), RTX, engine, name)
+        found[name] = fused_kernels(engine)
+    count = len(list(fusible.attentions(ir.load(half["encoder"]).graph)))
+    assert found == {"plain": 0, "padded": count}
+
+
+@pytest.mark.parametrize("stage", ["encoder", "enhancer", "sam2"])
+def test_the_rewritten_graph_computes_the_same(
+    stage: str, half: dict[str, Path], tmp_path: Path
+) -> None:
+    original, rewritten = ir.load(half[stage]), ir.load(half[stage])
+    changes = fusible.make_fusible(rewritten.graph)
+    assert (fusible.PADDED in changes) == any(
+        each.is_fusible and each.head_sizes not in ((16, 16), (32, 32))
+        for each in fusible.attentions(original.graph)
+    )
+    assert fusible.make_fusible(rewritten.graph) == ()
+    rng, outputs = np.random.default_rng(0), []
+    shape = tuple(original.graph.inputs[0].shape)
+    given = rng.normal(size=shape).astype(np.float32)
+    for name, model in (("original", original), ("rewritten", rewritten)):
+        emulate.widen(model.graph)
+        ir.save(model, tmp_path / f"{name}.onnx")
+        session = onnxruntime.InferenceSession(
+            tmp_path / f"{name}.onnx", providers=["CPUExecutionProvider"]
+        )
+        outputs.append(session.run(None, {original.graph.inputs[0].name: given}))
+    for found, wanted in zip(outputs[1], outputs[0], strict=True):
+        assert (
+            relative_l2(found, wanted) < 1e-3
+        )  # sums of one more zero may be added in other order
+
+
+def test_float32_scores_are_left_to_the_kernel(tmp_path: Path) -> None:
+    """SD 2.1's island casts queries and keys up; its self-attentions fuse all the same."""
+    graph = stages.graph(random_nano(), "enhancer")
+    precision.apply(graph, "enhancer", "fp16", ("sam_vit_b", "sd21"))
+    path, _ = tracing.export(graph, "enhancer", "fp16", 256, 1, tmp_path)
+    model = ir.load(path)
+    before = list(fusible.attentions(model.graph))
+    assert not any(each.is_fusible for each in before)
+    assert fusible.MOVED in fusible.make_fusible(model.graph)
+    after = [each.is_fusible for each in fusible.attentions(model.graph)]
+    assert sum(after) == len(before) / 2  # the others attend to the text, whose keys are constant
+
+
+def test_precision_is_looked_for(nano16_bundle: Path, nano_bundle: Path, tmp_path: Path) -> None:
+    """A float32 graph under the name of fp16, which fp16=True once built without a word."""
+    api = import_family("tensorrt-rtx")
+    typed = network.parse(api, open_bundle(nano16_bundle).graph_path("enhancer"))
+    found = network.precisions(typed.definition)
+    assert found["fp16"] > 50
+    network.require_precision(found, "fp16", "enhancer")
+    source = open_bundle(nano_bundle)
+    stages = {s: replace(source.manifest.stages[s], precision="fp16") for s in STAGES}
+    renamed = Bundle(source.path, replace(source.manifest, stages=stages), source.sha256)
+    with pytest.raises(BackendError, match=r"encoder: fp16 was asked for, .* are \d+ fp32"):
+        compile_bundle(renamed, tmp_path / "engines", RTX, step)
+    assert not (tmp_path / "engines").exists()
+    with pytest.raises(BackendError, match="fp32 was asked for"):
+        network.require_precision(found, "fp32", "enhancer")
+    with pytest.raises(BackendError, match="bf16 was asked for"):
+        network.require_precision(Counter(), "bf16", "enhancer")
+
+
+def test_the_inspector_is_read() -> None:
+    """The JSON of TensorRT's engine inspector, as its documentation shows it."""
+    layers = [
+        {
+            "Name": "a",
+            "Outputs": [{"Name": "x", "Format/Datatype": "Row major linear FP16 format"}],
+        },
+        {"Name": "b", "Outputs": [{"Name": "y", "Format/Datatype": "Half"}]},
+        {"Name": "c", "Outputs": [{"Name": "z", "Format/Datatype": "BF16"}]},
+        {"Name": "d", "Outputs": [{"Name": "z", "Format/Datatype": "N/A due to dynamic shapes"}]},
+    ]
+    assert layer_precisions({"Layers": layers}, "e") == {"fp16": 2, "bf16": 1}
+    with pytest.raises(BackendError, match="tells no types"):
+        layer_precisions({"Layers": ["a", "b"]}, "e")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--engine", "onnx"), "--engine onnx: choose tensorrt or tensorrt-rtx"),
+        ((), r"tensorrt cannot be imported .*glesam-deploy\[trt\]"),
+        (("--engine", "tensorrt-rtx"), "finds no GPU to compile for .*--compute-capability"),
+        (("--compute-capability", "9.0"), "--compute-capability 9.0: .* compiles for 7.5"),
+        (("--compute-capability", "8.9", "--timing-cache", "x"), "--timing-cache: .* leave it out"),
+        (("--compute-capability", "8.9", "--version-compatible"), "has no such thing"),
+        (("--compute-capability", "8.9", "--strip-weights"), "on the GPU that they are for"),
+        (("--hardware-compatibility", "ampere_plus"), "--hardware-compatibility"),
+        (("--profile", "B=2"), "--profile B=2: pass AXIS=MIN:OPT:MAX"),
+        (("--profile", "Q=1:1:1"), "the axes are N, B, P"),
+        (("--profile", "B=4:2:8"), "needs 1 <= MIN <= OPT <= MAX"),
+        (("--workspace", "0"), "--workspace 0"),
+        (("--fp16",), "--bundle and --fp16"),
+        (("--preset", "nano", "--random-weights", "0"), "--bundle and --random-weights"),
+    ],
+)
+def test_wrong_options(
+    options: tuple[str, ...], words: str, glesam_export: Run, nano16_bundle: Path, tmp_path: Path
+) -> None:
+    if options and "--engine" not in options:
+        options = (*options, "--engine", "tensorrt-rtx")
+    code, _, err = glesam_export(
+        "trt", "--bundle", nano16_bundle, "-o", tmp_path / "engines", *options
+    )
+    assert code == 2
+    assert re.search(words, err), err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_its_own_source_is_not_replaced(nano16_bundle: Path, glesam_export: Run) -> None:
+    code, _, err = glesam_export(
+        *("trt", "--bundle", nano16_bundle, "-o", nano16_bundle, "--engine", "tensorrt-rtx"),
+        *("--compute-capability", "8.9"),
+    )
+    assert code == 2
+    assert "is the ONNX bundle itself" in err
+    open_bundle(nano16_bundle)
+
+
+def test_profiles() -> None:
+    assert profile_of(()) == PROFILE
+    assert profile_of(("B=2:4:8", "B=1:1:1"))["B"] == AxisRange(1, 1, 1)
+    assert workspace_bytes(0.5) == 1 << 29
+    assert workspace_bytes(None) is None
+
+
+def test_sam2(half: dict[str, Path], tmp_path: Path) -> None:
+    """SAM 2's encoder has its high-resolution features as outputs; they are typed and compiled."""
+    from glesam_export.engines.compile import compile_network
+
+    api = import_family("tensorrt-rtx")
+    graph, _ = network.rewrite(half["sam2"], tmp_path, "fp16")
+    parsed = network.parse(api, graph)
+    assert parsed.definition.num_outputs == 3
+    network.require_precision(network.precisions(parsed.definition), "fp16", "encoder")
+    compile_network(api, parsed, (), RTX, tmp_path / "encoder.engine", "encoder")
+    assert (tmp_path / "encoder.engine").stat().st_size > 1e6
+
+
+def test_a_graph_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"no graph")
+    with pytest.raises(BackendError, match=r"bad.onnx: parsing: tensorrt-rtx [\d.]+ failed"):
+        network.parse(import_family("tensorrt-rtx"), tmp_path / "bad.onnx")

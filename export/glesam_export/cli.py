@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -176,6 +176,45 @@ def _compile(source: Path, output: Path, plan: Plan) -> None:
     manifest = compile_bundle(open_bundle(source), output, plan, progress.step)
     typer.echo(engine_table(manifest))
     typer.echo(f"wrote {output}; on its GPU: glesam-run --selftest --bundle {output}")
+
+
+@app.command("refit")
+def refit(
+    engines: Annotated[Path, typer.Argument(help="Engines compiled with --strip-weights.")],
+    bundle: Annotated[Path, typer.Option(help="ONNX bundle with the new weights.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")],
+    debug: Debug = False,
+) -> None:
+    """Give engines other weights, of another LoRA or gamma, without compiling them again."""
+    from glesam_export import progress
+    from glesam_export.engines.refit import refit_bundle
+    from glesam_runtime.bundle import open_bundle
+
+    refit_bundle(open_bundle(engines), open_bundle(bundle), output, progress.step)
+    typer.echo(f"wrote {output}; on its GPU: glesam-run --selftest --bundle {output}")
+
+
+@app.command("debug")
+def debug_stage(
+    bundle: Annotated[Path, typer.Argument(help="ONNX bundle folder.")],
+    stage: Annotated[
+        Literal["encoder", "enhancer", "decoder"], typer.Option(help="Which graph.")
+    ] = "encoder",
+    against: Annotated[
+        str,
+        typer.Option(
+            help="'rounded', the graph with every half-precision result rounded, or an engine for "
+            "the GPU at hand: tensorrt, tensorrt-rtx."
+        ),
+    ] = "rounded",
+    top: Annotated[int, typer.Option(min=1, help="How many tensors to show.")] = 20,
+    debug: Debug = False,
+) -> None:
+    """Compare every tensor of a stage in float32 with an engine's, or with its rounded values."""
+    from glesam_export.debug import compare_stage, table
+    from glesam_runtime.bundle import open_bundle
+
+    typer.echo(table(compare_stage(open_bundle(bundle), stage, against), top))
 
 
 def main() -> None:

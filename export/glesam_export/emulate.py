@@ -43,8 +43,17 @@ def emulated(bundle: Bundle, folder: Path) -> Bundle:
     return Bundle(folder, bundle.manifest, bundle.sha256)
 
 
-def widen(graph: ir.Graph) -> None:
-    """Make every half value of a graph float32, rounded through its old type; in place."""
+def widen(graph: ir.Graph, *, rounded: bool = True) -> dict[ir.Value, ir.Value]:
+    """Make every half value of a graph float32, rounded through its old type; in place.
+
+    Args:
+        graph: of half precision, in whole or in part.
+        rounded: False keeps every result as it is computed, in float32; weights stay rounded.
+
+    Returns:
+        The rounded value of each result that is one.
+    """
+    seen: dict[ir.Value, ir.Value] = {}
     halves = [value for value in graph.initializers.values() if value.dtype in HALF]
     nodes = list(graph)
     for weight in halves:
@@ -67,10 +76,14 @@ def widen(graph: ir.Graph) -> None:
                 if node.op_type == "Cast":
                     node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT)
                 output.dtype = ir.DataType.FLOAT
+                if not rounded:
+                    continue
                 narrow = _cast(output, half)
                 casts = [narrow, _cast(narrow.outputs[0], ir.DataType.FLOAT)]
             graph.insert_after(node, casts)
             _reroute(readers, casts[-1].outputs[0])
+            seen[output] = casts[-1].outputs[0]
+    return seen
 
 
 def _cast(value: ir.Value, to: ir.DataType) -> ir.Node:

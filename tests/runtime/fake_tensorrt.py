@@ -8,14 +8,65 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import shutil
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnxruntime
+import pytest
+from msgspec.structs import replace
+
+from glesam_runtime.backends.tensorrt_api import system_name
+from glesam_runtime.bundle import file_ref, open_bundle
+from glesam_runtime.manifest import MANIFEST_FILE, STAGES
+from glesam_runtime.manifest_file import dump
+from glesam_runtime.target import AxisRange, EngineBuild
 
 VERSION = "1.7.1.116"
+BUILD = EngineBuild(
+    version=VERSION,
+    system=system_name(),
+    compute_capabilities=("8.9", "12.0"),
+    source="0" * 64,
+    precision_seen_in="network",
+)
+PROFILE = {"B": AxisRange(1, 1, 4), "P": AxisRange(1, 2, 5)}
+
+
+def engine_bundle(
+    source: Path, folder: Path, build: EngineBuild = BUILD, engine: str = "tensorrt-rtx"
+) -> Path:
+    """An ONNX bundle as if compiled: the fake library's engines are ONNX files."""
+    shutil.copytree(source, folder)
+    manifest = open_bundle(source).manifest
+    stages = {}
+    for stage in STAGES:
+        spec = manifest.stages[stage]
+        path = folder / f"{stage}.engine"
+        shutil.copyfile(folder / spec.graph.file, path)
+        if not build.stripped:
+            (folder / spec.graph.file).unlink()
+        stages[stage] = replace(
+            spec,
+            graph=file_ref(path),
+            profile=PROFILE if stage == "decoder" else None,
+            weights=spec.graph if build.stripped else None,
+        )
+    target = replace(manifest.target, engine=engine, build=build)
+    (folder / MANIFEST_FILE).write_bytes(dump(replace(manifest, stages=stages, target=target)))
+    return folder
+
+
+def install(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda, version: str = VERSION) -> None:
+    bindings: Any = ModuleType("cuda.bindings")
+    bindings.runtime = cuda
+    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake_tensorrt(cuda, version))
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt(cuda, "11.4.0.1", rtx=False))
 
 
 class Status(enum.IntEnum):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,48 +14,13 @@ from msgspec.structs import replace
 from glesam_runtime import GleSamPredictor, chain
 from glesam_runtime.backends import load_engine
 from glesam_runtime.backends.base import EngineOptions
-from glesam_runtime.backends.tensorrt_api import system_name
 from glesam_runtime.bundle import file_ref, open_bundle
 from glesam_runtime.errors import BackendError, BundleError
-from glesam_runtime.manifest import STAGES, Manifest
+from glesam_runtime.manifest import Manifest
 from glesam_runtime.selftest import run_selftest
-from glesam_runtime.target import AxisRange, EngineBuild
 
 from .conftest import write_manifest
-from .fake_tensorrt import VERSION, FakeCuda, fake_tensorrt
-
-BUILD = EngineBuild(
-    version=VERSION,
-    system=system_name(),
-    compute_capabilities=("8.9", "12.0"),
-    source="0" * 64,
-    precision_seen_in="network",
-)
-PROFILE = {"B": AxisRange(1, 1, 4), "P": AxisRange(1, 2, 5)}
-
-
-def engine_bundle(
-    source: Path, folder: Path, build: EngineBuild = BUILD, engine: str = "tensorrt-rtx"
-) -> Path:
-    """The toy bundle as if compiled: the fake library's engines are ONNX files."""
-    shutil.copytree(source, folder)
-    manifest = open_bundle(source).manifest
-    stages = {}
-    for stage in STAGES:
-        spec = manifest.stages[stage]
-        path = folder / f"{stage}.engine"
-        shutil.copyfile(folder / spec.graph.file, path)
-        if not build.stripped:
-            (folder / spec.graph.file).unlink()
-        stages[stage] = replace(
-            spec,
-            graph=file_ref(path),
-            profile=PROFILE if stage == "decoder" else None,
-            weights=spec.graph if build.stripped else None,
-        )
-    target = replace(manifest.target, engine=engine, build=build)
-    write_manifest(folder, replace(manifest, stages=stages, target=target))
-    return folder
+from .fake_tensorrt import BUILD, VERSION, FakeCuda, engine_bundle, install
 
 
 @pytest.fixture
@@ -65,14 +29,6 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     fake = FakeCuda()
     install(monkeypatch, fake)
     return fake
-
-
-def install(monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda, version: str = VERSION) -> None:
-    bindings: Any = ModuleType("cuda.bindings")
-    bindings.runtime = cuda
-    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake_tensorrt(cuda, version))
-    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt(cuda, "11.4.0.1", rtx=False))
 
 
 def image(seed: int, height: int = 40, width: int = 64) -> np.ndarray:

@@ -13,6 +13,7 @@ from glesam_export.engines import network
 from glesam_export.engines.compile import compile_network, ranges
 from glesam_export.engines.inspect import inspected_precisions
 from glesam_export.engines.plan import Plan, check, gpu_at_hand
+from glesam_export.engines.refit import keep_weights
 from glesam_export.record import Step
 from glesam_runtime.backends.tensorrt_api import Api, import_family, system_name
 from glesam_runtime.backends.tensorrt_fit import Gpu
@@ -21,7 +22,6 @@ from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import (
     MANIFEST_FILE,
     STAGES,
-    FileRef,
     Manifest,
     Stage,
     StageName,
@@ -106,7 +106,7 @@ def _compile(
             network.require_precision(found, spec.precision, stage)
         with step(f"compile {stage} ({spec.precision}, {plan.family})"):
             compile_network(api, parsed, spec.inputs, plan, path, stage)
-        weights, data = _keep_weights(graph, folder) if plan.strip else (None, None)
+        weights, data = keep_weights(graph, folder) if plan.strip else (None, None)
     if gpu is not None:
         with step(f"inspect {stage}"):
             network.require_precision(inspected_precisions(api, path), spec.precision, stage)
@@ -118,16 +118,6 @@ def _compile(
         profile=ranges(spec.inputs, plan.profile) or None,
     )
     return Compiled(described, changes)
-
-
-def _keep_weights(graph: Path, folder: Path) -> tuple[FileRef, FileRef | None]:
-    """Put the graph that was compiled beside an engine that has none of its weights."""
-    copies = []
-    for path in (graph, graph.with_name(f"{graph.name}.data")):
-        if path.exists():
-            shutil.copyfile(path, folder / path.name)
-            copies.append(file_ref(folder / path.name))
-    return copies[0], copies[1] if len(copies) > 1 else None
 
 
 def _build(

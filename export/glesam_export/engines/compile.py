@@ -40,7 +40,7 @@ def compile_network(
     with driving(api, what), watched(api, what) as monitor:
         from polygraphy.backend.trt import engine_bytes_from_network
 
-        config = _config(api, inputs, plan, monitor)
+        config = make_config(api, inputs, plan, monitor)
         engine = engine_bytes_from_network(
             (network.builder, network.definition),
             config,
@@ -56,7 +56,7 @@ def ranges(inputs: Sequence[TensorSpec], profile: Mapping[str, AxisRange]) -> di
     return {axis: profile[axis] for axis in sorted(free)}
 
 
-def _config(api: Api, inputs: Sequence[TensorSpec], plan: Plan, monitor: Any) -> Any:
+def make_config(api: Api, inputs: Sequence[TensorSpec], plan: Plan, monitor: Any) -> Any:
     """Polygraphy's maker of a builder configuration."""
     from polygraphy.backend.trt import CreateConfig, Profile
 

@@ -133,6 +133,16 @@ def vit_b_export(tmp_path_factory: pytest.TempPathFactory, sd21_files: Diffusion
 
 
 @pytest.fixture(scope="session")
+def vit_b16_export(tmp_path_factory: pytest.TempPathFactory) -> FullExport:
+    """ViT-B with SD 2.1 in fp16, by --random-weights: masks are reported only."""
+    from .full_size import export, random_weights
+
+    options = "--random-weights", "0", "--precision", "fp16"
+    folder = tmp_path_factory.mktemp("vit_b16") / "bundle"
+    return export(random_weights("sam_vit_b"), folder, *options)
+
+
+@pytest.fixture(scope="session")
 def hiera_t_export(tmp_path_factory: pytest.TempPathFactory, sd21_files: Diffusion) -> FullExport:
     """SAM 2.1 Hiera-T with SD 2.1 in fp32, from files."""
     return _export_files("sam2.1_hiera_t", tmp_path_factory.mktemp("hiera_t"), sd21_files)

@@ -98,7 +98,9 @@ def build_bundle(
             draft, parity = widen.until_it_passes(work, draft, parity)
         manifest = replace(draft, parity=parity)
         if not options.allow_parity_failure:
-            verify.require(parity, str(destination))
+            untried = options.precision != "fp32" and not options.auto_islands
+            remedy = "--auto-islands keeps what errs most in float32" if untried else ""
+            verify.require(parity, str(destination), remedy)
         # Last, so that a folder that was cut short is no bundle to any reader.
         (folder / MANIFEST_FILE).write_bytes(dump(manifest))
     return manifest

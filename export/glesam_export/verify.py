@@ -82,8 +82,13 @@ def failures(gate: Gate, images: Sequence[ImageParity]) -> list[str]:
     return compare.failures(gate, worst_errors, mean, worst)
 
 
-def require(parity: Parity, what: str) -> None:
+def require(parity: Parity, what: str, remedy: str = "") -> None:
     """Raise unless the gate was passed.
+
+    Args:
+        parity: as measured.
+        what: was measured, for the message.
+        remedy: what to do about it, where something can be done.
 
     Raises:
         ParityError: naming what lies outside it.
@@ -91,7 +96,8 @@ def require(parity: Parity, what: str) -> None:
     if not parity.passed:
         problems = failures(parity.gate, parity.images)
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ParityError(f"{what}: outside its gate: {'; '.join(problems[:3])}{more}")
+        words = f"{'; '.join(problems[:3])}{more}"
+        raise ParityError(f"{what}: outside its gate: {words}{remedy and f'; {remedy}'}")
 
 
 def _run(

@@ -44,6 +44,67 @@ def test_the_schema_accepts_what_parse_accepts(toy_bundle: Path) -> None:
         jsonschema.validate(document, manifest_file.json_schema())
 
 
+def compiled(toy_bundle: Path) -> dict[str, Any]:
+    """The toy's manifest as one of engines."""
+    document: dict[str, Any] = json.loads((toy_bundle / "manifest.json").read_bytes())
+    document["target"]["engine"] = "tensorrt-rtx"
+    document["target"]["build"] = {
+        "version": "1.7.1.116",
+        "system": "linux-x86_64",
+        "compute_capabilities": ["8.9", "12.0"],
+        "source": "0" * 64,
+        "precision_seen_in": "network",
+    }
+    for stage in document["stages"].values():
+        stage["graph"]["file"] = stage["graph"]["file"].replace(".onnx", ".engine")
+    sizes = {"min": 1, "opt": 2, "max": 4}
+    document["stages"]["decoder"]["profile"] = {"B": sizes, "P": sizes}
+    return document
+
+
+def test_a_manifest_of_engines(toy_bundle: Path) -> None:
+    import jsonschema
+
+    document = compiled(toy_bundle)
+    jsonschema.validate(document, manifest_file.json_schema())
+    parsed = manifest_file.parse(json.dumps(document).encode(), "here")
+    assert parsed.target.build is not None
+    assert parsed.target.build.compute_capabilities == ("8.9", "12.0")
+    assert str(parsed.stages["decoder"].profile["B"]) == "1:2:4"  # type: ignore[index]
+    assert manifest_file.parse(manifest_file.dump(parsed), "here") == parsed
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("target", "build"), None, "'tensorrt-rtx' contradicts its 'build'"),
+        (("target", "engine"), "onnx", "'onnx' contradicts its 'build'"),
+        (("target", "engine"), "tvm", "engine"),
+        (("target", "build", "compute_capabilities"), ["sm_89"], "compute_capabilities"),
+        (("target", "build", "stripped"), True, "'weights' contradicts 'stripped'"),
+        (
+            ("stages", "encoder", "graph", "file"),
+            "encoder.onnx",
+            "is not a graph for 'tensorrt-rtx'",
+        ),
+        (("stages", "decoder", "profile"), None, r"profile of \[\], not \['B', 'P'\]"),
+        (("stages", "decoder", "profile", "N"), {"min": 1, "opt": 1, "max": 1}, "'N'"),
+        (("stages", "decoder", "profile", "B", "opt"), 9, "profile B 1:9:4 is not in order"),
+        (("stages", "encoder", "profile"), {"B": {"min": 1, "opt": 1, "max": 1}}, "profile of"),
+    ],
+)
+def test_engines_that_contradict_themselves(
+    place: tuple[str, ...], value: object, words: str, toy_bundle: Path
+) -> None:
+    document = compiled(toy_bundle)
+    inner: Any = document
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    with pytest.raises(BundleError, match=words):
+        manifest_file.parse(json.dumps(document).encode(), "here")
+
+
 def _places(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     items = (
         document.items()

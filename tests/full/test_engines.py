@@ -1,0 +1,120 @@
+"""Engines at the size users hold, compiled by TensorRT-RTX for GPUs that are not here."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+
+from glesam_export import stages
+from glesam_export.engines import network
+from glesam_export.presets import sam_preset
+from glesam_runtime.backends.tensorrt_api import import_family
+from glesam_runtime.bundle import open_bundle
+from glesam_runtime.manifest import MANIFEST_FILE, STAGES, StageName
+from glesam_runtime.manifest_file import dump
+
+from ..full_size import random_weights, run_measured
+
+if TYPE_CHECKING:
+    from ..full_size import FullExport
+
+pytestmark = pytest.mark.full
+
+CAPABILITIES = ("8.9", "12.0")
+KERNEL = rb"__global__ void (?:__launch_bounds__\([^)]*\) )?_gemm_mha"
+ARCHITECTURES = (
+    *("nano", "nano2", "sam_vit_b", "sam_vit_l", "sam_vit_h"),
+    *(f"sam2.1_hiera_{size}" for size in ("t", "s", "b+", "l")),
+)
+"""Of SAM presets; SAM 2's are those of 2.1."""
+
+
+def compiled(source: Path, folder: Path) -> dict[StageName, int]:
+    """Compile a bundle by the command line, show what it took; bytes of its engines by stage."""
+    capabilities = (word for name in CAPABILITIES for word in ("--compute-capability", name))
+    command = [sys.executable, "-m", "glesam_export", "trt", "--bundle", str(source)]
+    command += ["--engine", "tensorrt-rtx", *capabilities, "-o", str(folder)]
+    printed, seconds, peak = run_measured(command)
+    print(f"{printed}{seconds:.0f} s, peak RSS {peak / 1e9:.2f} GB")
+    manifest = open_bundle(folder).manifest
+    assert manifest.target.build is not None
+    assert manifest.target.build.compute_capabilities == CAPABILITIES
+    return {stage: manifest.stages[stage].graph.bytes for stage in STAGES}
+
+
+def fused(engine: Path) -> int:
+    """Fused attention kernels in an RTX engine, by their source in it."""
+    return len(re.findall(KERNEL, engine.read_bytes()))
+
+
+def test_sam(vit_b_export: FullExport, vit_b16_export: FullExport, tmp_path: Path) -> None:
+    """ViT-B with SD 2.1: half the size in fp16, and every attention that can be is fused."""
+    sizes = {}
+    for precision, export in (("fp32", vit_b_export), ("fp16", vit_b16_export)):
+        sizes[precision] = compiled(export.bundle, tmp_path / precision)
+        if precision == "fp16":
+            assert fused(tmp_path / "fp16" / "encoder.engine") == 12  # every block of ViT-B
+            assert fused(tmp_path / "fp16" / "enhancer.engine") >= 16  # self-attention of SD 2.1
+        shutil.rmtree(tmp_path / precision)
+    for stage in ("encoder", "enhancer"):
+        ratio = sizes["fp16"][stage] / sizes["fp32"][stage]  # type: ignore[index]
+        print(f"{stage}: fp16 engine {ratio:.3f} of fp32's")
+        assert 0.45 < ratio < 0.55
+
+
+def test_sam2(hiera_t_export: FullExport, vit_b16_export: FullExport, tmp_path: Path) -> None:
+    """Hiera-T in fp16; its enhancer is the very one of ViT-B."""
+    folder = tmp_path / "onnx"
+    folder.mkdir()
+    source, other = (open_bundle(each.bundle) for each in (hiera_t_export, vit_b16_export))
+    checkpoint = random_weights("sam2.1_hiera_t")
+    made = {
+        s: stages.export_stage(checkpoint, s, "fp16", 1, folder) for s in ("encoder", "decoder")
+    }
+    made["enhancer"] = other.manifest.stages["enhancer"]
+    for path in (other.graph_path("enhancer"), other.path / "enhancer.onnx.data"):
+        shutil.copyfile(path, folder / path.name)
+    shutil.copyfile(source.golden_path, folder / source.golden_path.name)
+    manifest = replace(source.manifest, stages=made, parity=None)
+    (folder / MANIFEST_FILE).write_bytes(dump(manifest))
+    sizes = compiled(folder, tmp_path / "engines")
+    assert sizes["enhancer"] > 1.5e9
+    assert fused(tmp_path / "engines" / "encoder.engine") > 0
+
+
+@pytest.mark.parametrize("preset", ARCHITECTURES)
+def test_encoder_and_decoder_parse(preset: str, tmp_path: Path) -> None:
+    _parse(preset, "sd21", ("encoder", "decoder"), tmp_path)
+
+
+@pytest.mark.parametrize("unet", ["nano", "sd15", "sd21"])
+def test_enhancer_parses(unet: str, tmp_path: Path) -> None:
+    _parse("sam_vit_b" if unet != "nano" else "nano", unet, ("enhancer",), tmp_path)
+
+
+def _parse(preset: str, unet: str, names: tuple[StageName, ...], folder: Path) -> None:
+    """Export stages in fp16, rewrite them as for a build, and parse them."""
+    api, checkpoint = import_family("tensorrt-rtx"), random_weights(preset, unet)
+    for stage in names:
+        stages.export_stage(checkpoint, stage, "fp16", 1, folder)
+        scratch = folder / "rewritten"
+        scratch.mkdir(exist_ok=True)
+        graph, changes = network.rewrite(folder / f"{stage}.onnx", scratch, "fp16")
+        parsed = network.parse(api, graph)
+        found = network.precisions(parsed.definition)
+        network.require_precision(found, "fp16", stage)
+        print(f"{preset} {unet} {stage}: {dict(found)} {'; '.join(changes)}")
+    shutil.rmtree(folder)
+
+
+def test_sam2_presets_are_the_architectures_of_2_1() -> None:
+    for size in ("t", "s", "b+", "l"):
+        old, new = sam_preset(f"sam2_hiera_{size}"), sam_preset(f"sam2.1_hiera_{size}")
+        assert dataclasses.replace(old, name=new.name, release="2.1") == new

@@ -58,6 +58,12 @@ POINTS = Island(
     "PointEmbedding", (PointEmbedding,), "coordinates to 1024 have steps of 0.5 in float16"
 )
 
+UPSCALING = Island(
+    "ConvTranspose",
+    (nn.ConvTranspose2d,),
+    "TensorRT-RTX 1.7 cannot compile a deconvolution in bfloat16",
+    ("bf16",),
+)
 SCORES = Island(
     "attention scores",
     (Weights,),
@@ -69,7 +75,7 @@ ISLANDS: Mapping[StageName, tuple[Island, ...]] = MappingProxyType(
     {
         "encoder": (LAYER_NORM, SOFTMAX),
         "enhancer": (LAYER_NORM, GROUP_NORM, SOFTMAX),
-        "decoder": (LAYER_NORM, SOFTMAX, POINTS),
+        "decoder": (LAYER_NORM, SOFTMAX, POINTS, UPSCALING),
     }
 )
 
@@ -93,9 +99,10 @@ class Float32(nn.Module):
         super().__init__()
         self.module, self.dtype = module, dtype
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
         """The module's output on float32 inputs, cast back."""
-        result: Tensor = self.module(*(x.float() for x in inputs))
+        upcast = {name: value.float() for name, value in named.items()}
+        result: Tensor = self.module(*(value.float() for value in inputs), **upcast)
         return result.to(self.dtype)
 
 

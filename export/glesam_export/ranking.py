@@ -47,6 +47,29 @@ class Candidate:
         return max(0.0, self.error - self.island_error) / (1 + self.weights)
 
 
+@dataclass(frozen=True)
+class Call:
+    """What a module was called with."""
+
+    given: tuple[Any, ...]
+    named: dict[str, Any]
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """All of it."""
+        return (*self.given, *self.named.values())
+
+    def cast(self, dtype: torch.dtype) -> Call:
+        """The same in another dtype."""
+        given = tuple(value.to(dtype) for value in self.given)
+        return Call(given, {name: value.to(dtype) for name, value in self.named.items()})
+
+    def of(self, module: nn.Module) -> Tensor:
+        """What a module makes of it."""
+        result: Tensor = module(*self.given, **self.named)
+        return result
+
+
 @torch.no_grad()
 def rank(
     graph: Graph,
@@ -68,13 +91,13 @@ def rank(
     worst: dict[str, Candidate] = {}
     busy = False
 
-    def judge(path: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def judge(path: str, module: nn.Module, call: Call, output: Any) -> None:
         nonlocal busy
-        if busy or not _is_simple(inputs, output):
-            return
+        if busy or not all(isinstance(value, Tensor) for value in (output, *call.values)):
+            return  # an island stands around what takes tensors and gives one
         busy = True  # the module is run again in here, and its hooks with it
         try:
-            found = _judge(path, module, inputs, output, kinds, dtype)
+            found = _judge(path, module, call, output, kinds, dtype)
         finally:
             busy = False
         if path not in worst or found.error > worst[path].error:
@@ -83,7 +106,10 @@ def rank(
     with ExitStack() as hooks:
         for path, module in _modules(graph, kinds):
             handle = module.register_forward_hook(
-                lambda module, inputs, output, path=path: judge(path, module, inputs, output)
+                lambda module, given, named, output, path=path: judge(
+                    path, module, Call(given, named), output
+                ),
+                with_kwargs=True,
             )
             hooks.callback(handle.remove)
         for call in calls:
@@ -95,18 +121,18 @@ def rank(
 def _judge(
     path: str,
     module: nn.Module,
-    inputs: tuple[Tensor, ...],
+    call: Call,
     output: Tensor,
     kinds: tuple[type[nn.Module], ...],
     dtype: torch.dtype,
 ) -> Candidate:
-    rounded = [value.to(dtype) for value in inputs]
+    rounded = call.cast(dtype)
     half = copy.deepcopy(module)
     precision.type_module(half, kinds, dtype)
     return Candidate(
         path,
-        _error(half(*rounded), output),
-        _error(module(*(value.float() for value in rounded)).to(dtype), output),
+        _error(rounded.of(half), output),
+        _error(rounded.cast(torch.float32).of(module).to(dtype), output),
         sum(parameter.numel() for parameter in module.parameters()),
     )
 
@@ -121,11 +147,6 @@ def _modules(graph: Graph, kinds: tuple[type[nn.Module], ...]) -> Iterator[tuple
             islands.append(path)
         elif path:
             yield path, module
-
-
-def _is_simple(inputs: tuple[Any, ...], output: Any) -> bool:
-    """Tensors in, one tensor out: what an island can stand around."""
-    return isinstance(output, Tensor) and all(isinstance(value, Tensor) for value in inputs)
 
 
 def _error(actual: Tensor, expected: Tensor) -> float:

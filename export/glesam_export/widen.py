@@ -85,14 +85,20 @@ def until_it_passes(work: Work, draft: Manifest, parity: Parity) -> tuple[Manife
 
 
 def _worst(parity: Parity, exhausted: Sequence[StageName]) -> StageName | None:
-    """The stage that errs most, of those with something left to widen."""
-    errors = {
-        (_STAGES[output], error.relative_l2)
+    """The stage that errs most, of those with something left to widen.
+
+    Outputs past their own gate come first. Where only masks fail, the U-Net's own answer does not
+    count: what the decoder sees of it is in z_H.
+    """
+    limit = parity.gate.stage_relative_l2
+    errors = [
+        (limit is not None and not error.relative_l2 <= limit, error.relative_l2, output)
         for image in parity.images
         for output, error in image.errors.items()
         if _STAGES[output] not in exhausted
-    }
-    return max(errors, key=lambda each: each[1])[0] if errors else None
+    ]
+    eligible = [each for each in errors if each[0] or each[2] != "eps"]
+    return _STAGES[max(eligible)[2]] if eligible else None
 
 
 def _rank(work: Work, stage: StageName) -> list[Candidate]:

@@ -21,6 +21,7 @@ from glesam_export import emulate, precision, stages
 from glesam_export import onnx as tracing
 from glesam_export.engines import fusible, network
 from glesam_export.engines.bundle import compile_bundle
+from glesam_export.engines.compile import compile_network
 from glesam_export.engines.inspect import layer_precisions
 from glesam_export.engines.plan import PROFILE, Plan, profile_of, workspace_bytes
 from glesam_runtime.backends.tensorrt_api import import_family, system_name
@@ -129,8 +130,6 @@ def test_attention_is_fused(half: dict[str, Path], tmp_path: Path) -> None:
     assert changes == (fusible.PADDED,)
     found = {}
     for name, path in (("plain", half["encoder"]), ("padded", graph)):
-        from glesam_export.engines.compile import compile_network
-
         engine = tmp_path / f"{name}.engine"
         compile_network(api, network.parse(api, path), (), RTX, engine, name)
         found[name] = fused_kernels(engine)
@@ -263,10 +262,22 @@ def test_profiles() -> None:
     assert workspace_bytes(None) is None
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_bf16(stage: StageName, tmp_path: Path) -> None:
+    """The library knows no bfloat16 deconvolution: the decoder's are islands."""
+    spec = stages.export_stage(random_nano(), stage, "bf16", 1, tmp_path)
+    (tmp_path / "rewritten").mkdir()
+    api = import_family("tensorrt-rtx")
+    graph, _ = network.rewrite(tmp_path / f"{stage}.onnx", tmp_path / "rewritten", "bf16")
+    parsed = network.parse(api, graph)
+    network.require_precision(network.precisions(parsed.definition), "bf16", stage)
+    engine = tmp_path / f"{stage}.engine"
+    compile_network(api, parsed, spec.inputs, RTX, engine, stage)
+    assert fused_kernels(engine) > 0
+
+
 def test_sam2(half: dict[str, Path], tmp_path: Path) -> None:
     """SAM 2's encoder has its high-resolution features as outputs; they are typed and compiled."""
-    from glesam_export.engines.compile import compile_network
-
     api = import_family("tensorrt-rtx")
     graph, _ = network.rewrite(half["sam2"], tmp_path, "fp16")
     parsed = network.parse(api, graph)

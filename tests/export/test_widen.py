@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from glesam_export import build, stages
+from glesam_export import build, precision, stages
 from glesam_export.checkpoints.packed import PackedCheckpoint
 from glesam_export.graphs.base import Graph
 from glesam_export.ranking import rank
@@ -17,6 +17,10 @@ from glesam_export.weight_options import WeightOptions
 from glesam_export.weights import make_checkpoint
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.errors import ParityError
+from glesam_runtime.interface import expected_interface
+from glesam_runtime.manifest import STAGES, StageName
+
+from .conftest import random_nano
 
 LOUD = 1e7
 
@@ -83,6 +87,35 @@ def test_nothing_is_worth_it_where_bfloat16_only_rounds() -> None:
         assert candidate.error - candidate.island_error < candidate.error
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_can_be_ranked_and_typed(stage: StageName, tmp_path: Path) -> None:
+    """SAM's decoder calls its attentions by name; each candidate is an island that works."""
+    checkpoint = random_nano()
+    inputs, _ = expected_interface(stage, 256, 1)
+    sizes = {"B": 2, "P": 3}
+    generator = torch.Generator().manual_seed(0)
+    call = tuple(
+        torch.randn([sizes.get(str(a), a) for a in spec.shape], generator=generator)
+        for spec in inputs
+    )
+    kinds = precision.island_kinds(stage, "bf16")
+    ranked = rank(stages.graph(checkpoint, stage), kinds, torch.bfloat16, [call])
+    assert len(ranked) > 5
+    if stage == "decoder":
+        assert any("cross_attn" in candidate.name for candidate in ranked)
+    names = [candidate.name for candidate in ranked]
+    errors = []
+    with torch.no_grad():
+        wanted = stages.graph(checkpoint, stage)(*call)
+        for further in ((), names):
+            graph = stages.graph(checkpoint, stage)
+            precision.apply(graph, stage, "bf16", further=further)
+            found = graph(*call)
+            pair = (found, wanted) if isinstance(found, torch.Tensor) else (found[0], wanted[0])
+            errors.append(float((pair[0] - pair[1]).norm() / pair[1].norm()))
+    assert errors[1] < errors[0]
+
+
 def test_a_bundle_that_overflows_is_widened_until_it_passes(tmp_path: Path) -> None:
     checkpoint = Overflowing(block=3)
     assert isinstance(checkpoint._nano, PackedCheckpoint)
@@ -108,8 +141,6 @@ def test_a_bundle_that_overflows_is_widened_until_it_passes(tmp_path: Path) -> N
 
 
 def plain_islands(stage: str) -> tuple[str, ...]:
-    from glesam_export import precision
-
     return precision.islands(
         stage, "fp16", stages.presets_of(make_checkpoint(WeightOptions("nano")))
     )  # type: ignore[arg-type]

@@ -107,6 +107,10 @@ class FakeCuda:
     def cudaStreamCreate(self) -> tuple[Any, int]:
         return Status.cudaSuccess, 7
 
+    def cudaStreamDestroy(self, stream: int) -> tuple[Any]:
+        self.log.append("destroy")
+        return (Status.cudaSuccess,)
+
     def cudaMalloc(self, size: int) -> tuple[Any, int]:
         return self._allocate(size, "device")
 

@@ -104,6 +104,7 @@ def test_memory_goes_when_the_engine_goes(toy_bundle: Path, cuda: FakeCuda, tmp_
     assert cuda.memory
     del engine
     assert not cuda.memory
+    assert cuda.log[-1] == "destroy"  # the stream, last
 
 
 @pytest.mark.parametrize("family", ["tensorrt", "tensorrt-rtx"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -44,7 +45,8 @@ class Device:
         if number >= count:
             known = ", ".join(f"cuda:{index}" for index in range(count))
             raise BackendError(f"device 'cuda:{number}' is not there; there are {known}")
-        self._call("cudaSetDevice", number)
+        self._number = number
+        self.claim()
         properties = self._call("cudaGetDeviceProperties", number)
         name = properties.name
         self.gpu = Gpu(
@@ -53,6 +55,14 @@ class Device:
             number,
         )
         self.stream = int(self._call("cudaStreamCreate"))
+
+    def __del__(self) -> None:
+        if hasattr(self, "stream") and not sys.is_finalizing():
+            self._call("cudaStreamDestroy", self.stream)
+
+    def claim(self) -> None:
+        """Make this the GPU of the calling thread, which may not be the one that made this."""
+        self._call("cudaSetDevice", self._number)
 
     def allocate(self, elements: int, *, on_host: bool = False) -> Memory:
         """Memory for float32 values: on the GPU, or on the host, pinned, so that copies overlap."""
@@ -116,7 +126,8 @@ class Memory:
         return array
 
     def __del__(self) -> None:
-        self._free()
+        if not sys.is_finalizing():  # a process gives all back when it ends
+            self._free()
 
 
 def device_number(device: str | None) -> int:

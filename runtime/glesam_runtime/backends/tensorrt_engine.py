@@ -122,6 +122,7 @@ class TrtEngine:
         loaded = self._loaded.get(stage)
         if loaded is None:
             raise BackendError(f"the {stage} was not loaded")
+        self._device.claim()
         sizes = _axes(loaded.spec, {name: tuple(v.shape) for name, v in inputs.items()})
         addresses = []
         for tensor in loaded.spec.inputs:

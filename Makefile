@@ -16,10 +16,11 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 	--box 84,108,122,145 --box 315,156,380,218 --box 80,175,124,217 --box 18,233,75,288
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full lint format bench nano nano-table builtin backbones precision docs clean
+.PHONY: help setup demo test test-full lint format bench nano nano-table builtin backbones precision \
+	quantization quantization-full docs clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-10s\033[0m %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-17s\033[0m %s\n", $$1, $$2}' Makefile
 
 setup: $(READY)  ## Make the environment in .venv (torch and all: some 6 GB)
 
@@ -78,6 +79,12 @@ backbones: $(READY)  ## Export and run every backbone at full size, for docs/bac
 
 precision: $(READY)  ## Measure fp16 and bf16 of every preset, for docs/precision.md (two hours)
 	$(BIN)/python -m tests.benchmarks.precision $(OUT)/precision docs/precision.md
+
+quantization: $(READY)  ## Measure eight bits on nano by every method, for docs/quantization.md (ten minutes)
+	$(BIN)/python -m tests.benchmarks.quantization $(OUT)/quantization docs/quantization.md
+
+quantization-full: $(READY)  ## Calibrate ViT-B with SD 2.1 and hold its memory below 10 GB (half an hour)
+	$(BIN)/python -m tests.benchmarks.quantization_full $(OUT)/quantization-full
 
 docs: $(READY)  ## Generate the manifest schema and the pictures (after make demo)
 	$(BIN)/python -c "import json; from glesam_runtime.manifest_file import json_schema; print(json.dumps(json_schema(), indent=2))" > docs/manifest.schema.json

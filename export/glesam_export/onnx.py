@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-import onnx_ir
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor
 
+from glesam_calibration.graph_files import save_graph
 from glesam_export.graphs.base import Graph
 from glesam_runtime.interface import expected_interface
 from glesam_runtime.manifest import Family, PrecisionName, StageName, TensorSpec
 
 OPSETS: Mapping[PrecisionName, int] = {"fp32": 18, "fp16": 18, "bf16": 22}
 """By precision: the oldest that serves, for reach; Conv takes bfloat16 from opset 22 on."""
-
-EXTERNAL_DATA_FROM = 1 << 30
-"""Bytes of weights past which they go into a file of their own (ONNX ends at 2 GiB a file)."""
 
 _TRACED_SIZES: Mapping[str, int] = {"N": 2, "B": 3, "P": 4}
 """Sizes of free axes while tracing: no two alike and none that torch.export would specialise."""
@@ -72,22 +67,9 @@ def export(
     # Tracebacks with the paths of this machine; no engine reads them.
     ClearMetadataAndDocStringPass()(model)
     path = folder / f"{stage}.onnx"
-    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
-    data = folder / f"{stage}.onnx.data" if weights > EXTERNAL_DATA_FROM else None
-    _save(model, path, data)
+    data = save_graph(model, path)
     _free(graph)
     return path, data
-
-
-def _save(model: onnx_ir.Model, path: Path, data: Path | None) -> None:
-    """Write a graph and its data."""
-    try:
-        onnx_ir.save(model, path, external_data=data.name if data else None)
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        # NumPy writes the data, and of a full disk says no more than how many numbers went in.
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(data or path)) from error
 
 
 def _free(graph: Graph) -> None:

@@ -6,8 +6,6 @@ large models are ever in memory together.
 
 from __future__ import annotations
 
-import math
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from glesam_calibration.ptq.figures import solve_eps, stage_error
 from glesam_export.cases import Case
 from glesam_export.emulate import emulated
 from glesam_export.record import Masks, Outputs, Step, known
@@ -118,7 +117,7 @@ def _run(
         for mine, theirs in zip(found, reference, strict=True):
             z_l = known(theirs.z_l)
             enhanced = _enhance(engine, manifest, z_l).astype(np.float64)
-            mine.z_h, mine.eps = enhanced, _solve_eps(z_l, enhanced, manifest)
+            mine.z_h, mine.eps = enhanced, solve_eps(z_l, enhanced, manifest)
             chained_z_h.append(_enhance(engine, manifest, known(mine.z_l)))
         del engine
     with step("bundle decoder"):
@@ -158,20 +157,6 @@ def _decode(
     """One decoder call, copied to the host."""
     low_res, iou = chain.decode(engine, features, prompts)
     return np.array(low_res), np.array(iou)
-
-
-def _solve_eps(
-    z_l: NDArray[np.float32], z_h: NDArray[np.float64], manifest: Manifest
-) -> NDArray[np.float64]:
-    """Eq. 4 solved for eps, in float64.
-
-    At T = 999 z_H is nearly z_L / sqrt(abar_T) and a relative error of it hides the U-Net's.
-    """
-    model = manifest.model
-    root = model.alpha_bar**0.5
-    eps: NDArray[np.float64] = model.gamma * (z_l.astype(np.float64) - root * z_h)
-    eps /= (1 - model.alpha_bar) ** 0.5
-    return eps
 
 
 def _image_parity(case: Case, mine: Outputs, theirs: Outputs, manifest: Manifest) -> ImageParity:
@@ -216,11 +201,4 @@ def _error(
     actual: NDArray[np.floating] | None, expected: NDArray[np.floating] | None
 ) -> StageError:
     """Relative L2 and largest difference."""
-    a, e = known(actual), known(expected)
-    relative, largest = compare.relative_l2(a, e), compare.max_abs(a, e)
-    return StageError(relative_l2=_finite(relative), max_abs=_finite(largest))
-
-
-def _finite(value: float) -> float:
-    """JSON has no infinity: the largest float stands for what is not finite."""
-    return value if math.isfinite(value) else sys.float_info.max
+    return stage_error(known(actual), known(expected))

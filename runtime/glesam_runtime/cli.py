@@ -74,7 +74,8 @@ def run(
         Path | None, typer.Option(help="A bundle folder; default is the built-in nano.")
     ] = None,
     backend: Annotated[
-        str, typer.Option(help="auto, onnxruntime, or tensorrt (for compiled engines).")
+        str,
+        typer.Option(help="auto, onnxruntime, openvino, or tensorrt (for compiled engines)."),
     ] = "auto",
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda or cuda:N; default is the backend's.")

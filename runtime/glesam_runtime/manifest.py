@@ -24,6 +24,7 @@ ParityOutput = Literal["encoder", "enhancer", "eps", "decoder"]
 Family = Literal["sam", "sam2"]
 Resize = Literal["longest_side", "square"]
 PrecisionName = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+Level = Literal["clear", "LQ-1", "LQ-2", "LQ-3"]
 
 FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
@@ -174,7 +175,7 @@ class ImageParity(_Record, frozen=True):
     """Figures of one verification image; `eps` is the enhancer's U-Net alone."""
 
     image: str
-    level: Literal["clear", "LQ-1", "LQ-2", "LQ-3"]
+    level: Level
     errors: dict[ParityOutput, StageError]
     mask_iou_mean: float
     mask_iou_worst: float
@@ -189,12 +190,45 @@ class Gate(_Record, frozen=True):
 
 
 class Parity(_Record, frozen=True):
-    """The bundle against the PyTorch reference, as measured when it was written."""
+    """The bundle as measured when it was written.
+
+    An exported one against the PyTorch reference, a quantized one against the float bundle it was
+    made of: `backend` says so.
+    """
 
     backend: str
     gate: Gate
     passed: bool
     images: tuple[ImageParity, ...]
+
+
+class CalibrationSample(_Record, frozen=True):
+    """An image that ranges were taken from; `sha256` is of "height width " and its RGB bytes."""
+
+    image: str
+    sha256: Sha256
+    level: Level
+
+
+class Calibration(_Record, frozen=True):
+    """How a quantized bundle was made of a float one."""
+
+    source: Sha256
+    """Of the float bundle's manifest.json."""
+    weights_only: tuple[StageName, ...]
+    """Stages whose weights are stored in eight bits while they compute in float32."""
+    method: Literal["min-max", "percentile", "entropy"]
+    percentile: float | None
+    """Of the method of that name."""
+    smoothing: float | None
+    """SmoothQuant's alpha; None is without."""
+    seed: int
+    """Decides which images, their degradations and prompts."""
+    procedural: bool
+    """Whether the images were made up, for want of the user's own."""
+    samples: tuple[CalibrationSample, ...]
+    float_layers: dict[StageName, tuple[str, ...]]
+    """Layers kept in float32 though they could be quantized."""
 
 
 class Manifest(_Record, frozen=True):
@@ -211,3 +245,4 @@ class Manifest(_Record, frozen=True):
     provenance: Provenance
     parity: Parity | None
     golden: FileRef
+    calibration: Calibration | None = None

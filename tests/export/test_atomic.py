@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from glesam_calibration import graph_files
 from glesam_export import onnx as tracing
 from glesam_export import stages
 from glesam_runtime.bundle import open_bundle
@@ -76,7 +77,7 @@ def test_no_space_in_the_middle(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     before = open_bundle(old_bundle).sha256
-    monkeypatch.setattr(tracing.onnx_ir, "save", full)
+    monkeypatch.setattr(graph_files.ir, "save", full)
     weights = ("--preset", "nano", "--random-weights", "0")
     code, _, err = glesam_export("onnx", *weights, "-o", old_bundle)
     assert code == 2
@@ -102,12 +103,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("threshold", [tracing.EXTERNAL_DATA_FROM, 1000])
+@pytest.mark.parametrize("threshold", [graph_files.EXTERNAL_DATA_FROM, 1000])
 def test_a_disk_that_is_full(
     threshold: int, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights in the graph's own file and in one beside it, which another library writes."""
-    monkeypatch.setattr(tracing, "EXTERNAL_DATA_FROM", threshold)
+    monkeypatch.setattr(graph_files, "EXTERNAL_DATA_FROM", threshold)
     graph = stages.graph(random_nano(), "enhancer")
     with (
         pytest.raises(InputError, match=rf"{small_disk}.*no space left"),
@@ -123,7 +124,7 @@ def test_a_library_that_does_not_say_why(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_: object, **__: object) -> None:
         raise OSError("problem writing element 13312 to file")
 
-    monkeypatch.setattr(tracing.onnx_ir, "save", full)
+    monkeypatch.setattr(graph_files.ir, "save", full)
     graph = stages.graph(random_nano(), "encoder")
     with (
         pytest.raises(InputError, match=r"bundle.*no space left"),

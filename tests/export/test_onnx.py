@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 
+from glesam_calibration import graph_files
 from glesam_export import onnx as tracing
 from glesam_export import stages
 from glesam_runtime.bundle import open_bundle
@@ -86,7 +87,7 @@ def test_graphs_are_free_of_what_engines_reject(nano_bundle: Path) -> None:
 
 
 def test_external_data_past_the_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "EXTERNAL_DATA_FROM", 1000)
+    monkeypatch.setattr(graph_files, "EXTERNAL_DATA_FROM", 1000)
     graph = stages.graph(random_nano(), "enhancer")
     with torch.no_grad():
         wanted = random_nano().enhancer()(torch.ones(1, 256, 16, 16)).numpy()

@@ -80,13 +80,13 @@ class FolderDataset:
 def _find_pairs(folder: Path) -> list[_Pair]:
     folders = _image_and_mask_folder(folder)
     if folders is None:
-        images, masks = _split_flat(_image_files(folder))
+        images, masks = _split_flat(image_files(folder))
         pattern = "beside it"
     else:
-        images, mask_folder = _image_files(folders[0]), folders[1]
-        masks = [(path.stem, path) for path in _image_files(mask_folder)]
+        images, mask_folder = image_files(folders[0]), folders[1]
+        masks = [(path.stem, path) for path in image_files(mask_folder)]
         for sub in sorted(path for path in mask_folder.iterdir() if path.is_dir()):
-            masks += [(sub.name, path) for path in _image_files(sub)]
+            masks += [(sub.name, path) for path in image_files(sub)]
         pattern = f"in {mask_folder}"
     if not images:
         raise InputError(
@@ -180,7 +180,7 @@ def _owner(stem: str, by_stem: dict[str, Path]) -> str | None:
     return stem
 
 
-def _image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
     """Image files of a folder, by name; hidden ones, as some systems leave them, left out."""
     return sorted(
         path

@@ -112,7 +112,7 @@ def evaluate(
 def _evaluate_sample(
     segmenters: Mapping[str, Segmenter], sample: Sample, plan: Plan
 ) -> Iterator[Row]:
-    numbers = _chosen(sample, plan)
+    numbers = chosen_masks(sample, plan)
     truth = sample.masks[numbers]
     drawn = {
         kind: draw_prompts(truth, numbers, kind, plan.seed, sample.name) for kind in plan.prompts
@@ -129,7 +129,7 @@ def _evaluate_sample(
                     )
 
 
-def _chosen(sample: Sample, plan: Plan) -> list[int]:
+def chosen_masks(sample: Sample, plan: Plan) -> list[int]:
     """Which of a sample's masks are evaluated."""
     count = len(sample.masks)
     if count <= plan.max_masks:

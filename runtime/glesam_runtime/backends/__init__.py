@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from glesam_runtime.backends.base import Engine
     from glesam_runtime.bundle import Bundle
 
-ONNX_BACKENDS: dict[str, str] = {"onnxruntime": "onnxruntime"}
+ONNX_BACKENDS: dict[str, str] = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
 """Backends that run ONNX bundles -> the module that must be installed; "auto" takes the first."""
 
 ENGINE_BACKEND = "tensorrt"
@@ -50,7 +50,7 @@ def load_engine(
         bundle: from `open_bundle`.
         backend: a name of `BACKENDS`, or "auto" for one that is installed and fits the bundle.
         device: "cpu", "cuda", "cuda:N"; None is the backend's default: the first GPU for engines,
-            the CPU for onnxruntime.
+            the CPU for the others.
         stages: which graphs to load.
         options: how to run them.
 

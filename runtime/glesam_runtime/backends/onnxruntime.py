@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _QUIET = 3
 """Errors only: what matters reaches the user as an exception."""
+_FLOAT32_ACTIVATIONS = ("session.qdq_matmulnbits_accuracy_level", "1")
+"""Where weights alone are quantized, ONNX Runtime would quantize what flows in by itself."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def load(
         )
     session_options = ort.SessionOptions()
     session_options.log_severity_level = _QUIET
+    session_options.add_session_config_entry(*_FLOAT32_ACTIVATIONS)
     providers: list[Any] = [(provider, {} if provider == _CPU else {"device_id": str(device_id)})]
     sessions: dict[StageName, Any] = {}
     for stage in stages:

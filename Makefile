@@ -16,8 +16,8 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 	--box 84,108,122,145 --box 315,156,380,218 --box 80,175,124,217 --box 18,233,75,288
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full lint format bench nano nano-table builtin backbones precision \
-	quantization quantization-full docs clean
+.PHONY: help setup demo test test-full test-cpp lint format bench bench-cpp nano nano-table builtin \
+	backbones precision quantization quantization-full docs clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-17s\033[0m %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,9 @@ test: $(READY)  ## Run the fast tests
 test-full: $(READY) $(CPU)/.ready  ## Run the full-size tests: ViT-B and Hiera-T with SD 2.1, the torch-free wheel
 	$(BIN)/pytest -q -m full -rP
 
+test-cpp: $(READY)  ## Build the C++ library and test it, under sanitizers and a minute of fuzzing too
+	runtime/cpp/check.sh $(BIN)/python $(OUT)
+
 lint: $(READY)  ## Check style, import walls and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -63,6 +66,9 @@ format: $(READY)  ## Format the code
 
 bench: $(READY) $(CPU)/.ready  ## Cold start of glesam-run beside `import torch`
 	$(BIN)/python tests/benchmarks/cold_start.py $(CPU)/bin/glesam-run $(BIN)/python
+
+bench-cpp: $(READY)  ## C++ beside Python at full size, in bfloat16 (after make test-cpp; 9 GB, 10 minutes)
+	$(BIN)/python -m tests.benchmarks.cpp $(OUT)/cpp $(OUT)/bench-cpp
 
 nano: $(READY)  ## Train nano from nothing and measure it (80 minutes on two cores)
 	$(BIN)/glesam-train nano -o $(OUT)/nano

@@ -158,14 +158,26 @@ def preprocess(image: NDArray[np.uint8], rules: Preprocessing) -> Preprocessed:
     if rules.kernel == "float_bilinear":
         values = resize_bilinear(image, new_height, new_width)
     else:
-        resized = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
-        values = np.asarray(resized, dtype=np.float32)
+        values = np.asarray(_resize_fixed_point(image, new_height, new_width), dtype=np.float32)
     mean = np.asarray(rules.mean, np.float32)
     std = np.asarray(rules.std, np.float32)
     tensor = np.zeros((1, 3, size, size), np.float32)
     # [h, w, 3] -> [3, h, w]
     tensor[0, :, :new_height, :new_width] = ((values - mean) / std).transpose(2, 0, 1)
     return Preprocessed(tensor, geometry)
+
+
+def _resize_fixed_point(image: NDArray[np.uint8], height: int, width: int) -> Image.Image:
+    """Pillow's bilinear resizing, an axis at a time in the order of Pillow 13.
+
+    What is rounded between the axes makes their order show, by a level here and there, and earlier
+    Pillows always took the width first.
+    """
+    lost_height, lost_width = image.shape[0] - height, image.shape[1] - width
+    height_first = lost_height > 0 and lost_height > 2 * lost_width
+    between = (image.shape[1], height) if height_first else (width, image.shape[0])
+    half = Image.fromarray(image).resize(between, Image.Resampling.BILINEAR)
+    return half.resize((width, height), Image.Resampling.BILINEAR)
 
 
 @contextmanager

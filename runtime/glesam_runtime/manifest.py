@@ -92,8 +92,9 @@ class Preprocessing(_Record, frozen=True):
     """longest_side: longest side to S, the other to floor(side * S / longest + 0.5).
     square: both sides to S, whatever the image's shape."""
     kernel: Literal["pillow_bilinear", "float_bilinear"]
-    """Antialiased bilinear, pillow_bilinear: Pillow's in fixed point on uint8. float_bilinear: the
-    same triangle in float32, nothing rounded to integers."""
+    """Antialiased bilinear, pillow_bilinear: Pillow's in fixed point on uint8, the width first; the
+    height first where it loses more than twice as many pixels. float_bilinear: the same triangle,
+    nothing rounded to integers, and what comes out float32."""
     channel_order: Literal["RGB"]
     mean: tuple[float, float, float]
     """Subtracted from 0..255 values, per channel."""

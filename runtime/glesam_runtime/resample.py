@@ -2,6 +2,10 @@
 
 Each axis is a matrix of a few neighbouring weights a row. The image is worked on in tiles, so that
 a tile's matrices are dense and small, and no float copy of a huge image ever exists.
+
+Every program that reads a bundle gets the same bits. Weights are multiples of 2 ** -28, and what
+the first axis gives is rounded to one of 2 ** -17: then every product and sum is exact in the 53
+bits of float64, whatever order a matrix library adds in, and one rounding to float32 ends it.
 """
 
 from __future__ import annotations
@@ -22,6 +26,12 @@ _TILE = 32
 _REACH = 1024
 """Pixels of the input that a tile may take on a side, where one output does not take more."""
 
+_UNITS = 1 << 28
+"""Of them a row of weights is made up."""
+
+_FRACTIONS = 1 << 17
+"""Of one, to which a value between the axes is rounded."""
+
 
 @dataclass(frozen=True)
 class _Block:
@@ -29,7 +39,7 @@ class _Block:
 
     target: slice
     source: slice
-    weights: NDArray[np.float32]
+    weights: NDArray[np.float64]
 
 
 def resize_bilinear(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float32]:
@@ -48,8 +58,9 @@ def resize_bilinear(image: NDArray[np.uint8], height: int, width: int) -> NDArra
     for down in _blocks(image.shape[0], height):
         for across in columns:
             # [h, w, 3] -> [3, h, w], so that both products are plain matrix products
-            tile = image[down.source, across.source].transpose(2, 0, 1).astype(np.float32)
-            made = down.weights @ (tile @ across.weights.T)
+            tile = image[down.source, across.source].transpose(2, 0, 1).astype(np.float64)
+            wide = np.rint((tile @ across.weights.T) * _FRACTIONS) / _FRACTIONS
+            made = down.weights @ wide
             resized[down.target, across.target] = made.transpose(1, 2, 0)
     return resized
 
@@ -59,7 +70,7 @@ def _blocks(size_in: int, size_out: int) -> Iterator[_Block]:
 
     The weights are a triangle over the input, as wide as one output pixel on either side of its
     centre and never narrower than one input pixel; what it covers beyond the edge is left out and
-    the rest made to add up to one.
+    the rest made to add up to one, what rounding leaves over being the first largest weight's.
     """
     scale = size_in / size_out
     reach = max(scale, 1.0)
@@ -71,9 +82,11 @@ def _blocks(size_in: int, size_out: int) -> Iterator[_Block]:
         last = int(min(np.ceil(centre[-1] + reach), size_in))
         distance = np.abs(np.arange(first, last) + 0.5 - centre[:, None])
         weights = np.maximum(1.0 - distance / reach, 0.0)
-        weights /= weights.sum(axis=1, keepdims=True)
+        # Added up from left to right, which sum() does not promise.
+        units = np.rint(weights / weights.cumsum(axis=1)[:, -1:] * _UNITS)
+        units[np.arange(len(units)), units.argmax(axis=1)] += _UNITS - units.sum(axis=1)
         yield _Block(
             slice(int(target[0]), int(target[-1]) + 1),
             slice(first, last),
-            weights.astype(np.float32),
+            units / _UNITS,
         )

@@ -1,0 +1,14 @@
+// Any bytes as manifest.json: read or refused with Error, nothing else.
+#include <cstddef>
+#include <cstdint>
+
+#include "errors.h"
+#include "manifest_file.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  try {
+    glesam::parse_manifest({reinterpret_cast<const char*>(data), size}, "manifest.json");
+  } catch (const glesam::Error&) {
+  }
+  return 0;
+}

@@ -1,0 +1,17 @@
+// Any bytes as an ONNX file: its weights' places are found or it is refused, nothing else.
+#include <cstddef>
+#include <cstdint>
+#include <sstream>
+
+#include "errors.h"
+#include "onnx_files.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  try {
+    glesam::Bytes bytes(std::make_unique<std::istringstream>(
+        std::string(reinterpret_cast<const char*>(data), size)));
+    glesam::external_data_locations(bytes, "encoder.onnx");
+  } catch (const glesam::Error&) {
+  }
+  return 0;
+}

@@ -1,0 +1,121 @@
+#include "bundle.h"
+
+#include <set>
+
+#include "bytes.h"
+#include "errors.h"
+#include "manifest_file.h"
+#include "onnx_files.h"
+#include "sha256.h"
+#include "text.h"
+
+namespace glesam {
+namespace {
+
+namespace fs = std::filesystem;
+
+// As Python's Path spells it: no doubled, trailing or "." parts.
+fs::path spelled(const std::string& folder) {
+  fs::path path;
+  for (const fs::path& part : fs::path(folder)) {
+    if (!part.empty() && part != ".") path /= part;
+  }
+  return path.empty() ? fs::path(".") : path;
+}
+
+void verify_file(const fs::path& folder, const FileRef& ref) {
+  const fs::path path = folder / ref.file;
+  const std::string where = path.string();
+  try {
+    // A link could lead out of the folder, where another program may change what it points to.
+    if (fs::is_symlink(fs::symlink_status(path))) {
+      bundle_error(cat(where, ": is a link; a bundle holds its own files"));
+    }
+    if (!fs::is_regular_file(fs::status(path))) {
+      bundle_error(cat(where, ": missing from the bundle; export or copy it again"));
+    }
+    const auto size = fs::file_size(path);
+    if (size != static_cast<std::uintmax_t>(ref.bytes)) {
+      bundle_error(
+          cat(where, ": ", size, " bytes, the manifest says ", ref.bytes, "; copy it again"));
+    }
+    if (sha256_of(path) != ref.sha256) {
+      bundle_error(
+          cat(where, ": altered, its sha256 is not the manifest's; copy or export it again"));
+    }
+  } catch (const ReadError& error) {
+    bundle_error(cat(where, ": cannot be read (", error.what(), ")"));
+  } catch (const fs::filesystem_error& error) {
+    bundle_error(cat(where, ": cannot be read (", error.code().message(), ")"));
+  }
+}
+
+// A graph may take weights from its declared data file and from nowhere else.
+void verify_external_data(const fs::path& folder, const StageRecord& stage) {
+  const fs::path path = folder / stage.graph.file;
+  if (path.extension() != ".onnx") return;
+  for (const std::string& location : external_data_locations(path)) {
+    if (stage.data && location == stage.data->file) continue;
+    bundle_error(cat(path.string(), ": takes weights from ", py_repr(location),
+                     ", the manifest declares ", stage.data ? stage.data->file : "no data file",
+                     "; refused"));
+  }
+}
+
+}  // namespace
+
+fs::path Bundle::graph_path(Stage stage) const {
+  return path / manifest.stages.at(stage).graph.file;
+}
+
+Bundle open_bundle(const std::string& name) {
+  const fs::path folder = spelled(name);
+  std::error_code error;
+  if (!fs::is_directory(folder, error)) {
+    const bool exists = fs::exists(folder, error);
+    bundle_error(cat(folder.string(), ": ",
+                     exists ? "is a file, not a bundle folder" : "no such bundle folder",
+                     "; make one with glesam-export"));
+  }
+  const fs::path manifest_path = folder / kManifestFile;
+  if (!fs::is_regular_file(manifest_path, error)) {
+    bundle_error(cat(folder.string(), ": not a bundle, it has no ", kManifestFile));
+  }
+  std::string raw;
+  try {
+    raw = read_file(manifest_path);
+  } catch (const ReadError& reason) {
+    bundle_error(cat(manifest_path.string(), ": cannot be read (", reason.what(), ")"));
+  }
+  Bundle bundle{folder, parse_manifest(raw, manifest_path.string()), {}};
+  for (const FileRef& ref : file_refs(bundle.manifest)) verify_file(folder, ref);
+  for (const auto& [stage, record] : bundle.manifest.stages) verify_external_data(folder, record);
+  Sha256 digest;
+  digest.update(raw.data(), raw.size());
+  bundle.sha256 = digest.hex();
+  return bundle;
+}
+
+StoredTensors load_golden(const Bundle& bundle) {
+  const std::string where = bundle.golden_path().string();
+  StoredTensors tensors;
+  try {
+    tensors = read_safetensors(bundle.golden_path());
+  } catch (const std::runtime_error& error) {
+    bundle_error(cat(where, ": not a golden file (", error.what(), ")"));
+  }
+  std::set<std::string> wanted{"image",          "image_embeddings", "enhanced_embeddings",
+                               "point_coords",   "point_labels",     "mask_input",
+                               "has_mask_input", "low_res_masks",    "iou_predictions"};
+  for (const TensorSpec& spec : bundle.manifest.stages.at(Stage::encoder).outputs) {
+    wanted.insert(spec.name);
+  }
+  std::vector<std::string> missing;
+  for (const std::string& name : wanted) {
+    if (tensors.find(name) == tensors.end()) missing.push_back(name);
+  }
+  if (!missing.empty()) bundle_error(cat(where, ": lacks ", join(missing, ", "), "; export again"));
+  return tensors;
+}
+
+}  // namespace glesam

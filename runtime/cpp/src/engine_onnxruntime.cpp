@@ -1,0 +1,236 @@
+// ONNX Runtime by its C API. The library is loaded at run time and asked for an early version of
+// the API, so that one binary serves every ONNX Runtime since.
+#include <onnxruntime_c_api.h>
+
+#include <algorithm>
+
+#include "dynamic_library.h"
+#include "engine.h"
+#include "errors.h"
+#include "text.h"
+
+namespace glesam {
+namespace {
+
+constexpr std::uint32_t kApiVersion = 14;  // ONNX Runtime 1.14
+static_assert(ORT_API_VERSION >= kApiVersion, "onnxruntime_c_api.h of 1.14 or later is needed");
+
+struct OrtFailure : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// Owns one of ONNX Runtime's objects.
+template <typename Object>
+using Owned = std::unique_ptr<Object, void (*)(Object*)>;
+
+class Api {
+ public:
+  explicit Api(const std::string& library)
+      : library_("onnxruntime",
+                 library.empty()
+                     ? std::vector<std::string>{"libonnxruntime.so", "libonnxruntime.so.1"}
+                     : std::vector<std::string>{library},
+                 "install ONNX Runtime, or name its library: engine_library") {
+    const auto* base = library_.function<const OrtApiBase*()>("OrtGetApiBase")();
+    version_ = base->GetVersionString();
+    api_ = base->GetApi(kApiVersion);
+    if (api_ == nullptr) {
+      backend_error(cat(library_.name(), ": onnxruntime ", version_, " is too old; 1.", kApiVersion,
+                        " or later is needed"));
+    }
+  }
+
+  const OrtApi* operator->() const { return api_; }
+  const std::string& version() const { return version_; }
+
+  // Throws OrtFailure with ONNX Runtime's words.
+  void require(OrtStatus* status) const {
+    if (status == nullptr) return;
+    const std::string message = api_->GetErrorMessage(status);
+    api_->ReleaseStatus(status);
+    throw OrtFailure(one_line(message.substr(0, message.find('\n'))));
+  }
+
+ private:
+  DynamicLibrary library_;
+  std::string version_;
+  const OrtApi* api_ = nullptr;
+};
+
+class OnnxruntimeEngine final : public Engine {
+ public:
+  OnnxruntimeEngine(const Bundle& bundle, const EngineOptions& options,
+                    const std::vector<Stage>& stages)
+      : api_(options.library) {
+    const bool cpu = options.device.empty() || options.device == "cpu";
+    const int device = cpu ? 0 : cuda_device_of(options.device, "cpu, cuda, cuda:N");
+    if (!options.precision.empty()) {
+      backend_error(
+          "precision: onnxruntime computes as the graphs are typed; export the bundle with "
+          "--fp16 or --bf16 instead");
+    }
+    description_ = {"onnxruntime", api_.version(),
+                    cpu ? "CPUExecutionProvider" : "CUDAExecutionProvider",
+                    cpu ? "cpu" : cat("cuda:", device)};
+    OrtEnv* env = nullptr;
+    api_.require(api_->CreateEnv(ORT_LOGGING_LEVEL_ERROR, "glesam", &env));
+    env_.reset(env);
+    OrtMemoryInfo* memory = nullptr;
+    api_.require(api_->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory));
+    memory_.reset(memory);
+    const auto session_options = make_options(cpu, device, options.threads);
+    for (const Stage stage : stages) load(bundle, stage, session_options.get());
+  }
+
+  const EngineDescription& describe() const override { return description_; }
+
+  Tensors run(Stage stage, const Tensors& inputs) override {
+    const auto found = loaded_.find(stage);
+    if (found == loaded_.end()) backend_error(cat("the ", name_of(stage), " was not loaded"));
+    try {
+      return run(found->second, inputs);
+    } catch (const OrtFailure& error) {
+      backend_error(cat("onnxruntime failed in the ", name_of(stage), ": ", error.what()));
+    }
+  }
+
+  // ONNX Runtime itself moves what it needs to a device and back.
+  Tensor to_host(const Tensor& tensor) override { return tensor; }
+
+ private:
+  struct Loaded {
+    Owned<OrtSession> session;
+    std::vector<std::string> outputs;
+  };
+
+  Owned<OrtSessionOptions> make_options(bool cpu, int device, int threads) const {
+    OrtSessionOptions* made = nullptr;
+    api_.require(api_->CreateSessionOptions(&made));
+    Owned<OrtSessionOptions> options(made, api_->ReleaseSessionOptions);
+    if (threads > 0) api_.require(api_->SetIntraOpNumThreads(made, threads));
+    if (cpu) return options;
+    OrtCUDAProviderOptionsV2* cuda = nullptr;
+    try {
+      api_.require(api_->CreateCUDAProviderOptions(&cuda));
+      const Owned<OrtCUDAProviderOptionsV2> owned(cuda, api_->ReleaseCUDAProviderOptions);
+      const char* key = "device_id";
+      const std::string number = std::to_string(device);
+      const char* value = number.c_str();
+      api_.require(api_->UpdateCUDAProviderOptions(cuda, &key, &value, 1));
+      api_.require(api_->SessionOptionsAppendExecutionProvider_CUDA_V2(made, cuda));
+    } catch (const OrtFailure& error) {
+      backend_error(
+          cat("device cuda needs CUDAExecutionProvider, this onnxruntime has none that "
+              "loads: ",
+              error.what()));
+    }
+    return options;
+  }
+
+  void load(const Bundle& bundle, Stage stage, const OrtSessionOptions* options) {
+    const std::string path = bundle.graph_path(stage).string();
+    const StageRecord& record = bundle.manifest.stages.at(stage);
+    OrtSession* made = nullptr;
+    try {
+      api_.require(api_->CreateSession(env_.get(), path.c_str(), options, &made));
+    } catch (const OrtFailure& error) {
+      backend_error(cat(path, ": onnxruntime cannot load it: ", error.what(),
+                        record.precision == "fp32" ? "" : "; use an fp32 bundle here"));
+    }
+    Loaded loaded{{made, api_->ReleaseSession}, {}};
+    check_interface(path, "inputs", found(made, true), record.inputs);
+    check_interface(path, "outputs", found(made, false), record.outputs);
+    for (const TensorSpec& spec : record.outputs) loaded.outputs.push_back(spec.name);
+    loaded_.emplace(stage, std::move(loaded));
+  }
+
+  std::vector<FoundTensor> found(const OrtSession* session, bool inputs) const {
+    std::size_t count = 0;
+    api_.require(inputs ? api_->SessionGetInputCount(session, &count)
+                        : api_->SessionGetOutputCount(session, &count));
+    OrtAllocator* allocator = nullptr;
+    api_.require(api_->GetAllocatorWithDefaultOptions(&allocator));
+    std::vector<FoundTensor> tensors;
+    for (std::size_t i = 0; i < count; ++i) {
+      char* name = nullptr;
+      api_.require(inputs ? api_->SessionGetInputName(session, i, allocator, &name)
+                          : api_->SessionGetOutputName(session, i, allocator, &name));
+      FoundTensor tensor{name, "not a tensor", {}};
+      api_.require(api_->AllocatorFree(allocator, name));
+      OrtTypeInfo* type = nullptr;
+      api_.require(inputs ? api_->SessionGetInputTypeInfo(session, i, &type)
+                          : api_->SessionGetOutputTypeInfo(session, i, &type));
+      const Owned<OrtTypeInfo> owned(type, api_->ReleaseTypeInfo);
+      const OrtTensorTypeAndShapeInfo* info = nullptr;
+      api_.require(api_->CastTypeInfoToTensorInfo(type, &info));
+      if (info != nullptr) {
+        ONNXTensorElementDataType element = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+        api_.require(api_->GetTensorElementType(info, &element));
+        tensor.type = element == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT
+                          ? "float32"
+                          : cat("of type ", static_cast<int>(element));
+        tensor.shape = shape_of(info);
+      }
+      tensors.push_back(std::move(tensor));
+    }
+    return tensors;
+  }
+
+  Shape shape_of(const OrtTensorTypeAndShapeInfo* info) const {
+    std::size_t rank = 0;
+    api_.require(api_->GetDimensionsCount(info, &rank));
+    Shape shape(rank);
+    api_.require(api_->GetDimensions(info, shape.data(), rank));
+    return shape;
+  }
+
+  Tensors run(const Loaded& loaded, const Tensors& inputs) const {
+    std::vector<const char*> input_names, output_names;
+    std::vector<Owned<OrtValue>> owned;
+    std::vector<const OrtValue*> values;
+    for (const auto& [name, tensor] : inputs) {
+      OrtValue* value = nullptr;
+      // ONNX Runtime takes what it only reads without const.
+      api_.require(api_->CreateTensorWithDataAsOrtValue(
+          memory_.get(), const_cast<float*>(tensor.host), elements(tensor.shape) * sizeof(float),
+          tensor.shape.data(), tensor.shape.size(), ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &value));
+      owned.emplace_back(value, api_->ReleaseValue);
+      values.push_back(value);
+      input_names.push_back(name.c_str());
+    }
+    for (const std::string& name : loaded.outputs) output_names.push_back(name.c_str());
+    std::vector<OrtValue*> made(output_names.size(), nullptr);
+    api_.require(api_->Run(loaded.session.get(), nullptr, input_names.data(), values.data(),
+                           values.size(), output_names.data(), output_names.size(), made.data()));
+    Tensors outputs;
+    for (std::size_t i = 0; i < made.size(); ++i) {
+      std::shared_ptr<OrtValue> value(made[i], api_->ReleaseValue);
+      OrtTensorTypeAndShapeInfo* info = nullptr;
+      api_.require(api_->GetTensorTypeAndShape(value.get(), &info));
+      const Owned<OrtTensorTypeAndShapeInfo> kept(info, api_->ReleaseTensorTypeAndShapeInfo);
+      void* data = nullptr;
+      api_.require(api_->GetTensorMutableData(value.get(), &data));
+      outputs[loaded.outputs[i]] = {shape_of(info), static_cast<const float*>(data), value};
+    }
+    return outputs;
+  }
+
+  Api api_;
+  Owned<OrtEnv> env_{nullptr, api_->ReleaseEnv};
+  Owned<OrtMemoryInfo> memory_{nullptr, api_->ReleaseMemoryInfo};
+  std::map<Stage, Loaded> loaded_;
+  EngineDescription description_;
+};
+
+}  // namespace
+
+std::unique_ptr<Engine> load_onnxruntime(const Bundle& bundle, const EngineOptions& options,
+                                         const std::vector<Stage>& stages) {
+  try {
+    return std::make_unique<OnnxruntimeEngine>(bundle, options, stages);
+  } catch (const OrtFailure& error) {
+    backend_error(cat("onnxruntime cannot run here: ", error.what()));
+  }
+}
+
+}  // namespace glesam

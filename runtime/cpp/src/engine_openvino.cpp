@@ -1,0 +1,148 @@
+// OpenVINO, by its C++ API.
+#include <openvino/openvino.hpp>
+
+#include "engine.h"
+#include "errors.h"
+#include "text.h"
+
+namespace glesam {
+namespace {
+
+ov::element::Type precision_of(const std::string& hint) {
+  if (hint == "bf16") return ov::element::bf16;
+  if (hint == "fp16") return ov::element::f16;
+  return ov::element::f32;  // OpenVINO's own choice may be coarser than the graph
+}
+
+// Device as OpenVINO names it: CPU, GPU, GPU.1, NPU.
+std::string device_of(const std::string& device) {
+  if (device.empty() || device == "cpu") return "CPU";
+  std::string name = device;
+  for (char& c : name) {
+    if (c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
+    if (c == ':') c = '.';
+  }
+  return name;
+}
+
+FoundTensor found(const ov::Output<const ov::Node>& port) {
+  Shape shape;
+  for (const auto& axis : port.get_partial_shape()) {
+    shape.push_back(axis.is_static() ? axis.get_length() : -1);
+  }
+  const auto type = port.get_element_type();
+  return {port.get_any_name(), type == ov::element::f32 ? "float32" : type.get_type_name(), shape};
+}
+
+// A tensor's own names may be many; the manifest's is the one asked for.
+std::vector<FoundTensor> found(const std::vector<ov::Output<const ov::Node>>& ports,
+                               const std::vector<TensorSpec>& declared) {
+  std::vector<FoundTensor> tensors;
+  for (const auto& port : ports) {
+    FoundTensor tensor = found(port);
+    for (const TensorSpec& spec : declared) {
+      if (port.get_names().count(spec.name) != 0) tensor.name = spec.name;
+    }
+    tensors.push_back(std::move(tensor));
+  }
+  return tensors;
+}
+
+std::string brief(const std::exception& error) {
+  const std::string text = error.what();
+  // OpenVINO begins with where in its sources it stood, and ends with what matters.
+  std::size_t end = text.find_last_not_of(" \n");
+  if (end == std::string::npos) return "no reason given";
+  const std::size_t begin = text.find_last_of('\n', end);
+  return one_line(text.substr(begin == std::string::npos ? 0 : begin, end + 1));
+}
+
+class OpenvinoEngine final : public Engine {
+ public:
+  OpenvinoEngine(const Bundle& bundle, const EngineOptions& options,
+                 const std::vector<Stage>& stages) {
+    const std::string device = device_of(options.device);
+    ov::AnyMap properties{{ov::hint::inference_precision(precision_of(options.precision))},
+                          {ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY)}};
+    if (options.threads > 0) properties.insert(ov::inference_num_threads(options.threads));
+    for (const Stage stage : stages) load(bundle, stage, device, properties);
+    description_ = {"openvino", core_.get_versions(device).begin()->second.buildNumber,
+                    core_.get_property(device, ov::device::full_name), device};
+  }
+
+  const EngineDescription& describe() const override { return description_; }
+
+  Tensors run(Stage stage, const Tensors& inputs) override {
+    const auto found = requests_.find(stage);
+    if (found == requests_.end()) backend_error(cat("the ", name_of(stage), " was not loaded"));
+    Loaded& loaded = found->second;
+    try {
+      for (const auto& [name, tensor] : inputs) {
+        const ov::Shape shape(tensor.shape.begin(), tensor.shape.end());
+        // OpenVINO takes what it only reads without const.
+        loaded.request.set_tensor(name, {ov::element::f32, shape, const_cast<float*>(tensor.host)});
+      }
+      loaded.request.infer();
+      Tensors outputs;
+      for (const std::string& name : loaded.outputs) {
+        const ov::Tensor value = loaded.request.get_tensor(name);
+        // Copied out: the request writes its own tensor again in the next run, and an image's
+        // features outlive a later image that fails.
+        auto copy = std::make_shared<ov::Tensor>(ov::element::f32, value.get_shape());
+        value.copy_to(*copy);
+        const ov::Shape shape = copy->get_shape();
+        const float* data = copy->data<float>();
+        outputs[name] = {Shape(shape.begin(), shape.end()), data, std::move(copy)};
+      }
+      return outputs;
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::exception& error) {
+      backend_error(cat("openvino failed in the ", name_of(stage), ": ", brief(error)));
+    }
+  }
+
+  Tensor to_host(const Tensor& tensor) override { return tensor; }
+
+ private:
+  struct Loaded {
+    ov::InferRequest request;
+    std::vector<std::string> outputs;
+  };
+
+  void load(const Bundle& bundle, Stage stage, const std::string& device,
+            const ov::AnyMap& properties) {
+    const std::string path = bundle.graph_path(stage).string();
+    const StageRecord& record = bundle.manifest.stages.at(stage);
+    ov::CompiledModel model;
+    try {
+      model = core_.compile_model(path, device, properties);
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::exception& error) {
+      backend_error(cat(path, ": openvino cannot load it on ", device, ": ", brief(error)));
+    }
+    check_interface(path, "inputs", found(model.inputs(), record.inputs), record.inputs);
+    check_interface(path, "outputs", found(model.outputs(), record.outputs), record.outputs);
+    Loaded loaded{model.create_infer_request(), {}};
+    for (const TensorSpec& spec : record.outputs) loaded.outputs.push_back(spec.name);
+    requests_.emplace(stage, std::move(loaded));
+  }
+
+  ov::Core core_;
+  std::map<Stage, Loaded> requests_;
+  EngineDescription description_;
+};
+
+}  // namespace
+
+std::unique_ptr<Engine> load_openvino(const Bundle& bundle, const EngineOptions& options,
+                                      const std::vector<Stage>& stages) {
+  try {
+    return std::make_unique<OpenvinoEngine>(bundle, options, stages);
+  } catch (const ov::Exception& error) {  // no such device, no plugin for it
+    backend_error(cat("openvino cannot run here: ", brief(error)));
+  }
+}
+
+}  // namespace glesam

@@ -1,0 +1,237 @@
+// TensorRT and TensorRT-RTX engine files. All stages run on one stream, buffers are allocated once
+// at the largest size of the profile, and a stage's output is the next one's input where it lies.
+#include <algorithm>
+
+#include "bytes.h"
+#include "engine.h"
+#include "errors.h"
+#include "tensorrt_libraries.h"
+#include "text.h"
+
+namespace glesam {
+namespace {
+
+// Memory on the GPU.
+class DeviceBuffer {
+ public:
+  DeviceBuffer(const Cuda& cuda, std::size_t bytes) : cuda_(cuda) {
+    cuda.require(cuda.malloc(&data_, std::max<std::size_t>(bytes, 1)), "allocating memory");
+  }
+  ~DeviceBuffer() { cuda_.free(data_); }
+  DeviceBuffer(const DeviceBuffer&) = delete;
+  DeviceBuffer& operator=(const DeviceBuffer&) = delete;
+  void* data() const { return data_; }
+
+ private:
+  const Cuda& cuda_;
+  void* data_ = nullptr;
+};
+
+Shape shape_of(const nvinfer1::Dims& dims) {
+  return {dims.d, dims.d + std::max<std::int32_t>(dims.nbDims, 0)};
+}
+
+nvinfer1::Dims dims_of(const Shape& shape) {
+  nvinfer1::Dims dims{};
+  if (shape.size() > nvinfer1::Dims::MAX_DIMS) backend_error("a tensor of too many axes");
+  dims.nbDims = static_cast<std::int32_t>(shape.size());
+  std::copy(shape.begin(), shape.end(), dims.d);
+  return dims;
+}
+
+// An engine file, its buffers, and what its tensors are called.
+struct Loaded {
+  std::unique_ptr<nvinfer1::ICudaEngine> engine;
+  std::unique_ptr<nvinfer1::IExecutionContext> context;
+  std::vector<std::string> inputs, outputs;
+  std::map<std::string, std::shared_ptr<DeviceBuffer>> buffers;
+};
+
+class TensorrtEngine final : public Engine {
+ public:
+  TensorrtEngine(const Bundle& bundle, const EngineOptions& options,
+                 const std::vector<Stage>& stages)
+      : cuda_(options.device,
+              cuda_device_of(options.device.empty() ? "cuda" : options.device, "cuda, cuda:N")),
+        library_(bundle.manifest.target.engine, options.library),
+        runtime_(library_.create_runtime(log_)) {
+    const Target& target = bundle.manifest.target;
+    if (!options.precision.empty()) {
+      backend_error("precision: an engine file has one built in; export the bundle in another");
+    }
+    check_gpu(bundle);
+    cuda_.require(cuda_.stream_create(&stream_), "creating a stream");
+    try {
+      for (const Stage stage : stages) load(bundle, stage);
+    } catch (...) {
+      cuda_.stream_destroy(stream_);
+      throw;
+    }
+    description_ = {target.engine, library_.version(), cat("compute ", cuda_.compute_capability()),
+                    cat("cuda:", cuda_.device())};
+  }
+
+  ~TensorrtEngine() override {
+    cuda_.stream_synchronize(stream_);
+    cuda_.stream_destroy(stream_);
+  }
+
+  const EngineDescription& describe() const override { return description_; }
+
+  Tensors run(Stage stage, const Tensors& inputs) override {
+    const auto found = loaded_.find(stage);
+    if (found == loaded_.end()) backend_error(cat("the ", name_of(stage), " was not loaded"));
+    Loaded& loaded = found->second;
+    cuda_.require(cuda_.set_device(cuda_.device()),
+                  "choosing the GPU");  // another thread's may differ
+    for (const auto& [name, tensor] : inputs) bind(loaded, stage, name, tensor);
+    if (!loaded.context->enqueueV3(stream_)) {
+      backend_error(cat(description_.engine, " failed in the ", name_of(stage), ": ",
+                        log_.take("no reason given")));
+    }
+    Tensors outputs;
+    for (const std::string& name : loaded.outputs) {
+      outputs[name] = {shape_of(loaded.context->getTensorShape(name.c_str())), nullptr,
+                       loaded.buffers.at(name)};
+    }
+    return outputs;
+  }
+
+  Tensor to_host(const Tensor& tensor) override {
+    if (tensor.host != nullptr) return tensor;
+    std::vector<float> values(elements(tensor.shape));
+    cuda_.require(
+        cuda_.memcpy_async(values.data(), device_data(tensor), values.size() * sizeof(float),
+                           cudaMemcpyDeviceToHost, stream_),
+        "copying from the GPU");
+    cuda_.require(cuda_.stream_synchronize(stream_), "running the graphs");
+    return host_tensor(tensor.shape, std::move(values));
+  }
+
+ private:
+  static void* device_data(const Tensor& tensor) {
+    return static_cast<const DeviceBuffer*>(tensor.owner.get())->data();
+  }
+
+  // An engine file runs on the GPUs it was built for and on no other.
+  void check_gpu(const Bundle& bundle) const {
+    const auto& built_for = bundle.manifest.target.compute_capabilities;
+    const std::string& here = cuda_.compute_capability();
+    if (built_for.empty() || std::count(built_for.begin(), built_for.end(), here) > 0) return;
+    backend_error(cat(bundle.path.string(), ": its engines were built for compute capability ",
+                      join(built_for, ", "), ", this GPU has ", here,
+                      "; build them for it with glesam-export"));
+  }
+
+  void load(const Bundle& bundle, Stage stage) {
+    const std::string path = bundle.graph_path(stage).string();
+    const StageRecord& record = bundle.manifest.stages.at(stage);
+    std::string plan;
+    try {
+      plan = read_file(path);
+    } catch (const ReadError& error) {
+      backend_error(cat(path, ": cannot be read (", error.what(), ")"));
+    }
+    Loaded loaded;
+    loaded.engine.reset(runtime_->deserializeCudaEngine(plan.data(), plan.size()));
+    if (!loaded.engine) {
+      backend_error(cat(path, ": ", bundle.manifest.target.engine, " ", library_.version(),
+                        " cannot load it: ", log_.take("no reason given"),
+                        "; build it for this GPU and version with glesam-export"));
+    }
+    loaded.context.reset(loaded.engine->createExecutionContext());
+    if (!loaded.context) throw std::bad_alloc();  // that is what it wants memory for
+    check_interface(path, "inputs", found(*loaded.engine, true), record.inputs);
+    check_interface(path, "outputs", found(*loaded.engine, false), record.outputs);
+    allocate(loaded, record, path);
+    loaded_.emplace(stage, std::move(loaded));
+  }
+
+  static std::vector<FoundTensor> found(const nvinfer1::ICudaEngine& engine, bool inputs) {
+    const auto mode = inputs ? nvinfer1::TensorIOMode::kINPUT : nvinfer1::TensorIOMode::kOUTPUT;
+    std::vector<FoundTensor> tensors;
+    for (std::int32_t i = 0; i < engine.getNbIOTensors(); ++i) {
+      const char* name = engine.getIOTensorName(i);
+      if (engine.getTensorIOMode(name) != mode) continue;
+      const auto type = engine.getTensorDataType(name);
+      tensors.push_back(
+          {name,
+           type == nvinfer1::DataType::kFLOAT ? "float32" : cat("of type ", static_cast<int>(type)),
+           shape_of(engine.getTensorShape(name))});
+    }
+    return tensors;
+  }
+
+  // Of a free axis what the profile allows at most.
+  static nvinfer1::Dims largest_of(const nvinfer1::ICudaEngine& engine, const char* name) {
+    const nvinfer1::Dims fixed = engine.getTensorShape(name);
+    const bool free = std::any_of(fixed.d, fixed.d + std::max<std::int32_t>(fixed.nbDims, 0),
+                                  [](std::int64_t axis) { return axis < 0; });
+    return free ? engine.getProfileShape(name, 0, nvinfer1::OptProfileSelector::kMAX) : fixed;
+  }
+
+  // Inputs at the largest of the profile, then outputs at what follows from them.
+  void allocate(Loaded& loaded, const StageRecord& record, const std::string& path) {
+    const auto add = [&](const std::string& name, const nvinfer1::Dims& dims) {
+      const std::size_t bytes = elements(shape_of(dims)) * sizeof(float);
+      auto buffer = std::make_shared<DeviceBuffer>(cuda_, bytes);
+      if (!loaded.context->setTensorAddress(name.c_str(), buffer->data())) {
+        backend_error(cat(path, ": ", name, " cannot be bound: ", log_.take("no reason given")));
+      }
+      loaded.buffers.emplace(name, std::move(buffer));
+    };
+    for (const TensorSpec& spec : record.inputs) {
+      const char* name = spec.name.c_str();
+      const nvinfer1::Dims largest = largest_of(*loaded.engine, name);
+      if (!loaded.context->setInputShape(name, largest)) {
+        backend_error(
+            cat(path, ": ", name, " refuses its own profile: ", log_.take("no reason given")));
+      }
+      add(spec.name, largest);
+      loaded.inputs.push_back(spec.name);
+    }
+    for (const TensorSpec& spec : record.outputs) {
+      add(spec.name, loaded.context->getTensorShape(spec.name.c_str()));
+      loaded.outputs.push_back(spec.name);
+    }
+  }
+
+  // A tensor on the GPU is read where it lies; one on the host is copied to the stage's own buffer.
+  void bind(Loaded& loaded, Stage stage, const std::string& name, const Tensor& tensor) {
+    if (!loaded.context->setInputShape(name.c_str(), dims_of(tensor.shape))) {
+      backend_error(cat("the ", name_of(stage), " does not take ", name,
+                        " of this shape: ", log_.take("it lies outside the engine's profile"),
+                        "; give fewer prompts or points at a time"));
+    }
+    void* place = nullptr;
+    if (tensor.host == nullptr) {
+      place = device_data(tensor);
+    } else {
+      place = loaded.buffers.at(name)->data();
+      cuda_.require(cuda_.memcpy_async(place, tensor.host, elements(tensor.shape) * sizeof(float),
+                                       cudaMemcpyHostToDevice, stream_),
+                    "copying to the GPU");
+    }
+    if (!loaded.context->setTensorAddress(name.c_str(), place)) {
+      backend_error(
+          cat("the ", name_of(stage), " does not take ", name, ": ", log_.take("no reason given")));
+    }
+  }
+
+  TensorrtLog log_;
+  Cuda cuda_;
+  TensorrtLibrary library_;
+  std::unique_ptr<nvinfer1::IRuntime> runtime_;
+  cudaStream_t stream_ = nullptr;
+  std::map<Stage, Loaded> loaded_;
+  EngineDescription description_;
+};
+
+}  // namespace
+
+std::unique_ptr<Engine> load_tensorrt(const Bundle& bundle, const EngineOptions& options,
+                                      const std::vector<Stage>& stages) {
+  return std::make_unique<TensorrtEngine>(bundle, options, stages);
+}
+
+}  // namespace glesam

@@ -1,0 +1,48 @@
+// Errors inside the library. They end at the border, where guard() makes a Status of each.
+#pragma once
+
+#include <exception>
+#include <string>
+#include <utility>
+
+#include "glesam.h"
+
+namespace glesam {
+
+class Error : public std::exception {
+ public:
+  Error(Code code, std::string message) : code_(code), message_(std::move(message)) {}
+  const char* what() const noexcept override { return message_.c_str(); }
+  const std::string& message() const noexcept { return message_; }
+  Code code() const noexcept { return code_; }
+
+ private:
+  Code code_;
+  std::string message_;
+};
+
+[[noreturn]] inline void input_error(std::string message) {
+  throw Error(Code::invalid_input, std::move(message));
+}
+[[noreturn]] inline void bundle_error(std::string message) {
+  throw Error(Code::bad_bundle, std::move(message));
+}
+[[noreturn]] inline void backend_error(std::string message) {
+  throw Error(Code::backend, std::move(message));
+}
+
+// The Status of the exception being handled, on one line.
+Status status_of_current_exception() noexcept;
+
+// Calls work() and turns whatever it throws into a Status.
+template <typename Work>
+Status guard(Work&& work) noexcept {
+  try {
+    work();
+    return {};
+  } catch (...) {
+    return status_of_current_exception();
+  }
+}
+
+}  // namespace glesam

@@ -1,0 +1,70 @@
+// What the manifest reports, of no use to a program that runs a bundle: checked, not kept.
+#include "manifest_fields.h"
+
+#include "text.h"
+
+namespace glesam {
+namespace {
+
+void number(const Node& node) { read_number(node); }
+void number_or_null(const Node& node) {
+  if (!is_null(node)) read_number(node, {}, "float | null");
+}
+void string(const Node& node) { read_string(node); }
+
+void check_source(const Node& node) {
+  read_object(
+      node,
+      {{"role", string}, {"file", string}, {"sha256", [](const Node& n) { read_sha256(n); }}});
+}
+
+void check_stage_error(const Node& node) {
+  read_object(node, {{"relative_l2", number}, {"max_abs", number}});
+}
+
+void check_image(const Node& node) {
+  const auto errors = [](const Node& n) {
+    read_map(n, [&](const std::string& key, const Node& value) {
+      if (key != "encoder" && key != "enhancer" && key != "eps" && key != "decoder") {
+        fail_word(key, cat("`key` in `", n.path, "`"));
+      }
+      check_stage_error(value);
+    });
+  };
+  read_object(node, {{"image", string},
+                     {"level",
+                      [](const Node& n) {
+                        read_word(n, {"clear", "LQ-1", "LQ-2", "LQ-3"});
+                      }},
+                     {"errors", errors},
+                     {"mask_iou_mean", number},
+                     {"mask_iou_worst", number}});
+}
+
+void check_gate(const Node& node) {
+  read_object(node, {{"stage_relative_l2", number_or_null},
+                     {"mask_iou_mean", number_or_null},
+                     {"mask_iou_worst", number_or_null}});
+}
+
+}  // namespace
+
+void check_provenance(const Node& node) {
+  read_object(node, {{"sources", [](const Node& n) { read_array(n, check_source); }},
+                     {"weights", string},
+                     {"tools", [](const Node& n) {
+                        read_map(n,
+                                 [](const std::string&, const Node& value) { read_string(value); });
+                      }}});
+}
+
+void check_parity(const Node& node) {
+  read_object(node,
+              {{"backend", string},
+               {"gate", check_gate},
+               {"passed", [](const Node& n) { read_bool(n); }},
+               {"images", [](const Node& n) { read_array(n, check_image); }}},
+              "object | null");
+}
+
+}  // namespace glesam

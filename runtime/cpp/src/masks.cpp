@@ -1,0 +1,182 @@
+#include "masks.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "tensor.h"
+
+namespace glesam {
+namespace {
+
+// Bilinear interpolation with half-pixel centres, edges held.
+struct Bilinear {
+  Bilinear(std::int64_t size_in, std::int64_t size_out)
+      : last(size_in - 1), scale(static_cast<double>(size_in) / static_cast<double>(size_out)) {}
+  struct Pair {
+    std::int64_t left, right;
+    double weight;  // of right
+  };
+  Pair at(std::int64_t out) const {
+    const double centre = std::max((static_cast<double>(out) + 0.5) * scale - 0.5, 0.0);
+    const std::int64_t left = std::min(static_cast<std::int64_t>(centre), last);
+    return {left, std::min(left + 1, last), centre - static_cast<double>(left)};
+  }
+  std::int64_t last;
+  double scale;
+};
+
+// The weights of one output pixel among `side` logits.
+class Sum {
+ public:
+  void add(std::int64_t source, double weight) {
+    if (weight == 0.0) return;
+    const auto found = std::find_if(terms.begin(), terms.end(),
+                                    [&](const auto& term) { return term.first == source; });
+    if (found == terms.end()) {
+      terms.emplace_back(source, weight);
+    } else {
+      found->second += weight;
+    }
+  }
+  std::vector<std::pair<std::int64_t, double>> terms;
+};
+
+AxisWeights pack(const std::vector<Sum>& sums, std::int64_t side) {
+  AxisWeights axis;
+  const auto by_source = [](const auto& a, const auto& b) { return a.first < b.first; };
+  std::vector<std::pair<std::int64_t, std::int64_t>> reach;  // first and last source
+  for (const Sum& sum : sums) {
+    const auto ends = std::minmax_element(sum.terms.begin(), sum.terms.end(), by_source);
+    reach.emplace_back(ends.first->first, ends.second->first);
+    axis.span = std::max<std::size_t>(
+        axis.span, static_cast<std::size_t>(reach.back().second - reach.back().first + 1));
+  }
+  axis.weights.resize(sums.size() * axis.span);
+  for (std::size_t out = 0; out < sums.size(); ++out) {
+    // Every output reads `span` logits, so the last ones begin early enough.
+    const std::int64_t first =
+        std::min(reach[out].first, side - static_cast<std::int64_t>(axis.span));
+    axis.first.push_back(static_cast<std::int32_t>(first));
+    for (const auto& [source, weight] : sums[out].terms) {
+      axis.weights[out * axis.span + static_cast<std::size_t>(source - first)] =
+          static_cast<float>(weight);
+    }
+  }
+  return axis;
+}
+
+AxisWeights axis_of(std::int64_t side, std::int64_t image_size, std::int64_t resized,
+                    std::int64_t original, bool direct) {
+  std::vector<Sum> sums(static_cast<std::size_t>(original));
+  const Bilinear up(side, image_size), fit(direct ? side : resized, original);
+  for (std::int64_t out = 0; out < original; ++out) {
+    Sum& sum = sums[static_cast<std::size_t>(out)];
+    const Bilinear::Pair outer = fit.at(out);
+    const std::pair<std::int64_t, double> ends[] = {{outer.left, 1.0 - outer.weight},
+                                                    {outer.right, outer.weight}};
+    for (const auto& [place, share] : ends) {
+      if (direct) {
+        sum.add(place, share);
+        continue;
+      }
+      const Bilinear::Pair inner = up.at(place);
+      sum.add(inner.left, share * (1.0 - inner.weight));
+      sum.add(inner.right, share * inner.weight);
+    }
+  }
+  return pack(sums, side);
+}
+
+// Whether `first` is so clear-cut that it is the answer.
+bool is_stable(const float* mask, std::size_t pixels, const Stability& rule) {
+  const auto count_above = [&](double bound) {
+    return static_cast<float>(std::count_if(
+        mask, mask + pixels, [&](float value) { return value > static_cast<float>(bound); }));
+  };
+  const float inner = count_above(rule.offset), outer = count_above(-rule.offset);
+  const float steadiness = outer > 0 ? inner / std::max(outer, 1.0F) : 1.0F;
+  return steadiness >= static_cast<float>(rule.threshold);
+}
+
+}  // namespace
+
+Decoded choose(const Decoded& all, bool multimask, const Postprocessing& rules) {
+  const std::size_t pixels = all.side * all.side;
+  Decoded chosen{all.batch, multimask ? std::size_t{3} : std::size_t{1}, all.side, {}, {}};
+  for (std::size_t b = 0; b < all.batch; ++b) {
+    const float* masks = all.low_res.data() + b * 4 * pixels;
+    const float* iou = all.iou.data() + b * 4;
+    std::size_t from = multimask ? 1 : 0;
+    if (!multimask && rules.stability && !is_stable(masks, pixels, *rules.stability)) {
+      from = static_cast<std::size_t>(std::max_element(iou + 1, iou + 4) - iou);
+    }
+    const std::size_t to = from + chosen.masks;
+    chosen.low_res.insert(chosen.low_res.end(), masks + from * pixels, masks + to * pixels);
+    chosen.iou.insert(chosen.iou.end(), iou + from, iou + to);
+  }
+  return chosen;
+}
+
+void limit_for_mask_input(std::vector<float>& low_res, const Postprocessing& rules) {
+  if (!rules.low_res_limit) return;
+  const auto limit = static_cast<float>(*rules.low_res_limit);
+  for (float& value : low_res) value = std::clamp(value, -limit, limit);
+}
+
+Upscaler::Upscaler(const Geometry& geometry, const Postprocessing& rules)
+    : side_(static_cast<std::size_t>(geometry.image_size / 4)),
+      height_(static_cast<std::size_t>(geometry.original.height)),
+      width_(static_cast<std::size_t>(geometry.original.width)),
+      threshold_(static_cast<float>(rules.mask_threshold)),
+      above_(static_cast<float>(rules.mask_threshold + rules.stability_offset)),
+      below_(static_cast<float>(rules.mask_threshold - rules.stability_offset)),
+      down_(axis_of(geometry.image_size / 4, geometry.image_size, geometry.resized.height,
+                    geometry.original.height, rules.direct)),
+      across_(axis_of(geometry.image_size / 4, geometry.image_size, geometry.resized.width,
+                      geometry.original.width, rules.direct)) {}
+
+template <typename Row>
+void Upscaler::rows(const float* low_res, Row&& row) const {
+  // Rows first: few values, and the sums across are of neighbours in memory.
+  std::vector<float> narrow(side_), wide(width_);
+  for (std::size_t y = 0; y < height_; ++y) {
+    const float* from = low_res + static_cast<std::size_t>(down_.first[y]) * side_;
+    const float* share = down_.weights.data() + y * down_.span;
+    std::fill(narrow.begin(), narrow.end(), 0.0F);
+    for (std::size_t i = 0; i < down_.span; ++i, from += side_) {
+      for (std::size_t x = 0; x < side_; ++x) narrow[x] += share[i] * from[x];
+    }
+    for (std::size_t x = 0; x < width_; ++x) {
+      const float* near = narrow.data() + across_.first[x];
+      const float* weight = across_.weights.data() + x * across_.span;
+      float sum = 0;
+      for (std::size_t i = 0; i < across_.span; ++i) sum += weight[i] * near[i];
+      wide[x] = sum;
+    }
+    row(y, wide.data());
+  }
+}
+
+void Upscaler::logits(const float* low_res, float* out) const {
+  rows(low_res,
+       [&](std::size_t y, const float* row) { std::copy(row, row + width_, out + y * width_); });
+}
+
+double Upscaler::binarize(const float* low_res, std::uint8_t* mask) const {
+  std::int64_t inner = 0, outer = 0;
+  rows(low_res, [&](std::size_t y, const float* row) {
+    std::int32_t above = 0, below = 0;
+    for (std::size_t x = 0; x < width_; ++x) {
+      above += row[x] > above_;
+      below += row[x] > below_;
+    }
+    inner += above;
+    outer += below;
+    if (mask == nullptr) return;
+    std::uint8_t* to = mask + y * width_;
+    for (std::size_t x = 0; x < width_; ++x) to[x] = row[x] > threshold_;
+  });
+  return static_cast<double>(inner) / static_cast<double>(std::max<std::int64_t>(outer, 1));
+}
+
+}  // namespace glesam

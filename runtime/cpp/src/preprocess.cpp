@@ -1,0 +1,75 @@
+#include "preprocess.h"
+
+#include <algorithm>
+
+#include "errors.h"
+#include "resample.h"
+#include "text.h"
+
+namespace glesam {
+namespace {
+
+// Half up, but never to nothing: an image 20,000 times as wide as high keeps a row of one pixel.
+std::int64_t rounded(std::int64_t side, double scale) {
+  return std::max<std::int64_t>(1, static_cast<std::int64_t>(side * scale + 0.5));
+}
+
+// Interleaved values [h, w, 3] -> normalised planes of [3, S, S].
+template <typename Value>
+void normalise(const std::vector<Value>& values, Size size, const Preprocessing& rules,
+               std::vector<float>& tensor) {
+  const std::int64_t side = rules.image_size;
+  for (int channel = 0; channel < 3; ++channel) {
+    const float mean = rules.mean[channel], std = rules.std[channel];
+    for (std::int64_t y = 0; y < size.height; ++y) {
+      const Value* from = values.data() + y * size.width * 3 + channel;
+      float* to = tensor.data() + (channel * side + y) * side;
+      for (std::int64_t x = 0; x < size.width; ++x) {
+        to[x] = (static_cast<float>(from[3 * x]) - mean) / std;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+Geometry geometry_of(Size original, const Preprocessing& rules) {
+  const std::int64_t size = rules.image_size;
+  if (rules.square) return {size, {size, size}, original};
+  const double scale =
+      static_cast<double>(size) / static_cast<double>(std::max(original.height, original.width));
+  return {size, {rounded(original.height, scale), rounded(original.width, scale)}, original};
+}
+
+void check_image(const Image& image) {
+  const std::string size = cat(image.width, " x ", image.height, " pixels");
+  if (image.width <= 0 || image.height <= 0) {
+    input_error(cat("image: ", size, ", it holds nothing"));
+  }
+  if (static_cast<std::int64_t>(image.width) * image.height > kMaxPixels) {
+    input_error(cat("image: ", size, ", more than the ", kMaxPixels >> 20,
+                    " megapixels this program reads; scale it down"));
+  }
+  if (image.rgb == nullptr) input_error(cat("image: a null pointer for ", size));
+  const std::size_t row = static_cast<std::size_t>(image.width) * 3;
+  if (image.stride != 0 && image.stride < row) {
+    input_error(cat("image: a stride of ", image.stride, " bytes, but a row of ", image.width,
+                    " RGB pixels has ", row));
+  }
+}
+
+Preprocessed preprocess(const Image& image, const Preprocessing& rules) {
+  check_image(image);
+  const std::size_t row = static_cast<std::size_t>(image.width) * 3;
+  const Pixels pixels{image.rgb, {image.height, image.width}, image.stride ? image.stride : row};
+  const Geometry geometry = geometry_of(pixels.size, rules);
+  std::vector<float> tensor(elements({3, rules.image_size, rules.image_size}));
+  if (rules.float_kernel) {
+    normalise(resize_exact(pixels, geometry.resized), geometry.resized, rules, tensor);
+  } else {
+    normalise(resize_fixed_point(pixels, geometry.resized), geometry.resized, rules, tensor);
+  }
+  return {std::move(tensor), geometry};
+}
+
+}  // namespace glesam

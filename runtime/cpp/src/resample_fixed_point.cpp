@@ -1,0 +1,122 @@
+#include <algorithm>
+#include <cmath>
+
+#include "resample.h"
+#include "tensor.h"
+
+namespace glesam {
+namespace {
+
+constexpr int kBits = 22;  // fraction bits of a weight: 8 bits of pixel and 2 of headroom below 32
+using Weights = Taps<std::int32_t>;
+
+// The triangle as wide as one output pixel on either side of its centre, and never narrower than
+// one input pixel; cut at the edge, made to add up to one, then rounded.
+Weights taps_of(std::int64_t size_in, std::int64_t size_out) {
+  const double scale = static_cast<double>(size_in) / static_cast<double>(size_out);
+  const double reach = std::max(scale, 1.0);
+  Weights taps;
+  taps.span = static_cast<std::int64_t>(std::ceil(reach)) * 2 + 1;
+  taps.weights.resize(static_cast<std::size_t>(size_out * taps.span));
+  std::vector<double> exact(static_cast<std::size_t>(taps.span));
+  for (std::int64_t out = 0; out < size_out; ++out) {
+    const double centre = (static_cast<double>(out) + 0.5) * scale;
+    const auto low = static_cast<std::int64_t>(centre - reach + 0.5);
+    const auto high = static_cast<std::int64_t>(centre + reach + 0.5);
+    const std::int64_t first = std::max<std::int64_t>(low, 0);
+    const std::int64_t count = std::min(high, size_in) - first;
+    double sum = 0;
+    for (std::int64_t i = 0; i < count; ++i) {
+      const double distance =
+          std::abs((static_cast<double>(i + first) - centre + 0.5) * (1.0 / reach));
+      sum += exact[i] = distance < 1.0 ? 1.0 - distance : 0.0;
+    }
+    for (std::int64_t i = 0; i < count; ++i) {
+      const double weight = sum != 0.0 ? exact[i] / sum : exact[i];
+      taps.weights[out * taps.span + i] = static_cast<std::int32_t>(0.5 + weight * (1 << kBits));
+    }
+    taps.first.push_back(first);
+    taps.count.push_back(count);
+  }
+  return taps;
+}
+
+std::uint8_t to_byte(std::int32_t sum) {
+  return static_cast<std::uint8_t>(std::clamp(sum >> kBits, 0, 255));
+}
+
+constexpr std::int32_t kHalf = 1 << (kBits - 1);
+
+// Interleaved RGB of its own.
+struct Picture {
+  Size size;
+  std::vector<std::uint8_t> bytes;
+  explicit Picture(Size s) : size(s), bytes(elements({s.height, s.width, 3})) {}
+  Pixels pixels() const { return {bytes.data(), size, static_cast<std::size_t>(size.width) * 3}; }
+};
+
+Picture resize_width(const Pixels& image, std::int64_t width) {
+  Picture out({image.size.height, width});
+  const Weights taps = taps_of(image.size.width, width);
+  std::uint8_t* to = out.bytes.data();
+  for (std::int64_t y = 0; y < image.size.height; ++y) {
+    const std::uint8_t* from = image.data + static_cast<std::size_t>(y) * image.stride;
+    for (std::int64_t x = 0; x < width; ++x, to += 3) {
+      const std::int32_t* weight = taps.weights.data() + x * taps.span;
+      const std::uint8_t* pixel = from + 3 * taps.first[x];
+      std::int32_t sum[3] = {kHalf, kHalf, kHalf};
+      for (std::int64_t i = 0; i < taps.count[x]; ++i, pixel += 3) {
+        for (int c = 0; c < 3; ++c) sum[c] += weight[i] * pixel[c];
+      }
+      for (int c = 0; c < 3; ++c) to[c] = to_byte(sum[c]);
+    }
+  }
+  return out;
+}
+
+Picture resize_height(const Pixels& image, std::int64_t height) {
+  Picture out({height, image.size.width});
+  const Weights taps = taps_of(image.size.height, height);
+  std::vector<std::int32_t> sums(static_cast<std::size_t>(image.size.width) * 3);
+  auto to = out.bytes.begin();
+  for (std::int64_t y = 0; y < height; ++y) {
+    std::fill(sums.begin(), sums.end(), kHalf);
+    for (std::int64_t i = 0; i < taps.count[y]; ++i) {
+      const std::int32_t weight = taps.weights[y * taps.span + i];
+      const std::uint8_t* from =
+          image.data + static_cast<std::size_t>(taps.first[y] + i) * image.stride;
+      for (std::size_t x = 0; x < sums.size(); ++x) sums[x] += weight * from[x];
+    }
+    to = std::transform(sums.begin(), sums.end(), to, to_byte);
+  }
+  return out;
+}
+
+Picture copied(const Pixels& image) {
+  Picture out(image.size);
+  const std::size_t row = static_cast<std::size_t>(image.size.width) * 3;
+  for (std::int64_t y = 0; y < image.size.height; ++y) {
+    const std::size_t line = static_cast<std::size_t>(y);
+    std::copy_n(image.data + line * image.stride, row, out.bytes.data() + line * row);
+  }
+  return out;
+}
+
+}  // namespace
+
+std::vector<std::uint8_t> resize_fixed_point(const Pixels& image, Size size) {
+  const bool same_height = size.height == image.size.height;
+  const bool same_width = size.width == image.size.width;
+  if (same_height && same_width) return copied(image).bytes;
+  if (same_height) return resize_width(image, size.width).bytes;
+  if (same_width) return resize_height(image, size.height).bytes;
+  // What is rounded between the axes makes their order show.
+  const std::int64_t lost_height = image.size.height - size.height;
+  const std::int64_t lost_width = image.size.width - size.width;
+  if (lost_height > 0 && lost_height > 2 * lost_width) {
+    return resize_width(resize_height(image, size.height).pixels(), size.width).bytes;
+  }
+  return resize_height(resize_width(image, size.width).pixels(), size.height).bytes;
+}
+
+}  // namespace glesam

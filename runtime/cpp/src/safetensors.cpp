@@ -1,0 +1,118 @@
+#include "safetensors.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <stdexcept>
+
+#include "text.h"
+#include "typed_json.h"
+
+namespace glesam {
+namespace {
+
+constexpr std::uint64_t kMaxHeader = 100'000'000;  // the format's own limit
+
+[[noreturn]] void refuse(const std::string& what) { throw std::runtime_error(what); }
+
+std::optional<std::uint64_t> bytes_of(const std::string& dtype) {
+  static constexpr struct {
+    const char* name;
+    std::uint64_t bytes;
+  } kTypes[] = {{"BOOL", 1}, {"U8", 1},   {"I8", 1},  {"I16", 2}, {"U16", 2},
+                {"F16", 2},  {"BF16", 2}, {"I32", 4}, {"U32", 4}, {"F32", 4},
+                {"F64", 8},  {"I64", 8},  {"U64", 8}};
+  for (const auto& type : kTypes) {
+    if (dtype == type.name) return type.bytes;
+  }
+  return std::nullopt;
+}
+
+TensorEntry read_entry(const std::string& name, const Node& node) {
+  TensorEntry entry;
+  std::vector<std::int64_t> offsets;
+  read_object(node, {{"dtype", [&](const Node& n) { entry.dtype = read_string(n); }},
+                     {"shape",
+                      [&](const Node& n) {
+                        entry.shape.clear();
+                        read_array(
+                            n, [&](const Node& a) { entry.shape.push_back(read_integer(a, 0)); });
+                      }},
+                     {"data_offsets", [&](const Node& n) {
+                        offsets.clear();
+                        read_array(
+                            n, [&](const Node& o) { offsets.push_back(read_integer(o, 0)); }, 2);
+                      }}});
+  entry.begin = static_cast<std::uint64_t>(offsets[0]);
+  entry.end = static_cast<std::uint64_t>(offsets[1]);
+  const auto unit = bytes_of(entry.dtype);
+  if (!unit) refuse(cat(py_repr(name), " has an unknown type, ", py_repr(entry.dtype)));
+  std::uint64_t size = *unit;
+  for (const std::int64_t axis : entry.shape) {
+    if (__builtin_mul_overflow(size, static_cast<std::uint64_t>(axis), &size)) {
+      refuse(cat(py_repr(name), " has a shape beyond any memory"));
+    }
+  }
+  if (entry.end < entry.begin || entry.end - entry.begin != size) {
+    refuse(cat(py_repr(name), " has offsets that do not fit its shape"));
+  }
+  return entry;
+}
+
+}  // namespace
+
+std::map<std::string, TensorEntry> parse_safetensors_header(std::string_view header,
+                                                            std::uint64_t data_size) {
+  std::map<std::string, TensorEntry> entries;
+  const Json root = parse_json(header);
+  expect_object({root});
+  for (const auto& [name, value] : root.members) {
+    if (name == "__metadata__") continue;
+    if (!entries.emplace(name, read_entry(name, {value, name})).second) {
+      refuse(cat(py_repr(name), " is there twice"));
+    }
+  }
+  std::vector<const TensorEntry*> by_place;
+  for (const auto& [name, entry] : entries) by_place.push_back(&entry);
+  std::sort(by_place.begin(), by_place.end(), [](const TensorEntry* a, const TensorEntry* b) {
+    return a->begin != b->begin ? a->begin < b->begin : a->end < b->end;
+  });
+  std::uint64_t position = 0;
+  for (const TensorEntry* entry : by_place) {
+    if (entry->begin != position) refuse("its tensors overlap or leave a hole");
+    position = entry->end;
+  }
+  if (position != data_size) refuse("its tensors do not fill the file");
+  return entries;
+}
+
+StoredTensors read_safetensors(const std::filesystem::path& path) {
+  Bytes file(path);
+  return read_safetensors(file);
+}
+
+StoredTensors read_safetensors(Bytes& file) {
+  if (file.size() < 8) refuse("too short for a header");
+  std::uint64_t length = 0;
+  for (std::uint64_t i = 8; i-- > 0;) length = length << 8 | file.at(i);
+  if (length > kMaxHeader || length > file.size() - 8) refuse("its header is longer than the file");
+  std::string header(length, '\0');
+  file.copy(8, length, header.data());
+  StoredTensors tensors;
+  for (const auto& [name, entry] : parse_safetensors_header(header, file.size() - 8 - length)) {
+    StoredTensor tensor{entry.dtype, entry.shape, {}};
+    tensor.bytes.resize(entry.end - entry.begin);
+    file.copy(8 + length + entry.begin, tensor.bytes.size(), tensor.bytes.data());
+    tensors.emplace(name, std::move(tensor));
+  }
+  return tensors;
+}
+
+std::vector<float> StoredTensor::floats() const {
+  if (dtype != "F32") refuse(cat("a tensor is ", dtype, ", not F32"));
+  std::vector<float> values(bytes.size() / sizeof(float));
+  if (!values.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
+  return values;
+}
+
+}  // namespace glesam

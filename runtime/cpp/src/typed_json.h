@@ -1,0 +1,72 @@
+// Reading typed values out of JSON, with the Python runtime's words for what does not fit.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "json.h"
+
+namespace glesam {
+
+// A field amiss: "Expected `int`, got `str` - at `$.version`".
+class FieldError : public std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// A value and where it stands, "$.model.gamma".
+struct Node {
+  const Json& value;
+  std::string path = "$";
+};
+
+[[noreturn]] void fail(const Node& node, std::string_view what);
+
+// `expected` is what a message names, "float | null" where null is allowed elsewhere.
+void expect_object(const Node& node, const char* expected = "object");
+
+struct Field {
+  const char* name;
+  std::function<void(const Node&)> read;
+  bool required = true;
+};
+
+// Reads the members in the order of the document, so that the first thing wrong is the one
+// reported; unknown ones are passed over. Then a required one that is not there is an error.
+void read_object(const Node& node, std::initializer_list<Field> fields,
+                 const char* expected = "object");
+
+// Every member, its key first.
+void read_map(const Node& node,
+              const std::function<void(const std::string& key, const Node& value)>& read);
+
+void read_array(const Node& node, const std::function<void(const Node&)>& read,
+                std::size_t length = std::numeric_limits<std::size_t>::max());
+
+std::string read_string(const Node& node);
+bool read_bool(const Node& node);
+
+// One of the words; `expected` as above.
+std::string read_word(const Node& node, std::initializer_list<const char*> words,
+                      const char* expected = "str");
+[[noreturn]] void fail_word(const std::string& word, const std::string& where);
+
+// An integer of at least `low`; beyond 64 bits it becomes the largest.
+std::int64_t read_integer(const Node& node, std::int64_t low, const char* expected = "int");
+
+struct Range {
+  double above = -std::numeric_limits<double>::infinity();  // exclusive
+  double from = -std::numeric_limits<double>::infinity();   // inclusive
+  double to = std::numeric_limits<double>::infinity();      // inclusive
+  double below = std::numeric_limits<double>::infinity();   // exclusive
+};
+double read_number(const Node& node, const Range& range = {}, const char* expected = "float");
+
+bool is_null(const Node& node);
+
+}  // namespace glesam

@@ -1,0 +1,182 @@
+// What a careless caller gives: a message each, never a crash. Usage: misuse BUNDLE
+#include <cmath>
+#include <limits>
+#include <thread>
+
+#include "check.h"
+#include "glesam.h"
+
+namespace {
+
+using glesam::Code;
+
+std::string bundle;
+
+// One for all tests but those of threads: a bundle takes a second to open.
+std::unique_ptr<glesam::Predictor> shared;
+
+std::unique_ptr<glesam::Predictor> opened() {
+  std::unique_ptr<glesam::Predictor> predictor;
+  const glesam::Status status =
+      glesam::Predictor::open(bundle, glesam::default_params(), &predictor);
+  CHECK_EQUAL(status.message, "");
+  return predictor;
+}
+
+void refused(const glesam::Status& status, Code code, const char* words, int line) {
+  glesam_tests::check_equal(static_cast<int>(status.code), static_cast<int>(code), "code", line);
+  glesam_tests::check_contains(status.message, words, line);
+  glesam_tests::check_equal(status.message.find('\n'), std::string::npos, "a line break", line);
+}
+#define REFUSED(status, code, words) refused(status, code, words, __LINE__)
+
+const std::vector<std::uint8_t> kPixels(64 * 48 * 3, 100);
+const glesam::Image kImage{kPixels.data(), 64, 48};
+
+void opening() {
+  std::unique_ptr<glesam::Predictor> predictor;
+  glesam::Params params = glesam::default_params();
+  REFUSED(glesam::Predictor::open(bundle, params, nullptr), Code::invalid_input, "null pointer");
+  REFUSED(glesam::Predictor::open("nowhere", params, &predictor), Code::bad_bundle,
+          "no such bundle folder");
+  params.backend = "abacus";
+  REFUSED(glesam::Predictor::open(bundle, params, &predictor), Code::backend,
+          "backend 'abacus' is not known; known are auto, openvino");
+  params = glesam::default_params();
+  params.device = "toaster";
+  REFUSED(glesam::Predictor::open(bundle, params, &predictor), Code::backend, "TOASTER");
+  params = glesam::default_params();
+  params.precision = "fp4";
+  REFUSED(glesam::Predictor::open(bundle, params, &predictor), Code::backend, "precision 'fp4'");
+  params = glesam::default_params();
+  params.threads = -1;
+  REFUSED(glesam::Predictor::open(bundle, params, &predictor), Code::invalid_input, "threads");
+  CHECK(predictor == nullptr);
+}
+
+void images() {
+  const auto& predictor = shared;
+  predictor->reset_image();
+  const auto set = [&](glesam::Image image) { return predictor->set_image(image); };
+  constexpr int huge = std::numeric_limits<int>::max();
+  REFUSED(set({nullptr, 64, 48}), Code::invalid_input, "null pointer");
+  REFUSED(set({kPixels.data(), 0, 48}), Code::invalid_input, "0 x 48 pixels, it holds nothing");
+  REFUSED(set({kPixels.data(), 64, -1}), Code::invalid_input, "64 x -1 pixels");
+  REFUSED(set({kPixels.data(), huge, huge}), Code::invalid_input, "more than the 512 megapixels");
+  REFUSED(set({kPixels.data(), 64, 48, 191}), Code::invalid_input, "a stride of 191 bytes");
+  REFUSED(predictor->preprocess(kImage, nullptr), Code::invalid_input, "null pointer");
+}
+
+// The longest and thinnest that is taken, of one pixel repeated: sides of a pixel stay a pixel.
+void slivers() {
+  const auto& predictor = shared;
+  predictor->reset_image();
+  const std::vector<std::uint8_t> row(3 * 200'000, 7);
+  CHECK(predictor->set_image({row.data(), 200'000, 1}));
+  CHECK(predictor->set_image({row.data(), 1, 200'000}));
+}
+
+glesam::Status predict(glesam::Predictor& predictor, const glesam::Prompts& prompts) {
+  glesam::Prediction result;
+  return predictor.predict(prompts, {}, &result);
+}
+
+void prompts() {
+  const auto& predictor = shared;
+  predictor->reset_image();
+  const double point[] = {30, 20}, outside[] = {64, 20}, bad[] = {NAN, 1};
+  const float label[] = {1}, wrong[] = {2};
+  glesam::Prompts good;
+  good.points = point;
+  good.labels = label;
+  good.points_per_prompt = 1;
+  REFUSED(predict(*predictor, good), Code::invalid_input, "no image is set");
+  CHECK(predictor->set_image(kImage));
+  CHECK(predict(*predictor, good));
+  REFUSED(predictor->predict(good, {}, nullptr), Code::invalid_input, "null pointer");
+  REFUSED(predict(*predictor, {}), Code::invalid_input, "no prompt: give points, a box or a mask");
+  const auto with = [&](auto&& change) {
+    glesam::Prompts changed = good;
+    change(changed);
+    return predict(*predictor, changed);
+  };
+  using P = glesam::Prompts;
+  REFUSED(with([](P& p) { p.labels = nullptr; }), Code::invalid_input,
+          "points are given without labels");
+  REFUSED(with([](P& p) { p.points = nullptr; }), Code::invalid_input,
+          "labels are given without points");
+  REFUSED(with([](P& p) { p.count = 0; }), Code::invalid_input, "count is 0");
+  REFUSED(with([](P& p) { p.points_per_prompt = 0; }), Code::invalid_input,
+          "points_per_prompt is 0");
+  REFUSED(with([](P& p) { p.count = std::numeric_limits<std::size_t>::max(); }),
+          Code::out_of_memory, "not enough memory");
+  REFUSED(with([](P& p) { p.points_per_prompt = std::numeric_limits<std::size_t>::max() / 8; }),
+          Code::out_of_memory, "not enough memory");
+  REFUSED(with([&](P& p) { p.points = outside; }), Code::invalid_input,
+          "point 64,20 lies outside the image of 64 x 48 pixels");
+  REFUSED(with([&](P& p) { p.points = bad; }), Code::invalid_input, "points: holds NaN");
+  REFUSED(with([&](P& p) { p.labels = wrong; }), Code::invalid_input,
+          "label 2 of point 30,20: must be 1 (object) or 0 (background)");
+  const double flat[] = {10, 10, 10, 20}, away[] = {70, 10, 80, 20}, far[] = {-100, 0, 20, 20};
+  const auto box = [&](const double* corners) {
+    glesam::Prompts p;
+    p.boxes = corners;
+    return predict(*predictor, p);
+  };
+  REFUSED(box(flat), Code::invalid_input, "box 10,10,10,20: x1 must exceed x0");
+  REFUSED(box(away), Code::invalid_input, "box 70,10,80,20 lies outside the image");
+  REFUSED(box(far), Code::invalid_input, "reaches too far beyond the image");
+}
+
+void a_failure_keeps_the_image() {
+  const auto& predictor = shared;
+  predictor->reset_image();
+  CHECK(predictor->set_image(kImage));
+  CHECK(!predictor->set_image({}));
+  const double box[] = {5, 5, 40, 40};
+  glesam::Prompts prompts;
+  prompts.boxes = box;
+  CHECK(predict(*predictor, prompts));
+  predictor->reset_image();
+  REFUSED(predict(*predictor, prompts), Code::invalid_input, "no image is set");
+}
+
+// Predictors of one bundle in threads of their own give the same masks.
+void threads() {
+  std::vector<glesam::Prediction> results(2);
+  std::vector<std::thread> running;
+  for (glesam::Prediction& result : results) {
+    running.emplace_back([&result] {
+      const auto predictor = opened();
+      const double box[] = {5, 5, 40, 40};
+      glesam::Prompts prompts;
+      prompts.boxes = box;
+      for (int i = 0; i < 3; ++i) {
+        if (!predictor->set_image(kImage)) return;
+        if (!predictor->predict(prompts, {}, &result)) return;
+      }
+    });
+  }
+  for (std::thread& thread : running) thread.join();
+  for (const glesam::Prediction& result : results) {
+    CHECK_EQUAL(result.masks.size(), kPixels.size() / 3);
+    CHECK(result.masks == results.front().masks);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) return 2;
+  bundle = argv[1];
+  shared = opened();
+  const int code =
+      glesam_tests::run_tests({{"opening", opening},
+                               {"images", images},
+                               {"slivers", slivers},
+                               {"prompts", prompts},
+                               {"a failure keeps the image", a_failure_keeps_the_image},
+                               {"threads", threads}});
+  shared.reset();
+  return code;
+}

@@ -1,0 +1,14 @@
+// Opens each folder named and prints what is wrong with it, "ok" where nothing is; a line each.
+#include <cstdio>
+
+#include "bundle.h"
+#include "errors.h"
+
+int main(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    const glesam::Status status =
+        glesam::guard([&] { glesam::load_golden(glesam::open_bundle(argv[i])); });
+    std::puts(status ? "ok" : status.message.c_str());
+  }
+  return 0;
+}

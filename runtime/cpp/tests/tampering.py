@@ -1,0 +1,206 @@
+"""The table of tampered bundles: what is done to a good one, by name."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from glesam_runtime.bundle import sha256_of
+
+Change = Callable[[Path], object]
+
+
+def edited(*keys: str | int, to: Any = None, remove: bool = False) -> Change:
+    """Set or remove a field of the manifest."""
+
+    def change(folder: Path) -> None:
+        path = folder / "manifest.json"
+        manifest = json.loads(path.read_bytes())
+        place = manifest
+        for key in keys[:-1]:
+            place = place[key]
+        if remove:
+            del place[keys[-1]]
+        else:
+            place[keys[-1]] = copy.deepcopy(to)
+        path.write_text(json.dumps(manifest))
+
+    return change
+
+
+def manifest_of(raw: bytes) -> Change:
+    """Replace the manifest's bytes."""
+    return lambda folder: (folder / "manifest.json").write_bytes(raw)
+
+
+def flipped(file: str) -> Change:
+    """Flip a bit in the middle of a file."""
+
+    def change(folder: Path) -> None:
+        raw = bytearray((folder / file).read_bytes())
+        raw[len(raw) // 2] ^= 1
+        (folder / file).write_bytes(raw)
+
+    return change
+
+
+def replaced(file: str, raw: bytes) -> Change:
+    """Other bytes, and a manifest that agrees with them, as an attacker would write it."""
+
+    def change(folder: Path) -> None:
+        path = folder / file
+        path.write_bytes(raw)
+        stage = path.stem
+        keys: tuple[str, ...] = ("golden",) if stage == "golden" else ("stages", stage, "graph")
+        edited(*keys, "bytes", to=len(raw))(folder)
+        edited(*keys, "sha256", to=sha256_of(path))(folder)
+
+    return change
+
+
+def linked(folder: Path) -> None:
+    """A file that is a link to another folder's."""
+    path = folder / "decoder.onnx"
+    shutil.move(path, folder.parent / "elsewhere.onnx")
+    path.symlink_to(folder.parent / "elsewhere.onnx")
+
+
+def external(location: bytes | None) -> bytes:
+    """An ONNX model whose one tensor is external data at `location`, written field by field."""
+
+    def field(number: int, payload: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(payload)]) + payload
+
+    tensor = bytes([14 << 3, 1])
+    if location is not None:
+        tensor += field(13, field(1, b"location") + field(2, location))
+    return field(7, field(5, tensor))
+
+
+GRAPH = ("stages", "encoder", "graph")
+DECODER_INPUT = ("stages", "decoder", "inputs", 0)
+MANIFESTS: dict[str, tuple[Any, ...]] = {
+    "newer": ("version", 2),
+    "far newer": ("version", 10**30),
+    "older": ("version", 0),
+    "below zero": ("version", -1),
+    "version as text": ("version", "1"),
+    "version 1.0": ("version", 1.0),
+    "version null": ("version", None),
+    "another format": ("format", "zip"),
+    "a format to escape": ("format", "it's \n\u00e9\u0001"),
+    "format as number": ("format", 3),
+    "unknown family": ("model", "family", "sam3"),
+    "family as number": ("model", "family", 3),
+    "preset null": ("model", "preset", None),
+    "trained as number": ("model", "trained", 1),
+    "gamma null": ("model", "gamma", None),
+    "gamma 0": ("model", "gamma", 0.0),
+    "gamma as text": ("model", "gamma", "5"),
+    "alpha_bar 1": ("model", "alpha_bar", 1),
+    "timestep below zero": ("model", "timestep", -1),
+    "timestep 1.5": ("model", "timestep", 1.5),
+    "a stage more": ("stages", "upscaler", {}),
+    "stage as number": ("stages", "encoder", 3),
+    "graph as array": (*GRAPH, []),
+    "a file above": (*GRAPH, "file", "../e.onnx"),
+    "an absolute file": (*GRAPH, "file", "/etc/passwd"),
+    "no file name": (*GRAPH, "file", ""),
+    "a long file name": (*GRAPH, "file", "e" * 129),
+    "a hash of another length": (*GRAPH, "sha256", "00"),
+    "a hash in capitals": (*GRAPH, "sha256", "AB" * 32),
+    "bytes below zero": (*GRAPH, "bytes", -1),
+    "other bytes": (*GRAPH, "bytes", 7),
+    "unknown precision": ("stages", "encoder", "precision", "fp4"),
+    "data as number": ("stages", "encoder", "data", 3),
+    "empty data": ("stages", "encoder", "data", {}),
+    "islands of numbers": ("stages", "encoder", "islands", [3]),
+    "inputs as object": ("stages", "encoder", "inputs", {}),
+    "no inputs": ("stages", "encoder", "inputs", []),
+    "another dtype": (*DECODER_INPUT, "dtype", "float16"),
+    "another name": (*DECODER_INPUT, "name", "embeddings"),
+    "axis 0": (*DECODER_INPUT, "shape", 0, 0),
+    "axis of two letters": (*DECODER_INPUT, "shape", 0, "BB"),
+    "axis null": (*DECODER_INPUT, "shape", 0, None),
+    "axis 1.5": (*DECODER_INPUT, "shape", 0, 1.5),
+    "another axis": ("stages", "encoder", "outputs", 0, "shape", 1, 128),
+    "another symbol": ("stages", "decoder", "inputs", 1, "shape", 0, "X"),
+    "another size": ("preprocessing", "image_size", 128),
+    "an odd size": ("preprocessing", "image_size", 70),
+    "a small size": ("preprocessing", "image_size", 8),
+    "an endless size": ("preprocessing", "image_size", 2**62),
+    "a contradiction": ("preprocessing", "resize", "square"),
+    "unknown kernel": ("preprocessing", "kernel", "bicubic"),
+    "BGR": ("preprocessing", "channel_order", "BGR"),
+    "two means": ("preprocessing", "mean", [1, 2]),
+    "a mean as text": ("preprocessing", "mean", [1, 2, "3"]),
+    "a std of 0": ("preprocessing", "std", [1, 2, 0]),
+    "stability missing": ("postprocessing", "single_mask", "first_if_stable"),
+    "stability above 1": ("postprocessing", "stability", {"offset": 1, "threshold": 2}),
+    "half a stability": ("postprocessing", "stability", {"offset": 1}),
+    "a limit below 0": ("postprocessing", "low_res_limit", -1),
+    "a limit as text": ("postprocessing", "low_res_limit", "x"),
+    "labels as array": ("coordinates", "labels", []),
+    "a label of 1.5": ("coordinates", "labels", {"a": 1.5}),
+    "unknown box": ("coordinates", "box", "centre"),
+    "batch 0": ("target", "batch", 0),
+    "batch of a word": ("target", "batch", "many"),
+    "batch null": ("target", "batch", None),
+    "a dynamic batch": ("target", "batch", "dynamic"),
+    "unknown engine": ("target", "engine", "abacus"),
+    "opset as text": ("target", "opset", "18"),
+    "sources as object": ("provenance", "sources", {}),
+    "a tool as number": ("provenance", "tools", {"torch": 3}),
+    "parity as number": ("parity", 3),
+    "half a parity": ("parity", {"backend": "x", "gate": {}}),
+    "a line break": ("golden", "file", "golden.x\n"),
+    "a hidden file": ("golden", "file", ".golden"),
+    "a file named twice": ("golden", "file", "encoder.onnx"),
+    "the manifest itself": ("golden", "file", "manifest.json"),
+    "a missing file": ("golden", "file", "silver.safetensors"),
+}
+REMOVED = ("format", "version", "model", "stages", "coordinates", "target", "parity", "golden")
+
+CHANGES: dict[str, Change] = {
+    **{name: edited(*keys, to=value) for name, (*keys, value) in MANIFESTS.items()},
+    **{f"without {key}": edited(key, remove=True) for key in REMOVED},
+    "without a stage": edited("stages", "enhancer", remove=True),
+    "a flipped graph": flipped("encoder.onnx"),
+    "a flipped golden": flipped("golden.safetensors"),
+    "a missing graph": lambda folder: (folder / "decoder.onnx").unlink(),
+    "a link": linked,
+    "no manifest": lambda folder: (folder / "manifest.json").unlink(),
+    "no folder": shutil.rmtree,
+    "an array": manifest_of(b"[]"),
+    "a number": manifest_of(b"3"),
+    "null": manifest_of(b"null"),
+    "an object": manifest_of(b'{"a": 1}'),
+    "weights above": replaced("encoder.onnx", external(b"../weights.data")),
+    "weights anywhere": replaced("encoder.onnx", external(b"/etc/pass'wd")),
+    "weights undeclared": replaced("encoder.onnx", external(b"encoder.onnx.data")),
+    "weights nowhere": replaced("encoder.onnx", external(None)),
+    "no graph": replaced("encoder.onnx", b"\x08\x09"),
+    "a graph cut off": replaced("encoder.onnx", b"\x3a\xff\xff\xff\xff\x0f"),
+    "a number without end": replaced("encoder.onnx", b"\x08" + b"\xff" * 20),
+    "a group": replaced("encoder.onnx", b"\x3b\x3c"),
+    "field 0": replaced("encoder.onnx", b"\x02\x00"),
+    "text for a graph": replaced("encoder.onnx", b"this is no protobuf"),
+    "a golden without tensors": replaced("golden.safetensors", (2).to_bytes(8, "little") + b"{}"),
+}
+PARSERS_OWN: dict[str, Change] = {
+    "nothing": manifest_of(b""),
+    "half a brace": manifest_of(b"{"),
+    "no text": manifest_of(b"\xff\xfe"),
+    "bad text": manifest_of(b'{"format": "\xff"}'),
+    "a word": manifest_of(b"hello"),
+    "NaN": manifest_of(b'{"format": "glesam-bundle", "version": 1, "x": NaN}'),
+    "endless nesting": manifest_of(b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+    "an empty graph": replaced("encoder.onnx", b""),
+    "no golden": replaced("golden.safetensors", b"golden"),
+    "a golden cut off": replaced("golden.safetensors", (99).to_bytes(8, "little") + b"{}"),
+}
+"""Here the words in parentheses are those of the language's own parser."""

@@ -1,0 +1,95 @@
+"""The C++ library against the Python runtime: the same bytes to the encoder, the same masks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import Case, random_case
+from openvino_engine import OpenvinoEngine
+from safetensors.numpy import load_file, save_file
+
+from glesam_runtime import GleSamPredictor, masks
+from glesam_runtime.compare import mask_iou
+from glesam_runtime.image import preprocess
+
+COUNT = {"nano": 100, "nano2": 50}
+AT_A_TIME = 25
+UPSCALING = 1e-5
+
+
+@pytest.fixture(scope="module", params=["nano", "nano2"])
+def bundle(request: pytest.FixtureRequest) -> Path:
+    """SAM's preprocessing and SAM 2's."""
+    path: Path = request.getfixturevalue(request.param)
+    return path
+
+
+@pytest.fixture(params=os.environ["GLESAM_CPP_BACKENDS"].split())
+def backend(request: pytest.FixtureRequest) -> list[str]:
+    """A backend that is compiled in, and the library to load for it, the Python package's own."""
+    name: str = request.param
+    if name == "openvino":
+        return [name]
+    import onnxruntime
+
+    (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*")
+    return [name, str(library)]
+
+
+def test_a_hundred_images(bundle: Path, backend: list[str], programs: Path, tmp_path: Path) -> None:
+    predictor = GleSamPredictor(bundle)
+    if backend == ["openvino"]:
+        predictor.engine = OpenvinoEngine(predictor.bundle)
+    side = predictor.bundle.manifest.preprocessing.image_size // 4
+    worst_iou = 1.0
+    count = COUNT[predictor.bundle.manifest.model.preset]
+    for begin in range(0, count, AT_A_TIME):
+        cases = [random_case(begin + i, side) for i in range(AT_A_TIME)]
+        given = {
+            name: np.ascontiguousarray(value)
+            for i, case in enumerate(cases)
+            for name, value in case.tensors(str(i)).items()
+        }
+        save_file(given, tmp_path / "cases.safetensors")
+        files = [str(tmp_path / f"{name}.safetensors") for name in ("cases", "results")]
+        subprocess.run([programs / "run_cases", bundle, *files, *backend], check=True)
+        results = load_file(files[1])
+        for i, case in enumerate(cases):
+            found = {name: results[f"{i}.{name}"] for name in _OUTPUTS}
+            worst_iou = min(worst_iou, _compare(predictor, case, found))
+    print(f"{count} images, worst mask IoU {worst_iou}")
+
+
+_OUTPUTS = ("tensor", "masks", "logits", "scores", "stability", "low_res")
+
+
+def _compare(predictor: GleSamPredictor, case: Case, found: dict[str, np.ndarray]) -> float:
+    """Hold one case's results against Python's; the lowest IoU of its masks."""
+    rules = predictor.bundle.manifest
+    tensor = preprocess(case.image, rules.preprocessing).tensor
+    np.testing.assert_array_equal(found["tensor"].view(np.uint32), tensor.view(np.uint32))
+
+    predictor.set_image(case.image)
+    raw, scores, low_res = predictor.predict(
+        **case.prompts, multimask_output=case.multimask, return_logits=True
+    )
+    np.testing.assert_allclose(found["scores"], scores, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found["low_res"], low_res, rtol=1e-5, atol=1e-5)
+    scale = max(1.0, float(np.abs(raw).max()))
+    assert np.abs(found["logits"] - raw).max() <= UPSCALING * scale
+    stability = masks.binarize(low_res, predictor.geometry, rules.postprocessing).stability
+    np.testing.assert_allclose(found["stability"], stability, rtol=0, atol=1e-3)
+
+    made = raw > rules.postprocessing.mask_threshold
+    size = made.shape[-2:]
+    worst = 1.0
+    pairs = zip(found["masks"].reshape(-1, *size), made.reshape(-1, *size), strict=True)
+    for mine, theirs in pairs:
+        iou = mask_iou(mine.astype(bool), theirs)
+        assert iou >= 0.9999
+        worst = min(worst, iou)
+    return worst

@@ -1,0 +1,72 @@
+"""Tampered bundles through both readers: refused by both, in the same words."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from tampering import CHANGES, PARSERS_OWN, edited
+
+from glesam_runtime import BundleError, open_bundle
+from glesam_runtime.bundle import load_golden
+
+ROOT = Path(__file__).parents[3]
+
+
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of some hundred kilobytes that obeys the contract."""
+    helpers = _load(ROOT / "tests/runtime/conftest.py")
+    folder: Path = helpers.write_toy_bundle(tmp_path_factory.mktemp("toy") / "bundle")
+    return folder
+
+
+def test_both_readers_say_the_same(toy: Path, programs: Path, tmp_path: Path) -> None:
+    folders = {}
+    for number, (name, change) in enumerate({**CHANGES, **PARSERS_OWN}.items()):
+        folders[name] = shutil.copytree(toy, tmp_path / str(number) / "bundle")
+        change(folders[name])
+    run = subprocess.run(
+        [programs / "read_bundle", *folders.values()], capture_output=True, text=True, check=True
+    )
+    said = dict(zip(folders, run.stdout.splitlines(), strict=True))
+    for name, folder in folders.items():
+        with pytest.raises(BundleError) as caught:
+            load_golden(open_bundle(folder))
+        # On the way to a terminal both runtimes put a message on one line.
+        expected = " ".join(str(caught.value).split())
+        if name in PARSERS_OWN:
+            assert _outside_parentheses(said[name]) == _outside_parentheses(expected), name
+        else:
+            assert said[name] == expected, name
+    print(f"{len(folders)} bundles refused by both")
+
+
+def test_both_readers_open_a_good_one(
+    toy: Path, nano: Path, programs: Path, tmp_path: Path
+) -> None:
+    more = shutil.copytree(nano, tmp_path / "more")
+    edited("a_field_of_a_later_version", to={"x": [1]})(more)
+    open_bundle(more)
+    run = subprocess.run(
+        [programs / "read_bundle", nano, more], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.splitlines() == ["ok", "ok"]
+
+
+def _outside_parentheses(message: str) -> str:
+    return re.sub(r"\(.*\)", "()", message)

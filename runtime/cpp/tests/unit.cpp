@@ -1,0 +1,206 @@
+// Pieces against independent oracles: published vectors, a definition written out, Python's repr.
+#include <cmath>
+#include <cstring>
+#include <random>
+
+#include "check.h"
+#include "json.h"
+#include "masks.h"
+#include "safetensors.h"
+#include "sha256.h"
+#include "text.h"
+
+namespace {
+
+using namespace glesam;
+
+std::string sha256(const std::string& text) {
+  Sha256 digest;
+  digest.update(text.data(), text.size());
+  return digest.hex();
+}
+
+// FIPS 180-4's examples.
+void sha256_vectors() {
+  CHECK_EQUAL(sha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  CHECK_EQUAL(sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  CHECK_EQUAL(sha256("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
+              "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+  CHECK_EQUAL(sha256(std::string(1'000'000, 'a')),
+              "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+void sha256_in_pieces() {
+  std::string text(1000, '\0');
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>(i * 7);
+  for (std::size_t step = 1; step < 200; step += 13) {
+    Sha256 digest;
+    for (std::size_t i = 0; i < text.size(); i += step) {
+      digest.update(text.data() + i, std::min(step, text.size() - i));
+    }
+    CHECK_EQUAL(digest.hex(), sha256(text));
+  }
+}
+
+void sha256_native_is_portable() {
+  const auto native = sha256_detail::compress_native();
+  if (native == nullptr) {
+    std::printf("note: this processor has no SHA instructions\n");
+    return;
+  }
+  std::mt19937 random(0);
+  std::vector<std::uint8_t> blocks(64 * 50);
+  for (auto& byte : blocks) byte = static_cast<std::uint8_t>(random());
+  std::uint32_t a[8] = {1, 2, 3, 4, 5, 6, 7, 8}, b[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+  native(a, blocks.data(), 50);
+  sha256_detail::compress_portable(b, blocks.data(), 50);
+  CHECK(std::memcmp(a, b, sizeof a) == 0);
+}
+
+void text_is_pythons() {
+  CHECK_EQUAL(py_repr("zip"), "'zip'");
+  CHECK_EQUAL(py_repr("it's"), "\"it's\"");
+  CHECK_EQUAL(py_repr("it's \"so\""), "'it\\'s \"so\"'");
+  CHECK_EQUAL(py_repr("a\n\x01\\\xc3\xa9\xc2\xa0"), "'a\\n\\x01\\\\\xc3\xa9\\xa0'");
+  CHECK_EQUAL(general(120.0), "120");
+  CHECK_EQUAL(general(0.1 + 0.2), "0.3");
+  CHECK_EQUAL(general(1e7), "1e+07");
+  CHECK_EQUAL(general(-1.5e-5), "-1.5e-05");
+  CHECK_EQUAL(fixed(0.999949, 5), "0.99995");
+  CHECK_EQUAL(one_line(" a\n\n b\t"), "a b");
+}
+
+std::string reason_of(const std::string& header, std::uint64_t size) {
+  try {
+    parse_safetensors_header(header, size);
+    return "read";
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+}
+
+std::string tensor(const char* name, const char* dtype, const char* shape, const char* offsets) {
+  return std::string("\"") + name + "\":{\"dtype\":\"" + dtype + "\",\"shape\":" + shape +
+         ",\"data_offsets\":" + offsets + "}";
+}
+
+void hostile_safetensors() {
+  const std::string a = tensor("a", "F32", "[2]", "[0,8]");
+  CHECK_EQUAL(reason_of("{" + a + "}", 8), "read");
+  CHECK_EQUAL(reason_of("{\"__metadata__\":{\"x\":\"y\"}," + a + "}", 8), "read");
+  CHECK_CONTAINS(reason_of("{" + a + "}", 9), "do not fill the file");
+  CHECK_CONTAINS(reason_of("{" + a + "," + a + "}", 8), "twice");
+  CHECK_CONTAINS(reason_of("{" + a + "," + tensor("b", "U8", "[2]", "[6,8]") + "}", 8), "overlap");
+  CHECK_CONTAINS(reason_of("{" + tensor("a", "F32", "[2]", "[8,16]") + "}", 16), "hole");
+  CHECK_CONTAINS(reason_of("{" + tensor("a", "F32", "[3]", "[0,8]") + "}", 8), "do not fit");
+  CHECK_CONTAINS(reason_of("{" + tensor("a", "F32", "[2]", "[8,0]") + "}", 8), "do not fit");
+  CHECK_CONTAINS(reason_of("{" + tensor("a", "F9", "[2]", "[0,8]") + "}", 8), "unknown type");
+  CHECK_CONTAINS(reason_of("{" + tensor("a", "F32", "[-2]", "[0,8]") + "}", 8), ">= 0");
+  CHECK_CONTAINS(
+      reason_of(
+          "{" + tensor("a", "F32", "[4611686018427387904,4611686018427387904]", "[0,0]") + "}", 0),
+      "beyond any memory");
+  CHECK_CONTAINS(reason_of("[]", 0), "Expected `object`");
+  CHECK_CONTAINS(reason_of("", 0), "parse error");
+  CHECK_CONTAINS(reason_of(std::string(100'000, '['), 0), "recursion");
+}
+
+void json_keeps_order_and_numbers() {
+  const Json root = parse_json(R"({"b": 1, "a": [1.0, 123456789012345678901234567890], "b": 2})");
+  CHECK_EQUAL(root.members.size(), std::size_t{3});
+  CHECK_EQUAL(root.members.front().first, "b");
+  CHECK_EQUAL(root.find("b")->text, "2");
+  CHECK_EQUAL(std::string(kind_name(root.find("a")->items[0])), "float");
+  CHECK_EQUAL(std::string(kind_name(root.find("a")->items[1])), "int");
+  CHECK_EQUAL(root.find("a")->items[1].text, "123456789012345678901234567890");
+}
+
+// One bilinear step with half-pixel centres, written as its definition.
+std::vector<double> bilinear(const std::vector<double>& in, std::size_t h, std::size_t w,
+                             std::size_t out_h, std::size_t out_w) {
+  const auto place = [](std::size_t i, std::size_t from, std::size_t to) {
+    const double at =
+        (static_cast<double>(i) + 0.5) * static_cast<double>(from) / static_cast<double>(to) - 0.5;
+    return std::min(std::max(at, 0.0), static_cast<double>(from - 1));
+  };
+  std::vector<double> out;
+  for (std::size_t y = 0; y < out_h; ++y) {
+    for (std::size_t x = 0; x < out_w; ++x) {
+      const double py = place(y, h, out_h), px = place(x, w, out_w);
+      const auto y0 = static_cast<std::size_t>(py), x0 = static_cast<std::size_t>(px);
+      const std::size_t y1 = std::min(y0 + 1, h - 1), x1 = std::min(x0 + 1, w - 1);
+      const double fy = py - static_cast<double>(y0), fx = px - static_cast<double>(x0);
+      out.push_back((1 - fy) * ((1 - fx) * in[y0 * w + x0] + fx * in[y0 * w + x1]) +
+                    fy * ((1 - fx) * in[y1 * w + x0] + fx * in[y1 * w + x1]));
+    }
+  }
+  return out;
+}
+
+void upscaling_by_its_definition() {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal(0, 5);
+  const Size sizes[] = {{1, 1}, {7, 300}, {300, 7}, {64, 64}, {100, 33}, {500, 400}};
+  for (const bool direct : {false, true}) {
+    for (const Size size : sizes) {
+      Preprocessing rules;
+      rules.image_size = 64;
+      rules.square = direct;
+      Postprocessing masks;
+      masks.direct = direct;
+      masks.stability_offset = 1;
+      const Geometry geometry = geometry_of(size, rules);
+      std::vector<float> low(16 * 16);
+      for (float& value : low) value = normal(random);
+      std::vector<double> expected(low.begin(), low.end());
+      const auto h = static_cast<std::size_t>(size.height),
+                 w = static_cast<std::size_t>(size.width);
+      if (direct) {
+        expected = bilinear(expected, 16, 16, h, w);
+      } else {
+        const auto rh = static_cast<std::size_t>(geometry.resized.height);
+        const auto rw = static_cast<std::size_t>(geometry.resized.width);
+        const std::vector<double> whole = bilinear(expected, 16, 16, 64, 64);
+        std::vector<double> cropped;
+        for (std::size_t y = 0; y < rh; ++y) {
+          cropped.insert(cropped.end(), whole.begin() + static_cast<std::ptrdiff_t>(y * 64),
+                         whole.begin() + static_cast<std::ptrdiff_t>(y * 64 + rw));
+        }
+        expected = bilinear(cropped, rh, rw, h, w);
+      }
+      std::vector<float> found(h * w);
+      Upscaler(geometry, masks).logits(low.data(), found.data());
+      for (std::size_t i = 0; i < found.size(); ++i) {
+        CHECK(std::abs(static_cast<double>(found[i]) - expected[i]) < 1e-5);
+      }
+    }
+  }
+}
+
+void single_mask_gives_way() {
+  Decoded all{1, 4, 2, std::vector<float>(16, 1.0F), {0.1F, 0.5F, 0.9F, 0.2F}};
+  for (std::size_t i = 0; i < 4; ++i) all.low_res[8 + i] = 7.0F;
+  Postprocessing rules;
+  CHECK_EQUAL(choose(all, false, rules).iou[0], 0.1F);
+  CHECK_EQUAL(choose(all, true, rules).iou.size(), std::size_t{3});
+  rules.first_if_stable = true;
+  rules.stability = Stability{2.0, 0.95};  // none of the first mask's logits exceeds 2
+  const Decoded chosen = choose(all, false, rules);
+  CHECK_EQUAL(chosen.iou[0], 0.9F);
+  CHECK_EQUAL(chosen.low_res[0], 7.0F);
+  rules.stability->offset = 0.5;  // all of them exceed 0.5
+  CHECK_EQUAL(choose(all, false, rules).iou[0], 0.1F);
+}
+
+}  // namespace
+
+int main() {
+  return glesam_tests::run_tests({{"sha256 vectors", sha256_vectors},
+                                  {"sha256 in pieces", sha256_in_pieces},
+                                  {"sha256 native is portable", sha256_native_is_portable},
+                                  {"text is Python's", text_is_pythons},
+                                  {"hostile safetensors", hostile_safetensors},
+                                  {"json keeps order and numbers", json_keeps_order_and_numbers},
+                                  {"upscaling by its definition", upscaling_by_its_definition},
+                                  {"single mask gives way", single_mask_gives_way}});
+}

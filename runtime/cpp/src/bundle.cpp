@@ -52,8 +52,8 @@ void verify_file(const fs::path& folder, const FileRef& ref) {
 
 // A graph may take weights from its declared data file and from nowhere else.
 void verify_external_data(const fs::path& folder, const StageRecord& stage) {
-  const fs::path path = folder / stage.graph.file;
-  if (path.extension() != ".onnx") return;
+  const fs::path path = folder / (stage.weights ? *stage.weights : stage.graph).file;
+  if (path.extension() == ".engine") return;
   for (const std::string& location : external_data_locations(path)) {
     if (stage.data && location == stage.data->file) continue;
     bundle_error(cat(path.string(), ": takes weights from ", py_repr(location),

@@ -13,12 +13,13 @@ bool operator==(const TensorSpec& a, const TensorSpec& b) {
 }
 
 std::vector<FileRef> file_refs(const Manifest& manifest) {
-  std::vector<FileRef> refs, data;
+  std::vector<FileRef> refs, further;
   for (const auto& [stage, record] : manifest.stages) {
     refs.push_back(record.graph);
-    if (record.data) data.push_back(*record.data);
+    if (record.weights) further.push_back(*record.weights);
+    if (record.data) further.push_back(*record.data);
   }
-  refs.insert(refs.end(), data.begin(), data.end());
+  refs.insert(refs.end(), further.begin(), further.end());
   refs.push_back(manifest.golden);
   return refs;
 }

@@ -40,9 +40,16 @@ struct TensorSpec {
 };
 bool operator==(const TensorSpec& a, const TensorSpec& b);
 
+// Sizes of a free axis that an engine was built for.
+struct AxisRange {
+  std::int64_t min = 1, opt = 1, max = 1;
+};
+
 struct StageRecord {
   FileRef graph;
-  std::optional<FileRef> data;  // external weights of `graph`, beside it
+  std::optional<FileRef> weights;  // the ONNX graph that an engine without weights takes them from
+  std::optional<FileRef> data;     // external weights of the ONNX graph, beside it
+  std::map<char, AxisRange> profile;  // of an engine, by the letter of the axis
   std::string precision;        // "fp32", "fp16", "bf16", "int8", "fp8"
   std::vector<TensorSpec> inputs, outputs;
 };
@@ -79,12 +86,21 @@ struct Coordinates {
   bool always_padded = false;  // two_points_padded: a padding point ends prompts with a box too
 };
 
+// How engines were compiled, and so where they run.
+struct EngineBuild {
+  std::string version;  // of the library
+  std::string system;   // "linux-x86_64"
+  std::vector<std::string> compute_capabilities;  // "8.9"
+  bool runs_on_newer_gpus = false;                // hardware_compatibility "ampere_plus"
+  bool version_compatible = false;                // later versions run it too
+  bool stripped = false;                          // without weights
+};
+
 // The engine the graphs are written for.
 struct Target {
   std::string engine;      // "onnx", "tensorrt", "tensorrt-rtx"
   std::int64_t batch = 0;  // N of encoder and enhancer; 0 is dynamic
-  std::string engine_version;
-  std::vector<std::string> compute_capabilities;  // that an engine file runs on, "8.9"
+  std::optional<EngineBuild> build;  // of engines
 };
 
 struct Manifest {

@@ -75,8 +75,20 @@ StageRecord read_stage(const Node& node) {
                 if (!is_null(n)) stage.data = read_file_ref(n, "object | null");
               },
               false},
+             {"weights",
+              [&](const Node& n) {
+                stage.weights.reset();
+                if (!is_null(n)) stage.weights = read_file_ref(n, "object | null");
+              },
+              false},
              {"islands",
-              [](const Node& n) { read_array(n, [](const Node& i) { read_string(i); }); }, false}});
+              [](const Node& n) { read_array(n, [](const Node& i) { read_string(i); }); }, false},
+             {"profile",
+              [&](const Node& n) {
+                stage.profile.clear();
+                if (!is_null(n)) stage.profile = read_profile(n);
+              },
+              false}});
   return stage;
 }
 
@@ -192,8 +204,8 @@ Coordinates read_coordinates(const Node& node) {
 
 }  // namespace
 
-std::string read_sha256(const Node& node) {
-  const std::string text = read_string(node);
+std::string read_sha256(const Node& node, const char* expected) {
+  const std::string text = read_string(node, expected);
   const std::string_view digits = without_last_break(text);
   const bool fits = digits.size() == 64 && std::all_of(digits.begin(), digits.end(), [](char c) {
                       return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
@@ -238,7 +250,12 @@ Manifest read_manifest(const Node& node) {
         [](const Node& n) {
           if (!is_null(n)) check_parity(n);
         }},
-       {"golden", [&](const Node& n) { manifest.golden = read_file_ref(n); }}});
+       {"golden", [&](const Node& n) { manifest.golden = read_file_ref(n); }},
+       {"calibration",
+        [](const Node& n) {
+          if (!is_null(n)) check_calibration(n);
+        },
+        false}});
   return manifest;
 }
 

@@ -47,6 +47,16 @@ void check_gate(const Node& node) {
                      {"mask_iou_worst", number_or_null}});
 }
 
+void check_sample(const Node& node) {
+  read_object(node, {{"image", string},
+                     {"sha256", [](const Node& n) { read_sha256(n); }},
+                     {"level", [](const Node& n) {
+                        read_word(n, {"clear", "LQ-1", "LQ-2", "LQ-3"});
+                      }}});
+}
+
+void stage_name(const Node& node) { read_word(node, {"encoder", "enhancer", "decoder"}); }
+
 }  // namespace
 
 void check_provenance(const Node& node) {
@@ -65,6 +75,30 @@ void check_parity(const Node& node) {
                {"passed", [](const Node& n) { read_bool(n); }},
                {"images", [](const Node& n) { read_array(n, check_image); }}},
               "object | null");
+}
+
+void check_calibration(const Node& node) {
+  const auto float_layers = [](const Node& n) {
+    read_map(n, [&](const std::string& key, const Node& value) {
+      if (key != "encoder" && key != "enhancer" && key != "decoder") {
+        fail_word(key, cat("`key` in `", n.path, "`"));
+      }
+      read_array(value, string);
+    });
+  };
+  read_object(
+      node,
+      {{"source", [](const Node& n) { read_sha256(n); }},
+       {"weights_only", [](const Node& n) { read_array(n, stage_name); }},
+       {"method", [](const Node& n) { read_word(n, {"min-max", "percentile", "entropy"}); }},
+       {"percentile", number_or_null},
+       {"smoothing", number_or_null},
+       {"seed",
+        [](const Node& n) { read_integer(n, std::numeric_limits<std::int64_t>::min()); }},
+       {"procedural", [](const Node& n) { read_bool(n); }},
+       {"samples", [](const Node& n) { read_array(n, check_sample); }},
+       {"float_layers", float_layers}},
+      "object | null");
 }
 
 }  // namespace glesam

@@ -1,8 +1,11 @@
-// The one place that knows what "target" may hold.
+// The one place that knows what "target" may hold, and an engine's profile.
 #include "manifest_fields.h"
+#include "text.h"
 
 namespace glesam {
 namespace {
+
+constexpr std::int64_t kAnyInteger = std::numeric_limits<std::int64_t>::min();
 
 // 0 is "dynamic".
 std::int64_t read_batch(const Node& node) {
@@ -11,37 +14,109 @@ std::int64_t read_batch(const Node& node) {
   return 0;
 }
 
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+// "8.9": one or two digits, a point, a digit; a pattern's "$" lets a last line break pass.
+std::string read_capability(const Node& node) {
+  const std::string text = read_string(node);
+  std::string_view name = text;
+  if (!name.empty() && name.back() == '\n') name.remove_suffix(1);
+  const std::size_t point = name.find('.');
+  const bool fits = (point == 1 || point == 2) && name.size() == point + 2 && is_digit(name[0]) &&
+                    is_digit(name[point - 1]) && is_digit(name.back());
+  if (!fits) fail(node, R"(Expected `str` matching regex '^[0-9]{1,2}\\.[0-9]$')");
+  return text;
+}
+
+EngineBuild read_build(const Node& node) {
+  EngineBuild build;
+  const auto flag = [](bool& into) {
+    return [&into](const Node& n) { into = read_bool(n); };
+  };
+  bool refittable = false;
+  const auto words = [](const Node& n) {
+    read_array(n, [](const Node& item) { read_string(item); });
+  };
+  read_object(node,
+              {{"version", [&](const Node& n) { build.version = read_string(n); }},
+               {"system", [&](const Node& n) { build.system = read_string(n); }},
+               {"compute_capabilities",
+                [&](const Node& n) {
+                  build.compute_capabilities.clear();
+                  read_array(n, [&](const Node& item) {
+                    build.compute_capabilities.push_back(read_capability(item));
+                  });
+                }},
+               {"source", [](const Node& n) { read_sha256(n); }},
+               {"precision_seen_in", [](const Node& n) { read_word(n, {"engine", "network"}); }},
+               {"gpu",
+                [](const Node& n) {
+                  if (!is_null(n)) read_string(n, "str | null");
+                },
+                false},
+               {"hardware_compatibility",
+                [&](const Node& n) {
+                  build.runs_on_newer_gpus =
+                      read_word(n, {"none", "same_compute_capability", "ampere_plus"}) ==
+                      "ampere_plus";
+                },
+                false},
+               {"version_compatible", flag(build.version_compatible), false},
+               {"refittable", flag(refittable), false},
+               {"stripped", flag(build.stripped), false},
+               {"optimization_level",
+                [](const Node& n) {
+                  if (!is_null(n)) read_integer(n, kAnyInteger, "int | null");
+                },
+                false},
+               {"timing_cache",
+                [](const Node& n) {
+                  if (!is_null(n)) read_sha256(n, "str | null");
+                },
+                false},
+               {"changes", words, false}},
+              "object | null");
+  return build;
+}
+
 }  // namespace
 
 Target read_target(const Node& node) {
   Target target;
-  const Json* engine = node.value.kind == Json::Kind::object ? node.value.find("engine") : nullptr;
-  const bool is_graph = engine == nullptr || engine->text == "onnx";
   read_object(node, {{"engine",
                       [&](const Node& n) {
                         target.engine = read_word(n, {"onnx", "tensorrt", "tensorrt-rtx"});
                       }},
-                     {"opset",
-                      [](const Node& n) {
-                        if (!is_null(n)) read_integer(n, std::numeric_limits<std::int64_t>::min());
-                      },
-                      is_graph},
+                     {"opset", [](const Node& n) { read_integer(n, kAnyInteger); }},
                      {"batch", [&](const Node& n) { target.batch = read_batch(n); }},
-                     {"engine_version",
+                     {"build",
                       [&](const Node& n) {
-                        if (!is_null(n)) target.engine_version = read_string(n);
-                      },
-                      false},
-                     {"compute_capabilities",
-                      [&](const Node& n) {
-                        target.compute_capabilities.clear();
-                        if (is_null(n)) return;
-                        read_array(n, [&](const Node& item) {
-                          target.compute_capabilities.push_back(read_string(item));
-                        });
+                        target.build.reset();
+                        if (!is_null(n)) target.build = read_build(n);
                       },
                       false}});
   return target;
+}
+
+std::map<char, AxisRange> read_profile(const Node& node) {
+  std::map<char, AxisRange> profile;
+  read_map(
+      node,
+      [&](const std::string& key, const Node& value) {
+        const bool fits = !key.empty() && key[0] >= 'A' && key[0] <= 'Z' &&
+                          (key.size() == 1 || (key.size() == 2 && key[1] == '\n'));
+        if (!fits) {
+          throw FieldError(
+              cat("Expected `str` matching regex '^[A-Z]$' - at `key` in `", node.path, "`"));
+        }
+        AxisRange range;
+        read_object(value, {{"min", [&](const Node& n) { range.min = read_integer(n, 1); }},
+                            {"opt", [&](const Node& n) { range.opt = read_integer(n, 1); }},
+                            {"max", [&](const Node& n) { range.max = read_integer(n, 1); }}});
+        profile[key[0]] = range;
+      },
+      "object | null");
+  return profile;
 }
 
 }  // namespace glesam

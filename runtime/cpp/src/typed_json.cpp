@@ -45,8 +45,9 @@ void read_object(const Node& node, std::initializer_list<Field> fields, const ch
   }
 }
 
-void read_map(const Node& node, const std::function<void(const std::string&, const Node&)>& read) {
-  expect_object(node);
+void read_map(const Node& node, const std::function<void(const std::string&, const Node&)>& read,
+              const char* expected) {
+  expect_object(node, expected);
   for (const auto& [key, value] : node.value.members) read(key, {value, node.path + "[...]"});
 }
 
@@ -60,8 +61,8 @@ void read_array(const Node& node, const std::function<void(const Node&)>& read,
   for (std::size_t i = 0; i < items.size(); ++i) read({items[i], cat(node.path, "[", i, "]")});
 }
 
-std::string read_string(const Node& node) {
-  if (node.value.kind != Json::Kind::string) fail_kind(node, "str");
+std::string read_string(const Node& node, const char* expected) {
+  if (node.value.kind != Json::Kind::string) fail_kind(node, expected);
   return node.value.text;
 }
 

@@ -43,12 +43,13 @@ void read_object(const Node& node, std::initializer_list<Field> fields,
 
 // Every member, its key first.
 void read_map(const Node& node,
-              const std::function<void(const std::string& key, const Node& value)>& read);
+              const std::function<void(const std::string& key, const Node& value)>& read,
+              const char* expected = "object");
 
 void read_array(const Node& node, const std::function<void(const Node&)>& read,
                 std::size_t length = std::numeric_limits<std::size_t>::max());
 
-std::string read_string(const Node& node);
+std::string read_string(const Node& node, const char* expected = "str");
 bool read_bool(const Node& node);
 
 // One of the words; `expected` as above.

@@ -163,10 +163,90 @@ MANIFESTS: dict[str, tuple[Any, ...]] = {
     "the manifest itself": ("golden", "file", "manifest.json"),
     "a missing file": ("golden", "file", "silver.safetensors"),
 }
+SIZES = {"min": 1, "opt": 2, "max": 4}
+BUILD = {
+    "version": "1.7.1.116",
+    "system": "linux-x86_64",
+    "compute_capabilities": ["8.9", "12.0"],
+    "source": "0" * 64,
+    "precision_seen_in": "network",
+}
+CALIBRATION = {
+    "source": "0" * 64,
+    "weights_only": ["decoder"],
+    "method": "percentile",
+    "percentile": 99.99,
+    "smoothing": None,
+    "seed": 0,
+    "procedural": True,
+    "samples": [{"image": "scene", "sha256": "0" * 64, "level": "clear"}],
+    "float_layers": {"encoder": ["blocks.0"]},
+}
+WHOLE_BUILD = ("target", "build")
+PROFILE = ("stages", "decoder", "profile")
+ENGINES: dict[str, tuple[Any, ...]] = {
+    "no build": (*WHOLE_BUILD, None),
+    "a build that is a number": (*WHOLE_BUILD, 3),
+    "a graph with a build": ("target", "engine", "onnx"),
+    "a capability by another name": (*WHOLE_BUILD, "compute_capabilities", ["sm_89"]),
+    "one capability": (*WHOLE_BUILD, "compute_capabilities", "8.9"),
+    "a gpu that is a number": (*WHOLE_BUILD, "gpu", 3),
+    "unknown compatibility": (*WHOLE_BUILD, "hardware_compatibility", "all"),
+    "level as text": (*WHOLE_BUILD, "optimization_level", "5"),
+    "a timing cache without a hash": (*WHOLE_BUILD, "timing_cache", "x"),
+    "a timing cache that is a number": (*WHOLE_BUILD, "timing_cache", 3),
+    "changes as text": (*WHOLE_BUILD, "changes", "none"),
+    "stripped of weights it has": (*WHOLE_BUILD, "stripped", True),
+    "seen elsewhere": (*WHOLE_BUILD, "precision_seen_in", "log"),
+    "an engine that is a graph": ("stages", "encoder", "graph", "file", "encoder.onnx"),
+    "no profile": (*PROFILE, None),
+    "a profile that is a number": (*PROFILE, 3),
+    "a profile by a word": (*PROFILE, "batch", SIZES),
+    "a profile too many": (*PROFILE, "N", SIZES),
+    "a range that is a number": (*PROFILE, "B", 3),
+    "a range without a middle": (*PROFILE, "B", {"min": 1, "max": 2}),
+    "a range from zero": (*PROFILE, "B", "min", 0),
+    "a range out of order": (*PROFILE, "B", "opt", 9),
+    "weights that are a number": ("stages", "encoder", "weights", 3),
+    "an engine that is missing": ("stages", "encoder", "graph", "file", "other.engine"),
+    "a calibration that is a number": ("calibration", 3),
+    "a calibration of no method": ("calibration", {**CALIBRATION, "method": "guess"}),
+    "a calibration of no stage": ("calibration", {**CALIBRATION, "weights_only": ["unet"]}),
+    "a calibration at no level": (
+        "calibration",
+        {**CALIBRATION, "samples": [{"image": "a", "sha256": "0" * 64, "level": "LQ-4"}]},
+    ),
+    "a percentile as text": ("calibration", {**CALIBRATION, "percentile": "99"}),
+    "layers of no stage": ("calibration", {**CALIBRATION, "float_layers": {"unet": ["a"]}}),
+}
+
+
+def compiled(folder: Path) -> None:
+    """Make a manifest one of engines, whose files are the graphs by another name."""
+    edited("target", "engine", to="tensorrt-rtx")(folder)
+    edited(*WHOLE_BUILD, to=BUILD)(folder)
+    for stage in ("encoder", "enhancer", "decoder"):
+        (folder / f"{stage}.onnx").rename(folder / f"{stage}.engine")
+        edited("stages", stage, "graph", "file", to=f"{stage}.engine")(folder)
+    edited(*PROFILE, to={"B": SIZES, "P": SIZES})(folder)
+
+
+def of_engines(change: Change) -> Change:
+    """A change to a bundle that has become one of engines."""
+
+    def changed(folder: Path) -> None:
+        compiled(folder)
+        change(folder)
+
+    return changed
+
+
 REMOVED = ("format", "version", "model", "stages", "coordinates", "target", "parity", "golden")
 
 CHANGES: dict[str, Change] = {
     **{name: edited(*keys, to=value) for name, (*keys, value) in MANIFESTS.items()},
+    **{name: of_engines(edited(*keys, to=value)) for name, (*keys, value) in ENGINES.items()},
+    "a build without a source": of_engines(edited(*WHOLE_BUILD, "source", remove=True)),
     **{f"without {key}": edited(key, remove=True) for key in REMOVED},
     "without a stage": edited("stages", "enhancer", remove=True),
     "a flipped graph": flipped("encoder.onnx"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from tampering import CHANGES, PARSERS_OWN, edited
+from tampering import CALIBRATION, CHANGES, PARSERS_OWN, edited, of_engines
 
 from glesam_runtime import BundleError, open_bundle
 from glesam_runtime.bundle import load_golden
@@ -62,10 +62,14 @@ def test_both_readers_open_a_good_one(
     more = shutil.copytree(nano, tmp_path / "more")
     edited("a_field_of_a_later_version", to={"x": [1]})(more)
     open_bundle(more)
+    engines = shutil.copytree(nano, tmp_path / "engines")
+    of_engines(edited("calibration", to=CALIBRATION))(engines)
+    open_bundle(engines)
+    folders = nano, more, engines
     run = subprocess.run(
-        [programs / "read_bundle", nano, more], capture_output=True, text=True, check=True
+        [programs / "read_bundle", *folders], capture_output=True, text=True, check=True
     )
-    assert run.stdout.splitlines() == ["ok", "ok"]
+    assert run.stdout.splitlines() == ["ok"] * 3
 
 
 def _outside_parentheses(message: str) -> str:

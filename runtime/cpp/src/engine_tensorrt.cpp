@@ -1,14 +1,11 @@
 // TensorRT and TensorRT-RTX engine files. All stages run on one stream, buffers are allocated once
 // at the largest size of the profile, and a stage's output is the next one's input where it lies.
-#include <sys/utsname.h>
-
 #include <algorithm>
-#include <cctype>
-#include <sstream>
 
 #include "bytes.h"
 #include "engine.h"
 #include "errors.h"
+#include "tensorrt_fit.h"
 #include "tensorrt_libraries.h"
 #include "text.h"
 
@@ -43,25 +40,6 @@ nvinfer1::Dims dims_of(const Shape& shape) {
   return dims;
 }
 
-// As the manifest spells it: "linux-x86_64".
-std::string system_name() {
-  utsname names{};
-  if (uname(&names) != 0) backend_error("the operating system does not say what it is");
-  std::string name = cat(names.sysname, "-", names.machine);
-  std::transform(name.begin(), name.end(), name.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return name;
-}
-
-// "10.13.3.9": 10, 13, 3, 9; what is no number ends it, and a version has one at least.
-std::vector<int> version_numbers(const std::string& version) {
-  std::vector<int> numbers;
-  std::istringstream parts(version);
-  for (int number = 0; parts >> number; parts.ignore()) numbers.push_back(number);
-  if (numbers.empty()) numbers.push_back(0);
-  return numbers;
-}
-
 // An engine file, its buffers, and what its tensors are called.
 struct Loaded {
   std::unique_ptr<nvinfer1::ICudaEngine> engine;
@@ -82,8 +60,8 @@ class TensorrtEngine final : public Engine {
     if (!options.precision.empty()) {
       backend_error("precision: an engine file has one built in; export the bundle in another");
     }
-    check_library(bundle);
-    check_gpu(bundle);
+    check_library(bundle, library_.version());
+    check_gpu(bundle, cuda_.compute_capability());
     cuda_.require(cuda_.stream_create(&stream_), "creating a stream");
     try {
       for (const Stage stage : stages) load(bundle, stage);
@@ -135,44 +113,6 @@ class TensorrtEngine final : public Engine {
  private:
   static void* device_data(const Tensor& tensor) {
     return static_cast<const DeviceBuffer*>(tensor.owner.get())->data();
-  }
-
-  // An engine file runs on the system and the version it was built on, or, where it was built so,
-  // on later versions up to the next major one.
-  void check_library(const Bundle& bundle) const {
-    const Target& target = bundle.manifest.target;
-    const EngineBuild& build = *target.build;
-    const std::string where = bundle.path.string();
-    const std::string here = system_name();
-    if (build.system != here) {
-      backend_error(cat(where, ": its engines were built on ", build.system, ", this is ", here,
-                        "; compile the ONNX bundle on this system with glesam-export trt"));
-    }
-    if (build.stripped) {
-      backend_error(cat(where, ": its engines hold no weights, which this program does not put in; "
-                        "compile without --strip-weights"));
-    }
-    const auto built = version_numbers(build.version), found = version_numbers(library_.version());
-    const bool same = std::equal(found.begin(), found.end(), built.begin(),
-                                 built.begin() + static_cast<std::ptrdiff_t>(
-                                                     std::min(found.size(), built.size())));
-    const bool later = build.version_compatible && built <= found && found[0] <= built[0] + 1;
-    if (same || later) return;
-    backend_error(cat(where, ": its engines need ", target.engine, " ", build.version, ", ",
-                      library_.version(), " is installed; compile the ONNX bundle with it: "
-                      "glesam-export trt"));
-  }
-
-  // An engine file runs on the GPUs it was built for and on no other.
-  void check_gpu(const Bundle& bundle) const {
-    const EngineBuild& build = *bundle.manifest.target.build;
-    const auto& built_for = build.compute_capabilities;
-    const std::string& here = cuda_.compute_capability();
-    if (std::count(built_for.begin(), built_for.end(), here) > 0) return;
-    if (build.runs_on_newer_gpus && std::stoi(here) >= 8) return;
-    backend_error(cat(bundle.path.string(), ": its engines were built for compute capability ",
-                      join(built_for, ", "), ", this GPU has ", here,
-                      "; build them for it with glesam-export"));
   }
 
   void load(const Bundle& bundle, Stage stage) {

@@ -50,7 +50,7 @@ struct StageRecord {
   std::optional<FileRef> weights;  // the ONNX graph that an engine without weights takes them from
   std::optional<FileRef> data;     // external weights of the ONNX graph, beside it
   std::map<char, AxisRange> profile;  // of an engine, by the letter of the axis
-  std::string precision;        // "fp32", "fp16", "bf16", "int8", "fp8"
+  std::string precision;              // "fp32", "fp16", "bf16", "int8", "fp8"
   std::vector<TensorSpec> inputs, outputs;
 };
 
@@ -88,8 +88,8 @@ struct Coordinates {
 
 // How engines were compiled, and so where they run.
 struct EngineBuild {
-  std::string version;  // of the library
-  std::string system;   // "linux-x86_64"
+  std::string version;                            // of the library
+  std::string system;                             // "linux-x86_64"
   std::vector<std::string> compute_capabilities;  // "8.9"
   bool runs_on_newer_gpus = false;                // hardware_compatibility "ampere_plus"
   bool version_compatible = false;                // later versions run it too
@@ -98,8 +98,8 @@ struct EngineBuild {
 
 // The engine the graphs are written for.
 struct Target {
-  std::string engine;      // "onnx", "tensorrt", "tensorrt-rtx"
-  std::int64_t batch = 0;  // N of encoder and enhancer; 0 is dynamic
+  std::string engine;                // "onnx", "tensorrt", "tensorrt-rtx"
+  std::int64_t batch = 0;            // N of encoder and enhancer; 0 is dynamic
   std::optional<EngineBuild> build;  // of engines
 };
 

@@ -31,8 +31,8 @@ void check_profile(const StageRecord& stage, bool compiled, const std::string& w
   }
   for (const auto& [axis, range] : stage.profile) declared.insert(axis);
   if (declared != (compiled ? free : std::set<char>{})) {
-    bundle_error(cat(where, ": ", name, ": profile of ", spell_axes(declared), ", not ",
-                     spell_axes(free)));
+    bundle_error(
+        cat(where, ": ", name, ": profile of ", spell_axes(declared), ", not ", spell_axes(free)));
   }
   for (const auto& [axis, range] : stage.profile) {
     if (range.min <= range.opt && range.opt <= range.max) continue;
@@ -53,12 +53,10 @@ void check_target(const Manifest& manifest, const std::string& where) {
   for (const Stage name : kStages) {
     const StageRecord& stage = manifest.stages.at(name);
     const std::string& file = stage.graph.file;
-    const bool is_engine =
-        file.size() >= ending.size() &&
-        std::string_view(file).substr(file.size() - ending.size()) == ending;
+    const bool is_engine = file.size() >= ending.size() &&
+                           std::string_view(file).substr(file.size() - ending.size()) == ending;
     if (compiled != is_engine) {
-      bundle_error(cat(where, ": ", py_repr(file), " is not a graph for ",
-                       py_repr(target.engine)));
+      bundle_error(cat(where, ": ", py_repr(file), " is not a graph for ", py_repr(target.engine)));
     }
     if (stripped != stage.weights.has_value()) {
       bundle_error(cat(where, ": ", name_of(name), ": 'weights' contradicts 'stripped'"));

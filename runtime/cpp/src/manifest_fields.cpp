@@ -61,34 +61,34 @@ StageRecord read_stage(const Node& node) {
       read_array(n, [&](const Node& item) { into.push_back(read_tensor(item)); });
     };
   };
-  read_object(
-      node, {{"graph", [&](const Node& n) { stage.graph = read_file_ref(n); }},
-             {"precision",
-              [&](const Node& n) {
-                stage.precision = read_word(n, {"fp32", "fp16", "bf16", "int8", "fp8"});
-              }},
-             {"inputs", tensors(stage.inputs)},
-             {"outputs", tensors(stage.outputs)},
-             {"data",
-              [&](const Node& n) {
-                stage.data.reset();
-                if (!is_null(n)) stage.data = read_file_ref(n, "object | null");
-              },
-              false},
-             {"weights",
-              [&](const Node& n) {
-                stage.weights.reset();
-                if (!is_null(n)) stage.weights = read_file_ref(n, "object | null");
-              },
-              false},
-             {"islands",
-              [](const Node& n) { read_array(n, [](const Node& i) { read_string(i); }); }, false},
-             {"profile",
-              [&](const Node& n) {
-                stage.profile.clear();
-                if (!is_null(n)) stage.profile = read_profile(n);
-              },
-              false}});
+  read_object(node,
+              {{"graph", [&](const Node& n) { stage.graph = read_file_ref(n); }},
+               {"precision",
+                [&](const Node& n) {
+                  stage.precision = read_word(n, {"fp32", "fp16", "bf16", "int8", "fp8"});
+                }},
+               {"inputs", tensors(stage.inputs)},
+               {"outputs", tensors(stage.outputs)},
+               {"data",
+                [&](const Node& n) {
+                  stage.data.reset();
+                  if (!is_null(n)) stage.data = read_file_ref(n, "object | null");
+                },
+                false},
+               {"weights",
+                [&](const Node& n) {
+                  stage.weights.reset();
+                  if (!is_null(n)) stage.weights = read_file_ref(n, "object | null");
+                },
+                false},
+               {"islands",
+                [](const Node& n) { read_array(n, [](const Node& i) { read_string(i); }); }, false},
+               {"profile",
+                [&](const Node& n) {
+                  stage.profile.clear();
+                  if (!is_null(n)) stage.profile = read_profile(n);
+                },
+                false}});
   return stage;
 }
 

@@ -90,11 +90,13 @@ void check_calibration(const Node& node) {
       node,
       {{"source", [](const Node& n) { read_sha256(n); }},
        {"weights_only", [](const Node& n) { read_array(n, stage_name); }},
-       {"method", [](const Node& n) { read_word(n, {"min-max", "percentile", "entropy"}); }},
+       {"method",
+        [](const Node& n) {
+          read_word(n, {"min-max", "percentile", "entropy"});
+        }},
        {"percentile", number_or_null},
        {"smoothing", number_or_null},
-       {"seed",
-        [](const Node& n) { read_integer(n, std::numeric_limits<std::int64_t>::min()); }},
+       {"seed", [](const Node& n) { read_integer(n, std::numeric_limits<std::int64_t>::min()); }},
        {"procedural", [](const Node& n) { read_bool(n); }},
        {"samples", [](const Node& n) { read_array(n, check_sample); }},
        {"float_layers", float_layers}},

@@ -30,9 +30,7 @@ std::string read_capability(const Node& node) {
 
 EngineBuild read_build(const Node& node) {
   EngineBuild build;
-  const auto flag = [](bool& into) {
-    return [&into](const Node& n) { into = read_bool(n); };
-  };
+  const auto flag = [](bool& into) { return [&into](const Node& n) { into = read_bool(n); }; };
   bool refittable = false;
   const auto words = [](const Node& n) {
     read_array(n, [](const Node& item) { read_string(item); });
@@ -48,7 +46,10 @@ EngineBuild read_build(const Node& node) {
                   });
                 }},
                {"source", [](const Node& n) { read_sha256(n); }},
-               {"precision_seen_in", [](const Node& n) { read_word(n, {"engine", "network"}); }},
+               {"precision_seen_in",
+                [](const Node& n) {
+                  read_word(n, {"engine", "network"});
+                }},
                {"gpu",
                 [](const Node& n) {
                   if (!is_null(n)) read_string(n, "str | null");
@@ -56,9 +57,8 @@ EngineBuild read_build(const Node& node) {
                 false},
                {"hardware_compatibility",
                 [&](const Node& n) {
-                  build.runs_on_newer_gpus =
-                      read_word(n, {"none", "same_compute_capability", "ampere_plus"}) ==
-                      "ampere_plus";
+                  build.runs_on_newer_gpus = read_word(n, {"none", "same_compute_capability",
+                                                           "ampere_plus"}) == "ampere_plus";
                 },
                 false},
                {"version_compatible", flag(build.version_compatible), false},

@@ -15,6 +15,8 @@ EXTERNAL_DATA_FROM = 1 << 30
 def save_graph(model: ir.Model, path: Path) -> Path | None:
     """Write a graph and, past EXTERNAL_DATA_FROM, its weights as `<name>.onnx.data` beside it.
 
+    Weights that the model reads from another graph's file are written like any other.
+
     Returns:
         The data's path, if there is any.
 
@@ -23,6 +25,8 @@ def save_graph(model: ir.Model, path: Path) -> Path | None:
     """
     weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
     data = path.with_name(path.name + ".data") if weights > EXTERNAL_DATA_FROM else None
+    if data is None:
+        ir.external_data.load_to_model(model)  # what stays external would name a file left behind
     try:
         ir.save(model, path, external_data=data.name if data else None)
     except OSError as error:

@@ -13,7 +13,7 @@ import torch
 
 from glesam_export import build, emulate, precision, stages
 from glesam_export import onnx as tracing
-from glesam_export.precision import DTYPES, ISLANDS, Float32
+from glesam_export.precision import DTYPES, Float32
 from glesam_runtime import GleSamPredictor, manifest_file
 from glesam_runtime.bundle import load_golden, open_bundle
 from glesam_runtime.compare import relative_l2
@@ -144,7 +144,7 @@ def test_everything_but_islands_is_half(
     stage: StageName, half: PrecisionName, tmp_path: Path
 ) -> None:
     graph = stages.graph(random_nano2(), stage)
-    kinds = tuple(kind for island in ISLANDS[stage] for kind in island.kinds)
+    kinds = precision.island_kinds(stage, half)
     wanted = sum(isinstance(module, kinds) for module in graph.modules())
     precision.apply(graph, stage, half)
     islands = [name for name, m in graph.named_modules() if isinstance(m, Float32)]

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from glesam_export import build, record, verify
+from glesam_export import build, fold, record, verify
 from glesam_export.cases import Case, make_cases
 from glesam_runtime.bundle import Bundle, file_ref, load_golden, open_bundle
 from glesam_runtime.compare import relative_l2
@@ -144,8 +144,8 @@ def test_a_manifest_of_another_preprocessing_is_refused(
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fold that gets the sign of eps wrong."""
-    whole = build.fold.fold_gamma
-    monkeypatch.setattr(build.fold, "fold_gamma", lambda unet, gamma: whole(unet, -gamma))
+    whole = fold.fold_gamma
+    monkeypatch.setattr(fold, "fold_gamma", lambda unet, gamma: whole(unet, -gamma))
 
 
 @pytest.mark.usefixtures("failing")

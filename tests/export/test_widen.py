@@ -9,16 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from glesam_export import build, precision, stages
+from glesam_export import build, precision, stages, verify
 from glesam_export.checkpoints.packed import PackedCheckpoint
 from glesam_export.graphs.base import Graph
 from glesam_export.ranking import rank
 from glesam_export.weight_options import WeightOptions
 from glesam_export.weights import make_checkpoint
+from glesam_runtime import compare
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.errors import ParityError
 from glesam_runtime.interface import expected_interface
-from glesam_runtime.manifest import STAGES, StageName
+from glesam_runtime.manifest import STAGES, ImageParity, Parity, StageError, StageName
 
 from .conftest import random_nano
 
@@ -125,11 +126,6 @@ def test_a_bundle_that_overflows_is_widened_until_it_passes(tmp_path: Path) -> N
         spoken.append(what)
         return nullcontext()
 
-    plain = build.Options("fp16")
-    with pytest.raises(ParityError, match=r"encoder.*--auto-islands"):
-        build.build_bundle(checkpoint, tmp_path / "plain", plain, step)  # type: ignore[arg-type]
-    assert not (tmp_path / "plain").exists()
-
     options = build.Options("fp16", auto_islands=True)
     built = build.build_bundle(checkpoint, tmp_path / "b", options, step)  # type: ignore[arg-type]
     assert built.parity is not None
@@ -138,6 +134,17 @@ def test_a_bundle_that_overflows_is_widened_until_it_passes(tmp_path: Path) -> N
     assert built.stages["enhancer"].islands == plain_islands("enhancer")
     assert sum("more in float32" in words for words in spoken) == 1
     assert open_bundle(tmp_path / "b").manifest == built
+
+
+def test_a_failure_says_that_islands_can_be_widened() -> None:
+    gate = compare.GATES["fp16"]
+    error = StageError(relative_l2=0.5, max_abs=1.0)
+    image = ImageParity("scene", "clear", {"encoder": error}, 1.0, 1.0)
+    parity = Parity("here", gate, False, (image,))
+    with pytest.raises(ParityError, match=r"^b: outside its gate: scene clear encoder.*; do this$"):
+        verify.require(parity, "b", "do this")
+    with pytest.raises(ParityError, match=r"exceeds 0.02$"):
+        verify.require(parity, "b")
 
 
 def plain_islands(stage: str) -> tuple[str, ...]:

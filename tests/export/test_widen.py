@@ -80,12 +80,12 @@ def test_the_overflow_is_worth_most_and_its_halves_nothing() -> None:
     assert {candidate.name for candidate in ranked[1:]} <= {"first", "last"}
 
 
-def test_nothing_is_worth_it_where_bfloat16_only_rounds() -> None:
-    """An island's border rounds as the layer's own output does: little is won."""
+def test_bfloat16_has_the_range_of_float32() -> None:
+    """What overflows in float16 only rounds there."""
     x = torch.randn(8, 16, generator=torch.Generator().manual_seed(1))
-    for candidate in rank(Chain().eval(), (), torch.bfloat16, [(x,)]):
-        assert candidate.error < 1e-2
-        assert candidate.error - candidate.island_error < candidate.error
+    ranked = rank(Chain().eval(), (), torch.bfloat16, [(x,)])
+    assert "loud" in [candidate.name for candidate in ranked]
+    assert max(candidate.error for candidate in ranked) < 1e-2
 
 
 @pytest.mark.parametrize("stage", STAGES)

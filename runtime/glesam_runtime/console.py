@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -16,6 +19,8 @@ import typer
 from glesam_runtime.errors import GlesamError
 
 _INTERRUPTED = 130
+_AGAIN_AFTER = 0.05
+"""Seconds after which a Ctrl-C that was swallowed is given once more."""
 
 
 def make_app(help_text: str) -> typer.Typer:
@@ -29,6 +34,7 @@ def run_app(app: typer.Typer, prog_name: str) -> NoReturn:
     `--debug` anywhere among them shows the traceback behind an error.
     """
     arguments = sys.argv[1:]
+    sys.unraisablehook = _interrupt_again
     sys.exit(exit_code_of(app, prog_name, arguments))
 
 
@@ -51,6 +57,20 @@ def exit_code_of(app: typer.Typer, prog_name: str, arguments: Sequence[str]) -> 
         report(message)
         return code
     return int(code or 0)
+
+
+def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
+    """Python drops a Ctrl-C that comes while a `__del__` runs: give it again after that."""
+    if lost.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(lost)
+        return
+    if sys.platform == "win32":
+        again = threading.Timer(_AGAIN_AFTER, _thread.interrupt_main)
+    else:  # a signal also ends a wait
+        target = (threading.main_thread().ident, signal.SIGINT)
+        again = threading.Timer(_AGAIN_AFTER, signal.pthread_kill, target)
+    again.daemon = True
+    again.start()
 
 
 def report(message: str) -> None:

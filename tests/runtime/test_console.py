@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -66,3 +68,31 @@ def test_wrong_command_lines(arguments: list[str], capsys: pytest.CaptureFixture
 def test_debug_lets_the_traceback_through() -> None:
     with pytest.raises(InputError):
         exit_code_of(app_that_raises(InputError("x")), "t", ["--debug"])
+
+
+DEAF = """
+import signal, time
+from glesam_runtime.console import make_app, run_app
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+app = make_app("A test.")
+
+class Deaf:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+@app.command()
+def run():
+    Deaf()
+    print("goes on", flush=True)
+    time.sleep(20)
+    print("done")
+
+run_app(app, "t")
+"""
+
+
+def test_ctrl_c_while_an_object_is_taken_apart() -> None:
+    """Python drops what `__del__` raises; the user has asked all the same."""
+    done = subprocess.run([sys.executable, "-c", DEAF], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "goes on\n", "error: interrupted\n")

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Protocol
 import typer
 
 from glesam_runtime.console import make_app, report, run_app
+from glesam_runtime.engine_choice import EngineChoice
 from glesam_runtime.errors import GlesamError, InputError, ParityError
 from glesam_runtime.everything import options
+from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.printing import describe_bundle, print_json, print_result, progress, what_ran
 
 # Everything else is imported where it is used: `--help` needs no numpy, and a wrong option is
@@ -46,8 +48,10 @@ def _show_version(asked: bool) -> None:
 
 
 @app.command()
+@expand_groups
 def run(
     context: typer.Context,
+    engine: EngineChoice,
     images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
     points: Annotated[
         list[str] | None,
@@ -73,16 +77,6 @@ def run(
     bundle: Annotated[
         Path | None, typer.Option(help="A bundle folder; default is the built-in nano.")
     ] = None,
-    backend: Annotated[
-        str,
-        typer.Option(help="auto, onnxruntime, openvino, or tensorrt (for compiled engines)."),
-    ] = "auto",
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or cuda:N; default is the backend's.")
-    ] = None,
-    cuda_graphs: Annotated[
-        bool, typer.Option("--cuda-graphs", help="Replay encoder and enhancer as CUDA graphs.")
-    ] = False,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the results.")
     ] = Path(),
@@ -129,7 +123,7 @@ def run(
     if selftest:
         if images or points or box or prompts or search:
             raise InputError("--selftest takes no images and no prompts")
-        _selftest(bundle, backend, device, cuda_graphs, json)
+        _selftest(bundle, engine, json)
         return
     if search and (points or box or prompts or multimask):
         raise InputError(
@@ -139,17 +133,16 @@ def run(
     requests = [] if search else _requests(points, box, prompts)
     _check_paths(images, output)
     opened = _open_bundle(bundle)
-    from glesam_runtime.backends.base import EngineOptions
     from glesam_runtime.everything.job import run_everything
     from glesam_runtime.predictor import GleSamPredictor
     from glesam_runtime.segment import run_job
 
     predictor = GleSamPredictor(
         opened,
-        backend=backend,
-        device=device,
+        backend=engine.backend,
+        device=engine.device,
         enhance=not no_enhance,
-        options=EngineOptions(cuda_graphs),
+        options=engine.options(),
     )
     work: Work = (
         partial(run_everything, predictor, parameters=search, mask_files=mask_files)
@@ -212,14 +205,11 @@ def _run_all(
     return results
 
 
-def _selftest(
-    path: Path | None, backend: str, device: str | None, cuda_graphs: bool, as_json: bool
-) -> None:
-    from glesam_runtime.backends.base import EngineOptions
+def _selftest(path: Path | None, engine: EngineChoice, as_json: bool) -> None:
     from glesam_runtime.selftest import format_table, run_selftest
 
     opened = _open_bundle(path)
-    result = run_selftest(opened, backend, device, EngineOptions(cuda_graphs))
+    result = run_selftest(opened, engine.backend, engine.device, engine.options())
     if as_json:
         print_json({"bundle": describe_bundle(opened), **result.as_dict()})
     else:

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from glesam_runtime.manifest import StageName
 
 
@@ -30,14 +32,23 @@ class EngineOptions:
     """How an engine is to run; what a backend has no such thing for is an error.
 
     Attributes:
+        precision: what it computes in, "fp32", "bf16" or "fp16"; None is what the graphs say.
+        threads: of the CPU; None is as many as the engine thinks good.
+        streams: how many runs are on their way at a time, each from a thread of its own. They
+            share the threads: more of them finish more runs in all, each of them later.
+        cache: a folder for what compiling a graph yields, so that the next load is faster.
         cuda_graphs: replay encoder and enhancer as one CUDA graph each.
     """
 
+    precision: str | None = None
+    threads: int | None = None
+    streams: int = 1
+    cache: Path | None = None
     cuda_graphs: bool = False
 
 
 class Engine(Protocol):
-    """Loaded graphs of a bundle. One call at a time; use one engine a thread."""
+    """Loaded graphs of a bundle. One call at a time: a further thread takes a `share` of it."""
 
     @property
     def name(self) -> str:
@@ -66,3 +77,12 @@ class Engine(Protocol):
 
     def to_host(self, value: Value) -> NDArray[np.float32]:
         """The values as a numpy array."""
+
+    def share(self) -> Engine:
+        """An engine on the same loaded graphs, for another thread.
+
+        Values that one of them returned may be given to the other.
+
+        Raises:
+            BackendError: this engine does one thing at a time.
+        """

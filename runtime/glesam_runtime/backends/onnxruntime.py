@@ -96,6 +96,10 @@ class OrtEngine:
             return value
         raise BackendError(f"a tensor of another engine: {type(value).__name__}")
 
+    def share(self) -> OrtEngine:
+        """This one: a session runs in many threads, each run with a binding of its own."""
+        return self
+
     def _on_device(self, value: Value) -> Any:
         import onnxruntime as ort
 

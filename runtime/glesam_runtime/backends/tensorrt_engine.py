@@ -112,6 +112,14 @@ class TrtEngine:
             buffers[tensor.name] = _Buffers(self._device.allocate(largest), on_host)
         self._loaded[stage] = _Loaded(stage, spec, context, buffers, engine=engine)
 
+    def share(self) -> TrtEngine:
+        """Refused: its buffers and its stream serve one run at a time.
+
+        Raises:
+            BackendError: always.
+        """
+        raise BackendError("a bundle of engines runs one stream; leave out --streams")
+
     def run(self, stage: StageName, inputs: Mapping[str, Value]) -> dict[str, Value]:
         """Queue one engine; outputs stay on the GPU, good until the stage runs again.
 

@@ -123,45 +123,15 @@ def test_a_truncated_build_leaves_nothing(nano16_bundle: Path, tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
-def test_attention_is_fused(half: dict[str, Path], tmp_path: Path) -> None:
-    """Every attention of the encoder has a fused kernel once heads are padded, and none before."""
+@pytest.mark.parametrize("stage", ["encoder", "sam2"])
+def test_attention_is_fused(stage: str, half: dict[str, Path], tmp_path: Path) -> None:
+    """Every attention of an encoder has a fused kernel, positions, windows, pooling and all."""
     api = import_family("tensorrt-rtx")
-    graph, changes = network.rewrite(half["encoder"], tmp_path, "fp16")
-    assert changes == (fusible.PADDED,)
-    found = {}
-    for name, path in (("plain", half["encoder"]), ("padded", graph)):
-        engine = tmp_path / f"{name}.engine"
-        compile_network(api, network.parse(api, path), (), RTX, engine, name)
-        found[name] = fused_kernels(engine)
-    count = len(list(fusible.attentions(ir.load(half["encoder"]).graph)))
-    assert found == {"plain": 0, "padded": count}
-
-
-@pytest.mark.parametrize("stage", ["encoder", "enhancer", "sam2"])
-def test_the_rewritten_graph_computes_the_same(
-    stage: str, half: dict[str, Path], tmp_path: Path
-) -> None:
-    original, rewritten = ir.load(half[stage]), ir.load(half[stage])
-    changes = fusible.make_fusible(rewritten.graph)
-    assert (fusible.PADDED in changes) == any(
-        each.is_fusible and each.head_sizes not in ((16, 16), (32, 32))
-        for each in fusible.attentions(original.graph)
-    )
-    assert fusible.make_fusible(rewritten.graph) == ()
-    rng, outputs = np.random.default_rng(0), []
-    shape = tuple(original.graph.inputs[0].shape)
-    given = rng.normal(size=shape).astype(np.float32)
-    for name, model in (("original", original), ("rewritten", rewritten)):
-        emulate.widen(model.graph)
-        ir.save(model, tmp_path / f"{name}.onnx")
-        session = onnxruntime.InferenceSession(
-            tmp_path / f"{name}.onnx", providers=["CPUExecutionProvider"]
-        )
-        outputs.append(session.run(None, {original.graph.inputs[0].name: given}))
-    for found, wanted in zip(outputs[1], outputs[0], strict=True):
-        assert (
-            relative_l2(found, wanted) < 1e-3
-        )  # sums of one more zero may be added in other order
+    engine = tmp_path / "encoder.engine"
+    compile_network(api, network.parse(api, half[stage]), (), RTX, engine, "encoder")
+    graph = ir.load(half[stage]).graph
+    assert fused_kernels(engine) == len(list(fusible.attentions(graph))) > 4
+    assert fusible.make_fusible(graph) == ()
 
 
 def test_float32_scores_are_left_to_the_kernel(tmp_path: Path) -> None:
@@ -172,9 +142,27 @@ def test_float32_scores_are_left_to_the_kernel(tmp_path: Path) -> None:
     model = ir.load(path)
     before = list(fusible.attentions(model.graph))
     assert not any(each.is_fusible for each in before)
-    assert fusible.MOVED in fusible.make_fusible(model.graph)
+    wanted = computed(model, tmp_path)
+    assert fusible.make_fusible(model.graph) == (fusible.MOVED,)
     after = [each.is_fusible for each in fusible.attentions(model.graph)]
     assert sum(after) == len(before) / 2  # the others attend to the text, whose keys are constant
+    assert fusible.make_fusible(model.graph) == ()
+    assert relative_l2(computed(model, tmp_path), wanted) < 1e-3  # scores rounded to half
+
+
+def computed(model: ir.Model, folder: Path) -> np.ndarray:
+    """What a half-precision graph computes from noise, its arithmetic in float32."""
+    ir.save(model, folder / "computed.onnx")
+    copy = ir.load(folder / "computed.onnx")
+    emulate.widen(copy.graph)
+    ir.save(copy, folder / "computed.onnx")
+    session = onnxruntime.InferenceSession(
+        folder / "computed.onnx", providers=["CPUExecutionProvider"]
+    )
+    source = copy.graph.inputs[0]
+    given = np.random.default_rng(0).normal(size=tuple(source.shape)).astype(np.float32)
+    (result,) = session.run(None, {source.name: given})
+    return np.asarray(result)
 
 
 def test_precision_is_looked_for(nano16_bundle: Path, nano_bundle: Path, tmp_path: Path) -> None:

@@ -2,10 +2,7 @@
 
 Against segment_anything's ImageEncoderViT three things are different in form and none in value:
 
-- tokens that pad a window are made after the projection to queries, keys and values, and dropped
-  before the one that follows the attention (`attention.fold_biases` makes that exact), and windows
-  and heads are taken apart in one transposition; in between, tokens are a sequence and no image,
-  which keeps an engine from reordering them for convolutions that do not come;
+- windows are cut as in `windows`, without work for padding;
 - heads of a global block attend a few at a time (the scores of all of ViT-B's are 805 MB);
 - relative positions are the biases of `attention.Softmax`, added up before the scores are met: the
   form that TensorRT and OpenVINO fuse with the products on either side.
@@ -18,10 +15,10 @@ from typing import Any
 from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import get_rel_pos
 from torch import Tensor, nn
-from torch.nn import functional
 
 from glesam_export.graphs.attention import Attend, fold_biases, scale_rows, unflatten
 from glesam_export.graphs.base import Graph
+from glesam_export.graphs.windows import put_together, take_apart
 
 
 class RelativeAttention(nn.Module):
@@ -40,7 +37,6 @@ class RelativeAttention(nn.Module):
     def __init__(self, reference: Any, grid: int, window: int) -> None:
         super().__init__()
         self.heads, self.grid, self.window = int(reference.num_heads), grid, window
-        self.across = -(-grid // window)
         self.qkv, self.proj = reference.qkv, reference.proj
         self.attend = Attend(in_groups=True)
         width = self.qkv.in_features
@@ -53,38 +49,13 @@ class RelativeAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, grid * grid, C] -> [N, grid * grid, C]."""
-        q, k, v = self._take_apart(self.qkv(x))
+        q, k, v = take_apart(self.qkv(x), self.grid, self.window, self.heads)
         square = unflatten(q, 2, self.window, self.window)  # [N, heads, row, column, d]
         rows = (square @ self.row_positions).flatten(2, 3)
         columns = (square.transpose(2, 3) @ self.column_positions).transpose(2, 3).flatten(2, 3)
         attended = self.attend(q, k, v, rows, columns)
-        out: Tensor = self.proj(self._put_together(attended))
+        out: Tensor = self.proj(put_together(attended, self.grid, self.window))
         return out
-
-    def _take_apart(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[N, grid * grid, 3 C] -> queries, keys, values [N * windows, heads, tokens, d]."""
-        across, window, grid = self.across, self.window, self.grid
-        x = unflatten(x, -1, 3, self.heads, -1)
-        if window == grid:
-            x = x.permute(2, 0, 3, 1, 4)
-            return x[0], x[1], x[2]
-        x = unflatten(x, 1, grid, grid)
-        missing = across * window - grid
-        if missing:
-            x = functional.pad(x, (0, 0, 0, 0, 0, 0, 0, missing, 0, missing))
-        x = unflatten(unflatten(x, 2, across, window), 1, across, window)
-        # [N, window row, row, window column, column, 3, heads, d]
-        x = x.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(1, 3).flatten(3, 4)
-        return x[0], x[1], x[2]
-
-    def _put_together(self, x: Tensor) -> Tensor:
-        """[N * windows, heads, tokens, d] -> [N, grid * grid, C], padding cropped."""
-        across, window, grid = self.across, self.window, self.grid
-        if window == grid:
-            return x.transpose(1, 2).flatten(2)
-        x = x.reshape(-1, across, across, self.heads, window, window, x.shape[-1])
-        x = x.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4).flatten(1, 2)
-        return x[:, :grid, :grid].flatten(1, 2)
 
 
 class EncoderBlock(nn.Module):

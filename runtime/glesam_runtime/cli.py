@@ -144,6 +144,8 @@ def run(
         enhance=not no_enhance,
         options=engine.options(),
     )
+    if predictor.engine_reason:
+        print(f"note: {predictor.engine_reason}", file=sys.stderr)
     work: Work = (
         partial(run_everything, predictor, parameters=search, mask_files=mask_files)
         if search

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from glesam_runtime import chain, masks
-from glesam_runtime.backends import load_engine
 from glesam_runtime.bundle import Bundle, open_bundle
+from glesam_runtime.choose import choose_engine
 from glesam_runtime.errors import InputError
 from glesam_runtime.image import Geometry, check_image, preprocess
 from glesam_runtime.manifest import STAGES, StageName
@@ -44,7 +44,7 @@ class GleSamPredictor:
 
         Args:
             bundle: a bundle folder or an opened one; None is the built-in nano.
-            backend: "auto" or a name of `backends.BACKENDS`.
+            backend: a name of `backends.BACKENDS`, or "auto", see `choose.choose_engine`.
             device: "cpu", "cuda", "cuda:N"; None is the backend's default.
             enhance: False prompts the encoder's own embeddings, as plain SAM does, and does not
                 load the enhancer.
@@ -59,7 +59,10 @@ class GleSamPredictor:
         self.timings: dict[str, float] = {}
         """Seconds each step last took: load, preprocess, encoder, enhancer, decoder, masks."""
         with self._timed("load"):
-            self.engine: Engine = load_engine(self.bundle, backend, device, stages, options)
+            choice = choose_engine(self.bundle, backend, device, stages, options)
+        self.engine: Engine = choice.engine
+        self.engine_reason = choice.reason
+        """Why it is this engine; None where `backend` named it."""
         self._enhance = enhance
         self._geometry: Geometry | None = None
         self._features: chain.Features | None = None

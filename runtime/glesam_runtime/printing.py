@@ -63,7 +63,7 @@ def what_ran(predictor: GleSamPredictor, enhance: bool) -> dict[str, Any]:
     """Bundle, engine and whether the enhancer ran, for JSON."""
     return {
         "bundle": describe_bundle(predictor.bundle),
-        "engine": predictor.engine.describe(),
+        "engine": {**predictor.engine.describe(), "reason": predictor.engine_reason},
         "enhance": enhance,
         "load_seconds": round(predictor.timings["load"], 6),
     }

@@ -162,11 +162,11 @@ def write_toy_bundle(
     )
     write_manifest(folder, manifest)
     save_file(run_golden(folder), golden)
-    write_manifest(folder, _replace_golden(manifest, golden))
+    write_manifest(folder, with_golden(manifest, golden))
     return folder
 
 
-def _replace_golden(manifest: Manifest, golden: Path) -> Manifest:
+def with_golden(manifest: Manifest, golden: Path) -> Manifest:
     import msgspec
 
     return msgspec.structs.replace(manifest, golden=file_ref(golden))

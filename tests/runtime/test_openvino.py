@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import openvino
 import pytest
 from msgspec.structs import replace
 
+from glesam_export import emulate
+from glesam_export.stages import export_stage
 from glesam_runtime import BackendError, GleSamPredictor, open_bundle
 from glesam_runtime.backends import load_engine
+from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.bundle import Bundle
+from glesam_runtime.compare import relative_l2
 from glesam_runtime.selftest import run_selftest
+
+if TYPE_CHECKING:
+    from glesam_export.checkpoints import Checkpoint
+    from glesam_runtime.manifest import PrecisionName
 
 
 def test_the_built_in_bundle_passes_its_gates() -> None:
@@ -82,3 +95,71 @@ def test_a_graph_that_is_not_the_manifests_is_refused(toy_bundle: Path) -> None:
         manifest = replace(bundle.manifest, stages={**stages, "encoder": altered})
         with pytest.raises(BackendError, match=rf"encoder\.onnx: {told}"):
             load_engine(Bundle(bundle.path, manifest, ""), "openvino", stages=["encoder"])
+
+
+def test_precision(toy_bundle: Path, nano_bundle: Path) -> None:
+    """Float32 unless the graphs or the user say otherwise; bfloat16 is seen in the numbers."""
+    bundle = open_bundle(nano_bundle)
+    exact, rounded = (
+        load_engine(bundle, "openvino", stages=["encoder"], options=EngineOptions(precision=name))
+        for name in (None, "bf16")
+    )
+    assert exact.describe()["precision"] == "fp32"
+    assert rounded.describe()["precision"] == "bf16"
+    image = {"image": np.random.default_rng(0).normal(size=(1, 3, 256, 256)).astype(np.float32)}
+    wanted, found = (each.run("encoder", image)["image_embeddings"] for each in (exact, rounded))
+    assert 1e-4 < relative_l2(found, wanted) < 2e-2
+    with pytest.raises(BackendError, match="precision 'int4': openvino has fp32, bf16, fp16"):
+        load_engine(bundle, "openvino", options=EngineOptions(precision="int4"))
+
+
+@pytest.mark.parametrize("typed", ["fp16", "bf16"])
+def test_typed_graphs_lose_their_casts(
+    typed: PrecisionName, nano_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """Their values are ONNX Runtime's of the same graph in exact arithmetic, to the precision."""
+    stage = export_stage(nano_checkpoint, "encoder", typed, 1, tmp_path)
+    bundle = open_bundle()
+    manifest = replace(bundle.manifest, stages={**bundle.manifest.stages, "encoder": stage})
+    made = Bundle(tmp_path, manifest, "")
+    engine = load_engine(made, "openvino", stages=["encoder"])
+    kinds = {
+        node.get_type_name() for node in engine.graphs["encoder"].get_runtime_model().get_ops()
+    }
+    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    computes = "bf16" if typed == "bf16" and "BF16" in able else "fp32"
+    assert engine.describe()["precision"] == computes
+    assert not any("Softmax" in kind for kind in kinds), "attention is one kernel"
+    image = np.random.default_rng(0).normal(size=(1, 3, 256, 256)).astype(np.float32)
+    widened = ir.load(tmp_path / "encoder.onnx")
+    emulate.widen(widened.graph)
+    ir.save(widened, tmp_path / "widened.onnx")
+    session = onnxruntime.InferenceSession(
+        tmp_path / "widened.onnx", providers=["CPUExecutionProvider"]
+    )
+    (wanted,) = session.run(None, {"image": image})
+    found = engine.to_host(engine.run("encoder", {"image": image})["image_embeddings"])
+    assert relative_l2(found, wanted) < (2e-2 if typed == "bf16" else 2e-3)
+
+
+def test_a_share_runs_in_another_thread(toy_bundle: Path) -> None:
+    options = EngineOptions(streams=2, threads=2)
+    engine = load_engine(open_bundle(toy_bundle), "openvino", stages=["encoder"], options=options)
+    images = np.random.default_rng(0).normal(size=(16, 1, 3, 64, 64)).astype(np.float32)
+
+    def run(which: int) -> np.ndarray:
+        results = [lanes[which].run("encoder", {"image": image}) for image in images[which::2]]
+        return np.concatenate([np.asarray(each["image_embeddings"]) for each in results])
+
+    lanes = (engine, engine.share())
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(run, (0, 1)))
+    for which in (0, 1):
+        np.testing.assert_array_equal(found[which], run(which))
+
+
+def test_compiled_graphs_are_kept(toy_bundle: Path, tmp_path: Path) -> None:
+    options = EngineOptions(cache=tmp_path / "kept")
+    load_engine(open_bundle(toy_bundle), "openvino", options=options)
+    assert len(list((tmp_path / "kept").iterdir())) == 3
+    assert run_selftest(open_bundle(toy_bundle), "openvino", options=options).passed

@@ -81,8 +81,8 @@ def test_stages_are_chained_on_the_device(toy_bundle: Path, cuda: FakeCuda, tmp_
 
 def test_two_images_in_a_row_do_not_mix(toy_bundle: Path, cuda: FakeCuda, tmp_path: Path) -> None:
     """The second upload has to wait for the first: nothing was waited for in between."""
-    engine = load_engine(open_bundle(engine_bundle(toy_bundle, tmp_path / "engines")))
-    reference = load_engine(open_bundle(toy_bundle))
+    engine = load_engine(open_bundle(engine_bundle(toy_bundle, tmp_path / "engines")), "tensorrt")
+    reference = load_engine(open_bundle(toy_bundle), "onnxruntime")
     first, second = (
         np.random.default_rng(seed).normal(size=(1, 3, 64, 64)).astype(np.float32)
         for seed in (0, 1)
@@ -100,7 +100,7 @@ def test_two_images_in_a_row_do_not_mix(toy_bundle: Path, cuda: FakeCuda, tmp_pa
 
 
 def test_memory_goes_when_the_engine_goes(toy_bundle: Path, cuda: FakeCuda, tmp_path: Path) -> None:
-    engine = load_engine(open_bundle(engine_bundle(toy_bundle, tmp_path / "engines")))
+    engine = load_engine(open_bundle(engine_bundle(toy_bundle, tmp_path / "engines")), "tensorrt")
     assert cuda.memory
     del engine
     assert not cuda.memory
@@ -242,6 +242,6 @@ def test_an_engine_with_other_tensors(toy_bundle: Path, cuda: FakeCuda, tmp_path
 
 def test_an_unloaded_stage(toy_bundle: Path, cuda: FakeCuda, tmp_path: Path) -> None:
     bundle = open_bundle(engine_bundle(toy_bundle, tmp_path / "engines"))
-    engine = load_engine(bundle, stages=["encoder"])
+    engine = load_engine(bundle, "tensorrt", stages=["encoder"])
     with pytest.raises(BackendError, match="enhancer was not loaded"):
         chain.enhance(engine, bundle.manifest, {"image_embeddings": np.zeros((1, 256, 4, 4), "f4")})

@@ -58,9 +58,9 @@ class BundleStages:
         Raises:
             BackendError: the engine is missing or cannot run them.
         """
-        from glesam_runtime.backends import load_engine
+        from glesam_runtime.choose import choose_engine
 
-        self._engine: Engine = load_engine(bundle, backend, device)
+        self._engine: Engine = choose_engine(bundle, backend, device).engine
         self._manifest = bundle.manifest
 
     @property

@@ -1,4 +1,4 @@
-"""Choosing and loading an inference engine. One module an engine, imported when it is asked for."""
+"""Loading an inference engine. One module an engine, imported when it is asked for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from glesam_runtime.bundle import Bundle
 
 ONNX_BACKENDS: dict[str, str] = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
-"""Backends that run ONNX bundles -> the module that must be installed; "auto" takes the first."""
+"""Backends that run ONNX bundles -> the module that must be installed."""
 
 ENGINE_BACKEND = "tensorrt"
 """Runs bundles of compiled engines, with the library that the manifest names."""
@@ -39,7 +39,7 @@ class _Loader(Protocol):
 
 def load_engine(
     bundle: Bundle,
-    backend: str = "auto",
+    backend: str,
     device: str | None = None,
     stages: Sequence[StageName] = STAGES,
     options: EngineOptions | None = None,
@@ -48,7 +48,7 @@ def load_engine(
 
     Args:
         bundle: from `open_bundle`.
-        backend: a name of `BACKENDS`, or "auto" for one that is installed and fits the bundle.
+        backend: a name of `BACKENDS`; `choose.choose_engine` finds one that fits.
         device: "cpu", "cuda", "cuda:N"; None is the backend's default: the first GPU for engines,
             the CPU for the others.
         stages: which graphs to load.
@@ -58,13 +58,10 @@ def load_engine(
         BackendError: an unknown or missing backend, one that does not run such bundles, a device
             that is not there, a graph it refuses or that is not the manifest's.
     """
-    compiled = bundle.manifest.target.engine != "onnx"
-    if backend == "auto":
-        backend = ENGINE_BACKEND if compiled else _first_installed()
     if backend not in BACKENDS:
         known = ", ".join(["auto", *BACKENDS])
         raise BackendError(f"backend {backend!r} is not known; known are {known}")
-    if compiled and backend != ENGINE_BACKEND:
+    if is_compiled(bundle) and backend != ENGINE_BACKEND:
         raise BackendError(
             f"{bundle.path}: holds {bundle.manifest.target.engine} engines, which {backend} cannot "
             f"run; leave out --backend, or give the ONNX bundle that they were compiled from"
@@ -73,6 +70,11 @@ def load_engine(
     return module.load(bundle, device, stages, options or EngineOptions())
 
 
-def _first_installed() -> str:
-    installed = (n for n, module in ONNX_BACKENDS.items() if importlib.util.find_spec(module))
-    return next(installed, next(iter(ONNX_BACKENDS)))
+def is_compiled(bundle: Bundle) -> bool:
+    """Whether a bundle holds engines instead of ONNX graphs."""
+    return bundle.manifest.target.engine != "onnx"
+
+
+def installed() -> list[str]:
+    """Backends for ONNX bundles that are here."""
+    return [name for name, module in ONNX_BACKENDS.items() if importlib.util.find_spec(module)]

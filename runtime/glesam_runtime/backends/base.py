@@ -59,7 +59,7 @@ class Engine(Protocol):
         """Where it really runs: "cpu", "cuda:0"."""
 
     def describe(self) -> dict[str, str]:
-        """Engine, version, the provider that really runs, device."""
+        """Engine, version, the provider that really runs, device, and precision where it says."""
 
     def run(self, stage: StageName, inputs: Mapping[str, Value]) -> dict[str, Value]:
         """Run one graph.

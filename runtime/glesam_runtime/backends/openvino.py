@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from glesam_runtime.backends.openvino_graph import without_casts
 from glesam_runtime.errors import BackendError
 from glesam_runtime.manifest import Stage, StageName, TensorSpec
 
@@ -108,7 +109,7 @@ def load(
     for stage in stages:
         path = bundle.graph_path(stage)
         try:
-            compiled = core.compile_model(path, "CPU", properties)
+            compiled = core.compile_model(_read(core, bundle, stage), "CPU", properties)
         except Exception as error:  # OpenVINO's exceptions share no base of their own
             raise BackendError(f"{path}: openvino cannot load it: {_brief(error)}") from error
         _check_interface(compiled, bundle.manifest.stages[stage], path)
@@ -146,6 +147,16 @@ def _precision_of(bundle: Bundle, stages: Sequence[StageName], able: Sequence[st
     """
     typed = {bundle.manifest.stages[stage].precision for stage in stages}
     return "bf16" if "bf16" in typed and "BF16" in able else "fp32"
+
+
+def _read(core: Any, bundle: Bundle, stage: StageName) -> Any:
+    """A graph's model, or its file where there is nothing to change."""
+    path = bundle.graph_path(stage)
+    if bundle.manifest.stages[stage].precision not in ("fp16", "bf16"):
+        return path
+    model = core.read_model(path)
+    without_casts(model)
+    return model
 
 
 def _requests(graphs: Mapping[StageName, Any]) -> dict[StageName, Any]:

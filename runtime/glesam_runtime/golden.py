@@ -1,0 +1,111 @@
+"""An engine against a bundle's golden file: stage by stage, and from image to masks."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from glesam_runtime import chain, compare, masks
+from glesam_runtime.bundle import Bundle, load_golden
+from glesam_runtime.image import preprocess
+from glesam_runtime.manifest import STAGES, Gate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from glesam_runtime.backends.base import Engine
+
+_PROMPT_INPUTS = ("point_coords", "point_labels", "mask_input", "has_mask_input")
+
+
+@dataclass(frozen=True)
+class OutputError:
+    """One output, its stage fed the golden file's own input."""
+
+    stage: str
+    output: str
+    relative_l2: float
+    max_abs: float
+
+
+@dataclass(frozen=True)
+class SelftestResult:
+    """A bundle on this machine against the reference's golden tensors."""
+
+    engine: dict[str, str]
+    errors: tuple[OutputError, ...]
+    mask_iou_mean: float
+    """Image to masks through all stages, masks at the image's own size."""
+    mask_iou_worst: float
+    gate: Gate
+    failures: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every figure lies inside the gate."""
+        return not self.failures
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        gate = {name: getattr(self.gate, name) for name in self.gate.__struct_fields__}
+        return {**asdict(self), "gate": gate, "passed": self.passed}
+
+
+def check(bundle: Bundle, engine: Engine) -> SelftestResult:
+    """Run the golden image and prompts, and judge the figures by the bundle's gate.
+
+    Args:
+        bundle: an opened one.
+        engine: with all of its stages loaded.
+
+    Raises:
+        BundleError: the golden file cannot be used.
+        BackendError: the engine failed.
+    """
+    golden = load_golden(bundle)
+    manifest = bundle.manifest
+    prepared = preprocess(golden["image"].astype(np.uint8), manifest.preprocessing)
+    expected: dict[str, NDArray[np.float32]] = {
+        name: np.asarray(tensor, np.float32) for name, tensor in golden.items() if name != "image"
+    }
+    prompts = {name: expected[name] for name in _PROMPT_INPUTS}
+
+    names = [spec.name for spec in manifest.stages["encoder"].outputs]
+    given: chain.Features = {name: expected[name] for name in names}
+    encoded = chain.encode(engine, manifest, prepared.tensor)
+    enhanced = chain.enhance(engine, manifest, given)
+    reference = {**given, chain.EMBEDDINGS: expected["enhanced_embeddings"]}
+    low_res, iou = chain.decode(engine, reference, prompts)
+    errors = tuple(
+        OutputError(
+            stage,
+            name,
+            compare.relative_l2(actual, expected[name]),
+            compare.max_abs(actual, expected[name]),
+        )
+        for stage, name, actual in (
+            *(("encoder", name, engine.to_host(encoded[name])) for name in names),
+            ("enhancer", "enhanced_embeddings", engine.to_host(enhanced[chain.EMBEDDINGS])),
+            ("decoder", "low_res_masks", low_res),
+            ("decoder", "iou_predictions", iou),
+        )
+    )
+
+    whole, _ = chain.decode(engine, chain.enhance(engine, manifest, encoded), prompts)
+    rules, geometry = manifest.postprocessing, prepared.geometry
+    found = masks.binarize(whole, geometry, rules).masks
+    wanted = masks.binarize(expected["low_res_masks"], geometry, rules).masks
+    size = found.shape[-2:]
+    ious = [
+        compare.mask_iou(mine, theirs)
+        for mine, theirs in zip(found.reshape(-1, *size), wanted.reshape(-1, *size), strict=True)
+    ]
+    # One gate for the chain: a coarse stage upstream is in every mask.
+    precision = compare.coarsest([manifest.stages[stage].precision for stage in STAGES])
+    gate = compare.gate_for(precision, manifest.model.trained)
+    mean, worst = float(np.mean(ious)), float(np.min(ious))
+    stage_errors = {f"{error.stage} {error.output}": error.relative_l2 for error in errors}
+    failures = tuple(compare.failures(gate, stage_errors, mean, worst))
+    return SelftestResult(engine.describe(), errors, mean, worst, gate, failures)

@@ -38,7 +38,12 @@ Seed = Annotated[
 ]
 Int8 = Annotated[bool, typer.Option("--int8", help="Eight-bit integers.")]
 Fp8 = Annotated[bool, typer.Option("--fp8", help="Eight-bit floats (e4m3).")]
-Method = Annotated[str, typer.Option(help=f"How ranges are chosen: {', '.join(METHODS)}.")]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        help=f"How ranges are chosen: {', '.join(METHODS)}; the first, or percentile with one."
+    ),
+]
 Percentile = Annotated[
     float | None, typer.Option(metavar="P", help="Of all magnitudes kept by percentile; 99.99.")
 ]
@@ -72,7 +77,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback behind 
 def recipe(
     int8: bool,
     fp8: bool,
-    method: str,
+    method: str | None,
     percentile: float | None,
     smooth: float | None,
     weights_only: str,
@@ -81,6 +86,8 @@ def recipe(
     """Check options and put them together."""
     if int8 == fp8:
         raise InputError("give one of --int8 and --fp8")
+    if method is None:
+        method = METHODS[0] if percentile is None else "percentile"
     if method not in METHODS:
         raise InputError(f"--method {method}: must be one of {', '.join(METHODS)}")
     if percentile is not None and method != "percentile":

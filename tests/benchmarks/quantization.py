@@ -31,14 +31,14 @@ JUDGED = "scenes:6@3000000"
 """Scenes that neither statistics nor gates have seen."""
 
 RECIPES: Mapping[str, Recipe] = {
-    "int8 (default: percentile, decoder weights only)": Recipe(),
-    "int8, min-max": Recipe(method="min-max"),
+    "int8 (default: min-max, decoder weights only)": Recipe(),
+    "int8, percentile 99.99": Recipe(method="percentile"),
     "int8, entropy": Recipe(method="entropy"),
     "int8, smoothed with alpha 0.5": Recipe(smoothing=0.5),
     "int8, decoder's activations too": Recipe(weights_only=()),
     "int8, weights only": Recipe(weights_only=STAGES),
-    "fp8, min-max": Recipe(kind="fp8", method="min-max"),
-    "fp8, min-max, smoothed with alpha 0.5": Recipe(kind="fp8", method="min-max", smoothing=0.5),
+    "fp8, min-max": Recipe(kind="fp8"),
+    "fp8, min-max, smoothed with alpha 0.5": Recipe(kind="fp8", smoothing=0.5),
     "fp8, weights only": Recipe(kind="fp8", weights_only=STAGES),
 }
 
@@ -177,7 +177,7 @@ def main(folder: Path, page: Path) -> None:
     pictures = page.parent / "images"
     chart.draw(ranking, pictures / "sensitivity.png", 20)
     int8 = made(folder / "int8", Recipe(), statistics)
-    fp8 = made(folder / "fp8", Recipe(kind="fp8", method="min-max", smoothing=0.5), statistics)
+    fp8 = made(folder / "fp8", Recipe(kind="fp8", smoothing=0.5), statistics)
     state.remove()
     measured = compare.compare_in_parts(source, int8, cases)
     draw(report.results(int8, JUDGED, 0, measured), pictures / "quantization.png")

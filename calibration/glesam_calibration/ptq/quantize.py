@@ -27,7 +27,7 @@ class Recipe:
     """How to quantize."""
 
     kind: qdq.EightBit = "int8"
-    method: Method = "percentile"
+    method: Method = "min-max"
     percentile: float = PERCENTILE
     smoothing: float | None = None
     """SmoothQuant's alpha; None is without."""

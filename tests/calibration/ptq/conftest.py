@@ -61,7 +61,7 @@ def fp8_bundle(
     make_quantized: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """Read-only."""
-    recipe = replace(RECIPE, kind="fp8", method="min-max")
+    recipe = replace(RECIPE, kind="fp8")
     return make_quantized(
         tmp_path_factory.mktemp("fp8") / "bundle", recipe, allow_parity_failure=True
     )

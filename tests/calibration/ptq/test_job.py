@@ -45,7 +45,7 @@ def test_the_bundle_keeps_the_contract_and_its_gate(int8_bundle: Path) -> None:
     assert {image.level for image in manifest.parity.images} == {"clear", "LQ-1", "LQ-2", "LQ-3"}
     record = manifest.calibration
     assert record is not None
-    assert (record.source, record.method, record.procedural) == (source.sha256, "percentile", True)
+    assert (record.source, record.method, record.procedural) == (source.sha256, "min-max", True)
     assert [sample.level for sample in record.samples][:4] == ["clear", "LQ-1", "LQ-2", "LQ-3"]
     assert size_of(manifest) <= 0.35 * size_of(before)
     assert run_selftest(found).passed

@@ -34,7 +34,7 @@ def test_the_layers_of_nano_are_named_after_the_checkpoint() -> None:
     }
     assert {stage: len(found) for stage, found in layers.items()} == {
         "encoder": 27,
-        "enhancer": 95,
+        "enhancer": 105,
         "decoder": 51,
     }
     for found in layers.values():
@@ -50,7 +50,7 @@ def test_the_layers_of_nano_are_named_after_the_checkpoint() -> None:
     ("name", "block"),
     [
         ("blocks.11.attention.qkv", "blocks.11"),
-        ("downs.0.steps.0.1.layers.0.expand", "downs.0.steps.0.1.layers.0"),
+        ("downs.0.steps.0.1.layers.0.value", "downs.0.steps.0.1.layers.0"),
         ("neck.2", "neck.2"),
         ("conv_in", "conv_in"),
     ],

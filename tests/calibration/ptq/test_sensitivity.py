@@ -65,7 +65,7 @@ def test_a_ranking_on_nano(data: Data, quiet: Talk, tmp_path: Path) -> None:
     yardstick = compare.Yardstick(bundle, job.gate_cases(data))
     units = sensitivity.units_of(bundle, "block")
     assert {unit.stage for unit in units} == {"encoder", "enhancer", "decoder"}
-    assert sum(len(unit.layers) for unit in units) == 27 + 95 + 51
+    assert sum(len(unit.layers) for unit in units) == 27 + 105 + 51
     chosen = ("blocks.0", "conv_out", "upscaling.3", "hypernetworks.3")
     few = [unit for unit in units if unit.unit in chosen]
     recipe = Recipe(weights_only=())

@@ -19,10 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "runtime/cpp/tests"))
-from openvino_engine import OpenvinoEngine
-
 from glesam_runtime import GleSamPredictor
+from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.bundle import builtin_bundle_path
 
 ROUNDS, COLD_ROUNDS = 5, 7
@@ -48,11 +46,10 @@ def _print_turns(
     bundle: Path, programs: Path, pixels: np.ndarray, precision: str, out: Path
 ) -> None:
     (out / "image.rgb").write_bytes(pixels.tobytes())
-    hint = "" if precision == "f32" else precision
+    hint = "" if precision == "fp32" else precision
     command = [programs / "tests/bench", bundle, out / "image.rgb", WIDTH, HEIGHT, hint]
-    predictor = GleSamPredictor(bundle, enhance=False)
-    predictor.engine = OpenvinoEngine(predictor.bundle, precision)
-    predictor._enhance = True  # the enhancer runs on the engine put in its place
+    options = EngineOptions(precision=precision)
+    predictor = GleSamPredictor(bundle, backend="openvino", options=options)
     with subprocess.Popen(
         [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as cpp:

@@ -60,7 +60,7 @@ struct Status {
 struct Params {
   std::string backend;         // "auto", "openvino", "onnxruntime", "tensorrt"; see backends()
   std::string device;          // "cpu", "cuda", "cuda:1"; empty is the backend's default
-  std::string precision;       // empty: float32 accumulation; "bf16", "fp16": OpenVINO's hint
+  std::string precision;       // empty: the graphs' own; "bf16", "fp16": OpenVINO's hint
   std::string engine_library;  // path of libonnxruntime, libnvinfer; empty searches as dlopen does
   int threads = 0;             // of the engine; 0 leaves it to the engine
   bool enhance = true;         // false: plain SAM, and the enhancer is not loaded

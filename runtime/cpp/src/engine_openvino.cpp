@@ -1,17 +1,31 @@
 // OpenVINO, by its C++ API.
+#include <algorithm>
 #include <openvino/openvino.hpp>
 
 #include "engine.h"
 #include "errors.h"
+#include "openvino_graph.h"
 #include "text.h"
 
 namespace glesam {
 namespace {
 
-ov::element::Type precision_of(const std::string& hint) {
+bool is_typed(const StageRecord& record) {
+  return record.precision == "fp16" || record.precision == "bf16";
+}
+
+// What is asked for, else bfloat16 where a graph is typed so and the device computes in it, else
+// float32: OpenVINO's own choice may be coarser than the graph.
+ov::element::Type precision_of(const std::string& hint, const Bundle& bundle,
+                               const std::vector<Stage>& stages,
+                               const std::vector<std::string>& able) {
   if (hint == "bf16") return ov::element::bf16;
   if (hint == "fp16") return ov::element::f16;
-  return ov::element::f32;  // OpenVINO's own choice may be coarser than the graph
+  const bool typed = std::any_of(stages.begin(), stages.end(), [&bundle](Stage stage) {
+    return bundle.manifest.stages.at(stage).precision == "bf16";
+  });
+  const bool can = std::find(able.begin(), able.end(), "BF16") != able.end();
+  return typed && can ? ov::element::bf16 : ov::element::f32;
 }
 
 // Device as OpenVINO names it: CPU, GPU, GPU.1, NPU.
@@ -62,7 +76,11 @@ class OpenvinoEngine final : public Engine {
   OpenvinoEngine(const Bundle& bundle, const EngineOptions& options,
                  const std::vector<Stage>& stages) {
     const std::string device = device_of(options.device);
-    ov::AnyMap properties{{ov::hint::inference_precision(precision_of(options.precision))},
+    const auto able = core_.get_property(device, ov::device::capabilities);
+    const auto precision = precision_of(options.precision, bundle, stages, able);
+    // Left alone, OpenVINO would quantize what flows into layers whose weights alone are quantized.
+    ov::AnyMap properties{{ov::hint::inference_precision(precision)},
+                          {ov::hint::dynamic_quantization_group_size(0)},
                           {ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY)}};
     if (options.threads > 0) properties.insert(ov::inference_num_threads(options.threads));
     for (const Stage stage : stages) load(bundle, stage, device, properties);
@@ -116,7 +134,13 @@ class OpenvinoEngine final : public Engine {
     const StageRecord& record = bundle.manifest.stages.at(stage);
     ov::CompiledModel model;
     try {
-      model = core_.compile_model(path, device, properties);
+      if (is_typed(record)) {
+        const auto graph = core_.read_model(path);
+        without_casts(graph);
+        model = core_.compile_model(graph, device, properties);
+      } else {
+        model = core_.compile_model(path, device, properties);
+      }
     } catch (const std::bad_alloc&) {
       throw;
     } catch (const std::exception& error) {

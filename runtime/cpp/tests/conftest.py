@@ -27,8 +27,19 @@ def nano() -> Path:
 @pytest.fixture(scope="session")
 def nano2() -> Path:
     """SAM 2's classes at nano's size, random weights; exported once a build folder."""
-    folder = Path(os.environ["GLESAM_CPP_NANO2"])
+    return exported("", "--preset", "nano2", "--random-weights", "0")
+
+
+@pytest.fixture(scope="session")
+def nano_bf16() -> Path:
+    """The built-in model typed bfloat16; what its masks lose is not looked at here."""
+    return exported("-bf16", "--preset", "nano", "--bf16", "--allow-parity-failure")
+
+
+def exported(ending: str, *options: str) -> Path:
+    """A bundle beside the build folders, made if missing."""
+    folder = Path(os.environ["GLESAM_CPP_NANO2"] + ending)
     if not folder.is_dir():
-        command = [sys.executable, "-m", "glesam_export", "onnx", "--preset", "nano2"]
-        subprocess.run([*command, "--random-weights", "0", "-o", folder], check=True)
+        command = [sys.executable, "-m", "glesam_export", "onnx", *options]
+        subprocess.run([*command, "-o", folder], check=True)
     return folder

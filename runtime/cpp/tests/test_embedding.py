@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from openvino_engine import OpenvinoEngine
 from PIL import Image
 
 from glesam_runtime import GleSamPredictor
@@ -44,8 +43,7 @@ def segment(program: Path, installed: Path, nano: Path, folder: Path) -> None:
     libraries = ":".join(map(str, installed.glob("lib*")))
     environment = {**os.environ, "LD_LIBRARY_PATH": libraries}
     said = run(program, nano, "image.png", "60", "40", cwd=folder, env=environment)
-    predictor = GleSamPredictor(nano)
-    predictor.engine = OpenvinoEngine(predictor.bundle)
+    predictor = GleSamPredictor(nano, backend="openvino")
     predictor.set_image(np.asarray(image))
     masks, scores, _ = predictor.predict([[60, 40]], [1], multimask_output=False)
     assert f"IoU {scores[0]:.3f}" in said

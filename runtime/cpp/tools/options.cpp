@@ -21,7 +21,7 @@ const char* const kHelp =
     "  --selftest DIR         compare this machine with the bundle's golden file\n"
     "  --backend NAME         auto, or one of those that --version names\n"
     "  --device NAME          cpu, cuda, cuda:N; default is the backend's\n"
-    "  --precision NAME       bf16 or fp16 inside OpenVINO; default is float32\n"
+    "  --precision NAME       bf16 or fp16 inside OpenVINO; default is the graphs'\n"
     "  --engine-library FILE  the engine's library, where it is not in its usual place\n"
     "  --threads N            of the engine; default is the engine's choice\n"
     "  --help, --version\n"

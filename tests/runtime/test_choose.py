@@ -25,6 +25,12 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "glesam" / "checked.json"
 
 
+@pytest.fixture(autouse=True)
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the toy bundle were not small."""
+    monkeypatch.setattr(choose, "_SMALL", 0)
+
+
 @pytest.fixture
 def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the engines that were held against a golden file."""
@@ -45,6 +51,14 @@ def test_the_fastest_that_keeps_the_gates(toy_bundle: Path) -> None:
     assert choice.reason is not None
     assert choice.reason.startswith("openvino 20")
     assert "on cpu in fp32: the fastest here, inside the bundle's gates" in choice.reason
+
+
+def test_a_small_bundle_is_to_start_soon(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "_SMALL", 2**20)
+    choice = choose_engine(open_bundle(toy_bundle))
+    assert choice.engine.name == "onnxruntime"
+    assert choice.reason is not None
+    assert "on cpu: the soonest to start a small bundle here, inside" in choice.reason
 
 
 def test_a_golden_file_is_asked_once(toy_bundle: Path, checks: list[str], memory: Path) -> None:

@@ -16,7 +16,7 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 	--box 84,108,122,145 --box 315,156,380,218 --box 80,175,124,217 --box 18,233,75,288
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full test-cpp lint format bench bench-cpp nano nano-table builtin \
+.PHONY: help setup demo test test-full test-cpp lint format bench bench-many bench-cpp nano nano-table builtin \
 	backbones precision quantization quantization-full docs clean
 
 help:  ## List the targets
@@ -64,8 +64,11 @@ format: $(READY)  ## Format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(READY) $(CPU)/.ready  ## Cold start of glesam-run beside `import torch`
-	$(BIN)/python tests/benchmarks/cold_start.py $(CPU)/bin/glesam-run $(BIN)/python
+bench: $(READY)  ## Cold start of glesam-run beside `import torch`
+	$(BIN)/python tests/benchmarks/cold_start.py $(BIN)/glesam-run $(BIN)/python
+
+bench-many: $(READY)  ## Images a minute: one at a time, overlapped, two streams (ten minutes)
+	$(BIN)/python tests/benchmarks/many_images.py $(BIN)/glesam-run
 
 bench-cpp: $(READY)  ## C++ beside Python at full size, in bfloat16 (after make test-cpp; 9 GB, 10 minutes)
 	$(BIN)/python -m tests.benchmarks.cpp $(OUT)/cpp $(OUT)/bench-cpp

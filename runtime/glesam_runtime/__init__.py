@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from glesam_runtime.everything.generator import GleSamMaskGenerator
     from glesam_runtime.image import read_image
+    from glesam_runtime.many import segment_many
     from glesam_runtime.predictor import GleSamPredictor
 
     __version__: str
@@ -35,6 +36,7 @@ _HOMES = {
     "Bundle": "bundle",
     "open_bundle": "bundle",
     "read_image": "image",
+    "segment_many": "many",
     "GlesamError": "errors",
     "InputError": "errors",
     "BundleError": "errors",
@@ -55,6 +57,7 @@ __all__ = [
     "ParityError",
     "open_bundle",
     "read_image",
+    "segment_many",
 ]
 
 

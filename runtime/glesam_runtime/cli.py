@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
+import time
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -20,15 +21,10 @@ from glesam_runtime.printing import describe_bundle, print_json, print_result, p
 # told before an engine has been loaded.
 if TYPE_CHECKING:
     from glesam_runtime.bundle import Bundle
+    from glesam_runtime.jobs import Job
+    from glesam_runtime.overlap import Work
+    from glesam_runtime.predictor import GleSamPredictor
     from glesam_runtime.prompt_requests import PromptRequest
-    from glesam_runtime.segment import Job
-
-
-class Work(Protocol):
-    """What is done with one image: `run_job` or `run_everything`, all but these bound."""
-
-    def __call__(self, job: Job, *, inputs: frozenset[Path]) -> dict[str, Any]:
-        """The image's part of the JSON document."""
 
 
 app = make_app("Segment images of any quality with a GleSAM bundle.")
@@ -83,6 +79,21 @@ def run(
     multimask: Annotated[
         bool, typer.Option("--multimask", help="Three masks a prompt instead of one.")
     ] = False,
+    prompt_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Prompts a decoder call, at most; default 8 on a CPU, else 64."
+        ),
+    ] = None,
+    in_flight: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Images read, inferred or written at a time; each takes its memory. "
+            "Default is one a stream and one a core.",
+        ),
+    ] = None,
     no_enhance: Annotated[
         bool, typer.Option("--no-enhance", help="Plain SAM, without the enhancer.")
     ] = False,
@@ -130,12 +141,13 @@ def run(
             "--everything takes no --points, --box, --prompts or --multimask: "
             "it prompts a grid of points of its own; leave them out, or leave out --everything"
         )
+    if search and prompt_batch:
+        raise InputError("--prompt-batch is for prompts; with --everything say --points-per-batch")
     requests = [] if search else _requests(points, box, prompts)
     _check_paths(images, output)
     opened = _open_bundle(bundle)
-    from glesam_runtime.everything.job import run_everything
+    from glesam_runtime.jobs import plan_jobs
     from glesam_runtime.predictor import GleSamPredictor
-    from glesam_runtime.segment import run_job
 
     predictor = GleSamPredictor(
         opened,
@@ -143,17 +155,26 @@ def run(
         device=engine.device,
         enhance=not no_enhance,
         options=engine.options(),
+        prompt_batch=points_per_batch if search else prompt_batch,
     )
     if predictor.engine_reason:
         print(f"note: {predictor.engine_reason}", file=sys.stderr)
-    work: Work = (
-        partial(run_everything, predictor, parameters=search, mask_files=mask_files)
-        if search
-        else partial(run_job, predictor, requests=requests, multimask=multimask)
-    )
-    results = _run_all(work, images or [], output, quiet=json, debug=debug)
+    inputs = frozenset(image.resolve() for image in images or [])
+    work: Work[Job, Any, Any, dict[str, Any]]
+    if search:
+        from glesam_runtime.everything.job import Everything
+
+        work = Everything(search, mask_files, inputs)
+    else:
+        from glesam_runtime.segment import Segmenting
+
+        work = Segmenting(opened.manifest, requests, multimask, inputs)
+    jobs = plan_jobs(images or [], output)
+    start = time.perf_counter()
+    results = _run_all(work, jobs, predictor, engine.streams, in_flight, quiet=json, debug=debug)
     if json:
-        print_json({**what_ran(predictor, not no_enhance), "images": results})
+        seconds = round(time.perf_counter() - start, 6)
+        print_json({**what_ran(predictor, not no_enhance), "seconds": seconds, "images": results})
     if any("error" in result for result in results):
         raise typer.Exit(InputError.exit_code)
 
@@ -185,25 +206,35 @@ def _check_paths(images: list[Path] | None, output: Path) -> None:
 
 
 def _run_all(
-    work: Work, images: list[Path], output: Path, *, quiet: bool, debug: bool
+    work: Work[Job, Any, Any, dict[str, Any]],
+    jobs: list[Job],
+    predictor: GleSamPredictor,
+    streams: int,
+    in_flight: int | None,
+    *,
+    quiet: bool,
+    debug: bool,
 ) -> list[dict[str, Any]]:
-    """Work on each image in turn; one that fails is reported and does not stop the rest."""
-    from glesam_runtime.segment import plan_jobs
+    """Work on all images; one that fails is reported in its turn and does not stop the rest."""
+    from glesam_runtime.overlap import run_each, run_overlapped
 
-    inputs = frozenset(image.resolve() for image in images)
+    outcomes = (
+        run_each(work, jobs, predictor)
+        if len(jobs) == 1 or in_flight == streams == 1
+        else run_overlapped(work, jobs, predictor, streams, in_flight)
+    )
     results: list[dict[str, Any]] = []
-    with progress(plan_jobs(images, output)) as jobs:
-        for job in jobs:
-            try:
-                result = work(job, inputs=inputs)
-            except GlesamError as error:
+    with closing(outcomes), progress(outcomes, len(jobs)) as shown:
+        for job, outcome in zip(jobs, shown, strict=True):
+            if isinstance(outcome, GlesamError):
                 if debug:
-                    raise
-                report(str(error))
-                result = {"image": str(job.image), "error": str(error)}
-            results.append(result)
-            if not quiet and "error" not in result:
-                print_result(result)
+                    raise outcome
+                report(str(outcome))
+                results.append({"image": str(job.image), "error": str(outcome)})
+                continue
+            results.append(outcome)
+            if not quiet:
+                print_result(outcome)
     return results
 
 

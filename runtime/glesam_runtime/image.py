@@ -104,6 +104,16 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         raise InputError(f"{file}: cannot be read as an image ({_brief(error)})") from error
 
 
+def pixels_of(path: str | os.PathLike[str]) -> int:
+    """Pixels an image file says it has, without decoding it; 0 where `read_image` would refuse."""
+    try:
+        with _open(Path(path)) as image:
+            width, height = image.size
+    except Exception:  # noqa: BLE001 - whatever it is, `read_image` says it
+        return 0
+    return width * height if width * height <= MAX_PIXELS else 0
+
+
 def check_image(image: object) -> NDArray[np.uint8]:
     """Accept an image array: uint8 [H, W, 3] with at least one pixel.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,9 +14,9 @@ from glesam_runtime import chain, masks
 from glesam_runtime.bundle import Bundle, open_bundle
 from glesam_runtime.choose import choose_engine
 from glesam_runtime.errors import InputError
-from glesam_runtime.image import Geometry, check_image, preprocess
-from glesam_runtime.manifest import STAGES, StageName
-from glesam_runtime.prompts import PromptBatch, check_prompts, prompt_tensors
+from glesam_runtime.image import Geometry, Preprocessed, check_image, preprocess
+from glesam_runtime.manifest import STAGES, Manifest, StageName
+from glesam_runtime.prompts import PromptBatch, as_batch, prompt_tensors, split
 
 if TYPE_CHECKING:
     import os
@@ -24,11 +25,15 @@ if TYPE_CHECKING:
 
     from glesam_runtime.backends.base import Engine, EngineOptions
 
+_PROMPT_BATCH_CPU, _PROMPT_BATCH = 8, 64
+"""Prompts a decoder call by default. On a CPU more are no faster, and at full size each takes
+some 65 MB in float32 (docs/performance.md). Elsewhere it is what segment_anything has."""
+
 
 class GleSamPredictor:
     """Predict masks with a bundle; the signature and semantics of segment_anything's predictor.
 
-    It owns one image at a time and is not thread-safe: use one predictor a thread.
+    It owns one image at a time and is not thread-safe: another thread takes a `share` of it.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class GleSamPredictor:
         device: str | None = None,
         enhance: bool = True,
         options: EngineOptions | None = None,
+        prompt_batch: int | None = None,
     ) -> None:
         """Verify a bundle and load its graphs.
 
@@ -49,11 +55,15 @@ class GleSamPredictor:
             enhance: False prompts the encoder's own embeddings, as plain SAM does, and does not
                 load the enhancer.
             options: how the engine is to run.
+            prompt_batch: prompts a decoder call, at most; None is 8 on a CPU and 64 elsewhere.
 
         Raises:
             BundleError: the bundle is incomplete, altered or too new.
             BackendError: the engine is missing or cannot run it.
+            InputError: a prompt batch of none.
         """
+        if prompt_batch is not None and prompt_batch < 1:
+            raise InputError(f"prompt_batch {prompt_batch}: at least 1 is needed")
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         stages: tuple[StageName, ...] = STAGES if enhance else ("encoder", "decoder")
         self.timings: dict[str, float] = {}
@@ -64,6 +74,7 @@ class GleSamPredictor:
         self.engine_reason = choice.reason
         """Why it is this engine; None where `backend` named it."""
         self._enhance = enhance
+        self._prompt_batch = _most_prompts(self.bundle.manifest, self.engine.device, prompt_batch)
         self._geometry: Geometry | None = None
         self._features: chain.Features | None = None
 
@@ -106,10 +117,14 @@ class GleSamPredictor:
         if image_format not in ("RGB", "BGR"):
             raise InputError(f'image_format {image_format!r}: must be "RGB" or "BGR"')
         image = check_image(image)
-        manifest = self.bundle.manifest
         with self._timed("preprocess"):
             rgb = image if image_format == "RGB" else np.ascontiguousarray(image[..., ::-1])
-            prepared = preprocess(rgb, manifest.preprocessing)
+            prepared = preprocess(rgb, self.bundle.manifest.preprocessing)
+        self.set_prepared(prepared)
+
+    def set_prepared(self, prepared: Preprocessed) -> None:
+        """Encode and enhance an image that `image.preprocess` made ready, in any thread."""
+        manifest = self.bundle.manifest
         with self._timed("encoder"):
             features = chain.encode(self.engine, manifest, prepared.tensor)
         if self._enhance:
@@ -120,6 +135,21 @@ class GleSamPredictor:
     def reset_image(self) -> None:
         """Forget the image."""
         self._geometry, self._features = None, None
+
+    def share(self) -> GleSamPredictor:
+        """A predictor on the same loaded graphs for another thread, with an image of its own.
+
+        Raises:
+            BackendError: the engine does one thing at a time.
+        """
+        return self.with_engine(self.engine.share())
+
+    def with_engine(self, engine: Engine) -> GleSamPredictor:
+        """A predictor like this one on another engine for the same bundle; no image is set."""
+        other = copy(self)
+        other.engine, other.timings = engine, {}
+        other.reset_image()
+        return other
 
     def get_image_embedding(self) -> NDArray[np.float32]:
         """What the decoder sees, [1, 256, S/16, S/16]: enhanced unless `enhance` is False.
@@ -156,7 +186,7 @@ class GleSamPredictor:
         Raises:
             InputError: no image is set, or a prompt cannot be used.
         """
-        batched, prompts = _as_batch(self.geometry, point_coords, point_labels, box, mask_input)
+        batched, prompts = as_batch(self.geometry, point_coords, point_labels, box, mask_input)
         low_res, iou = self.decode(prompts, multimask_output)
         rules = self.bundle.manifest.postprocessing
         with self._timed("masks"):
@@ -174,10 +204,17 @@ class GleSamPredictor:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Logits and predicted IoU of B checked prompts: [B, C, S/4, S/4] and [B, C]."""
         manifest = self.bundle.manifest
-        tensors = prompt_tensors(prompts, self.geometry, manifest.coordinates)
+        parts = []
         with self._timed("decoder"):
-            low_res, iou = chain.decode(self.engine, self._seen(), tensors)
-        return masks.choose(low_res, iou, multimask_output, manifest.postprocessing)
+            for part in split(prompts, self._prompt_batch):
+                tensors = prompt_tensors(part, self.geometry, manifest.coordinates)
+                low_res, iou = chain.decode(self.engine, self._seen(), tensors)
+                parts.append(masks.choose(low_res, iou, multimask_output, manifest.postprocessing))
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([low_res for low_res, _ in parts]), np.concatenate(
+            [iou for _, iou in parts]
+        )
 
     def binarize(
         self, low_res: NDArray[np.float32], stability_offset: float | None = None
@@ -203,35 +240,11 @@ class GleSamPredictor:
         self.timings[step] = time.perf_counter() - start
 
 
-def _as_batch(
-    geometry: Geometry,
-    points: ArrayLike | None,
-    labels: ArrayLike | None,
-    box: ArrayLike | None,
-    mask: ArrayLike | None,
-) -> tuple[bool, PromptBatch]:
-    """Tell one prompt from B by the axes given, add the missing axis, and check."""
-    single_axes = {"points": (points, 2), "labels": (labels, 1), "box": (box, 1), "mask": (mask, 3)}
-    given = {
-        name: (_rank(value, name), axes)
-        for name, (value, axes) in single_axes.items()
-        if value is not None
-    }
-    batched = any(rank == axes + 1 for rank, axes in given.values())
-    for name, (rank, axes) in given.items():
-        if rank != axes + batched:
-            shape = f"{axes} axes, or {axes + 1} for a batch"
-            raise InputError(f"{name}: {rank} axes, but {shape} is needed on every prompt alike")
-
-    def lift(value: ArrayLike | None) -> ArrayLike | None:
-        return value if value is None or batched else np.asarray(value)[None]
-
-    return batched, check_prompts(geometry, lift(points), lift(labels), lift(box), lift(mask))
-
-
-def _rank(value: ArrayLike, name: str) -> int:
-    """Number of axes."""
-    try:
-        return np.asarray(value).ndim
-    except ValueError as error:  # rows of different lengths
-        raise InputError(f"{name}: not an array of numbers ({error})") from error
+def _most_prompts(manifest: Manifest, device: str, wanted: int | None) -> int:
+    """Prompts a decoder call: as many as wanted, or as a compiled decoder was built for."""
+    if wanted is None:
+        wanted = _PROMPT_BATCH_CPU if device == "cpu" else _PROMPT_BATCH
+    decoder = manifest.stages["decoder"]
+    axis = next(spec.shape[0] for spec in decoder.inputs if spec.name == "point_coords")
+    profile = decoder.profile or {}
+    return min(wanted, profile[axis].max) if axis in profile else wanted

@@ -5,19 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from glesam_runtime.bundle import Bundle
     from glesam_runtime.predictor import GleSamPredictor
-    from glesam_runtime.segment import Job
+
+Result = TypeVar("Result")
 
 
 @contextmanager
-def progress(jobs: list[Job]) -> Iterator[Iterable[Job]]:
-    """A progress bar on stderr, for several images and a person watching."""
-    if len(jobs) < 2 or not sys.stderr.isatty():
-        yield jobs
+def progress(results: Iterable[Result], count: int) -> Iterator[Iterable[Result]]:
+    """A progress bar on stderr, for the results of several images and a person watching."""
+    if count < 2 or not sys.stderr.isatty():
+        yield results
         return
     from rich.console import Console
     from rich.progress import Progress
@@ -25,7 +26,7 @@ def progress(jobs: list[Job]) -> Iterator[Iterable[Job]]:
     # Rich would print on stderr what is meant for a file that stdout is sent to.
     lines = sys.stdout.isatty()
     with Progress(console=Console(stderr=True), transient=True, redirect_stdout=lines) as bar:
-        yield bar.track(jobs, description="images")
+        yield bar.track(results, total=count, description="images")
 
 
 def print_result(result: dict[str, Any]) -> None:

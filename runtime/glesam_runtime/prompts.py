@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,45 @@ class PromptBatch:
     def size(self) -> int:
         """B."""
         return len(self.points)
+
+
+def as_batch(
+    geometry: Geometry,
+    point_coords: ArrayLike | None = None,
+    point_labels: ArrayLike | None = None,
+    box: ArrayLike | None = None,
+    mask_input: ArrayLike | None = None,
+) -> tuple[bool, PromptBatch]:
+    """Tell one prompt from B by the axes given, add the missing axis, and check.
+
+    Returns:
+        Whether the axis was there, and the prompts.
+
+    Raises:
+        InputError: some have it and some have not, or `check_prompts` refuses them.
+    """
+    single_axes = {
+        "points": (point_coords, 2),
+        "labels": (point_labels, 1),
+        "box": (box, 1),
+        "mask": (mask_input, 3),
+    }
+    given = {
+        name: (_rank(value, name), axes)
+        for name, (value, axes) in single_axes.items()
+        if value is not None
+    }
+    batched = any(rank == axes + 1 for rank, axes in given.values())
+    for name, (rank, axes) in given.items():
+        if rank != axes + batched:
+            shape = f"{axes} axes, or {axes + 1} for a batch"
+            raise InputError(f"{name}: {rank} axes, but {shape} is needed on every prompt alike")
+
+    def lift(value: ArrayLike | None) -> ArrayLike | None:
+        return value if value is None or batched else np.asarray(value)[None]
+
+    lifted = (lift(value) for value in (point_coords, point_labels, box, mask_input))
+    return batched, check_prompts(geometry, *lifted)
 
 
 def check_prompts(
@@ -111,6 +151,18 @@ def check_prompts(
     return PromptBatch(points, labels, box_array, mask_array)
 
 
+def split(prompts: PromptBatch, size: int) -> Iterator[PromptBatch]:
+    """The prompts in their order, at most `size` at a time."""
+    for start in range(0, prompts.size, size):
+        part = slice(start, start + size)
+        yield PromptBatch(
+            prompts.points[part],
+            prompts.labels[part],
+            None if prompts.boxes is None else prompts.boxes[part],
+            None if prompts.masks is None else prompts.masks[part],
+        )
+
+
 def prompt_tensors(
     prompts: PromptBatch, geometry: Geometry, rules: Coordinates
 ) -> dict[str, NDArray[np.float32]]:
@@ -148,6 +200,14 @@ def _scale(geometry: Geometry) -> NDArray[np.float64]:
     """(x, y) factors from the original to the resized image."""
     (height, width), (new_height, new_width) = geometry.original, geometry.resized
     return np.asarray([new_width / width, new_height / height])
+
+
+def _rank(value: ArrayLike, name: str) -> int:
+    """Number of axes."""
+    try:
+        return np.asarray(value).ndim
+    except ValueError as error:  # rows of different lengths
+        raise InputError(f"{name}: not an array of numbers ({error})") from error
 
 
 def _numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from glesam_runtime import masks
 from glesam_runtime.draw import colour_of, draw_mask, draw_prompt
 from glesam_runtime.errors import InputError
-from glesam_runtime.image import geometry_of, read_image
-from glesam_runtime.masks import mask_to_xywh
+from glesam_runtime.image import Preprocessed, geometry_of, pixels_of, preprocess, read_image
+from glesam_runtime.jobs import Job, refuse_inputs, save_mask, save_overlay
+from glesam_runtime.manifest import STAGES
 from glesam_runtime.prompt_requests import PromptRequest, check_request, group_alike
 from glesam_runtime.rle import encode_rle
 from glesam_runtime.staging import staged_file
@@ -23,163 +25,159 @@ from glesam_runtime.staging import staged_file
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from glesam_runtime.manifest import Manifest
     from glesam_runtime.predictor import GleSamPredictor
-
-
-_FAST = 2
-"""PNG compression of the overlay: a quarter of the default's time, a tenth more bytes."""
+    from glesam_runtime.prompts import PromptBatch
 
 
 @dataclass(frozen=True)
-class Job:
-    """An image and the beginning of its outputs' names."""
+class Prepared:
+    """An image and its prompts, ready for a predictor."""
 
-    image: Path
-    output: Path
-    """Folder and stem; `_mask.png`, `_instances.png` and `_overlay.png` are added."""
+    job: Job
+    image: NDArray[np.uint8]
+    """[H, W, 3]."""
+    encoded: Preprocessed
+    prompts: list[PromptBatch]
+    """One each."""
+    seconds: dict[str, float]
 
-    def mask_path(self, index: int, count: int) -> Path:
-        """`<stem>_mask.png` for a single mask, else `<stem>_mask_0.png` and so on."""
-        return self._with(f"_mask_{index}.png" if count > 1 else "_mask.png")
+
+@dataclass(frozen=True)
+class Inferred:
+    """What a predictor makes of an image and its prompts."""
+
+    prepared: Prepared
+    low_res: NDArray[np.float32]
+    """[prompts, C, S/4, S/4] logits."""
+    scores: NDArray[np.float32]
+    """[prompts, C]."""
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Segmenting:
+    """The work of glesam-run with prompts; of each image all outputs are written, or none."""
+
+    manifest: Manifest
+    requests: Sequence[PromptRequest]
+    """A prompt an object."""
+    multimask: bool
+    """Three masks a prompt; the overlay shows the one of highest predicted IoU."""
+    inputs: frozenset[Path]
+    """Resolved paths of all input images, which no output may replace."""
+
+    def pixels(self, job: Job) -> int:
+        """Of the image file."""
+        return pixels_of(job.image)
+
+    def prepare(self, job: Job) -> Prepared:
+        """Read the image and check the prompts against it.
+
+        Raises:
+            InputError: the image, a prompt or the output folder cannot be used.
+        """
+        start = time.perf_counter()
+        image = read_image(job.image)
+        read = time.perf_counter() - start
+        rules = self.manifest.preprocessing
+        height, width = image.shape[:2]
+        geometry = geometry_of(height, width, rules.image_size, rules.resize)
+        try:
+            prompts = [check_request(request, geometry) for request in self.requests]
+        except InputError as error:
+            raise InputError(f"{job.image}: {error}") from error
+        refuse_inputs(job, (*self._mask_paths(job), job.overlay_path), self.inputs)
+        start = time.perf_counter()
+        encoded = preprocess(image, rules)
+        seconds = {"read": read, "preprocess": time.perf_counter() - start}
+        return Prepared(job, image, encoded, prompts, seconds)
+
+    def infer(self, predictor: GleSamPredictor, prepared: Prepared) -> Inferred:
+        """Encode, enhance, and decode prompts of one make-up together."""
+        predictor.set_prepared(prepared.encoded)
+        side = prepared.encoded.geometry.image_size // 4
+        low_res = np.empty((len(self.requests), self._per_prompt, side, side), np.float32)
+        scores = np.empty((len(self.requests), self._per_prompt), np.float32)
+        decoder = 0.0
+        for members, batch in group_alike(prepared.prompts):
+            low_res[members], scores[members] = predictor.decode(batch, self.multimask)
+            decoder += predictor.timings["decoder"]
+        timings = predictor.timings
+        seconds = dict(prepared.seconds)
+        seconds.update({stage: timings[stage] for stage in STAGES if stage in timings})
+        seconds["decoder"] = decoder
+        return Inferred(prepared, low_res, scores, seconds)
+
+    def finish(self, inferred: Inferred, check: Callable[[], None]) -> dict[str, Any]:
+        """Write the files.
+
+        Args:
+            inferred: from `infer`.
+            check: called before each mask.
+
+        Returns:
+            What `--json` says of the image.
+
+        Raises:
+            InputError: a file cannot be written.
+        """
+        start = time.perf_counter()
+        job, geometry = inferred.prepared.job, inferred.prepared.encoded.geometry
+        height, width = geometry.original
+        paths = self._mask_paths(job)
+        canvas = Image.fromarray(inferred.prepared.image)
+        entries = []
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as files:  # every file is complete before the first gets its name
+            for prompt, (logits, scores) in enumerate(
+                zip(inferred.low_res, inferred.scores, strict=True)
+            ):
+                best = int(np.argmax(scores))
+                for index in range(self._per_prompt):
+                    check()
+                    # One mask at a time: those of a huge image do not fit in memory together.
+                    made = masks.binarize(logits[index], geometry, self.manifest.postprocessing)
+                    path = paths[prompt * self._per_prompt + index]
+                    save_mask(made.masks, files.enter_context(staged_file(path)))
+                    entries.append(
+                        {
+                            "prompt": prompt,
+                            "file": str(path),
+                            "predicted_iou": round(float(scores[index]), 6),
+                            "stability_score": round(float(made.stability), 6),
+                            **_describe(made.masks),
+                        }
+                    )
+                    if index == best:
+                        draw_mask(canvas, made.masks, colour_of(prompt))
+            for prompt, request in enumerate(self.requests):
+                draw_prompt(canvas, request, colour_of(prompt))
+            save_overlay(canvas, files.enter_context(staged_file(job.overlay_path)))
+        seconds = {**inferred.seconds, "masks_and_files": time.perf_counter() - start}
+        return {
+            "image": str(job.image),
+            "width": width,
+            "height": height,
+            "masks": entries,
+            "overlay": str(job.overlay_path),
+            "seconds": {step: round(value, 6) for step, value in seconds.items()},
+        }
 
     @property
-    def overlay_path(self) -> Path:
-        """`<stem>_overlay.png`."""
-        return self._with("_overlay.png")
+    def _per_prompt(self) -> int:
+        """C."""
+        return 3 if self.multimask else 1
 
-    @property
-    def instances_path(self) -> Path:
-        """`<stem>_instances.png`."""
-        return self._with("_instances.png")
-
-    def _with(self, ending: str) -> Path:
-        return self.output.with_name(self.output.name + ending)
-
-
-def plan_jobs(images: Sequence[Path], folder: Path) -> list[Job]:
-    """Give each image its output names; the second of a stem becomes `<stem>-2`, and so on."""
-    taken: set[str] = set()
-    jobs = []
-    for image in images:
-        stem, number = image.stem, 2
-        while stem.lower() in taken:  # file systems may fold case
-            stem, number = f"{image.stem}-{number}", number + 1
-        taken.add(stem.lower())
-        jobs.append(Job(image, folder / stem))
-    return jobs
-
-
-def refuse_inputs(job: Job, outputs: Iterable[Path], inputs: frozenset[Path]) -> None:
-    """Outputs may not replace an input image; `inputs` are resolved.
-
-    Raises:
-        InputError: naming the first that would.
-    """
-    for path in outputs:
-        if path.resolve() in inputs:
-            raise InputError(f"{job.image}: {path} is an input image; choose another folder: -o")
-
-
-def save_mask(mask: NDArray[np.bool_], path: Path) -> None:
-    """Write a mask [H, W] as a PNG of 0 and 255."""
-    Image.fromarray(mask.astype(np.uint8, order="C") * np.uint8(255)).save(path, "PNG")
-
-
-def save_overlay(overlay: Image.Image, path: Path) -> None:
-    """Write a picture to look at as a PNG."""
-    overlay.save(path, "PNG", compress_level=_FAST)
-
-
-def run_job(
-    predictor: GleSamPredictor,
-    job: Job,
-    requests: Sequence[PromptRequest],
-    *,
-    multimask: bool,
-    inputs: frozenset[Path],
-) -> dict[str, Any]:
-    """Segment an image; write all of its outputs, or none.
-
-    Args:
-        predictor: with any image set or none.
-        job: the image and its output names.
-        requests: a prompt an object.
-        multimask: three masks a prompt; the overlay shows the one of highest predicted IoU.
-        inputs: resolved paths of all input images, which no output may replace.
-
-    Returns:
-        What `--json` says of the image.
-
-    Raises:
-        InputError: the image, a prompt or the output folder cannot be used.
-    """
-    start = time.perf_counter()
-    image = read_image(job.image)
-    read = time.perf_counter() - start
-    height, width = image.shape[:2]
-    rules = predictor.bundle.manifest.preprocessing
-    geometry = geometry_of(height, width, rules.image_size, rules.resize)
-    try:
-        batches = [check_request(request, geometry) for request in requests]
-    except InputError as error:
-        raise InputError(f"{job.image}: {error}") from error
-    count = len(requests) * (3 if multimask else 1)
-    paths = [job.mask_path(index, count) for index in range(count)]
-    refuse_inputs(job, (*paths, job.overlay_path), inputs)
-
-    predictor.set_image(image)
-    side = geometry.image_size // 4
-    per_prompt = count // len(requests)
-    low_res = np.empty((len(requests), per_prompt, side, side), np.float32)
-    scores = np.empty((len(requests), per_prompt), np.float32)
-    decoder = 0.0
-    for members, batch in group_alike(batches):
-        low_res[members], scores[members] = predictor.decode(batch, multimask)
-        decoder += predictor.timings["decoder"]
-    seconds = {"read": read, **predictor.timings, "decoder": decoder}
-    seconds.pop("load", None)
-
-    start = time.perf_counter()
-    canvas = Image.fromarray(image)
-    entries = []
-    job.output.parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as files:  # every file is complete before the first gets its name
-        for prompt in range(len(requests)):
-            best = int(np.argmax(scores[prompt]))
-            for index in range(per_prompt):
-                # One mask at a time: those of a huge image do not fit in memory together.
-                made = predictor.binarize(low_res[prompt, index])
-                path = paths[prompt * per_prompt + index]
-                save_mask(made.masks, files.enter_context(staged_file(path)))
-                entries.append(
-                    {
-                        "prompt": prompt,
-                        "file": str(path),
-                        "predicted_iou": round(float(scores[prompt, index]), 6),
-                        "stability_score": round(float(made.stability), 6),
-                        **_describe(made.masks),
-                    }
-                )
-                if index == best:
-                    draw_mask(canvas, made.masks, colour_of(prompt))
-        for prompt, request in enumerate(requests):
-            draw_prompt(canvas, request, colour_of(prompt))
-        save_overlay(canvas, files.enter_context(staged_file(job.overlay_path)))
-    seconds["masks_and_files"] = time.perf_counter() - start
-    return {
-        "image": str(job.image),
-        "width": width,
-        "height": height,
-        "masks": entries,
-        "overlay": str(job.overlay_path),
-        "seconds": {step: round(value, 6) for step, value in seconds.items()},
-    }
+    def _mask_paths(self, job: Job) -> list[Path]:
+        count = len(self.requests) * self._per_prompt
+        return [job.mask_path(index, count) for index in range(count)]
 
 
 def _describe(mask: NDArray[np.bool_]) -> dict[str, Any]:
     """Area in pixels, box as COCO has it, COCO RLE."""
     return {
         "area": int(np.count_nonzero(mask)),
-        "box_xywh": list(mask_to_xywh(mask)),
+        "box_xywh": list(masks.mask_to_xywh(mask)),
         "rle": encode_rle(mask),
     }

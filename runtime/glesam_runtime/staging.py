@@ -12,7 +12,6 @@ import errno
 import json
 import os
 import re
-import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -96,7 +95,7 @@ def staged_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _partial_name(final: Path) -> Path:
-    return final.with_name(f".{final.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
+    return final.with_name(f".{final.name}.partial-{os.getpid()}-{os.urandom(4).hex()}")
 
 
 def _refuse_foreign(final: Path) -> None:

@@ -172,6 +172,18 @@ def test_stems_that_collide(
     ]
 
 
+def test_fewer_in_flight_than_streams(
+    toy_bundle: Path, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = image.parent / "out"
+    options = ("--points", "5,5", "--bundle", toy_bundle, "-o", out, "--backend", "onnxruntime")
+    code, stdout, stderr = run_here(
+        capsys, image, image, *options, "--streams", "2", "--in-flight", "1"
+    )
+    assert_one_line_error(code, stdout, stderr, "1 images in flight do not fill 2 streams")
+    assert not out.exists()
+
+
 def test_an_input_image_is_never_overwritten(
     toy_bundle: Path, image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,6 +211,11 @@ BAD = {
     "unknown option": (["--pionts", "1,4"], "--pionts"),
     "unknown backend": (["--points", "1,4", "--backend", "x"], "known are"),
     "unknown device": (["--points", "1,4", "--device", "x"], "known are"),
+    "everything by batches of prompts": (
+        ["--everything", "--prompt-batch", "4"],
+        "say --points-per-batch",
+    ),
+    "no batch": (["--points", "1,4", "--prompt-batch", "0"], "--prompt-batch"),
     "selftest with an image": (["--selftest"], "takes no images"),
 }
 

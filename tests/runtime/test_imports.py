@@ -72,6 +72,7 @@ def test_the_public_names() -> None:
         "ParityError",
         "open_bundle",
         "read_image",
+        "segment_many",
     ]
     for name in [*glesam_runtime.__all__, "__version__"]:
         assert getattr(glesam_runtime, name)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from glesam_runtime.jobs import Job
 from glesam_runtime.printing import progress
-from glesam_runtime.segment import Job
 
 
 class Terminal(io.StringIO):
@@ -31,7 +31,7 @@ def test_when_it_shows(
     stdout = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stderr)
     monkeypatch.setattr(sys, "stdout", stdout)
-    with progress(jobs(count)) as listed:
+    with progress(jobs(count), count) as listed:
         for job in listed:
             print(job.image)
     assert stdout.getvalue().split() == [f"{index}.png" for index in range(count)]

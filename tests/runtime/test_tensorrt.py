@@ -66,6 +66,22 @@ def test_masks_are_those_of_onnx_runtime(
         np.testing.assert_array_equal(a, b)
 
 
+def test_many_prompts_in_calls_that_the_engine_takes(
+    toy_bundle: Path, cuda: FakeCuda, tmp_path: Path
+) -> None:
+    there = GleSamPredictor(engine_bundle(toy_bundle, tmp_path / "engines"))  # built for 4
+    here = GleSamPredictor(toy_bundle)
+    boxes = [[n, 1, n + 20, 30] for n in range(9)]
+    for predictor in (there, here):
+        predictor.set_image(image(0))
+    cuda.log.clear()
+    for a, b in zip(there.predict(box=boxes), here.predict(box=boxes), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert cuda.log.count("execute") == 3
+    with pytest.raises(BackendError, match="leave out --streams"):
+        there.share()
+
+
 def test_stages_are_chained_on_the_device(toy_bundle: Path, cuda: FakeCuda, tmp_path: Path) -> None:
     predictor = GleSamPredictor(engine_bundle(toy_bundle, tmp_path / "engines"))
     allocated = set(cuda.memory)
@@ -146,12 +162,18 @@ def test_engines_without_weights_get_them(toy_bundle: Path, cuda: FakeCuda, tmp_
 def test_a_request_past_the_profile(
     shape: tuple[int, int], words: str, toy_bundle: Path, cuda: FakeCuda, tmp_path: Path
 ) -> None:
-    predictor = GleSamPredictor(engine_bundle(toy_bundle, tmp_path / "engines"))
-    predictor.set_image(image(0))
     prompts, points = shape
-    coords = np.ones((prompts, points - 1, 2))  # one more point is padding
+    bundle = open_bundle(engine_bundle(toy_bundle, tmp_path / "engines"))
+    engine = load_engine(bundle, "tensorrt")
+    tensors = {
+        "image_embeddings": np.zeros((1, 256, 4, 4), np.float32),
+        "point_coords": np.ones((prompts, points, 2), np.float32),
+        "point_labels": np.ones((prompts, points), np.float32),
+        "mask_input": np.zeros((prompts, 1, 16, 16), np.float32),
+        "has_mask_input": np.zeros(1, np.float32),
+    }
     with pytest.raises(BackendError, match=words) as failure:
-        predictor.predict(coords, np.ones(coords.shape[:2]))
+        engine.run("decoder", tensors)
     assert "--profile" in str(failure.value)
 
 

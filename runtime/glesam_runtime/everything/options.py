@@ -31,7 +31,7 @@ PointsPerSide = Annotated[
     int | None, _option("points-per-side", "Points a side of the grid; default 32.")
 ]
 PointsPerBatch = Annotated[
-    int | None, _option("points-per-batch", "Points a decoder call; default 64.")
+    int | None, _option("points-per-batch", "Points a decoder call; default 8 on a CPU, else 64.")
 ]
 PredIouThresh = Annotated[
     float | None,

@@ -85,7 +85,8 @@ def _search_crop(
     size = parameters.points_per_batch
     for batch in (points[at : at + size] for at in range(0, len(points), size)):
         labels = np.full((len(batch), 1), FOREGROUND, np.float32)
-        low_res, iou = predictor.decode(PromptBatch(batch[:, None], labels, None, None))
+        prompts = PromptBatch(batch[:, None], labels, None, None)
+        low_res, iou = predictor.decode(prompts)
         good = iou > (parameters.pred_iou_thresh or -np.inf)
         for prompt, index in np.argwhere(good):  # the others never reach the image's size
             judged = _judge(predictor, low_res[prompt, index], crop, whole, parameters)

@@ -157,8 +157,6 @@ def run(
         options=engine.options(),
         prompt_batch=points_per_batch if search else prompt_batch,
     )
-    if predictor.engine_reason:
-        print(f"note: {predictor.engine_reason}", file=sys.stderr)
     inputs = frozenset(image.resolve() for image in images or [])
     work: Work[Job, Any, Any, dict[str, Any]]
     if search:
@@ -175,6 +173,8 @@ def run(
     if json:
         seconds = round(time.perf_counter() - start, 6)
         print_json({**what_ran(predictor, not no_enhance), "seconds": seconds, "images": results})
+    elif predictor.engine_reason and not all("error" in result for result in results):
+        print(f"note: {predictor.engine_reason}", file=sys.stderr)
     if any("error" in result for result in results):
         raise typer.Exit(InputError.exit_code)
 

@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 CPU    := .venv-cpu
 OUT    := out
+FULL   := $(OUT)/bench-full
 # sam2 comes as source and would have a torch of its own installed, gigabytes, to be built with. It
 # needs none, so what is built is built by these, outside of any isolated environment.
 BUILD_TOOLS := hatchling 'setuptools>=70.1'
@@ -16,8 +17,8 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 	--box 84,108,122,145 --box 315,156,380,218 --box 80,175,124,217 --box 18,233,75,288
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full test-cpp lint format bench bench-many bench-cpp nano nano-table builtin \
-	backbones precision quantization quantization-full docs clean
+.PHONY: help setup demo test test-full test-cpp lint format bench bench-many bench-cpp bench-full nano \
+	nano-table builtin backbones precision quantization quantization-full docs clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-17s\033[0m %s\n", $$1, $$2}' Makefile
@@ -72,6 +73,16 @@ bench-many: $(READY)  ## Images a minute: one at a time, overlapped, two streams
 
 bench-cpp: $(READY)  ## C++ beside Python at full size, in bfloat16 (after make test-cpp; 9 GB, 10 minutes)
 	$(BIN)/python -m tests.benchmarks.cpp $(OUT)/cpp $(OUT)/bench-cpp
+
+# Exported anew when what makes its graphs has changed.
+$(FULL)/bundle/manifest.json: $(READY) $(filter-out export/glesam_export/bench/%,$(shell git ls-files export/glesam_export))
+	$(BIN)/glesam-export onnx --preset sam_vit_b --random-weights 0 -o $(FULL)/bundle
+
+bench-full: $(FULL)/bundle/manifest.json  ## ViT-B with SD 2.1 beside PyTorch and plain exports (half an hour, 12 GB)
+	$(BIN)/glesam-bench $(FULL)/bundle --random-weights 0 --peers --backend openvino:bf16 --backend onnxruntime \
+		--backend openvino --rounds 5 --work $(FULL)/plain -o $(FULL)
+	$(BIN)/glesam-bench growth $(FULL)/bundle --backend openvino:bf16 --rounds 2 -o $(FULL)
+	$(BIN)/glesam-bench profile $(FULL)/bundle --backend openvino:bf16 --backend onnxruntime --rounds 3 -o $(FULL)
 
 nano: $(READY)  ## Train nano from nothing and measure it (80 minutes on two cores)
 	$(BIN)/glesam-train nano -o $(OUT)/nano

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from glesam_calibration import calibrate_options as options
-from glesam_runtime.console import run_app
+from glesam_runtime.console import WithDefault, run_app
 from glesam_runtime.errors import InputError
 
 # Imported where used: `--help` needs nothing of it, and a wrong option is told at once.
@@ -23,19 +22,15 @@ if TYPE_CHECKING:
 _DEFAULT = "quantize"
 
 
-class _WithDefault(TyperGroup):
+class _Commands(WithDefault):
     """`glesam-calibrate BUNDLE ...` is `glesam-calibrate quantize BUNDLE ...`."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the command's name where it was left out."""
-        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
-            args = [_DEFAULT, *args]
-        return super().parse_args(ctx, args)
+    default = _DEFAULT
 
 
 app = typer.Typer(
     help="Quantize a float bundle to INT8 or FP8, and say what it costs.",
-    cls=_WithDefault,
+    cls=_Commands,
     add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,

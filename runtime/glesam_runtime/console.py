@@ -12,9 +12,10 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from glesam_runtime.errors import GlesamError
 
@@ -26,6 +27,19 @@ _AGAIN_AFTER = 0.05
 def make_app(help_text: str) -> typer.Typer:
     """A Typer app whose errors `run_app` reports."""
     return typer.Typer(help=help_text, add_completion=False, pretty_exceptions_enable=False)
+
+
+class WithDefault(TyperGroup):
+    """Commands of which one may be left unnamed: `program BUNDLE` is `program DEFAULT BUNDLE`."""
+
+    default = ""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the command's name where it was left out; alone, a program may show its help."""
+        unnamed = not (args and (args[0] in self.commands or args[0] in ("--help", "-h")))
+        if unnamed and (args or not self.no_args_is_help):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
 
 
 def run_app(app: typer.Typer, prog_name: str) -> NoReturn:

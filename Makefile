@@ -76,11 +76,12 @@ bench-cpp: $(READY)  ## C++ beside Python at full size, in bfloat16 (after make 
 
 # Exported anew when what makes its graphs has changed.
 $(FULL)/bundle/manifest.json: $(READY) $(filter-out export/glesam_export/bench/%,$(shell git ls-files export/glesam_export))
+	$(BIN)/glesam-export onnx --preset sam_vit_b --random-weights 0 --bf16 -o $(FULL)/bf16
 	$(BIN)/glesam-export onnx --preset sam_vit_b --random-weights 0 -o $(FULL)/bundle
 
 bench-full: $(FULL)/bundle/manifest.json  ## ViT-B with SD 2.1 beside PyTorch and plain exports (half an hour, 12 GB)
 	$(BIN)/glesam-bench $(FULL)/bundle --random-weights 0 --peers --backend openvino:bf16 --backend onnxruntime \
-		--backend openvino --rounds 5 --work $(FULL)/plain -o $(FULL)
+		--backend openvino --variant $(FULL)/bf16 --rounds 5 --work $(FULL)/plain -o $(FULL)
 	$(BIN)/glesam-bench growth $(FULL)/bundle --backend openvino:bf16 --rounds 2 -o $(FULL)
 	$(BIN)/glesam-bench profile $(FULL)/bundle --backend openvino:bf16 --backend onnxruntime --rounds 3 -o $(FULL)
 

@@ -62,6 +62,12 @@ def run(
         list[str] | None,
         typer.Option(metavar="NAME", help="Only this one of --peers; repeatable."),
     ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR", help="The same model as another bundle, bf16 or int8, too; repeatable."
+        ),
+    ] = None,
     work: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Keep the plain exports here, for the next time."),
@@ -84,7 +90,9 @@ def run(
     from glesam_export.bench.table import table
     from glesam_export.progress import step
 
+    others = [options.open_bundle(folder) for folder in variant or ()]
     measured = contenders.ours(opened, engines.backend or (), engines.common)
+    measured += contenders.variants(opened, others, engines.common)
     known = weights.for_bundle(given, opened.manifest) if beside else None
     left_out: list[str] = []
     with tempfile.TemporaryDirectory() if work is None else nullcontext(work) as folder:

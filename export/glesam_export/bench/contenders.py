@@ -23,6 +23,8 @@ class Ours(msgspec.Struct, frozen=True, tag="ours"):
     """A bundle on an engine of the runtime."""
 
     choice: EngineChoice
+    bundle: str
+    """Its folder."""
 
 
 class Pytorch(msgspec.Struct, frozen=True, tag="pytorch"):
@@ -48,6 +50,9 @@ class Plain(msgspec.Struct, frozen=True, tag="plain"):
 
 
 Runner = Ours | Pytorch | Plain
+
+OF = "@"
+"""Between an engine's name and the bundle's, of bundles beside the one that is measured."""
 
 
 class Contender(msgspec.Struct, frozen=True):
@@ -85,8 +90,37 @@ def ours(bundle: Bundle, asked: Sequence[str], common: EngineChoice) -> list[Con
         if spec in [contender.name for contender in found]:
             raise InputError(f"--backend {spec}: given twice")
         choice = replace(common, backend=backend, precision=precision or common.precision)
-        found.append(Contender(spec, f"glesam-deploy, {spec.replace(':', ' ')}", Ours(choice)))
+        title = f"glesam-deploy, {spec.replace(':', ' ')}"
+        found.append(Contender(spec, title, Ours(choice, str(bundle.path))))
     return found
+
+
+def variants(bundle: Bundle, others: Sequence[Bundle], common: EngineChoice) -> list[Contender]:
+    """The same model as other bundles, each on the engine that suits it.
+
+    Args:
+        bundle: what they are to be the same as.
+        others: typed otherwise, or quantized.
+        common: options; the backend is chosen.
+
+    Raises:
+        InputError: one of another model.
+    """
+    model = bundle.manifest.model
+    for other in others:
+        if other.manifest.model != model:
+            raise InputError(
+                f"--variant {other.path}: is not the model of {bundle.path} ({model.preset} with "
+                f"{model.unet}, gamma {model.gamma:g}, timestep {model.timestep})"
+            )
+    return [
+        Contender(
+            f"auto{OF}{other.path.name}",
+            f"glesam-deploy, {other.path.name}",
+            Ours(replace(common, backend="auto"), str(other.path)),
+        )
+        for other in others
+    ]
 
 
 Make = Callable[[WeightOptions, str, int | None], Runner]

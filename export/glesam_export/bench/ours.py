@@ -34,6 +34,8 @@ class BundleChain:
     def precision(self) -> str:
         """What the engine says, or what the graphs were typed in."""
         typed = coarsest([self.bundle.manifest.stages[stage].precision for stage in STAGES])
+        if typed in ("int8", "fp8"):  # an engine tells what the rest of such a graph is in
+            return typed
         return self.loaded.describe().get("precision", typed)
 
     def encode(self, image: NDArray[np.float32]) -> chain.Features:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from glesam_export.bench import jobs, plain_cache, process, results
 from glesam_export.bench.about import about
 from glesam_export.bench.chain import Run
-from glesam_export.bench.contenders import Contender, Plain
+from glesam_export.bench.contenders import OF, Contender, Plain
 from glesam_export.bench.inputs import golden_inputs
 from glesam_export.bench.results import Benchmark, Row
 from glesam_export.weight_options import WeightOptions
@@ -111,7 +111,8 @@ def differing(found: Benchmark) -> list[str]:
     gate = GATES["fp32"].stage_relative_l2
     assert gate is not None, "of float32 there is one"
     typed = set(found.about.precisions.values())
-    judged = [r for r in found.rows if r.precision == "fp32" and (typed == {"fp32"} or not r.ours)]
+    own = [r for r in found.rows if OF not in r.name]  # a variant is typed otherwise
+    judged = [r for r in own if r.precision == "fp32" and (typed == {"fp32"} or not r.ours)]
     return [
         f"{row.title}: its logits differ from the golden file's by {row.reference_difference:.2g}, "
         f"{gate:g} is allowed: it has other weights than the bundle, or it is at fault"
@@ -195,7 +196,8 @@ def _title(contender: Contender, run: Run) -> str:
     """Of ours, what it turned out to be."""
     if not contender.is_ours:
         return contender.title
-    chosen = " (auto)" if contender.name.startswith("auto") else ""
+    backend, _, variant = contender.name.partition(OF)
+    chosen = f", {variant}" if variant else " (auto)" if backend == "auto" else ""
     return f"glesam-deploy, {run.engine['engine']} {run.precision}{chosen}"
 
 

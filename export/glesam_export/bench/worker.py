@@ -17,7 +17,7 @@ from glesam_export.bench import jobs, machine
 from glesam_export.bench.chain import Before, Chain, measure
 from glesam_export.bench.contenders import Ours, Pytorch, Runner
 from glesam_export.bench.inputs import golden_inputs
-from glesam_runtime.bundle import Bundle, open_bundle
+from glesam_runtime.bundle import open_bundle
 from glesam_runtime.errors import GlesamError
 
 
@@ -62,18 +62,18 @@ def _measure(job: jobs.Measure) -> jobs.Answer:
     bundle = open_bundle(job.bundle)
     given = golden_inputs(bundle)
     start = time.perf_counter()
-    chain = _load(bundle, job.runner)
+    chain = _load(job.runner)
     before = Before(time.perf_counter() - start, load_average)
     run, masks = measure(chain, given, job.rounds, before)
     np.save(job.masks, masks)
     return run
 
 
-def _load(bundle: Bundle, runner: Runner) -> Chain:
+def _load(runner: Runner) -> Chain:
     if isinstance(runner, Ours):
         from glesam_export.bench import ours
 
-        return ours.load(bundle, runner.choice)
+        return ours.load(open_bundle(runner.bundle), runner.choice)
     if isinstance(runner, Pytorch):
         from glesam_export.bench import pytorch
         from glesam_export.weights import make_checkpoint

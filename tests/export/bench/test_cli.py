@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -136,7 +138,7 @@ def test_torch_is_not_imported_for_a_bundle() -> None:
         "from glesam_runtime.engine_choice import EngineChoice\n"
         "assert exit_code_of(app, 'glesam-bench', ['--help']) == 0\n"
         "assert exit_code_of(app, 'glesam-bench', ['--rounds', '1', '--backend', 'x']) == 2\n"
-        "ours = contenders.Ours(EngineChoice('onnxruntime'))\n"
+        "ours = contenders.Ours(EngineChoice('onnxruntime'), sys.argv[1])\n"
         "run = worker.do(jobs.Measure(sys.argv[1], ours, 1, sys.argv[2]))\n"
         "assert len(run.rounds) == 1\n"
         "assert not {'torch', 'onnx', 'matplotlib', 'scipy'} & set(sys.modules)\n"
@@ -149,3 +151,18 @@ def test_torch_is_not_imported_for_a_bundle() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_variant_of_the_bundle(
+    glesam_bench: Bench, nano_bundle: Path, tmp_path: Path, here: None
+) -> None:
+    """Another bundle of the same model has a line of its own; one of another model is refused."""
+    copy = shutil.copytree(builtin_bundle_path(), tmp_path / "typed")
+    arguments = ("--backend", "onnxruntime", "--rounds", "1", "--json", "--variant")
+    code, out, err = glesam_bench(*arguments, copy)
+    assert code == 0, err
+    rows = json.loads(out)["rows"]
+    assert [row["name"] for row in rows] == ["onnxruntime", "auto@typed"]
+    assert rows[1]["title"] == "glesam-deploy, onnxruntime fp32, typed"
+    assert rows[1]["difference"] == 0
+    refused(glesam_bench(*arguments, nano_bundle), "is not the model of")

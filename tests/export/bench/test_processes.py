@@ -14,7 +14,7 @@ import pytest
 from glesam_export.bench import jobs, machine, plain_cache, process, run
 from glesam_export.bench.contenders import Contender, Ours, Plain, Pytorch
 from glesam_export.weight_options import WeightOptions
-from glesam_runtime.bundle import open_bundle
+from glesam_runtime.bundle import builtin_bundle_path, open_bundle
 from glesam_runtime.engine_choice import EngineChoice
 from glesam_runtime.errors import BackendError, BundleError
 
@@ -22,7 +22,9 @@ from glesam_runtime.errors import BackendError, BundleError
 @pytest.mark.parametrize(
     "job",
     [
-        jobs.Measure("b", Ours(EngineChoice("openvino", "cpu", "bf16", 2, 1, Path("c"))), 3, "m"),
+        jobs.Measure(
+            "b", Ours(EngineChoice("openvino", "cpu", "bf16", 2, 1, Path("c")), "b"), 3, "m"
+        ),
         jobs.Measure("b", Pytorch(WeightOptions(sam=Path("x.pth"), gamma=5.0), True), 1, "m"),
         jobs.Measure("b", Plain("folder", "openvino", "bf16", 1), 1, "m"),
         jobs.ExportPlain("b", WeightOptions(preset="nano", random_weights=0), "folder"),
@@ -65,9 +67,9 @@ def test_a_peer_that_fails_does_not_stop_the_others(
     monkeypatch.setattr(run, "_machine", lambda *_: None)
     monkeypatch.setattr(plain_cache, "is_there", lambda *_: True)
     contenders = [
-        Contender("onnxruntime", "ours", Ours(EngineChoice("onnxruntime"))),
+        Contender("onnxruntime", "ours", Ours(EngineChoice("onnxruntime"), str(bundle.path))),
         Contender("broken", "a broken peer", Plain(str(tmp_path), "onnxruntime")),
-        Contender("again", "ours again", Ours(EngineChoice("onnxruntime"))),
+        Contender("again", "ours again", Ours(EngineChoice("onnxruntime"), str(bundle.path))),
     ]
     said: list[str] = []
 
@@ -94,7 +96,9 @@ def test_a_peer_that_fails_does_not_stop_the_others(
 
 def test_one_of_ours_that_fails_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_machine", lambda *_: None)
-    broken = Contender("tensorrt", "ours on tensorrt", Ours(EngineChoice("tensorrt")))
+    broken = Contender(
+        "tensorrt", "ours on tensorrt", Ours(EngineChoice("tensorrt"), str(builtin_bundle_path()))
+    )
     plan = run.Plan(open_bundle(), [broken], None, 1, 1, None)
     with pytest.raises(BackendError, match=r"ours on tensorrt: .*ONNX bundle"):
         run.benchmark(plan, lambda _: memoryview(b""))  # any context manager

@@ -47,6 +47,8 @@ def choose_engine(
     device: str | None = None,
     stages: Sequence[StageName] = STAGES,
     options: EngineOptions | None = None,
+    *,
+    keep_gates: bool = True,
 ) -> Choice:
     """Load a verified bundle's graphs into the engine asked for, or into the best one.
 
@@ -58,6 +60,7 @@ def choose_engine(
         device: "cpu", "cuda", "cuda:N"; None is any for "auto", else the backend's default.
         stages: which graphs to load.
         options: how to run them. A precision asked for is not held against the gates.
+        keep_gates: False takes the first that loads.
 
     Raises:
         BackendError: no engine, or not the one named, can run it; or none keeps the gates.
@@ -69,15 +72,16 @@ def choose_engine(
     if is_compiled(bundle):
         return Choice(load_engine(bundle, ENGINE_BACKEND, device, stages, options))
     passed_over: list[str] = []
+    judged = keep_gates and options.precision is None
     for name, where in _candidates(bundle, device):
         try:
             engine = load_engine(bundle, name, where, stages, options)
-            failure = None if options.precision else _failure(bundle, engine, stages, options)
+            failure = _failure(bundle, engine, stages, options) if judged else None
         except BackendError as error:
             passed_over.append(f"{name} on {where}: {error}")
             continue
         if failure is None:
-            return Choice(engine, _reason(bundle, engine, passed_over, options))
+            return Choice(engine, _reason(bundle, engine, passed_over, judged))
         passed_over.append(
             f"{name} on {where} lies outside the bundle's gates ({failure}); "
             f"--backend {name} runs it all the same"
@@ -131,13 +135,11 @@ def _failure(
     return known[key] or None
 
 
-def _reason(
-    bundle: Bundle, engine: Engine, passed_over: Sequence[str], options: EngineOptions
-) -> str:
+def _reason(bundle: Bundle, engine: Engine, passed_over: Sequence[str], judged: bool) -> str:
     ran = engine.describe()
     precision = f" in {ran['precision']}" if "precision" in ran else ""
     best = "the soonest to start a small bundle" if _is_small(bundle) else "the fastest"
-    gates = "" if options.precision else ", inside the bundle's gates"
+    gates = ", inside the bundle's gates" if judged else ""
     reason = f"{ran['engine']} {ran['version']} on {ran['device']}{precision}: {best} here"
     return "; ".join([f"{reason}{gates}", *(f"not {each}" for each in passed_over)])
 

@@ -24,7 +24,8 @@ def run_selftest(
         BundleError: the golden file cannot be used.
         BackendError: the engine is missing or failed.
     """
-    return check(bundle, choose_engine(bundle, backend, device, options=options).engine)
+    chosen = choose_engine(bundle, backend, device, options=options, keep_gates=False)
+    return check(bundle, chosen.engine)
 
 
 def format_table(result: SelftestResult) -> str:

@@ -71,8 +71,9 @@ def test_the_engines_compute_what_the_new_bundle_does(
         assert new.graph_path(stage).read_bytes() == old.graph_path(stage).read_bytes()
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     answers = []
-    for bundle in (new, source):
-        predictor = GleSamPredictor(bundle)
+    # Named: the golden file is another checkpoint's, so that none would be chosen.
+    for bundle, backend in ((new, "tensorrt"), (source, "onnxruntime")):
+        predictor = GleSamPredictor(bundle, backend=backend)
         predictor.set_image(image)
         answers.append(predictor.predict(np.array([[20, 30]]), np.array([1]), return_logits=True))
     for found, wanted in zip(*answers, strict=True):

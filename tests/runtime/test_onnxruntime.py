@@ -11,7 +11,7 @@ import pytest
 from glesam_runtime import BackendError, open_bundle
 from glesam_runtime.backends import load_engine
 from glesam_runtime.backends.base import EngineOptions
-from glesam_runtime.backends.onnxruntime import session_options
+from glesam_runtime.backends.onnxruntime_session import session_options
 from glesam_runtime.errors import InputError
 from glesam_runtime.selftest import run_selftest
 

@@ -11,12 +11,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Protocol
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from glesam_export.bench.counting import Arrays, Counted, Node
 from glesam_export.bench.inputs import golden_inputs
 from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.bundle import Bundle, load_golden
@@ -25,18 +24,6 @@ from glesam_runtime.choose import choose_engine
 from glesam_runtime.engine_choice import EngineChoice
 from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import STAGES, StageName
-
-Arrays = Mapping[str, NDArray[np.float32]]
-
-
-class Node(msgspec.Struct, frozen=True):
-    """One node of the compiled graph; seconds of one run, the mean."""
-
-    name: str
-    type: str
-    kernel: str
-    """The engine's name of what computes it; empty where it does not say."""
-    seconds: float
 
 
 class NodeType(msgspec.Struct, frozen=True):
@@ -63,16 +50,6 @@ class Profile(msgspec.Struct, frozen=True):
 
     engine: dict[str, str]
     stages: tuple[StageProfile, ...]
-
-
-class Counted(Protocol):
-    """A graph whose engine counts."""
-
-    def run(self, inputs: Arrays) -> None:
-        """Run it once."""
-
-    def nodes(self) -> list[Node]:
-        """What each node took, over all runs but the first."""
 
 
 Open = Callable[[Bundle, StageName, EngineOptions, str], AbstractContextManager[Counted]]

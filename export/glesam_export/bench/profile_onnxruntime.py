@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from glesam_export.bench.profile import Arrays, Counted, Node
+from glesam_export.bench.counting import Arrays, Counted, Node
 from glesam_runtime.backends.base import EngineOptions
-from glesam_runtime.backends.onnxruntime import session_options
+from glesam_runtime.backends.onnxruntime_session import session_options
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.manifest import StageName
 

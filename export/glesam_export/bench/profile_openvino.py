@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from glesam_export.bench.profile import Arrays, Counted, Node
+from glesam_export.bench.counting import Arrays, Counted, Node
 from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.backends.openvino import properties_of
 from glesam_runtime.backends.openvino_graph import without_casts

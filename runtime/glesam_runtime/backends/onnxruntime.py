@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glesam_runtime.backends.base import EngineOptions
+from glesam_runtime.backends.onnxruntime_session import open_session
 from glesam_runtime.errors import BackendError, InputError
-from glesam_runtime.machine import cpu_name
 from glesam_runtime.manifest import Stage, StageName, TensorSpec
-from glesam_runtime.staging import staged_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,13 +23,6 @@ if TYPE_CHECKING:
     from glesam_runtime.bundle import Bundle
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_QUIET = 3
-"""Errors only: what matters reaches the user as an exception."""
-_FLOAT32_ACTIVATIONS = ("session.qdq_matmulnbits_accuracy_level", "1")
-"""Where weights alone are quantized, ONNX Runtime would quantize what flows in by itself."""
-_OPTIMIZED = "graph.onnx"
-_BESIDE_FROM = 1024
-"""Bytes from which a weight of a cached graph lies in the file beside it, which is mapped."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +144,7 @@ def load(
     for stage in stages:
         path = bundle.graph_path(stage)
         try:
-            session = _session(bundle, stage, options, providers)
+            session = open_session(bundle, stage, options, providers)
         except InputError:
             raise  # the cache cannot be written, in its own words
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
@@ -176,58 +167,6 @@ def load(
         _check_interface(session, bundle.manifest.stages[stage], path)
         sessions[stage] = session
     return OrtEngine(sessions, provider, device_type, device_id, ort.__version__)
-
-
-def session_options(options: EngineOptions) -> Any:
-    """What ONNX Runtime is told of how to optimise and run a graph; all of it but the provider."""
-    import onnxruntime as ort
-
-    made = ort.SessionOptions()
-    made.log_severity_level = _QUIET
-    made.add_session_config_entry(*_FLOAT32_ACTIVATIONS)
-    # A plan of all memory ahead asks for one block more than the arena has: a third of the peak of
-    # ViT-B's encoder, and no time saved (docs/performance.md).
-    made.enable_mem_pattern = False
-    if options.threads is not None:
-        made.intra_op_num_threads = options.threads
-    return made
-
-
-def _session(
-    bundle: Bundle, stage: StageName, options: EngineOptions, providers: Sequence[Any]
-) -> Any:
-    """A session on a graph, or on what optimising it once gave."""
-    import onnxruntime as ort
-
-    path, made = bundle.graph_path(stage), session_options(options)
-    if options.cache is None:
-        return ort.InferenceSession(str(path), made, providers=providers)
-    # Optimised for this CPU, this provider and this version: no other may find it.
-    made_of = (bundle.manifest.stages[stage].graph.sha256, cpu_name(), providers, ort.__version__)
-    key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
-    kept = options.cache / f"onnxruntime-{stage}-{key}"
-    if not kept.is_dir():
-        try:
-            with staged_folder(kept) as folder:
-                _write_optimized(path, folder, options, providers)
-        except InputError:
-            if not kept.is_dir():  # else another process has just put it there
-                raise
-    made.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return ort.InferenceSession(str(kept / _OPTIMIZED), made, providers=providers)
-
-
-def _write_optimized(
-    path: Path, folder: Path, options: EngineOptions, providers: Sequence[Any]
-) -> None:
-    import onnxruntime as ort
-
-    writing = session_options(options)
-    writing.optimized_model_filepath = str(folder / _OPTIMIZED)
-    prefix = "session.optimized_model_external_initializers"
-    writing.add_session_config_entry(f"{prefix}_file_name", f"{_OPTIMIZED}.data")
-    writing.add_session_config_entry(f"{prefix}_min_size_in_bytes", str(_BESIDE_FROM))
-    ort.InferenceSession(str(path), writing, providers=providers)
 
 
 def _provider_of(device: str | None) -> tuple[str, str, int]:

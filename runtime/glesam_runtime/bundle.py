@@ -40,6 +40,12 @@ class Bundle:
         weights = self.manifest.stages[stage].weights
         return self.path / weights.file if weights is not None else None
 
+    def stage_sha256(self, stage: StageName) -> str:
+        """Of a stage's graph and of the weights beside it, without which graphs may be alike."""
+        record = self.manifest.stages[stage]
+        hashes = [file.sha256 for file in (record.graph, record.data) if file is not None]
+        return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
     @property
     def golden_path(self) -> Path:
         """One image, its prompts and every stage's output from the reference."""

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from msgspec.structs import replace
 
+from glesam_calibration import graph_files
+from glesam_export.stages import export_stage
 from glesam_runtime import BackendError, open_bundle
 from glesam_runtime.backends import load_engine
 from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.backends.onnxruntime_session import session_options
+from glesam_runtime.bundle import Bundle, file_ref
+from glesam_runtime.compare import relative_l2
 from glesam_runtime.errors import InputError
 from glesam_runtime.selftest import run_selftest
+
+from ..export.conftest import random_nano
 
 
 def test_an_optimised_graph_is_kept(nano_bundle: Path, tmp_path: Path) -> None:
@@ -56,3 +64,33 @@ def test_a_share_is_the_engine_itself(toy_bundle: Path) -> None:
     """Sessions run in many threads at once; each run has a binding of its own."""
     engine = load_engine(open_bundle(toy_bundle), "onnxruntime", stages=["encoder"])
     assert engine.share() is engine
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_what_is_kept_is_of_the_weights_beside_a_graph(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two LoRAs the graphs are one file to a byte where their weights lie in another."""
+    monkeypatch.setattr(graph_files, "EXTERNAL_DATA_FROM", 1000)
+    source, folders = open_bundle(), (tmp_path / "first", tmp_path / "second")
+    folders[0].mkdir()
+    stage = export_stage(random_nano(), "enhancer", "fp32", 1, folders[0])
+    assert stage.data is not None
+    shutil.copytree(*folders)
+    weights = folders[1] / stage.data.file
+    (np.fromfile(weights, np.float32) * np.float32(1.1)).tofile(weights)
+    options = EngineOptions(cache=tmp_path / "kept")
+    given = np.random.default_rng(0).normal(size=(1, 256, 16, 16)).astype(np.float32)
+    results = []
+    for folder in folders:
+        made = replace(stage, data=file_ref(folder / stage.data.file))
+        manifest = replace(source.manifest, stages={**source.manifest.stages, "enhancer": made})
+        bundle, answers = Bundle(folder, manifest, ""), []
+        for how in (EngineOptions(), options, options):  # as it is, kept, read
+            engine = load_engine(bundle, backend, stages=["enhancer"], options=how)
+            found = engine.run("enhancer", {"image_embeddings": given})
+            answers.append(engine.to_host(found["enhanced_embeddings"]))
+        for found_kept in answers[1:]:
+            assert relative_l2(found_kept, answers[0]) < 1e-6
+        results.append(answers[0])
+    assert relative_l2(results[1], results[0]) > 1e-3

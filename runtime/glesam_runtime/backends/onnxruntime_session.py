@@ -51,7 +51,7 @@ def open_session(
     if options.cache is None:
         return ort.InferenceSession(str(path), made, providers=providers)
     # Optimised for this CPU, this provider and this version: no other may find it.
-    made_of = (bundle.manifest.stages[stage].graph.sha256, cpu_name(), providers, ort.__version__)
+    made_of = (bundle.stage_sha256(stage), cpu_name(), providers, ort.__version__)
     key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
     kept = options.cache / f"onnxruntime-{stage}-{key}"
     if not kept.is_dir():

@@ -104,10 +104,15 @@ def load(
     core = ov.Core()
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     precision = options.precision or _precision_of(bundle, stages, able)
-    properties = properties_of(options, precision)
     graphs: dict[StageName, Any] = {}
     for stage in stages:
         path = bundle.graph_path(stage)
+        properties = properties_of(options, precision)
+        if (
+            options.cache is not None
+        ):  # OpenVINO looks at the graph's file, not at weights beside it
+            kept = options.cache / f"openvino-{stage}-{bundle.stage_sha256(stage)[:16]}"
+            properties["CACHE_DIR"] = str(kept)
         try:
             compiled = core.compile_model(_read(core, bundle, stage), "CPU", properties)
         except Exception as error:  # OpenVINO's exceptions share no base of their own
@@ -119,7 +124,7 @@ def load(
 
 
 def properties_of(options: EngineOptions, precision: str) -> dict[str, Any]:
-    """What OpenVINO is told of how to compile and run a graph; all of it.
+    """What OpenVINO is told of how to compile and run a graph; all of it but where to keep it.
 
     Raises:
         BackendError: a precision that it has not.
@@ -134,8 +139,6 @@ def properties_of(options: EngineOptions, precision: str) -> dict[str, Any]:
     }
     if options.threads is not None:
         properties["INFERENCE_NUM_THREADS"] = str(options.threads)
-    if options.cache is not None:
-        properties["CACHE_DIR"] = str(options.cache)
     return properties
 
 

@@ -15,6 +15,31 @@ ENGINE = "Engine"
 """Their heading in --help."""
 
 
+Device = Annotated[
+    str | None,
+    typer.Option(rich_help_panel=ENGINE, help="cpu, cuda or cuda:N; default is the backend's."),
+]
+Threads = Annotated[
+    int | None, typer.Option(rich_help_panel=ENGINE, min=1, help="CPU threads to use.")
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        rich_help_panel=ENGINE,
+        metavar="DIR",
+        help="Keep compiled graphs here, for a faster start.",
+    ),
+]
+CudaGraphs = Annotated[
+    bool,
+    typer.Option(
+        "--cuda-graphs",
+        rich_help_panel=ENGINE,
+        help="Replay encoder and enhancer as CUDA graphs.",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class EngineChoice:
     """Options of a command line, see `option_groups`."""
@@ -27,10 +52,7 @@ class EngineChoice:
             "openvino, or tensorrt (for compiled engines).",
         ),
     ] = "auto"
-    device: Annotated[
-        str | None,
-        typer.Option(rich_help_panel=ENGINE, help="cpu, cuda or cuda:N; default is the backend's."),
-    ] = None
+    device: Device = None
     precision: Annotated[
         str | None,
         typer.Option(
@@ -38,9 +60,7 @@ class EngineChoice:
             help="Compute in fp32, bf16 or fp16, whatever the graphs say (openvino).",
         ),
     ] = None
-    threads: Annotated[
-        int | None, typer.Option(rich_help_panel=ENGINE, min=1, help="CPU threads to use.")
-    ] = None
+    threads: Threads = None
     streams: Annotated[
         int,
         typer.Option(
@@ -49,22 +69,8 @@ class EngineChoice:
             help="Images on their way at a time: more images an hour, each of them slower.",
         ),
     ] = 1
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            rich_help_panel=ENGINE,
-            metavar="DIR",
-            help="Keep compiled graphs here, for a faster start.",
-        ),
-    ] = None
-    cuda_graphs: Annotated[
-        bool,
-        typer.Option(
-            "--cuda-graphs",
-            rich_help_panel=ENGINE,
-            help="Replay encoder and enhancer as CUDA graphs.",
-        ),
-    ] = False
+    cache: Cache = None
+    cuda_graphs: CudaGraphs = False
 
     def options(self) -> EngineOptions:
         """How the engine is to run."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from msgspec.structs import replace
+from torch import Tensor
 
 from glesam_export import stages
 from glesam_export.checkpoints.random import RandomCheckpoint
@@ -25,6 +27,19 @@ def random_nano(seed: int = 0, gamma: float = 5.0, timestep: int = 999) -> Rando
 
 def random_nano2(seed: int = 0) -> RandomCheckpoint:
     return RandomCheckpoint(seed, sam_preset("nano2"), unet_preset("nano"), 5.0, 999)
+
+
+def relative(actual: Tensor, expected: Tensor) -> float:
+    """Relative L2."""
+    return float((actual - expected).norm() / expected.norm())
+
+
+@pytest.fixture
+def no_gradients() -> Iterator[None]:
+    """Tensors alone, and the same ones every time."""
+    with torch.no_grad():
+        torch.manual_seed(0)
+        yield
 
 
 @pytest.fixture(scope="session")

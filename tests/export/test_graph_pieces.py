@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given
@@ -16,18 +14,12 @@ from glesam_export.graphs.attention import Attend, fold_biases
 from glesam_export.graphs.unet_layers import Upsampling, halves
 from glesam_export.graphs.windows import put_together, take_apart
 
+from .conftest import relative
+
 EXACT = 1e-12
 
 
-@pytest.fixture(autouse=True)
-def no_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        torch.manual_seed(0)
-        yield
-
-
-def relative(actual: Tensor, expected: Tensor) -> float:
-    return float((actual - expected).norm() / expected.norm())
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 @given(

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from segment_anything.modeling import ImageEncoderViT
-from torch import Tensor
 
 from glesam_export.graphs.decoder import DecoderGraph, PointEmbedding
 from glesam_export.graphs.encoder import EncoderBlock, EncoderGraph
 from glesam_export.presets import SamPreset
 from glesam_export.reference import build_encoder
 
-from .conftest import random_nano
+from .conftest import random_nano, relative
 
-
-@pytest.fixture(autouse=True)
-def no_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        torch.manual_seed(0)
-        yield
-
-
-def relative(actual: Tensor, expected: Tensor) -> float:
-    return float((actual - expected).norm() / expected.norm())
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 def perturbed_encoder(preset: SamPreset) -> ImageEncoderViT:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
 
 from glesam_export.contract import SAM2_STABILITY
 from glesam_export.graphs.decoder_sam2 import Sam2DecoderGraph
@@ -20,7 +18,7 @@ from glesam_export.reference_sam2 import (
     build_sam2_encoder,
 )
 
-from .conftest import random_nano2
+from .conftest import random_nano2, relative
 
 SHAPES = {
     "windows fit": {"windows": (8, 4, 8, 4)},
@@ -32,15 +30,7 @@ SHAPES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def no_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        torch.manual_seed(0)
-        yield
-
-
-def relative(actual: Tensor, expected: Tensor) -> float:
-    return float((actual - expected).norm() / expected.norm())
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 def preset(**differences: object) -> Sam2Preset:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glesam_runtime.engine_choice import ENGINE, EngineChoice
+from glesam_runtime.engine_choice import (
+    ENGINE,
+    Cache,
+    CudaGraphs,
+    Device,
+    EngineChoice,
+    Threads,
+)
 from glesam_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,32 +50,16 @@ class Engines:
             "bf16. Default: every engine here that runs the bundle.",
         ),
     ] = None
-    device: Annotated[
-        str | None,
-        typer.Option(rich_help_panel=ENGINE, help="cpu, cuda or cuda:N; default is the backend's."),
-    ] = None
+    device: Device = None
     precision: Annotated[
         str | None,
         typer.Option(
             rich_help_panel=ENGINE, help="Of engines without one: fp32, bf16 or fp16 (openvino)."
         ),
     ] = None
-    threads: Annotated[
-        int | None,
-        typer.Option(rich_help_panel=ENGINE, min=1, help="CPU threads, of peers too."),
-    ] = None
-    cache: Annotated[
-        Path | None,
-        typer.Option(rich_help_panel=ENGINE, metavar="DIR", help="Keep compiled graphs here."),
-    ] = None
-    cuda_graphs: Annotated[
-        bool,
-        typer.Option(
-            "--cuda-graphs",
-            rich_help_panel=ENGINE,
-            help="Replay encoder and enhancer as CUDA graphs.",
-        ),
-    ] = False
+    threads: Threads = None
+    cache: Cache = None
+    cuda_graphs: CudaGraphs = False
 
     @property
     def common(self) -> EngineChoice:

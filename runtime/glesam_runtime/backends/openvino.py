@@ -108,9 +108,8 @@ def load(
     for stage in stages:
         path = bundle.graph_path(stage)
         properties = properties_of(options, precision)
-        if (
-            options.cache is not None
-        ):  # OpenVINO looks at the graph's file, not at weights beside it
+        if options.cache is not None:
+            # OpenVINO knows what it kept by the graph's file, not by the weights beside it.
             kept = options.cache / f"openvino-{stage}-{bundle.stage_sha256(stage)[:16]}"
             properties["CACHE_DIR"] = str(kept)
         try:

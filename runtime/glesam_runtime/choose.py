@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _SMALL = 64 * 2**20
 """Bytes of graphs and weights below which the engine that loads sooner is taken: nano's first mask
-is there after 0.9 s with ONNX Runtime and 1.4 s with OpenVINO, an image takes either some 20 ms."""
+is there after 0.8 s with ONNX Runtime and 1.5 s with OpenVINO, an image takes either some 20 ms."""
 
 
 @dataclass(frozen=True)

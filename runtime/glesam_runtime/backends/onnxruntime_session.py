@@ -33,8 +33,8 @@ def session_options(options: EngineOptions) -> Any:
     made = ort.SessionOptions()
     made.log_severity_level = _QUIET
     made.add_session_config_entry(*_FLOAT32_ACTIVATIONS)
-    # A plan of all memory ahead asks for one block more than the arena has: a third of the peak of
-    # ViT-B's encoder, and no time saved (docs/performance.md).
+    # Memory planned ahead is a third of the peak of ViT-B's encoder, and saves no time
+    # (docs/performance.md).
     made.enable_mem_pattern = False
     if options.threads is not None:
         made.intra_op_num_threads = options.threads

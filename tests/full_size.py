@@ -14,6 +14,7 @@ from pathlib import Path
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.checkpoints.random import RandomCheckpoint
 from glesam_export.presets import sam_preset, unet_preset
+from glesam_runtime.bundle import open_bundle
 
 from .released import Diffusion, Released, write_diffusion, write_sam
 
@@ -70,6 +71,19 @@ def export(checkpoint: RandomCheckpoint, bundle: Path, *options: str) -> FullExp
     command = [sys.executable, "-m", "glesam_export", "onnx", *presets, *options]
     printed, seconds, peak = run_measured([*command, "-o", str(bundle)])
     return FullExport(checkpoint, bundle, printed, seconds, peak)
+
+
+def share_enhancer(bundle: Path, other: Path) -> None:
+    """Put another bundle's weights of the same enhancer in place of a bundle's own: one on disk.
+
+    Raises:
+        AssertionError: they are not the same.
+    """
+    mine, theirs = (open_bundle(path).manifest.stages["enhancer"].data for path in (bundle, other))
+    assert mine is not None
+    assert mine == theirs
+    (bundle / mine.file).unlink()
+    (bundle / mine.file).hardlink_to(other / mine.file)
 
 
 def run_measured(command: list[str]) -> tuple[str, float, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +45,6 @@ def test_bf16(vit_b_export: FullExport, tmp_path: Path) -> None:
     options = "--random-weights", "0", "--precision", "bf16"
     half = export(random_weights("sam_vit_b"), tmp_path / "bf16", *options)
     _check_half(half, vit_b_export)
-    shutil.rmtree(half.bundle)
 
 
 def _check_half(half: FullExport, vit_b_export: FullExport) -> None:

@@ -6,6 +6,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 CPU    := .venv-cpu
 OUT    := out
+# Processes of `make test`, a core each.
+WORKERS ?= 2
 FULL   := $(OUT)/bench-full
 # sam2 comes as source and would have a torch of its own installed, gigabytes, to be built with. It
 # needs none, so what is built is built by these, outside of any isolated environment.
@@ -47,8 +49,8 @@ demo: $(READY)  ## Export nano, segment a photograph clear and degraded, print t
 	$(BIN)/glesam-run $(OUT)/demo/coins_lq3.png $(COINS) --no-enhance --bundle $(OUT)/demo/bundle -o $(OUT)/demo/plain
 	@$(BIN)/python docs/make_demo_picture.py $(OUT)/demo $(OUT)/demo/demo.jpg
 
-test: $(READY)  ## Run the fast tests
-	$(BIN)/pytest -q
+test: $(READY)  ## Run the fast tests, WORKERS files at a time
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(WORKERS) --dist loadfile
 
 test-full: $(READY) $(CPU)/.ready  ## Run the full-size tests: ViT-B and Hiera-T with SD 2.1, the torch-free wheel
 	$(BIN)/pytest -q -m full -rP

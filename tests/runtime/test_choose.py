@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from glesam_runtime import BackendError, GleSamPredictor, choose, open_bundle
 from glesam_runtime.backends.base import EngineOptions
+from glesam_runtime.backends.openvino import OpenVinoEngine
 from glesam_runtime.choose import choose_engine
 
 from .conftest import with_golden, write_manifest
@@ -69,7 +70,7 @@ def test_a_golden_file_is_asked_once(toy_bundle: Path, checks: list[str], memory
     choose_engine(bundle)
     choose_engine(bundle, options=EngineOptions(threads=1))
     assert checks == ["openvino"]
-    choose_engine(bundle, options=EngineOptions(precision="bf16"))
+    choose_engine(bundle, options=EngineOptions(precision="fp32"))
     assert checks == ["openvino"], "a precision asked for is not judged"
     memory.write_text("[not json")
     choose_engine(bundle)
@@ -92,9 +93,12 @@ def test_another_bundle_is_another_question(
 def test_one_that_does_not_is_passed_over(
     toy_bundle: Path, checks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    off = {"INFERENCE_PRECISION_HINT": "bf16"}
-    monkeypatch.setattr("glesam_runtime.backends.openvino._FIXED", off)
-    monkeypatch.setattr("glesam_runtime.backends.openvino._HINTS", {"fp32": "bf16"})
+    run = OpenVinoEngine.run
+
+    def off(*given: Any) -> dict[str, Any]:
+        return {name: value * np.float32(1.01) for name, value in run(*given).items()}
+
+    monkeypatch.setattr(OpenVinoEngine, "run", off)
     bundle = open_bundle(toy_bundle)
     for _ in range(2):
         choice = choose_engine(bundle)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from glesam_runtime.errors import InputError
-from glesam_training import state
+from glesam_training import mixed_precision, state
 from glesam_training.memory import keep_memory
 from glesam_training.plan import Plan
 
@@ -66,7 +66,7 @@ def run(
     """
     keep_memory()
     accelerator = Accelerator(
-        mixed_precision=plan.mixed_precision,
+        mixed_precision=mixed_precision.chosen(plan.mixed_precision),
         log_with="tensorboard",
         project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder)),
         step_scheduler_with_optimizer=False,

@@ -60,7 +60,8 @@ Latents = Annotated[
     ),
 ]
 MixedPrecision = Annotated[
-    str, typer.Option(rich_help_panel=TRAINING, help="no, fp16 or bf16; weights stay float32.")
+    str,
+    typer.Option(rich_help_panel=TRAINING, help="no, fp16, bf16 or auto; weights stay float32."),
 ]
 SaveEvery = Annotated[
     int, typer.Option(min=1, rich_help_panel=TRAINING, help="Steps between two checkpoints.")
@@ -99,12 +100,14 @@ def plan_of(
     seed: int,
 ) -> Plan:
     """How long and how fast."""
+    from glesam_training.mixed_precision import CHOICES
     from glesam_training.plan import Plan
 
     if not (math.isfinite(lr) and lr > 0):
         raise InputError(f"--lr {lr:g}: must be a positive number")
-    if mixed_precision not in ("no", "fp16", "bf16"):
-        raise InputError(f"--mixed-precision {mixed_precision}: choose no, fp16 or bf16")
+    if mixed_precision not in CHOICES:
+        words = ", ".join(CHOICES[:-1]) + f" or {CHOICES[-1]}"
+        raise InputError(f"--mixed-precision {mixed_precision}: choose {words}")
     return Plan(
         iterations=iterations,
         batch=batch,

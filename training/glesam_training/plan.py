@@ -21,7 +21,7 @@ class Plan:
         save_every: iterations between two saved states.
         log_every: iterations between two reports.
         workers: processes that prepare examples; 0 prepares them in this one.
-        mixed_precision: "no", "fp16" or "bf16".
+        mixed_precision: "no", "fp16", "bf16", or "auto": bf16 where the machine multiplies it.
         seed: of torch's generator.
     """
 

@@ -17,6 +17,7 @@ from glesam_runtime.backends import BACKENDS, ENGINE_BACKEND, installed, is_comp
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.engine_choice import EngineChoice
 from glesam_runtime.errors import InputError
+from glesam_runtime.machine import multiplies_bfloat16
 
 
 class Ours(msgspec.Struct, frozen=True, tag="ours"):
@@ -49,7 +50,8 @@ class Plain(msgspec.Struct, frozen=True, tag="plain"):
     threads: int | None = None
 
 
-Runner = Ours | Pytorch | Plain
+Peer = Pytorch | Plain
+Runner = Ours | Peer
 
 OF = "@"
 """Between an engine's name and the bundle's, of bundles beside the one that is measured."""
@@ -123,7 +125,7 @@ def variants(bundle: Bundle, others: Sequence[Bundle], common: EngineChoice) -> 
     ]
 
 
-Make = Callable[[WeightOptions, str, int | None], Runner]
+Make = Callable[[WeightOptions, str, int | None], Peer]
 
 
 def _torch(**how: bool) -> Make:
@@ -182,7 +184,7 @@ def peers(
     return found, left_out
 
 
-def _lacking(runner: Runner) -> str:
+def _lacking(runner: Peer) -> str:
     """What a peer would need and is not here; empty where nothing is."""
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed: pip install 'glesam-deploy[export]'"
@@ -190,6 +192,9 @@ def _lacking(runner: Runner) -> str:
         return "torch.compile needs a C++ compiler: install g++ or clang++, or set CXX"
     if isinstance(runner, Plain) and importlib.util.find_spec(runner.engine) is None:
         return f"{runner.engine} is not installed: pip install {runner.engine}"
+    in_bfloat16 = runner.autocast if isinstance(runner, Pytorch) else runner.precision == "bf16"
+    if in_bfloat16 and not multiplies_bfloat16():
+        return "this CPU has no bfloat16 arithmetic"
     return ""
 
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "cpu.h"
 #include "dynamic_library.h"
 #include "engine.h"
 #include "errors.h"
@@ -108,6 +109,10 @@ class OnnxruntimeEngine final : public Engine {
     api_.require(api_->CreateSessionOptions(&made));
     Owned<OrtSessionOptions> options(made, api_->ReleaseSessionOptions);
     if (threads > 0) api_.require(api_->SetIntraOpNumThreads(made, threads));
+    // Left alone, it would quantize what flows into layers whose weights alone are quantized.
+    configure(made, "session.qdq_matmulnbits_accuracy_level");
+    // Else quantized layers err more than their quantization, in more time.
+    if (!adds_bytes_exactly()) configure(made, "session.disable_quant_qdq");
     if (cpu) return options;
     OrtCUDAProviderOptionsV2* cuda = nullptr;
     try {
@@ -125,6 +130,10 @@ class OnnxruntimeEngine final : public Engine {
               error.what()));
     }
     return options;
+  }
+
+  void configure(OrtSessionOptions* options, const char* entry) const {
+    api_.require(api_->AddSessionConfigEntry(options, entry, "1"));
   }
 
   void load(const Bundle& bundle, Stage stage, const OrtSessionOptions* options) {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from glesam_runtime.errors import InputError
-from glesam_runtime.machine import cpu_name
+from glesam_runtime.machine import adds_bytes_exactly, cpu_name
 from glesam_runtime.staging import staged_folder
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ _QUIET = 3
 """Errors only: what matters reaches the user as an exception."""
 _FLOAT32_ACTIVATIONS = ("session.qdq_matmulnbits_accuracy_level", "1")
 """Where weights alone are quantized, ONNX Runtime would quantize what flows in by itself."""
+_BYTES_AS_FLOATS = ("session.disable_quant_qdq", "1")
+"""Quantized graphs are computed in float32 between their roundings."""
 _OPTIMIZED = "graph.onnx"
 _BESIDE_FROM = 1024
 """Bytes from which a weight of a cached graph lies in the file beside it, which is mapped."""
@@ -33,6 +35,9 @@ def session_options(options: EngineOptions) -> Any:
     made = ort.SessionOptions()
     made.log_severity_level = _QUIET
     made.add_session_config_entry(*_FLOAT32_ACTIVATIONS)
+    if not adds_bytes_exactly():
+        # Faster there too: 9 ms instead of 14 for nano's int8 enhancer, on two cores with AVX2.
+        made.add_session_config_entry(*_BYTES_AS_FLOATS)
     # Memory planned ahead is a third of the peak of ViT-B's encoder, and saves no time
     # (docs/performance.md).
     made.enable_mem_pattern = False

@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
-PEERS = ("pytorch", "pytorch-bf16", "plain-onnxruntime", "plain-openvino-bf16")
+from glesam_runtime.machine import multiplies_bfloat16
+
+IN_BFLOAT16 = ("pytorch-bf16", "plain-openvino-bf16")
+PEERS = ("pytorch", "plain-onnxruntime", *(IN_BFLOAT16 if multiplies_bfloat16() else ()))
 """Not torch.compile: it compiles for minutes."""
 
 

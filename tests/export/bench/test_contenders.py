@@ -54,6 +54,7 @@ def test_merged_adapters_are_not_computed_apart(nano_checkpoint: Checkpoint) -> 
         torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.full
 def test_sam2_has_peers_too(
     nano2_bundle: Path, nano2_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:

@@ -72,7 +72,7 @@ class Recipe:
 def _plan(
     iterations: int, lr: float, warmup: int, batch: int = 16, weight_decay: float = 0.01
 ) -> Plan:
-    """A step of nano's: bf16, the learning rate falling to nothing.
+    """A step of nano's: bf16 where the machine has it, the learning rate falling to nothing.
 
     An example is ready in milliseconds; a worker that makes it takes more of two cores than it
     saves.
@@ -85,7 +85,7 @@ def _plan(
         decay=True,
         weight_decay=weight_decay,
         workers=0,
-        mixed_precision="bf16",
+        mixed_precision="auto",
     )
 
 

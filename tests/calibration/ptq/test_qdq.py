@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from glesam_calibration.ptq import qdq
 from glesam_calibration.ptq.layers import find_layers
-
 from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.backends.onnxruntime_session import session_options
 

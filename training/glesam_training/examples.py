@@ -190,6 +190,8 @@ def _chosen(
     masks: npt.NDArray[np.bool_], count: int, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
     """Numbers of `count` masks, none twice while there are enough, small ones left out."""
-    areas = masks.reshape(len(masks), -1).sum(1)
+    areas = np.asarray(
+        [np.count_nonzero(mask) for mask in masks]
+    )  # a sum of bools is ten times this
     usable = np.flatnonzero(areas >= min(SMALLEST, int(areas.max())))
     return rng.choice(usable, count, replace=len(usable) < count)

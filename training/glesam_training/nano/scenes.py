@@ -35,19 +35,14 @@ class StoredScenes:
         """The first of them alone."""
         return StoredScenes(self.path, self.first, min(count, self.count))
 
-    def instances(self, index: int) -> npt.NDArray[np.uint8]:
-        """The instance every pixel shows, 0 for the background: [size, size]."""
-        return np.ascontiguousarray(self._open()[index, ..., 3])
+    def painted(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """RGB [size, size, 3], and the instance every pixel shows, 0 for the background."""
+        stored = self._open()[index]
+        return np.ascontiguousarray(stored[..., :3]), np.ascontiguousarray(stored[..., 3])
 
     def __getitem__(self, index: int) -> Sample:
-        stored = self._open()[index]
-        image, instances = np.ascontiguousarray(stored[..., :3]), stored[..., 3]
-        areas = np.bincount(instances.ravel())
-        areas[0] = 0
-        kept = np.flatnonzero(areas >= MIN_AREA * instances.size)
-        if not kept.size:
-            kept = np.asarray([areas.argmax()])
-        return Sample(f"scene-{self.first + index}", image, instances[None] == kept[:, None, None])
+        image, instances = self.painted(index)
+        return Sample(f"scene-{self.first + index}", image, _masks(instances))
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_arrays": None}
@@ -84,33 +79,45 @@ class Varied:
 
     def __getitem__(self, index: int) -> Sample:
         number = index % len(self.scenes)
-        sample = self.scenes[number]
+        image, instances = self.scenes.painted(number)
         rng = np.random.default_rng((self.seed, index))
-        seen = sample.image.astype(np.float32)
+        seen = image.astype(np.float32)
         if rng.uniform() < self.PLAIN:
-            flat = _flat(seen, self.scenes.instances(number))
+            flat = _flat(seen, instances)
             seen = flat + np.float32(rng.uniform(0.1, 1)) * (seen - flat)
         if rng.uniform() < self.GRAY:
             weights = rng.dirichlet((2, 4, 1)).astype(np.float32)  # around what an eye sees
             seen = np.repeat((seen @ weights)[..., None], 3, axis=2)
         middle, contrast = seen.mean(), np.float32(rng.uniform(0.4, 1.1))
         seen = (seen - middle) * contrast + middle * np.float32(rng.uniform(0.5, 1.2))
-        image, masks = np.clip(np.rint(seen), 0, 255).astype(np.uint8), sample.masks
+        image = np.clip(np.rint(seen), 0, 255).astype(np.uint8)
         turns = int(rng.integers(4))
-        image, masks = np.rot90(image, turns, (0, 1)), np.rot90(masks, turns, (1, 2))
+        image, instances = np.rot90(image, turns), np.rot90(instances, turns)
         if rng.uniform() < 0.5:
-            image, masks = image[:, ::-1], masks[:, :, ::-1]
-        return Sample(
-            f"{sample.name}-{index}", np.ascontiguousarray(image), np.ascontiguousarray(masks)
-        )
+            image, instances = image[:, ::-1], instances[:, ::-1]
+        # The one map is turned, not the masks made of it: they are an order more to copy.
+        masks = _masks(np.ascontiguousarray(instances))
+        name = f"scene-{self.scenes.first + number}-{index}"
+        return Sample(name, np.ascontiguousarray(image), masks)
+
+
+def _masks(instances: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Masks [N, H, W] of the instances that are large enough, or of the largest."""
+    areas = np.bincount(instances.ravel())
+    areas[0] = 0
+    kept = np.flatnonzero(areas >= MIN_AREA * instances.size)
+    if not kept.size:
+        kept = np.asarray([areas.argmax()])
+    return np.asarray(instances[None] == kept.astype(np.uint8)[:, None, None])
 
 
 def _flat(
     image: npt.NDArray[np.float32], instances: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float32]:
     """Every instance, and the background, in its mean colour: [H, W, 3]."""
-    areas = np.bincount(instances.ravel()).clip(min=1)
-    means = [np.bincount(instances.ravel(), image[..., c].ravel()) / areas for c in range(3)]
+    shown = instances.ravel().astype(np.intp)
+    areas = np.bincount(shown).clip(min=1)
+    means = [np.bincount(shown, image[..., c].ravel()) / areas for c in range(3)]
     return np.stack(means, axis=1).astype(np.float32)[instances]
 
 

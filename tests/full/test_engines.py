@@ -18,7 +18,7 @@ from glesam_export.engines import fusible, network
 from glesam_export.presets import sam_preset
 from glesam_runtime.backends.tensorrt_api import import_family
 from glesam_runtime.bundle import open_bundle
-from glesam_runtime.manifest import MANIFEST_FILE, STAGES, StageName
+from glesam_runtime.manifest import MANIFEST_FILE, STAGES, PrecisionName, StageName
 from glesam_runtime.manifest_file import dump
 
 from ..full_size import random_weights, run_measured
@@ -120,16 +120,26 @@ def test_the_other_u_net_parses(tmp_path: Path) -> None:
     _parse("sam_vit_b", "sd15", "enhancer", tmp_path)
 
 
-def _parse(preset: str, unet: str, stage: StageName, folder: Path) -> None:
-    """Export a stage in fp16, rewrite it as for a build, and parse it."""
+def test_bf16_parses(vit_b_export: FullExport, tmp_path: Path) -> None:
+    """And is half the size; `make precision` holds it against its gates."""
+    _parse("sam_vit_b", "sd21", "enhancer", tmp_path, "bf16")
+    halved = tmp_path / "enhancer.onnx.data"
+    whole = vit_b_export.bundle / halved.name
+    assert halved.stat().st_size < 0.51 * whole.stat().st_size
+
+
+def _parse(
+    preset: str, unet: str, stage: StageName, folder: Path, precision: PrecisionName = "fp16"
+) -> None:
+    """Export a stage in half precision, rewrite it as for a build, and parse it."""
     api, checkpoint = import_family("tensorrt-rtx"), random_weights(preset, unet)
-    stages.export_stage(checkpoint, stage, "fp16", 1, folder)
+    stages.export_stage(checkpoint, stage, precision, 1, folder)
     scratch = folder / "rewritten"
     scratch.mkdir()
-    graph, changes = network.rewrite(folder / f"{stage}.onnx", scratch, "fp16")
+    graph, changes = network.rewrite(folder / f"{stage}.onnx", scratch, precision)
     parsed = network.parse(api, graph)
     found = network.precisions(parsed.definition)
-    network.require_precision(found, "fp16", stage)
+    network.require_precision(found, precision, stage)
     print(f"{preset} {unet} {stage}: {dict(found)} {'; '.join(changes)}")
 
 

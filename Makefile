@@ -52,7 +52,7 @@ demo: $(READY)  ## Export nano, segment a photograph clear and degraded, print t
 test: $(READY)  ## Run the fast tests, WORKERS files at a time
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(WORKERS) --dist loadfile
 
-test-full: $(READY) $(CPU)/.ready  ## Run the full-size tests: ViT-B and Hiera-T with SD 2.1, the torch-free wheel
+test-full: $(READY) $(CPU)/.ready  ## Run the full-size tests: ViT-B and Hiera-T with SD 2.1, the torch-free wheel (13 GB of disk)
 	$(BIN)/pytest -q -m full -rP
 
 test-cpp: $(READY)  ## Build the C++ library and test it, under sanitizers and a minute of fuzzing too

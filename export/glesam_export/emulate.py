@@ -13,7 +13,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from glesam_runtime.bundle import Bundle
+from glesam_runtime.bundle import Bundle, require_own_weights
 from glesam_runtime.manifest import STAGES
 
 HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -34,7 +34,11 @@ def emulated(bundle: Bundle, folder: Path) -> Bundle:
 
     Returns:
         The same manifest over the rewritten graphs; golden.safetensors is not there.
+
+    Raises:
+        BundleError: its weights are hard links.
     """
+    require_own_weights(bundle)
     for stage in STAGES:
         graph = bundle.manifest.stages[stage].graph.file
         model = ir.load(bundle.path / graph)

@@ -169,6 +169,24 @@ def verify_file(folder: Path, ref: FileRef) -> None:
         raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def require_own_weights(bundle: Bundle) -> None:
+    """Refuse hard links in place of weights.
+
+    An engine reads them, but onnx-ir, by which graphs are changed, takes them for an attack and
+    says so where it first needs a weight. (No bundle opens with symbolic ones.)
+
+    Raises:
+        BundleError: a file of weights has another name too.
+    """
+    for stage in contract.STAGES:
+        data = bundle.manifest.stages[stage].data
+        if data is not None and (bundle.path / data.file).stat().st_nlink > 1:
+            raise BundleError(
+                f"{bundle.path / data.file}: is a hard link, which onnx-ir refuses to read weights "
+                "from; copy the bundle and use the copy"
+            )
+
+
 def _verify_external_data(folder: Path, stage: Stage) -> None:
     """A graph may take weights from its declared data file and from nowhere else."""
     onnx = stage.weights or stage.graph

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -24,9 +25,9 @@ from glesam_export.engines.compile import compile_network
 from glesam_export.engines.inspect import layer_precisions
 from glesam_export.engines.plan import PROFILE, Plan, profile_of, workspace_bytes
 from glesam_runtime.backends.tensorrt_api import import_family, system_name
-from glesam_runtime.bundle import Bundle, load_golden, open_bundle
+from glesam_runtime.bundle import Bundle, file_ref, load_golden, open_bundle
 from glesam_runtime.compare import relative_l2
-from glesam_runtime.errors import BackendError
+from glesam_runtime.errors import BackendError, BundleError
 from glesam_runtime.manifest import STAGES, StageName
 from glesam_runtime.target import AxisRange
 
@@ -183,6 +184,21 @@ def computed(model: ir.Model, folder: Path) -> np.ndarray:
     given = np.random.default_rng(0).normal(size=tuple(source.shape)).astype(np.float32)
     (result,) = session.run(None, {source.name: given})
     return np.asarray(result)
+
+
+def test_weights_behind_a_hard_link_are_refused(nano_bundle: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(nano_bundle, tmp_path / "copy"))
+    weights = copy / "enhancer.onnx.data"
+    weights.write_bytes(b"0000")
+    (tmp_path / "elsewhere").hardlink_to(weights)
+    source = open_bundle(nano_bundle)
+    enhancer = replace(source.manifest.stages["enhancer"], data=file_ref(weights))
+    stages = {**source.manifest.stages, "enhancer": enhancer}
+    linked = Bundle(copy, replace(source.manifest, stages=stages), source.sha256)
+    with pytest.raises(BundleError, match=r"enhancer\.onnx\.data: is a hard link"):
+        compile_bundle(linked, tmp_path / "engines", RTX, step)
+    with pytest.raises(BundleError, match=r"enhancer\.onnx\.data: is a hard link"):
+        emulate.emulated(linked, tmp_path / "emulated")
 
 
 def test_precision_is_looked_for(nano16_bundle: Path, nano_bundle: Path, tmp_path: Path) -> None:

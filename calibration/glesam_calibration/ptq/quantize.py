@@ -15,7 +15,7 @@ from glesam_calibration.ptq import qdq, smooth
 from glesam_calibration.ptq.layers import Layer, find_layers, is_quantized
 from glesam_calibration.ptq.observe import Observed
 from glesam_calibration.ptq.ranges import PERCENTILE, Method, kept_range
-from glesam_runtime.bundle import Bundle, file_ref
+from glesam_runtime.bundle import Bundle, file_ref, require_own_weights
 from glesam_runtime.errors import BundleError
 from glesam_runtime.manifest import STAGES, Stage, StageName
 
@@ -55,13 +55,7 @@ def require_float(bundle: Bundle) -> None:
             raise BundleError(
                 f"{bundle.path}: its {stage} is {precision}; quantize the fp32 bundle instead"
             )
-        data = bundle.manifest.stages[stage].data
-        if data is not None and (bundle.path / data.file).stat().st_nlink > 1:
-            # onnx-ir takes it for an attack, and would only say so after an hour of statistics.
-            raise BundleError(
-                f"{bundle.path / data.file}: is a hard link, which onnx-ir refuses to read weights "
-                "from; copy the bundle and quantize the copy"
-            )
+    require_own_weights(bundle)
 
 
 def quantized(path: Path, stage: StageName, seen: Observed, recipe: Recipe) -> ir.Model:

@@ -17,7 +17,7 @@ from glesam_export.engines.refit import keep_weights
 from glesam_export.record import Step
 from glesam_runtime.backends.tensorrt_api import Api, import_family, system_name
 from glesam_runtime.backends.tensorrt_fit import Gpu
-from glesam_runtime.bundle import Bundle, file_ref, sha256_of
+from glesam_runtime.bundle import Bundle, file_ref, require_own_weights, sha256_of
 from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import (
     MANIFEST_FILE,
@@ -55,6 +55,7 @@ def compile_bundle(source: Bundle, destination: Path, plan: Plan, step: Step) ->
         The manifest as written.
 
     Raises:
+        BundleError: the source's weights are hard links.
         InputError: the source holds engines already, the plan asks for what the library has not,
             or the destination cannot be written.
         BackendError: the library or a GPU is missing, or compiling failed.
@@ -63,6 +64,7 @@ def compile_bundle(source: Bundle, destination: Path, plan: Plan, step: Step) ->
         raise InputError(f"{source.path}: holds engines already; pass the ONNX bundle it came from")
     if Path(destination).resolve() == source.path.resolve():
         raise InputError(f"{destination}: is the ONNX bundle itself; choose another folder")
+    require_own_weights(source)
     api = import_family(plan.family)
     check(plan, api)
     gpu = gpu_at_hand(plan, api)

@@ -16,7 +16,7 @@ from glesam_export.layers import LayerError, OnnxSide, Side, Tensors, compare_la
 from glesam_runtime import chain
 from glesam_runtime.backends.cuda import Device
 from glesam_runtime.backends.tensorrt_api import import_family
-from glesam_runtime.bundle import Bundle, load_golden
+from glesam_runtime.bundle import Bundle, load_golden, require_own_weights
 from glesam_runtime.errors import BackendError, InputError
 from glesam_runtime.image import preprocess
 from glesam_runtime.manifest import StageName
@@ -34,11 +34,13 @@ def compare_stage(bundle: Bundle, stage: StageName, against: str) -> list[LayerE
         against: ROUNDED, or an engine family, whose engine is compiled for the GPU at hand.
 
     Raises:
+        BundleError: its weights are hard links.
         InputError: the bundle holds engines, or rounding an fp32 graph was asked for.
         BackendError: the library or a GPU is missing, or failed.
     """
     if bundle.manifest.target.engine != "onnx":
         raise InputError(f"{bundle.path}: holds engines; pass the ONNX bundle they came from")
+    require_own_weights(bundle)
     spec, path = bundle.manifest.stages[stage], bundle.graph_path(stage)
     with tempfile.TemporaryDirectory() as folder:
         other: Side

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,17 @@ flags\t\t: fpu sse4_2 {flags}
 """
 
 
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let the system say which flags its CPU has."""
+
+    def tell(flags: str) -> None:
+        (tmp_path / "cpuinfo").write_text(TOLD.format(flags=flags))
+        monkeypatch.setattr(machine, "_CPU_INFO", tmp_path / "cpuinfo")
+
+    return tell
+
+
 @pytest.mark.parametrize(
     ("system", "flags", "exactly"),
     [
@@ -28,10 +40,13 @@ flags\t\t: fpu sse4_2 {flags}
     ],
 )
 def test_products_of_bytes(
-    system: str, flags: str, exactly: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    system: str,
+    flags: str,
+    exactly: bool,
+    told: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "cpuinfo").write_text(TOLD.format(flags=flags))
-    monkeypatch.setattr(machine, "_CPU_INFO", tmp_path / "cpuinfo")
+    told(flags)
     monkeypatch.setattr(platform, "machine", lambda: system)
     assert machine.adds_bytes_exactly() is exactly
     assert machine.cpu_name() == f"Some CPU fpu sse4_2 {flags}"
@@ -47,11 +62,8 @@ def test_products_of_bytes(
         ("asimd bf16 sve", True),
     ],
 )
-def test_bfloat16(
-    flags: str, multiplies: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "cpuinfo").write_text(TOLD.format(flags=flags))
-    monkeypatch.setattr(machine, "_CPU_INFO", tmp_path / "cpuinfo")
+def test_bfloat16(flags: str, multiplies: bool, told: Callable[[str], None]) -> None:
+    told(flags)
     assert machine.multiplies_bfloat16() is multiplies
 
 

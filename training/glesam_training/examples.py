@@ -190,8 +190,7 @@ def _chosen(
     masks: npt.NDArray[np.bool_], count: int, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
     """Numbers of `count` masks, none twice while there are enough, small ones left out."""
-    areas = np.asarray(
-        [np.count_nonzero(mask) for mask in masks]
-    )  # a sum of bools is ten times this
+    # Mask by mask: along an axis numpy counts by adding, which takes longer.
+    areas = np.asarray([np.count_nonzero(mask) for mask in masks])
     usable = np.flatnonzero(areas >= min(SMALLEST, int(areas.max())))
     return rng.choice(usable, count, replace=len(usable) < count)

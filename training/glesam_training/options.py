@@ -61,7 +61,10 @@ Latents = Annotated[
 ]
 MixedPrecision = Annotated[
     str,
-    typer.Option(rich_help_panel=TRAINING, help="no, fp16, bf16 or auto; weights stay float32."),
+    typer.Option(
+        rich_help_panel=TRAINING,
+        help="no, fp16, bf16, or auto: bf16 where the hardware has it. Weights stay float32.",
+    ),
 ]
 SaveEvery = Annotated[
     int, typer.Option(min=1, rich_help_panel=TRAINING, help="Steps between two checkpoints.")

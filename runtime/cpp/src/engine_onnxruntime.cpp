@@ -110,9 +110,9 @@ class OnnxruntimeEngine final : public Engine {
     Owned<OrtSessionOptions> options(made, api_->ReleaseSessionOptions);
     if (threads > 0) api_.require(api_->SetIntraOpNumThreads(made, threads));
     // Left alone, it would quantize what flows into layers whose weights alone are quantized.
-    configure(made, "session.qdq_matmulnbits_accuracy_level");
-    // Else quantized layers err more than their quantization, in more time.
-    if (!adds_bytes_exactly()) configure(made, "session.disable_quant_qdq");
+    configure(made, "session.qdq_matmulnbits_accuracy_level", "1");
+    // Else quantized layers err more than their quantization (docs/adr/0013).
+    if (!adds_bytes_exactly()) configure(made, "session.disable_quant_qdq", "1");
     if (cpu) return options;
     OrtCUDAProviderOptionsV2* cuda = nullptr;
     try {
@@ -132,8 +132,8 @@ class OnnxruntimeEngine final : public Engine {
     return options;
   }
 
-  void configure(OrtSessionOptions* options, const char* entry) const {
-    api_.require(api_->AddSessionConfigEntry(options, entry, "1"));
+  void configure(OrtSessionOptions* options, const char* entry, const char* value) const {
+    api_.require(api_->AddSessionConfigEntry(options, entry, value));
   }
 
   void load(const Bundle& bundle, Stage stage, const OrtSessionOptions* options) {

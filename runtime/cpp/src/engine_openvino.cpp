@@ -84,13 +84,14 @@ class OpenvinoEngine final : public Engine {
                           {ov::hint::dynamic_quantization_group_size(0)},
                           {ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY)}};
     if (options.threads > 0) properties.insert(ov::inference_num_threads(options.threads));
-    // Else quantized layers err more than their quantization, and gain no time.
+    // Else quantized layers err more than their quantization (docs/adr/0013).
     if (device == "CPU" && !adds_bytes_exactly()) {
       properties.insert({"LP_TRANSFORMS_MODE", "NO"});
     }
     for (const Stage stage : stages) {
-      const ov::CompiledModel& model = load(bundle, stage, device, properties);
-      const auto computed = model.get_property(ov::hint::inference_precision);
+      load(bundle, stage, device, properties);
+      const auto computed = requests_.at(stage).request.get_compiled_model().get_property(
+          ov::hint::inference_precision);
       if (!options.precision.empty() && computed != precision) {
         backend_error(cat("precision ", py_repr(options.precision), ": ", device,
                           " has none, openvino would compute in ", computed.to_string(),
@@ -137,13 +138,12 @@ class OpenvinoEngine final : public Engine {
 
  private:
   struct Loaded {
-    ov::CompiledModel model;
     ov::InferRequest request;
     std::vector<std::string> outputs;
   };
 
-  const ov::CompiledModel& load(const Bundle& bundle, Stage stage, const std::string& device,
-                                const ov::AnyMap& properties) {
+  void load(const Bundle& bundle, Stage stage, const std::string& device,
+            const ov::AnyMap& properties) {
     const std::string path = bundle.graph_path(stage).string();
     const StageRecord& record = bundle.manifest.stages.at(stage);
     ov::CompiledModel model;
@@ -162,9 +162,9 @@ class OpenvinoEngine final : public Engine {
     }
     check_interface(path, "inputs", found(model.inputs(), record.inputs), record.inputs);
     check_interface(path, "outputs", found(model.outputs(), record.outputs), record.outputs);
-    Loaded loaded{model, model.create_infer_request(), {}};
+    Loaded loaded{model.create_infer_request(), {}};
     for (const TensorSpec& spec : record.outputs) loaded.outputs.push_back(spec.name);
-    return requests_.emplace(stage, std::move(loaded)).first->second.model;
+    requests_.emplace(stage, std::move(loaded));
   }
 
   ov::Core core_;

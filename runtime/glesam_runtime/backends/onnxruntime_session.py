@@ -36,7 +36,7 @@ def session_options(options: EngineOptions) -> Any:
     made.log_severity_level = _QUIET
     made.add_session_config_entry(*_FLOAT32_ACTIVATIONS)
     if not adds_bytes_exactly():
-        # Faster there too: 9 ms instead of 14 for nano's int8 enhancer, on two cores with AVX2.
+        # Exact, and no slower there (docs/adr/0013).
         made.add_session_config_entry(*_BYTES_AS_FLOATS)
     # Memory planned ahead is a third of the peak of ViT-B's encoder, and saves no time
     # (docs/performance.md).

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -80,8 +81,7 @@ class Examples(torch.utils.data.Dataset[dict[str, Tensor]]):
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         options = self.options
         epoch, place = divmod(number, len(self.dataset))
-        order = np.random.default_rng((options.seed, 1, epoch)).permutation(len(self.dataset))
-        index = int(order[place])
+        index = int(_order(options.seed, epoch, len(self.dataset))[place])
         variant = epoch if options.variants is None else epoch % options.variants
         sample = self.dataset[index]
         rng = np.random.default_rng((options.seed, 2, number))
@@ -144,8 +144,7 @@ class Examples(torch.utils.data.Dataset[dict[str, Tensor]]):
         square[:height, :width] = cv2.resize(
             mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA
         )
-        side = size // 4
-        return np.asarray(square.reshape(side, 4, side, 4).mean((1, 3)), np.float32)
+        return np.asarray(cv2.resize(square, (size // 4, size // 4), interpolation=cv2.INTER_AREA))
 
 
 def draw_prompts(
@@ -184,6 +183,12 @@ def with_prompts(examples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     rng = np.random.default_rng((4, int(batch["number"][0])))
     batch["coords"], batch["labels"] = draw_prompts(batch, rng)
     return batch
+
+
+@lru_cache(maxsize=2)  # of millions of pictures it takes longer to draw than the example
+def _order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    """The numbers of pictures as they come in an epoch."""
+    return np.random.default_rng((seed, 1, epoch)).permutation(count)
 
 
 def _chosen(

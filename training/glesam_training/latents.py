@@ -20,7 +20,7 @@ from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.errors import InputError
 from glesam_runtime.staging import staged_file
 from glesam_training.examples import ExampleOptions, Examples
-from glesam_training.loop import quiet_worker
+from glesam_training.loop import worker_settings
 from glesam_training.memory import keep_memory
 
 
@@ -98,11 +98,7 @@ def store_latents(
     path = folder / f"latents-{_identity(encoder, examples)}.npy"
     if not path.is_file():
         loader = DataLoader(
-            _Versions(examples, variants),
-            batch_size=None,
-            num_workers=workers,
-            multiprocessing_context="spawn" if workers else None,
-            worker_init_fn=quiet_worker,
+            _Versions(examples, variants), batch_size=None, **worker_settings(workers)
         )
         side = examples.preset.latent_size
         shape = (len(dataset), 1 + variants, LATENT_CHANNELS, side, side)

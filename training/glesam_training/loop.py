@@ -6,11 +6,15 @@ where it stopped: an example is known by its number, the learning rate by the it
 
 from __future__ import annotations
 
+import math
+import multiprocessing
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import cv2
 import torch
@@ -20,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from glesam_runtime.errors import InputError
-from glesam_training import mixed_precision, state
+from glesam_training import mixed_precision, state, workers
 from glesam_training.memory import keep_memory
 from glesam_training.plan import Plan
 
@@ -52,7 +56,7 @@ def run(
     """Train until `plan.iterations`, from the folder's saved state if it has one.
 
     Args:
-        objective: changed in place.
+        objective: changed in place; on the CPU again at the end.
         examples: at least `iterations * batch`.
         plan: how long and how fast.
         folder: for the state and the TensorBoard logs.
@@ -80,21 +84,20 @@ def run(
         raise InputError(
             f"--batch {batch}: must divide among {accelerator.num_processes} processes"
         )
-    share = batch // accelerator.num_processes
+    share, helpers = batch // accelerator.num_processes, workers.chosen(plan.workers)
     first = [
         (step * batch) + accelerator.process_index * share + i
         for step in range(done, total)
         for i in range(share)
     ]
+    on_gpu = accelerator.device.type == "cuda"
     loader = DataLoader(
         Subset(examples, first),
         batch_size=share,
-        num_workers=plan.workers,
         collate_fn=collate,
-        persistent_workers=plan.workers > 0,
-        prefetch_factor=4 if plan.workers else None,
-        multiprocessing_context="spawn" if plan.workers else None,
-        worker_init_fn=quiet_worker,
+        prefetch_factor=4 if helpers else None,
+        pin_memory=on_gpu,
+        **worker_settings(helpers),
     )
     parameters = [p for p in objective.trained().parameters() if p.requires_grad]
     if not parameters:
@@ -115,9 +118,15 @@ def run(
             torch.manual_seed(
                 (plan.seed << 40 | step << 12 | accelerator.process_index) % (1 << 63)
             )
-            moved = {key: value.to(accelerator.device) for key, value in tensors.items()}
+            moved = {
+                key: value.to(accelerator.device, non_blocking=True)
+                for key, value in tensors.items()
+            }
             losses = model(moved, step / total)
-            if not bool(losses["loss"].isfinite()):
+            # Read together: a GPU is waited for at every reading.
+            names = list(losses)
+            read = torch.stack([losses[name].detach().float() for name in names]).tolist()
+            if not math.isfinite(read[names.index("loss")]):
                 raise InputError(
                     f"the loss is no number at iteration {step}; lower --lr and start again: the "
                     "last state that was saved is untouched"
@@ -126,8 +135,8 @@ def run(
             accelerator.clip_grad_norm_(parameters, plan.clip)
             optimizer.step()
             optimizer.zero_grad()
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach())
+            for name, value in zip(names, read, strict=True):
+                sums[name] = sums.get(name, 0.0) + value
             count, summed = step + 1, summed + 1
             if count % plan.log_every == 0 or count == total:
                 means = {name: value / summed for name, value in sums.items()}
@@ -145,6 +154,7 @@ def run(
             if stop:
                 raise KeyboardInterrupt
     accelerator.end_training()
+    objective.to("cpu")
 
 
 class _Interrupt:
@@ -164,6 +174,27 @@ class _Interrupt:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
+
+
+def worker_settings(count: int) -> dict[str, Any]:
+    """A `DataLoader`'s arguments for a number of workers, 0 for none.
+
+    Workers come from a server that has imported what this process has, once for all stages, where
+    the system has such servers. Forks of this process itself would share the locks of its threads.
+    """
+    if not count:
+        return {"num_workers": 0}
+    context = "spawn"
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        context = "forkserver"
+        ours = [name for name in sys.modules if name.startswith("glesam_")]
+        multiprocessing.get_context("forkserver").set_forkserver_preload(sorted(ours))
+    return {
+        "num_workers": count,
+        "persistent_workers": True,
+        "multiprocessing_context": context,
+        "worker_init_fn": quiet_worker,
+    }
 
 
 def quiet_worker(_number: int) -> None:

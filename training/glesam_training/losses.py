@@ -13,6 +13,9 @@ from torch.nn import functional
 FOCAL_WEIGHT = 20.0
 """Focal over Dice, 20 to 1, as SAM was trained (Segment Anything, Sec. A)."""
 
+FOCAL_ALPHA = 0.25
+"""Weight of the object's pixels, the background's having the rest (Lin et al. 2017, Sec. 4)."""
+
 
 def coverage(masks: Tensor, side: int) -> Tensor:
     """Masks [..., H, W] (bool or 0..1) -> the share of each cell they cover, [..., side, side]."""
@@ -28,11 +31,14 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     return 1 - (2 * overlap + 1) / (total + 1)
 
 
-def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0, alpha: float = 0.25) -> Tensor:
+def focal_loss(
+    logits: Tensor, target: Tensor, gamma: float = 2.0, alpha: float = FOCAL_ALPHA
+) -> Tensor:
     """Focal loss, mean over pixels, [..., h, w] -> [...] (Lin et al. 2017, Eq. 5).
 
     For a target between 0 and 1 the modulating factor is |target - p|^gamma, which is the paper's
-    (1 - p_t)^gamma at 0 and 1.
+    (1 - p_t)^gamma at 0 and 1. Its minimum calls a pixel the object's where that is
+    (1 - alpha) / alpha times as likely as not: where both are alike for an alpha of 0.5 alone.
     """
     entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     weight = alpha * target + (1 - alpha) * (1 - target)
@@ -57,9 +63,9 @@ def balanced_bce_loss(logits: Tensor, target: Tensor, most: float = 20.0) -> Ten
     return (entropy * (1 + (weight - 1) * target)).mean((-2, -1))
 
 
-def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
+def mask_loss(logits: Tensor, target: Tensor, alpha: float = FOCAL_ALPHA) -> Tensor:
     """Dice + 20 Focal (paper, Sec. 3.4; weights as SAM's), [..., h, w] -> [...]."""
-    return dice_loss(logits, target) + FOCAL_WEIGHT * focal_loss(logits, target)
+    return dice_loss(logits, target) + FOCAL_WEIGHT * focal_loss(logits, target, alpha=alpha)
 
 
 def soft_iou(logits: Tensor, target: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from glesam_export.reference import Decoder, Enhancer, named_features
 from glesam_runtime.chain import EMBEDDINGS
 from glesam_training.decoding import predict_masks
 from glesam_training.loop import Objective
-from glesam_training.losses import latent_mse, mask_loss, soft_iou
+from glesam_training.losses import FOCAL_ALPHA, latent_mse, mask_loss, soft_iou
 
 DecoderPart = Literal["tokens", "all"]
 """What stage 2 trains: the mask tokens (FT-T), or all but the IoU head (FT-D)."""
@@ -29,6 +29,7 @@ class EnhancerObjective(Objective):
         decoder: frozen; needed for the mask loss.
         mask_weight: of Dice + Focal beside the MSE, which is divided by the latent's variance
             then; 0 is the paper's loss.
+        alpha: of the mask loss.
     """
 
     def __init__(
@@ -37,10 +38,11 @@ class EnhancerObjective(Objective):
         enhancer: Enhancer,
         decoder: Decoder | None = None,
         mask_weight: float = 0.0,
+        alpha: float = FOCAL_ALPHA,
     ) -> None:
         super().__init__()
         self.encoder, self.enhancer, self.decoder = encoder, enhancer, decoder
-        self.mask_weight = mask_weight
+        self.mask_weight, self.alpha = mask_weight, alpha
         for part in (encoder, decoder):
             if part is not None:
                 part.requires_grad_(False)
@@ -59,7 +61,7 @@ class EnhancerObjective(Objective):
         losses = {"loss": mse, "mse": mse, "mse_before": latent_mse(z_low, z_clear)}
         if self.mask_weight and self.decoder is not None:
             logits, _ = predict_masks(self.decoder, enhanced, batch["coords"], batch["labels"])
-            masks = mask_loss(logits[:, :, 0].float(), batch["target"]).mean()
+            masks = mask_loss(logits[:, :, 0].float(), batch["target"], self.alpha).mean()
             losses["loss"] = mse / z_clear.var() + self.mask_weight * masks
             losses["mask"] = masks
         return losses
@@ -75,6 +77,7 @@ class DecoderObjective(Objective):
         enhancer: frozen; None trains the control, a decoder on latents as they are.
         decoder: the part of it named by `part` is trained.
         part: the mask tokens, or all but the IoU head.
+        alpha: of the mask loss.
     """
 
     def __init__(
@@ -83,9 +86,11 @@ class DecoderObjective(Objective):
         enhancer: Enhancer | None,
         decoder: Decoder,
         part: DecoderPart,
+        alpha: float = FOCAL_ALPHA,
     ) -> None:
         super().__init__()
         self.encoder, self.enhancer, self.decoder = encoder, enhancer, decoder
+        self.alpha = alpha
         for frozen in (encoder, enhancer, decoder):
             if frozen is not None:
                 frozen.requires_grad_(False)
@@ -108,7 +113,7 @@ class DecoderObjective(Objective):
         logits, _ = predict_masks(self.decoder, z, batch["coords"], batch["labels"])
         logits = logits.float()
         target = batch["target"].unsqueeze(2).expand_as(logits)
-        each = mask_loss(logits, target)
+        each = mask_loss(logits, target, self.alpha)
         single, several = each[..., 0].mean(), each[..., 1:].amin(-1).mean()
         reached = soft_iou(logits[:, :, 0].detach(), batch["target"]).mean()
         return {"loss": single + several, "mask": single, "iou": reached}

@@ -20,7 +20,8 @@ class Plan:
         clip: largest norm of the gradient.
         save_every: iterations between two saved states.
         log_every: iterations between two reports.
-        workers: processes that prepare examples; 0 prepares them in this one.
+        workers: processes that prepare examples; 0 prepares them in this one, None is as many as
+            suit the machine.
         mixed_precision: "no", "fp16", "bf16", or "auto": bf16 where the machine multiplies it.
         seed: of torch's generator.
     """
@@ -34,7 +35,7 @@ class Plan:
     clip: float = 1.0
     save_every: int = 500
     log_every: int = 20
-    workers: int = 1
+    workers: int | None = 1
     mixed_precision: str = "no"
     seed: int = 0
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
 from glesam_calibration.datasets import Dataset
@@ -14,9 +15,11 @@ from glesam_export.checkpoints import Checkpoint
 from glesam_export.presets import LORA_TARGETS, UNetPreset
 from glesam_export.reference import Decoder, Enhancer, build_unet
 from glesam_runtime.errors import InputError
+from glesam_training import workers
 from glesam_training.examples import ExampleOptions, Examples, with_prompts
 from glesam_training.latents import store_latents
 from glesam_training.loop import Objective, Report, run
+from glesam_training.losses import FOCAL_ALPHA
 from glesam_training.objectives import DecoderObjective, DecoderPart, EnhancerObjective
 from glesam_training.plan import Plan
 from glesam_training.progress import Narrate
@@ -35,6 +38,7 @@ class Job:
             encodes every example.
         report: told about the losses.
         encoded: told about the pictures whose latents were stored.
+        focal_alpha: weight of the object's pixels in mask losses.
     """
 
     dataset: Dataset
@@ -44,6 +48,7 @@ class Job:
     latents: Path | None = None
     report: Report = lambda _done, _total, _losses: None
     encoded: Callable[[int, int], object] = lambda _done, _total: None
+    focal_alpha: float = FOCAL_ALPHA
 
 
 def job(
@@ -54,6 +59,7 @@ def job(
     folder: Path,
     latents: Path | None,
     narrate: Narrate,
+    focal_alpha: float = FOCAL_ALPHA,
 ) -> Job:
     """A job whose progress is told under a name."""
     return Job(
@@ -64,6 +70,7 @@ def job(
         latents,
         lambda done, total, losses: narrate(name, done, total, losses),
         lambda done, total: narrate("latents", done, total, {}),
+        focal_alpha,
     )
 
 
@@ -90,7 +97,7 @@ def train_enhancer(
     enhancer = checkpoint.enhancer()
     decoder = _sams_decoder(checkpoint) if mask_weight else None
     encoder = None if job.latents else checkpoint.encoder()
-    objective = EnhancerObjective(encoder, enhancer, decoder, mask_weight)
+    objective = EnhancerObjective(encoder, enhancer, decoder, mask_weight, job.focal_alpha)
     _train(checkpoint, objective, job, lambda: saved(enhancer))
     return enhancer.requires_grad_(False)
 
@@ -121,7 +128,7 @@ def train_decoder(
     decoder = _sams_decoder(checkpoint)
     enhancer = checkpoint.enhancer() if enhance else None
     encoder = None if job.latents else checkpoint.encoder()
-    objective = DecoderObjective(encoder, enhancer, decoder, part)
+    objective = DecoderObjective(encoder, enhancer, decoder, part, job.focal_alpha)
     _train(checkpoint, objective, job, lambda: saved(decoder))
     return decoder.requires_grad_(False)
 
@@ -167,7 +174,7 @@ def _train(
     plan = job.plan
     examples = Examples(job.dataset, checkpoint.preset, plan.iterations * plan.batch, job.examples)
     if job.latents:
-        examples = store_latents(
-            job.latents, checkpoint.encoder(), examples, plan.workers, job.encoded
-        )
+        encoder = checkpoint.encoder().to(PartialState().device)
+        helpers = workers.chosen(plan.workers)
+        examples = store_latents(job.latents, encoder, examples, helpers, job.encoded)
     run(objective.eval(), examples, plan, job.folder, job.report, with_prompts, saved)

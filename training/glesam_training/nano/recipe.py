@@ -19,7 +19,7 @@ from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
 from glesam_export.checkpoints.packed import pack
 from glesam_export.checkpoints.saved import open_checkpoint
 from glesam_export.presets import SAM_PRESETS, unet_preset
-from glesam_training.examples import CLEAR, ExampleOptions, Examples, with_prompts
+from glesam_training.examples import CLEAR, ExampleOptions, with_prompts
 from glesam_training.loop import Report, run
 from glesam_training.nano.diffusion import (
     Crops,
@@ -27,7 +27,13 @@ from glesam_training.nano.diffusion import (
     PatchAutoencoder,
     build_base,
 )
-from glesam_training.nano.sam import BALANCED_SHARE, SamNano, SamObjective
+from glesam_training.nano.sam import (
+    BALANCED_SHARE,
+    FOCAL_ALPHA,
+    ClearExamples,
+    SamNano,
+    SamObjective,
+)
 from glesam_training.nano.scenes import StoredScenes, Varied, store_scenes
 from glesam_training.plan import Plan
 from glesam_training.progress import Narrate
@@ -84,7 +90,7 @@ def _plan(
         warmup=warmup,
         decay=True,
         weight_decay=weight_decay,
-        workers=0,
+        workers=None,
         mixed_precision="auto",
     )
 
@@ -160,8 +166,8 @@ def make_sam(
             ("sam", scenes, recipe.sam),
             ("varied", Varied(scenes, copies, seed), recipe.varied),
         ):
-            options = ExampleOptions(seed=seed, levels=(CLEAR,))
-            examples = Examples(dataset, preset, plan.iterations * plan.batch, options)
+            options = ExampleOptions(seed=seed)
+            examples = ClearExamples(dataset, preset, plan.iterations * plan.batch, options)
             objective = SamObjective(sam, balanced=BALANCED_SHARE if name == "sam" else 0)
             report = _told(narrate, "SAM-nano" if name == "sam" else "SAM-nano, varied")
             run(objective, examples, replace(plan, seed=seed), folder / name, report, with_prompts)
@@ -204,7 +210,7 @@ def stage(
     options = ExampleOptions(levels=recipe.levels, variants=recipe.variants)
     pictures = Varied(scenes.first_pictures(recipe.pictures), 1, scenes.first)
     return lambda name: job(
-        name, pictures, plan, options, folder / name, folder / "latents", narrate
+        *(name, pictures, plan, options, folder / name, folder / "latents", narrate), FOCAL_ALPHA
     )
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -56,15 +57,21 @@ class StoredScenes:
 class Varied:
     """A `Dataset` of scenes turned, mirrored, and seen with less pattern, colour and light.
 
-    Painted scenes are patterned, bright and colourful throughout, photographs often are not. Number
-    i is drawn from i alone, and there are `copies` of every scene.
+    Painted scenes are patterned, colourful, evenly lit and sharp throughout, photographs often are
+    not. Number i is drawn from i alone, and there are `copies` of every scene.
     """
 
     PLAIN = 0.6
-    """Share of the pictures in which surfaces keep only a part of their pattern."""
+    """Share of the pictures in which every surface keeps a part of its pattern, its own."""
 
     GRAY = 0.4
     """Share of the pictures without colour."""
+
+    LIT = 0.4
+    """Share of the pictures with more light on one side."""
+
+    SOFT = 0.3
+    """Share of the pictures that are a little out of focus."""
 
     def __init__(self, scenes: StoredScenes, copies: int, seed: int) -> None:
         self.scenes, self.copies, self.seed = scenes, copies, seed
@@ -84,10 +91,15 @@ class Varied:
         seen = image.astype(np.float32)
         if rng.uniform() < self.PLAIN:
             flat = _flat(seen, instances)
-            seen = flat + np.float32(rng.uniform(0.1, 1)) * (seen - flat)
+            kept = rng.uniform(0.05, 1, 256).astype(np.float32)[instances]
+            seen = flat + kept[..., None] * (seen - flat)
         if rng.uniform() < self.GRAY:
             weights = rng.dirichlet((2, 4, 1)).astype(np.float32)  # around what an eye sees
             seen = np.repeat((seen @ weights)[..., None], 3, axis=2)
+        if rng.uniform() < self.LIT:
+            seen *= _light(rng, *instances.shape)[..., None]
+        if rng.uniform() < self.SOFT:
+            seen = np.asarray(cv2.GaussianBlur(seen, (0, 0), rng.uniform(0.5, 1.5)))
         middle, contrast = seen.mean(), np.float32(rng.uniform(0.4, 1.1))
         seen = (seen - middle) * contrast + middle * np.float32(rng.uniform(0.5, 1.2))
         image = np.clip(np.rint(seen), 0, 255).astype(np.uint8)
@@ -119,6 +131,14 @@ def _flat(
     areas = np.bincount(shown).clip(min=1)
     means = [np.bincount(shown, image[..., c].ravel()) / areas for c in range(3)]
     return np.stack(means, axis=1).astype(np.float32)[instances]
+
+
+def _light(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.float32]:
+    """Light that falls off towards one side, around 1: [H, W]."""
+    angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.7)
+    y = np.linspace(-strength, strength, height, dtype=np.float32)[:, None]
+    x = np.linspace(-strength, strength, width, dtype=np.float32)[None, :]
+    return np.asarray(1 + y * np.float32(np.sin(angle)) + x * np.float32(np.cos(angle))).clip(0.1)
 
 
 def store_scenes(

@@ -52,6 +52,24 @@ def test_an_example_is_its_number() -> None:
     assert not same(first[0], examples(seed=1)[0])
 
 
+def test_trainings_of_several_seeds_can_share_low_versions() -> None:
+    one, other = examples(seed=0, low_seed=5, variants=2), examples(seed=1, low_seed=5, variants=2)
+    sample = one.dataset[2]
+    lows = [made.inputs(sample, 2, 1)["low"] for made in (one, other, examples(seed=5, variants=2))]
+    assert np.array_equal(lows[0], lows[1])
+    assert np.array_equal(lows[0], lows[2])
+    assert not np.array_equal(lows[0], examples(seed=0).inputs(sample, 2, 1)["low"])
+    assert not same(one[0], other[0]), "another seed draws other pictures, masks and prompts"
+
+
+def test_a_batch_can_be_pinned() -> None:
+    """A GPU's loader copies into each tensor, which a view with repeated rows does not allow."""
+    made = examples()
+    for first in range(3):
+        for name, tensor in with_prompts([made[first], made[first + 1]]).items():
+            assert tensor.is_contiguous(), name
+
+
 def test_an_epoch_has_every_picture() -> None:
     drawn = [examples()[i]["clear"] for i in range(4)]
     assert len({image.numpy().tobytes() for image in drawn}) == 4

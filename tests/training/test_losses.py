@@ -34,6 +34,25 @@ def test_focal_loss_is_torchvisions(seed: int) -> None:
     torch.testing.assert_close(focal_loss(logits, target), theirs)
 
 
+@pytest.mark.parametrize(("alpha", "odds"), [(0.25, 3), (0.5, 1)])
+def test_alpha_decides_how_likely_a_pixel_must_be(alpha: float, odds: float) -> None:
+    """Where masks disagree about a pixel, the best logit is 0 at odds of (1 - alpha) / alpha."""
+    share = odds / (1 + odds)
+    logit = torch.zeros(2, 1, 1, dtype=torch.float64, requires_grad=True)
+    inside, outside = focal_loss(logit, torch.tensor([[[1.0]], [[0.0]]]).double(), alpha=alpha)
+    (share * inside + (1 - share) * outside).backward()
+    assert logit.grad is not None
+    assert float(logit.grad.sum()) == pytest.approx(0, abs=1e-12)
+
+
+@given(SEEDS)
+def test_the_mask_loss_is_one_of_dice_to_twenty_of_focal(seed: int) -> None:
+    logits, target = drawn(seed, 3, 8, 8)
+    theirs = sigmoid_focal_loss(logits, target, alpha=0.5, gamma=2).mean((-2, -1))
+    expected = dice_loss(logits, target) + 20 * theirs
+    torch.testing.assert_close(mask_loss(logits, target, alpha=0.5), expected)
+
+
 @given(SEEDS)
 def test_dice_loss_is_the_formula(seed: int) -> None:
     logits, target = drawn(seed, 2, 5, 7)

@@ -14,6 +14,7 @@ from glesam_calibration.datasets import SceneDataset
 from glesam_calibration.evaluate import Results, Row
 from glesam_export.checkpoints.diffusion import SCHEDULE
 from glesam_export.presets import sam_preset, unet_preset
+from glesam_training.examples import CLEAR, ExampleOptions, Examples
 from glesam_training.nano import table
 from glesam_training.nano.coins import Coins, coin_masks
 from glesam_training.nano.diffusion import (
@@ -23,7 +24,7 @@ from glesam_training.nano.diffusion import (
     build_base,
 )
 from glesam_training.nano.report import LatentError, latent_errors
-from glesam_training.nano.sam import SamNano
+from glesam_training.nano.sam import ClearExamples, SamNano
 from glesam_training.nano.scenes import Varied, store_scenes
 
 from ..export.conftest import random_nano
@@ -60,6 +61,15 @@ def test_varied_scenes_keep_their_objects(tmp_path: Path) -> None:
     assert aligned >= 22
     assert 4 <= gray <= 16
     assert sum(np.array_equal(varied[i].masks, varied.scenes[i % 3].masks) for i in range(24)) < 12
+
+
+def test_sam_nano_learns_from_what_algorithm_1_sees_as_clear(tmp_path: Path) -> None:
+    scenes = store_scenes(tmp_path, 3, 40, 256)
+    options = ExampleOptions(levels=(CLEAR,))
+    one, both = (kind(scenes, sam_preset("nano"), 6, options) for kind in (ClearExamples, Examples))
+    for number in range(6):
+        assert both[number].keys() - one[number].keys() == {"low"}
+        assert all(torch.equal(one[number][key], both[number][key]) for key in one[number])
 
 
 def _parted(image: np.ndarray, masks: np.ndarray) -> float:

@@ -41,7 +41,9 @@ class ExampleOptions:
     """What examples are made of.
 
     Attributes:
-        seed: of everything drawn.
+        seed: of everything drawn, but for what `low_seed` is of.
+        low_seed: of how pictures are degraded; None is `seed`. Trainings of several seeds can share
+            stored latents so.
         masks: masks a picture, drawn anew each time.
         levels: LQSeg levels one of which degrades x_L; 0 leaves it clear.
         jitter: how far a box's corners stray at most, as a share of its size.
@@ -49,6 +51,7 @@ class ExampleOptions:
     """
 
     seed: int = 0
+    low_seed: int | None = None
     masks: int = 4
     levels: tuple[int, ...] = (1, 2, 3)
     jitter: float = 0.2
@@ -97,6 +100,12 @@ class Examples(torch.utils.data.Dataset[dict[str, Tensor]]):
         tensors = {key: torch.from_numpy(np.float32(value)) for key, value in arrays.items()}
         return tensors | {"number": torch.tensor(number)}
 
+    @property
+    def low_seed(self) -> int:
+        """The seed of how pictures are degraded."""
+        options = self.options
+        return options.seed if options.low_seed is None else options.low_seed
+
     def level(self, index: int, variant: int) -> int:
         """The level of a picture's version: all levels come equally often."""
         return self.options.levels[(index + variant) % len(self.options.levels)]
@@ -109,7 +118,7 @@ class Examples(torch.utils.data.Dataset[dict[str, Tensor]]):
         level = self.level(index, variant)
         if level == CLEAR:
             return {"clear": clear, "low": clear}
-        rng = np.random.default_rng((self.options.seed, 3, index, variant))
+        rng = np.random.default_rng((self.low_seed, 3, index, variant))
         low = degrade(sample.image, level=level, seed=int(rng.integers(2**31)))
         return {"clear": clear, "low": preprocess(low, self.rules).tensor[0]}
 
@@ -181,7 +190,9 @@ def with_prompts(examples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """A batch with one make-up of prompt for all of it, drawn from the first example's number."""
     batch = {key: torch.stack([example[key] for example in examples]) for key in examples[0]}
     rng = np.random.default_rng((4, int(batch["number"][0])))
-    batch["coords"], batch["labels"] = draw_prompts(batch, rng)
+    coords, labels = draw_prompts(batch, rng)
+    # Of their own memory, which a view that repeats a row has not: it cannot be pinned for a GPU.
+    batch["coords"], batch["labels"] = coords.contiguous(), labels.contiguous()
     return batch
 
 

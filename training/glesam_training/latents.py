@@ -116,7 +116,7 @@ def store_latents(
 def _identity(encoder: nn.Module, examples: Examples) -> str:
     """A name that no other encoder, data set or options have."""
     options = examples.options
-    made_of = (options.seed, options.levels, options.variants, len(examples.dataset))
+    made_of = (examples.low_seed, options.levels, options.variants, len(examples.dataset))
     digest = hashlib.sha256(repr(made_of).encode())
     for name, parameter in encoder.state_dict().items():
         digest.update(name.encode())

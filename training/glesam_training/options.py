@@ -90,7 +90,8 @@ def examples_of(levels: str, masks: int, seed: int, latents: Path | None) -> Exa
     if not all(word in ("0", "1", "2", "3") for word in words):
         raise InputError(f"--levels {levels}: a comma list of 1, 2, 3 (LQ-1..3) and 0 (clear)")
     chosen = tuple(int(word) for word in words)
-    return ExampleOptions(seed, masks, chosen, variants=len(chosen) if latents else None)
+    variants = len(chosen) if latents else None
+    return ExampleOptions(seed=seed, masks=masks, levels=chosen, variants=variants)
 
 
 def plan_of(

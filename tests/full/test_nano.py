@@ -1,7 +1,9 @@
-"""The two-minute version of `make nano`: every step runs, every loss falls, a bundle comes out."""
+"""The two-minute version of `make nano`, and whether what ships keeps fp16's gate."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,3 +38,12 @@ def test_every_loss_falls(tmp_path: Path) -> None:
 
     again = make_nano(tmp_path, QUICK, 0, narrate)
     assert again == packed, "found, not made again"
+
+
+def test_what_ships_is_exported_in_fp16(tmp_path: Path) -> None:
+    """An export outside its gate fails; training anew once brought nano there."""
+    asked = ["onnx", "--preset", "nano", "--fp16", "-o", str(tmp_path / "bundle")]
+    done = subprocess.run(
+        [sys.executable, "-m", "glesam_export", *asked], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

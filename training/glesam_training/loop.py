@@ -123,7 +123,7 @@ def run(
                 for key, value in tensors.items()
             }
             losses = model(moved, step / total)
-            # Read together: a GPU is waited for at every reading.
+            # Read together: every reading waits for a GPU.
             names = list(losses)
             read = torch.stack([losses[name].detach().float() for name in names]).tolist()
             if not math.isfinite(read[names.index("loss")]):

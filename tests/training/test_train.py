@@ -110,11 +110,14 @@ def test_the_mask_loss_is_there_when_asked_for(
 
 @pytest.mark.parametrize("preset", ["nano", "sd15", "sd21"])
 def test_new_adapters_fit_and_change_nothing(preset: str) -> None:
-    factors = new_adapters(unet_preset(preset), 4, 0)
+    factors = new_adapters(unet_preset(preset), 4, 0, {"conv_in": 6})
     with torch.device("meta"):
         unet = build_unet(unet_preset(preset))
     parsed = lora.parse(factors, unet, "new")
-    assert all(not b.any() and a.shape[0] == alpha == 4 for a, b, alpha in parsed.values())
+    assert not any(b.any() for _, b, _ in parsed.values())
+    ranks = {name: (a.shape[0], alpha) for name, (a, _, alpha) in parsed.items()}
+    assert ranks.pop("conv_in") == (6, 6)
+    assert set(ranks.values()) == {(4, 4)}
     wanted = [n for n, _ in unet.named_modules() if n.endswith(tuple(LORA_TARGETS))]
     assert len(parsed) == len(wanted)
     if preset == "nano":

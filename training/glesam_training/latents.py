@@ -23,6 +23,8 @@ from glesam_training.examples import ExampleOptions, Examples
 from glesam_training.loop import worker_settings
 from glesam_training.memory import keep_memory
 
+Places = int | npt.NDArray[np.int64]
+
 
 class StoredLatents(Examples):
     """Examples with `z_h` and `z_l` [256, s, s] in place of `clear` and `low`.
@@ -50,9 +52,16 @@ class StoredLatents(Examples):
         self, sample: Sample, index: int, variant: int
     ) -> dict[str, npt.NDArray[np.floating[Any]]]:
         """The picture's latents."""
+        z_l, z_h = self.latents(index, variant)
+        return {"z_h": z_h, "z_l": z_l}
+
+    def latents(
+        self, index: Places, variant: Places
+    ) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float16]]:
+        """z_L and z_H of one picture [256, s, s], or of many [N, 256, s, s]."""
         if self._stored is None:
             self._stored = np.load(self.path, mmap_mode="r")
-        return {"z_h": self._stored[index, 0], "z_l": self._stored[index, 1 + variant]}
+        return self._stored[index, 1 + variant], self._stored[index, 0]
 
 
 class _Versions(torch.utils.data.Dataset[Tensor]):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from accelerate import PartialState
@@ -17,7 +18,7 @@ from glesam_export.reference import Decoder, Enhancer, build_unet
 from glesam_runtime.errors import InputError
 from glesam_training import workers
 from glesam_training.examples import ExampleOptions, Examples, with_prompts
-from glesam_training.latents import store_latents
+from glesam_training.latents import StoredLatents, store_latents
 from glesam_training.loop import Objective, Report, run
 from glesam_training.losses import FOCAL_ALPHA
 from glesam_training.objectives import DecoderObjective, DecoderPart, EnhancerObjective
@@ -133,13 +134,16 @@ def train_decoder(
     return decoder.requires_grad_(False)
 
 
-def new_adapters(preset: UNetPreset, rank: int, seed: int) -> dict[str, Tensor]:
+def new_adapters(
+    preset: UNetPreset, rank: int, seed: int, ranks: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, Tensor]:
     """Adapters that change nothing yet, in the released format: A random, B zero, alpha = rank.
 
     Args:
         preset: the U-Net.
         rank: r (paper, Table 8: 4, 8 or 16).
         seed: of A.
+        ranks: of layers that have another, by module path.
     """
     with torch.device("meta"):
         unet = build_unet(preset)
@@ -148,12 +152,33 @@ def new_adapters(preset: UNetPreset, rank: int, seed: int) -> dict[str, Tensor]:
     for name, layer in unet.named_modules():
         if not any(name == ending or name.endswith("." + ending) for ending in LORA_TARGETS):
             continue
-        shape = layer.weight.shape
+        shape, r = layer.weight.shape, ranks.get(name, rank)
         bound = (3 / shape[1:].numel()) ** 0.5
-        a = torch.empty(rank, *shape[1:]).uniform_(-bound, bound, generator=generator)
+        a = torch.empty(r, *shape[1:]).uniform_(-bound, bound, generator=generator)
         factors[f"unet.{name}.lora_A.weight"] = a
-        factors[f"unet.{name}.lora_B.weight"] = torch.zeros(shape[0], rank, *[1] * (len(shape) - 2))
+        factors[f"unet.{name}.lora_B.weight"] = torch.zeros(shape[0], r, *[1] * (len(shape) - 2))
     return factors
+
+
+def stored(checkpoint: Checkpoint, job: Job) -> StoredLatents:
+    """A job's examples with their latents, encoded now or found encoded.
+
+    Args:
+        checkpoint: whose encoder it is.
+        job: keeps latents in a folder.
+
+    Raises:
+        InputError: no number of low versions.
+    """
+    assert job.latents is not None
+    encoder = checkpoint.encoder().to(PartialState().device)
+    helpers = workers.chosen(job.plan.workers)
+    return store_latents(job.latents, encoder, _examples(checkpoint, job), helpers, job.encoded)
+
+
+def _examples(checkpoint: Checkpoint, job: Job) -> Examples:
+    count = job.plan.iterations * job.plan.batch
+    return Examples(job.dataset, checkpoint.preset, count, job.examples)
 
 
 def _sams_decoder(checkpoint: Checkpoint) -> Decoder:
@@ -171,10 +196,5 @@ def _train(
     checkpoint: Checkpoint, objective: Objective, job: Job, saved: Callable[[], object]
 ) -> None:
     """Run a stage's loop on images, or on their stored latents."""
-    plan = job.plan
-    examples = Examples(job.dataset, checkpoint.preset, plan.iterations * plan.batch, job.examples)
-    if job.latents:
-        encoder = checkpoint.encoder().to(PartialState().device)
-        helpers = workers.chosen(plan.workers)
-        examples = store_latents(job.latents, encoder, examples, helpers, job.encoded)
-    run(objective.eval(), examples, plan, job.folder, job.report, with_prompts, saved)
+    examples = stored(checkpoint, job) if job.latents else _examples(checkpoint, job)
+    run(objective.eval(), examples, job.plan, job.folder, job.report, with_prompts, saved)

@@ -15,7 +15,6 @@ import torch
 
 from glesam_export.checkpoints import write
 from glesam_export.checkpoints.diffusion import SCHEDULE
-from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
 from glesam_export.checkpoints.packed import pack
 from glesam_export.checkpoints.saved import open_checkpoint
 from glesam_export.presets import SAM_PRESETS, unet_preset
@@ -35,20 +34,11 @@ from glesam_training.nano.sam import (
     SamObjective,
 )
 from glesam_training.nano.scenes import StoredScenes, Varied, store_scenes
+from glesam_training.nano.start import PRESET, begin
 from glesam_training.plan import Plan
 from glesam_training.progress import Narrate
-from glesam_training.train import Job, job, new_adapters, train_decoder, train_enhancer
+from glesam_training.train import Job, job, train_decoder, train_enhancer
 from glesam_training.trained import SAM_FILE, TrainedCheckpoint, write_checkpoint
-
-PRESET = "nano"
-TIMESTEP = 1
-"""T of the released scripts. At 999, 1 / sqrt(abar_T) = 14.6 is more than minutes can unlearn."""
-
-GAMMA = 0.125
-"""CRE sums 64 channels of SAM's unit variance into each of the base's four, which makes eight
-times the standard deviation the base was trained with; gamma takes it back (FDA, Sec. 3.3)."""
-
-RANK = 16
 
 SCENES_A_SEED = 1_000_000
 """Seeds of scenes that belong to one seed of nano; the last of them are held out."""
@@ -68,6 +58,8 @@ class Recipe:
     varied: Plan
     """SAM-nano further, on scenes turned, mirrored, and seen with less colour and light."""
     base: Plan
+    fitted: int
+    """Pairs of latents that the adapters' ends are fitted to."""
     enhancer: Plan
     decoder: Plan
     mask_weight: float
@@ -104,7 +96,8 @@ FULL = Recipe(
     sam=_plan(900, lr=1.5e-3, warmup=100, batch=128, weight_decay=0.02),
     varied=_plan(3800, lr=1.3e-3, warmup=30, batch=128, weight_decay=0.02),
     base=_plan(600, lr=1e-3, warmup=50, batch=32),
-    enhancer=_plan(2500, lr=4e-3, warmup=50, batch=8),
+    fitted=1280,
+    enhancer=_plan(2000, lr=3e-3, warmup=50),
     decoder=_plan(400, lr=2e-4, warmup=20),
     mask_weight=0.2,
 )
@@ -122,6 +115,7 @@ QUICK = replace(
     sam=_short(FULL.sam, 24),
     varied=_short(replace(FULL.varied, warmup=0, lr=6e-4), 24),
     base=_short(FULL.base, 24),
+    fitted=128,
     enhancer=_short(replace(FULL.enhancer, warmup=0), 40),
     decoder=_short(replace(FULL.decoder, warmup=0, lr=1e-3), 40),
     tune_decoder=True,
@@ -131,7 +125,7 @@ QUICK = replace(
 
 TABLE = replace(
     FULL,
-    enhancer=replace(FULL.enhancer, iterations=400),
+    enhancer=replace(FULL.enhancer, iterations=500, batch=8),
     decoder=replace(FULL.decoder, iterations=200, batch=8),
 )
 """Algorithm 1 shorter, so that every row of the paper's Table 5 is trained for three seeds."""
@@ -196,15 +190,6 @@ def make_base(
     return sd, text_path
 
 
-def begin(folder: Path, sam: Path, base: tuple[Path, Path], seed: int) -> FileCheckpoint:
-    """A GleSAM of trained parts whose adapters change nothing yet."""
-    lora = folder / f"adapters-{seed}.safetensors"
-    if not lora.is_file():
-        write.save_tensors(lora, new_adapters(unet_preset(PRESET), RANK, seed))
-    files = WeightFiles(sam, base[0], lora, base[1])
-    return FileCheckpoint(files, SAM_PRESETS[PRESET], unet_preset(PRESET), GAMMA, TIMESTEP)
-
-
 def stage(
     folder: Path, scenes: StoredScenes, recipe: Recipe, plan: Plan, narrate: Narrate
 ) -> Callable[[str], Job]:
@@ -238,9 +223,10 @@ def make_nano(folder: Path, recipe: Recipe, seed: int, narrate: Narrate) -> Path
     scenes = paint(folder, recipe, seed, narrate)
     sam = make_sam(folder, scenes, recipe, seed, narrate)
     base = make_base(folder, scenes, replace(recipe.base, seed=seed), recipe.crop, narrate)
-    start = begin(folder, sam, base, seed)
     stage_1 = stage(folder, scenes, recipe, replace(recipe.enhancer, seed=seed), narrate)
-    enhancer = train_enhancer(start, stage_1("enhancer"), recipe.mask_weight)
+    learn = stage_1("enhancer")
+    start = begin(folder, sam, base, seed, learn, recipe.fitted)
+    enhancer = train_enhancer(start, learn, recipe.mask_weight)
     decoder = None
     if recipe.tune_decoder:
         stage_2 = stage(folder, scenes, recipe, replace(recipe.decoder, seed=seed), narrate)

@@ -24,7 +24,8 @@ from glesam_calibration.evaluate import (
     evaluate,
 )
 from glesam_export.checkpoints import Checkpoint
-from glesam_training.nano.recipe import Recipe, begin, make_base, make_sam, paint, stage
+from glesam_training.nano.recipe import Recipe, make_base, make_sam, paint, stage
+from glesam_training.nano.start import begin
 from glesam_training.objectives import DecoderPart
 from glesam_training.progress import Narrate
 from glesam_training.reference_predictor import ReferenceStages
@@ -60,9 +61,10 @@ def train_methods(
     scenes = paint(folder, recipe, nano_seed, narrate)
     sam = make_sam(folder, scenes, recipe, nano_seed, narrate)
     base = make_base(folder, scenes, replace(recipe.base, seed=nano_seed), recipe.crop, narrate)
-    start = begin(folder, sam, base, seed)
     first = stage(folder, scenes, recipe, replace(recipe.enhancer, seed=seed), narrate)
-    gle = TrainedCheckpoint(start, train_enhancer(start, first(f"GLE {seed}"), recipe.mask_weight))
+    learn = first(f"GLE {seed}")
+    start = begin(folder, sam, base, seed, learn, recipe.fitted)
+    gle = TrainedCheckpoint(start, train_enhancer(start, learn, recipe.mask_weight))
     methods = {"SAM": Method(start, False), "GLE": Method(gle, True)}
     both = recipe.enhancer.iterations + recipe.decoder.iterations
     for name, before, iterations in (("SAM", start, both), ("GLE", gle, recipe.decoder.iterations)):

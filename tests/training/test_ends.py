@@ -13,7 +13,7 @@ from glesam_export.checkpoints import lora
 from glesam_export.checkpoints.write import adapters
 from glesam_export.presets import LATENT_CHANNELS, unet_preset
 from glesam_export.reference import Enhancer, add_lora, build_unet, replicate_channels
-from glesam_training.nano.ends import fit_ends, reduced_rank
+from glesam_training.nano.ends import LEAD, fit_ends, reduced_rank
 from glesam_training.train import new_adapters
 
 ENDS = {"conv_in": 6, "conv_out": 5}
@@ -42,13 +42,26 @@ def test_reduced_rank_leaves_the_least_error(rank: int) -> None:
     assert (np.diff(squares) <= 0).all()
 
 
+def test_reduced_rank_has_nothing_to_give_where_nothing_differs() -> None:
+    with pytest.raises(ValueError, match="do not differ"):
+        reduced_rank(torch.eye(3), torch.zeros(3, 2), 1)
+    # Of two directions one predicts: the other is finite all the same.
+    v, w, squares = reduced_rank(torch.eye(3), torch.eye(3, 2) * torch.tensor([1.0, 0.0]), 2)
+    assert torch.isfinite(v / squares.sqrt()).all()
+    torch.testing.assert_close(
+        v @ w.T, torch.eye(3, 2) * torch.tensor([1.0, 0.0]), atol=2e-3, rtol=0
+    )
+
+
 def _enhancer() -> Enhancer:
-    """Nano's, of random weights, with new adapters."""
+    """Nano's, of random weights, with new adapters, twice as strong as their rank at both ends."""
     torch.manual_seed(0)
     preset = unet_preset("nano")
     unet = build_unet(preset)
     unet.load_state_dict(replicate_channels(build_unet(preset, 4).state_dict(), LATENT_CHANNELS))
-    add_lora(unet, lora.parse(new_adapters(preset, 2, 0, ENDS), unet, "new"))
+    state = new_adapters(preset, 2, 0, ENDS)
+    state |= {f"unet.{name}.alpha": torch.tensor(2.0 * rank) for name, rank in ENDS.items()}
+    add_lora(unet, lora.parse(state, unet, "new"))
     text = torch.randn(1, 77, preset.config["cross_attention_dim"])
     return Enhancer(unet, text, 0.5, 1, 0.998).eval()
 
@@ -84,12 +97,13 @@ def test_fitted_ends_bring_latents_nearer_than_they_were() -> None:
     factors = adapters(enhancer.unet)
     untouched = {name: (a.clone(), b.clone()) for name, (a, b, _) in factors.items()}
     with torch.no_grad():
-        assert float((enhancer(low) - clear).square().mean()) > 0.9 * before
+        unfitted = float((enhancer(low) - clear).square().mean())
+        assert unfitted == pytest.approx(before, rel=0.1)
         fit_ends(enhancer, _pairs, 0)
         assert float((enhancer(low) - clear).square().mean()) < 0.5 * before
     for name, (a, b, alpha) in adapters(enhancer.unet).items():
         if name in ENDS:
-            assert a.shape[0] == alpha == ENDS[name]
+            assert alpha == 2 * a.shape[0] == 2 * ENDS[name]
             # One learning rate suits both factors.
             torch.testing.assert_close(a.flatten(1).norm(dim=1), b.flatten(1).norm(dim=0))
         else:
@@ -102,6 +116,39 @@ def test_fitted_ends_follow_from_pairs_and_seed() -> None:
     for seed in (0, 0, 1):
         enhancer = _enhancer()
         fit_ends(enhancer, _pairs, seed)
-        fitted.append(adapters(enhancer.unet)["conv_in"][1])
-    assert torch.equal(fitted[0], fitted[1])
-    assert not torch.allclose(fitted[0], fitted[2])
+        found = adapters(enhancer.unet)
+        fitted.append([factor for name in ENDS for factor in found[name][:2]])
+    assert all(torch.equal(one, again) for one, again in zip(*fitted[:2], strict=True))
+    differs = [not torch.equal(one, other) for one, other in zip(*fitted[::2], strict=True)]
+    # What the head looks at does not follow from the seed, but where it goes, and all behind it.
+    assert differs == [False, True, True, True]
+
+
+def test_the_head_leads_and_the_tail_answers_as_least_squares_would() -> None:
+    """By numpy, from what goes into head and tail and comes out of them."""
+    enhancer = _enhancer()
+    fit_ends(enhancer, _pairs, 0)
+    head, tail = enhancer.unet.conv_in, enhancer.unet.conv_out
+    reached, lacked, added = [], [], []
+    with torch.no_grad():
+        for low, clear in _pairs():
+            seen: list[Tensor] = []
+            hook = tail.register_forward_pre_hook(
+                lambda _, inputs, seen=seen: seen.append(inputs[0])
+            )
+            eps = enhancer.eps(low)
+            hook.remove()
+            own = tail.base_layer(seen[0])
+            wanted = enhancer.gamma * low - enhancer.gamma * enhancer.alpha_bar**0.5 * clear
+            wanted = wanted / (1 - enhancer.alpha_bar) ** 0.5
+            columns = torch.nn.functional.unfold(seen[0], 3, padding=1).transpose(1, 2)
+            reached.append(columns.flatten(0, 1).double().numpy())
+            for rows, y in ((lacked, wanted - own), (added, eps - own)):
+                rows.append(y.permute(0, 2, 3, 1).flatten(0, 2).double().numpy())
+        scaled = enhancer.gamma * low
+        base = head.base_layer(scaled)
+        assert float((head(scaled) - base).std() / base.std()) == pytest.approx(LEAD, rel=0.3)
+    x, y, ours = (np.concatenate(rows) for rows in (reached, lacked, added))
+    best = x @ np.linalg.lstsq(x, y)[0]
+    left = ((y - best) ** 2).sum() + (np.linalg.svd(best.T @ best)[1][ENDS["conv_out"] :]).sum()
+    assert left * (1 - 1e-6) <= ((y - ours) ** 2).sum() <= left + 0.03 * (y**2).sum()

@@ -144,6 +144,10 @@ def test_stored_latents_are_the_encoders(tmp_path: Path) -> None:
             expected = encoder(pixels[key][None])[0]
             torch.testing.assert_close(kept[name], expected, rtol=2e-3, atol=2e-3)
         assert torch.equal(pixels["points"], kept["points"])
+    many = stored.latents(np.array([3, 0]), np.array([1, 0]))
+    for place, (index, variant) in enumerate(((3, 1), (0, 0))):
+        for several, one in zip(many, stored.latents(index, variant), strict=True):
+            assert np.array_equal(several[place], one)
     (file,) = tmp_path.glob("latents-*.npy")
     stamp = file.stat().st_mtime_ns
     store_latents(tmp_path, encoder, plain, 0)

@@ -24,6 +24,7 @@ from glesam_training.loop import worker_settings
 from glesam_training.memory import keep_memory
 
 Places = int | npt.NDArray[np.int64]
+"""One picture or low version, or many."""
 
 
 class StoredLatents(Examples):

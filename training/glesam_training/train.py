@@ -144,6 +144,9 @@ def new_adapters(
         rank: r (paper, Table 8: 4, 8 or 16).
         seed: of A.
         ranks: of layers that have another, by module path.
+
+    Raises:
+        ValueError: another rank for a layer that is not adapted.
     """
     with torch.device("meta"):
         unet = build_unet(preset)
@@ -157,10 +160,12 @@ def new_adapters(
         a = torch.empty(r, *shape[1:]).uniform_(-bound, bound, generator=generator)
         factors[f"unet.{name}.lora_A.weight"] = a
         factors[f"unet.{name}.lora_B.weight"] = torch.zeros(shape[0], r, *[1] * (len(shape) - 2))
+    if strangers := [name for name in ranks if f"unet.{name}.lora_A.weight" not in factors]:
+        raise ValueError(f"{strangers[0]}: no layer of this U-Net that adapters go to")
     return factors
 
 
-def stored(checkpoint: Checkpoint, job: Job) -> StoredLatents:
+def stored_latents(checkpoint: Checkpoint, job: Job) -> StoredLatents:
     """A job's examples with their latents, encoded now or found encoded.
 
     Args:
@@ -169,8 +174,10 @@ def stored(checkpoint: Checkpoint, job: Job) -> StoredLatents:
 
     Raises:
         InputError: no number of low versions.
+        ValueError: a job that does not keep latents.
     """
-    assert job.latents is not None
+    if job.latents is None:
+        raise ValueError("this job keeps no latents")
     encoder = checkpoint.encoder().to(PartialState().device)
     helpers = workers.chosen(job.plan.workers)
     return store_latents(job.latents, encoder, _examples(checkpoint, job), helpers, job.encoded)
@@ -196,5 +203,5 @@ def _train(
     checkpoint: Checkpoint, objective: Objective, job: Job, saved: Callable[[], object]
 ) -> None:
     """Run a stage's loop on images, or on their stored latents."""
-    examples = stored(checkpoint, job) if job.latents else _examples(checkpoint, job)
+    examples = stored_latents(checkpoint, job) if job.latents else _examples(checkpoint, job)
     run(objective.eval(), examples, job.plan, job.folder, job.report, with_prompts, saved)

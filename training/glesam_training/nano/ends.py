@@ -1,9 +1,9 @@
 """Adapters of the U-Net's head and tail, fitted in closed form before Algorithm 1.
 
-Adapters that begin with B = 0 rest on a plateau: through CRE the head hands on four sums of 64
-channels each and nothing else, so that the tail has nothing to learn from, and while the tail gives
-nothing the head has no gradient. Here both begin at the best linear map of their rank instead
-(reduced-rank regression; Izenman 1975), and Algorithm 1 goes on from there.
+Adapters that begin with B = 0 rest on a plateau: through CRE the head hands on no more than four
+sums of 64 channels, which say little of what a latent lacks, and all that tells the head to hand on
+more comes back through four outputs, each 64 times. Here both begin at the best linear map of their
+rank instead (reduced-rank regression; Izenman 1975), and Algorithm 1 goes on from there.
 """
 
 from __future__ import annotations
@@ -38,14 +38,16 @@ def fit_ends(enhancer: Enhancer, pairs: Pairs, seed: int) -> None:
     U-Net, the noise that Eq. 4 must subtract to end at z_H.
 
     Args:
-        enhancer: its other adapters change nothing yet.
+        enhancer: in float32 on the CPU, in evaluation mode; its other adapters change nothing yet,
+            and the head's are of a rank no larger than its channels.
         pairs: latents to fit to.
         seed: of how the combinations are spread over the head's channels.
+
+    Raises:
+        ValueError: z_L lacks nothing that could be learned.
     """
     head, tail = enhancer.unet.conv_in, enhancer.unet.conv_out
     with torch.no_grad():
-        _, b = _factors(tail)
-        b.zero_()
         _fit_head(enhancer, head, pairs, seed)
         _fit_tail(enhancer, tail, pairs)
 
@@ -64,12 +66,21 @@ def reduced_rank(xx: Tensor, xy: Tensor, rank: int) -> tuple[Tensor, Tensor, Ten
     Returns:
         V [P, r] and W [Q, r], so that y is predicted by x V W^T, and the mean square of each column
         of x V, [r], falling.
+
+    Raises:
+        ValueError: x predicts nothing of y.
     """
     ridge = RIDGE * xx.diagonal().mean() * torch.eye(len(xx), dtype=xx.dtype)
     full = torch.linalg.solve(xx + ridge, xy)
     squares, directions = torch.linalg.eigh(full.T @ xx @ full)
+    if not squares[-1] > 0:
+        raise ValueError("nothing is to be learned from these pairs: they do not differ")
     kept = directions.flip(1)[:, :rank]
-    return full @ kept, kept, squares.flip(0)[:rank].clamp_min(torch.finfo(xx.dtype).tiny)
+    # A direction's sign is the matrix library's whim: its largest entry shall be positive.
+    kept = kept * kept.gather(0, kept.abs().argmax(0, keepdim=True)).sign()
+    # Directions in which nothing is predicted have squares of rounding errors, negative ones too.
+    least = torch.finfo(torch.float32).eps * squares[-1]
+    return full @ kept, kept, squares.flip(0)[:rank].clamp_min(float(least))
 
 
 def _fit_head(enhancer: Enhancer, head: LoraLayer, pairs: Pairs, seed: int) -> None:
@@ -89,6 +100,8 @@ def _fit_head(enhancer: Enhancer, head: LoraLayer, pairs: Pairs, seed: int) -> N
 
 
 def _fit_tail(enhancer: Enhancer, tail: LoraLayer, pairs: Pairs) -> None:
+    a, b = _factors(tail)
+    b.zero_()
     gamma, alpha_bar = enhancer.gamma, enhancer.alpha_bar
     reached: list[Tensor] = []
 
@@ -104,8 +117,7 @@ def _fit_tail(enhancer: Enhancer, tail: LoraLayer, pairs: Pairs) -> None:
         xx, xy = _moments(pairs, lacking)
     finally:
         hook.remove()
-    rank = len(_factors(tail)[0])
-    combined, directions, _ = reduced_rank(xx, xy, rank)
+    combined, directions, _ = reduced_rank(xx, xy, len(a))
     _put(tail, combined, directions)
 
 
@@ -126,9 +138,9 @@ def _moments(
 
 
 def _put(layer: LoraLayer, combined: Tensor, spread: Tensor) -> None:
-    """Make an adapter compute `spread combined^T x`, each rank with A and B of one norm.
+    """Make an adapter compute `spread combined^T x`, with A and B of one norm in each rank.
 
-    One learning rate then changes both alike.
+    With A of norm 1 and B of norm 70, a learning rate that B hardly feels undoes A in a few steps.
 
     Args:
         layer: a 3x3 convolution's.
@@ -136,10 +148,10 @@ def _put(layer: LoraLayer, combined: Tensor, spread: Tensor) -> None:
         spread: [out, r].
     """
     a, b = _factors(layer)
+    spread = spread / layer.scaling[ADAPTER]
     balance = (spread.norm(dim=0) / combined.norm(dim=0)).sqrt()
-    scale = layer.scaling[ADAPTER]
     a.copy_((combined * balance).T.reshape(a.shape))
-    b.copy_((spread / balance / scale).reshape(b.shape))
+    b.copy_((spread / balance).reshape(b.shape))
 
 
 def _factors(layer: LoraLayer) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,7 @@ class Recipe:
     varied: Plan
     """SAM-nano further, on scenes turned, mirrored, and seen with less colour and light."""
     base: Plan
-    fitted: int
+    fit_pairs: int
     """Pairs of latents that the adapters' ends are fitted to."""
     enhancer: Plan
     decoder: Plan
@@ -96,7 +96,7 @@ FULL = Recipe(
     sam=_plan(900, lr=1.5e-3, warmup=100, batch=128, weight_decay=0.02),
     varied=_plan(3800, lr=1.3e-3, warmup=30, batch=128, weight_decay=0.02),
     base=_plan(600, lr=1e-3, warmup=50, batch=32),
-    fitted=1280,
+    fit_pairs=1280,
     enhancer=_plan(2000, lr=3e-3, warmup=50),
     decoder=_plan(400, lr=2e-4, warmup=20),
     mask_weight=0.2,
@@ -115,7 +115,7 @@ QUICK = replace(
     sam=_short(FULL.sam, 24),
     varied=_short(replace(FULL.varied, warmup=0, lr=6e-4), 24),
     base=_short(FULL.base, 24),
-    fitted=128,
+    fit_pairs=128,
     enhancer=_short(replace(FULL.enhancer, warmup=0), 40),
     decoder=_short(replace(FULL.decoder, warmup=0, lr=1e-3), 40),
     tune_decoder=True,
@@ -225,7 +225,7 @@ def make_nano(folder: Path, recipe: Recipe, seed: int, narrate: Narrate) -> Path
     base = make_base(folder, scenes, replace(recipe.base, seed=seed), recipe.crop, narrate)
     stage_1 = stage(folder, scenes, recipe, replace(recipe.enhancer, seed=seed), narrate)
     learn = stage_1("enhancer")
-    start = begin(folder, sam, base, seed, learn, recipe.fitted)
+    start = begin(folder, sam, base, seed, learn, recipe.fit_pairs)
     enhancer = train_enhancer(start, learn, recipe.mask_weight)
     decoder = None
     if recipe.tune_decoder:

@@ -14,7 +14,7 @@ from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
 from glesam_export.presets import SAM_PRESETS, unet_preset
 from glesam_training.latents import StoredLatents
 from glesam_training.nano.ends import Pairs, fit_ends
-from glesam_training.train import Job, new_adapters, stored
+from glesam_training.train import Job, new_adapters, stored_latents
 
 PRESET = "nano"
 TIMESTEP = 1
@@ -34,7 +34,7 @@ BATCH = 32
 
 
 def begin(
-    folder: Path, sam: Path, base: tuple[Path, Path], seed: int, learn: Job, fitted: int
+    folder: Path, sam: Path, base: tuple[Path, Path], seed: int, learn: Job, fit_pairs: int
 ) -> FileCheckpoint:
     """A GleSAM of trained parts, whose adapters change nothing but for their fitted ends.
 
@@ -44,27 +44,36 @@ def begin(
         base: the diffusers folder and the text embedding.
         seed: of the adapters.
         learn: what Algorithm 1 learns from, with latents stored.
-        fitted: number of pairs of latents to fit to.
+        fit_pairs: pairs of latents to fit to, in whole batches of 32.
+
+    Returns:
+        The checkpoint. Its adapters' file is found again, or made.
+
+    Raises:
+        ValueError: the latents' low versions are all clear, or are without number.
     """
     new, lora = (folder / f"{name}-{seed}.safetensors" for name in ("adapters", "fitted"))
 
-    def of(adapters: Path) -> FileCheckpoint:
+    def checkpoint_with(adapters: Path) -> FileCheckpoint:
         files = WeightFiles(sam, base[0], adapters, base[1])
         return FileCheckpoint(files, SAM_PRESETS[PRESET], unet_preset(PRESET), GAMMA, TIMESTEP)
 
     if not lora.is_file():
         ends = {"conv_in": END_RANK, "conv_out": END_RANK}
         write.save_tensors(new, new_adapters(unet_preset(PRESET), RANK, seed, ends))
-        enhancer = of(new).enhancer()
-        fit_ends(enhancer, _pairs(stored(of(new), learn), fitted, seed), seed)
+        enhancer = checkpoint_with(new).enhancer()
+        latents = stored_latents(checkpoint_with(new), learn)
+        fit_ends(enhancer, _pairs(latents, fit_pairs, seed), seed)
         write.save_lora(lora, enhancer.unet)
-    return of(lora)
+    return checkpoint_with(lora)
 
 
 def _pairs(latents: StoredLatents, count: int, seed: int) -> Pairs:
     """Batches of stored latents drawn from all pictures and versions."""
     rng = np.random.default_rng((seed, 5))
-    versions = latents.options.variants or 1
+    versions = latents.options.variants
+    if versions is None:
+        raise ValueError("latents of low versions without number")
     drawn = [rng.integers(0, len(latents.dataset), BATCH) for _ in range(-(-count // BATCH))]
     places = [(index, rng.integers(0, versions, BATCH)) for index in drawn]
 

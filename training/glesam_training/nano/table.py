@@ -63,7 +63,7 @@ def train_methods(
     base = make_base(folder, scenes, replace(recipe.base, seed=nano_seed), recipe.crop, narrate)
     first = stage(folder, scenes, recipe, replace(recipe.enhancer, seed=seed), narrate)
     learn = first(f"GLE {seed}")
-    start = begin(folder, sam, base, seed, learn, recipe.fitted)
+    start = begin(folder, sam, base, seed, learn, recipe.fit_pairs)
     gle = TrainedCheckpoint(start, train_enhancer(start, learn, recipe.mask_weight))
     methods = {"SAM": Method(start, False), "GLE": Method(gle, True)}
     both = recipe.enhancer.iterations + recipe.decoder.iterations

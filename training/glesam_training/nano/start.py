@@ -50,7 +50,8 @@ def begin(
         The checkpoint. Its adapters' file is found again, or made.
 
     Raises:
-        ValueError: the latents' low versions are all clear, or are without number.
+        InputError: no number of low versions.
+        ValueError: a job that keeps no latents, or whose low versions are all clear.
     """
     new, lora = (folder / f"{name}-{seed}.safetensors" for name in ("adapters", "fitted"))
 
@@ -61,8 +62,8 @@ def begin(
     if not lora.is_file():
         ends = {"conv_in": END_RANK, "conv_out": END_RANK}
         write.save_tensors(new, new_adapters(unet_preset(PRESET), RANK, seed, ends))
-        enhancer = checkpoint_with(new).enhancer()
-        latents = stored_latents(checkpoint_with(new), learn)
+        unfitted = checkpoint_with(new)
+        enhancer, latents = unfitted.enhancer(), stored_latents(unfitted, learn)
         fit_ends(enhancer, _pairs(latents, fit_pairs, seed), seed)
         write.save_lora(lora, enhancer.unet)
     return checkpoint_with(lora)
@@ -72,8 +73,7 @@ def _pairs(latents: StoredLatents, count: int, seed: int) -> Pairs:
     """Batches of stored latents drawn from all pictures and versions."""
     rng = np.random.default_rng((seed, 5))
     versions = latents.options.variants
-    if versions is None:
-        raise ValueError("latents of low versions without number")
+    assert versions is not None  # `store_latents` refuses to store those without number
     drawn = [rng.integers(0, len(latents.dataset), BATCH) for _ in range(-(-count // BATCH))]
     places = [(index, rng.integers(0, versions, BATCH)) for index in drawn]
 

@@ -128,7 +128,7 @@ def page(rows: list[Row]) -> str:
         lines += [
             "",
             f"{row.preset} in {row.precision} lies outside its gate as it is, and is not written; "
-            "`--auto-islands` brings it inside.",
+            "`--auto-islands` looks for modules to keep in float32.",
         ]
     lines += [
         "",

@@ -169,11 +169,12 @@ def preprocess(image: NDArray[np.uint8], rules: Preprocessing) -> Preprocessed:
         values = resize_bilinear(image, new_height, new_width)
     else:
         values = np.asarray(_resize_fixed_point(image, new_height, new_width), dtype=np.float32)
-    mean = np.asarray(rules.mean, np.float32)
-    std = np.asarray(rules.std, np.float32)
     tensor = np.zeros((1, 3, size, size), np.float32)
-    # [h, w, 3] -> [3, h, w]
-    tensor[0, :, :new_height, :new_width] = ((values - mean) / std).transpose(2, 0, 1)
+    # Channel by channel into place: over [h, w, 3] numpy would work in runs of three numbers.
+    for channel, (mean, std) in enumerate(zip(rules.mean, rules.std, strict=True)):
+        plane = tensor[0, channel, :new_height, :new_width]
+        np.subtract(values[..., channel], np.float32(mean), out=plane)
+        np.divide(plane, np.float32(std), out=plane)
     return Preprocessed(tensor, geometry)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from accelerate import PartialState
 
 from glesam_calibration.datasets import Dataset, SceneDataset
 from glesam_calibration.evaluate import Plan, Results, evaluate
@@ -80,7 +81,8 @@ def latent_errors(checkpoint: Checkpoint, dataset: Dataset, seed: int = 0) -> li
         dataset: pictures.
         seed: of the degradations.
     """
-    encoder, enhancer = checkpoint.encoder(), checkpoint.enhancer()
+    device = PartialState().device
+    encoder, enhancer = checkpoint.encoder().to(device), checkpoint.enhancer().to(device)
     rules = contract.preprocessing(checkpoint.preset)
     conditions = [condition for condition in DEFAULT if condition != "clear"]
     sums = np.zeros((len(conditions), 2))
@@ -90,7 +92,8 @@ def latent_errors(checkpoint: Checkpoint, dataset: Dataset, seed: int = 0) -> li
             versions = [sample.image]
             versions += [show(sample.image, c, seed, sample.name) for c in conditions]
             tensors = [preprocess(image, rules).tensor for image in versions]
-            clear, *low = encoder(torch.from_numpy(np.concatenate(tensors))).split(1)
+            images = torch.from_numpy(np.concatenate(tensors)).to(device)
+            clear, *low = encoder(images).split(1)
             for row, z_low in enumerate(low):
                 pair = (z_low, enhancer(z_low))
                 sums[row] += [float((z - clear).square().mean()) for z in pair]

@@ -38,8 +38,9 @@ class StoredScenes:
 
     def painted(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """RGB [size, size, 3], and the instance every pixel shows, 0 for the background."""
-        stored = self._open()[index]
-        return np.ascontiguousarray(stored[..., :3]), np.ascontiguousarray(stored[..., 3])
+        stored = np.asarray(self._open()[index])
+        image, instances = cv2.cvtColor(stored, cv2.COLOR_RGBA2RGB), cv2.extractChannel(stored, 3)
+        return np.asarray(image, np.uint8), np.asarray(instances, np.uint8)
 
     def __getitem__(self, index: int) -> Sample:
         image, instances = self.painted(index)
@@ -90,27 +91,23 @@ class Varied:
         rng = np.random.default_rng((self.seed, index))
         seen = image.astype(np.float32)
         if rng.uniform() < self.PLAIN:
-            flat = _flat(seen, instances)
-            kept = rng.uniform(0.05, 1, 256).astype(np.float32)[instances]
-            seen = flat + kept[..., None] * (seen - flat)
+            flat = _flat(image, instances)
+            kept = rng.uniform(0.05, 1, 256).astype(np.float32)
+            seen = _three(cv2.LUT(instances, kept)) * (seen - flat) + flat
         if rng.uniform() < self.GRAY:
             weights = rng.dirichlet((2, 4, 1)).astype(np.float32)  # around what an eye sees
-            seen = np.repeat((seen @ weights)[..., None], 3, axis=2)
+            seen = _three(seen @ weights)
         if rng.uniform() < self.LIT:
-            seen *= _light(rng, *instances.shape)[..., None]
+            seen *= _three(_light(rng, *instances.shape))
         if rng.uniform() < self.SOFT:
             seen = np.asarray(cv2.GaussianBlur(seen, (0, 0), rng.uniform(0.5, 1.5)))
         middle, contrast = seen.mean(), np.float32(rng.uniform(0.4, 1.1))
         seen = (seen - middle) * contrast + middle * np.float32(rng.uniform(0.5, 1.2))
-        image = np.clip(np.rint(seen), 0, 255).astype(np.uint8)
-        turns = int(rng.integers(4))
-        image, instances = np.rot90(image, turns), np.rot90(instances, turns)
-        if rng.uniform() < 0.5:
-            image, instances = image[:, ::-1], instances[:, ::-1]
+        image = np.clip(np.rint(seen, out=seen), 0, 255, out=seen).astype(np.uint8)
+        turns, mirrored = int(rng.integers(4)), rng.uniform() < 0.5
         # The one map is turned, not the masks made of it: they are an order more to copy.
-        masks = _masks(np.ascontiguousarray(instances))
-        name = f"scene-{self.scenes.first + number}-{index}"
-        return Sample(name, np.ascontiguousarray(image), masks)
+        image, instances = (_turned(each, turns, mirrored) for each in (image, instances))
+        return Sample(f"scene-{self.scenes.first + number}-{index}", image, _masks(instances))
 
 
 def _masks(instances: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
@@ -123,14 +120,37 @@ def _masks(instances: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     return np.asarray(instances[None] == kept.astype(np.uint8)[:, None, None])
 
 
+# OpenCV below: on [H, W, 3] numpy works in runs of three numbers and takes several times as long.
+
+
 def _flat(
-    image: npt.NDArray[np.float32], instances: npt.NDArray[np.uint8]
+    image: npt.NDArray[np.uint8], instances: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float32]:
     """Every instance, and the background, in its mean colour: [H, W, 3]."""
     shown = instances.ravel().astype(np.intp)
-    areas = np.bincount(shown).clip(min=1)
-    means = [np.bincount(shown, image[..., c].ravel()) / areas for c in range(3)]
-    return np.stack(means, axis=1).astype(np.float32)[instances]
+    areas = np.bincount(shown, minlength=256).clip(min=1)
+    means = [np.bincount(shown, channel.ravel(), 256) / areas for channel in cv2.split(image)]
+    table = np.stack(means, axis=1).astype(np.float32)[None]
+    return np.asarray(cv2.LUT(cv2.merge([instances] * 3), table), np.float32)
+
+
+def _three(values: npt.NDArray[np.float32] | cv2.typing.MatLike) -> npt.NDArray[np.float32]:
+    """One channel [H, W] three times, [H, W, 3]."""
+    return np.asarray(cv2.merge([values] * 3), np.float32)
+
+
+def _turned(image: npt.NDArray[np.uint8], turns: int, mirrored: bool) -> npt.NDArray[np.uint8]:
+    """An image turned to the left by so many right angles, then mirrored or not."""
+    if turns:
+        image = np.asarray(cv2.rotate(image, _ROTATIONS[turns]), np.uint8)
+    return np.asarray(cv2.flip(image, 1), np.uint8) if mirrored else image
+
+
+_ROTATIONS = {
+    1: cv2.ROTATE_90_COUNTERCLOCKWISE,
+    2: cv2.ROTATE_180,
+    3: cv2.ROTATE_90_CLOCKWISE,
+}
 
 
 def _light(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.float32]:

@@ -1,9 +1,9 @@
 """The paper's Table 5 at nano's size: what each part of GleSAM is worth, over several seeds.
 
 SAM and its diffusion base are trained once; a seed is one of Algorithm 1: of the adapters' start,
-the examples and the prompts. All rows learn from the same pictures, and the controls (SAM-FT) get
-all that GLE gets but the enhancer: stage 1 has the mask loss too, so their decoders learn for as
-many iterations as both stages of GLE together.
+the examples and the prompts. All rows learn from the same pictures. Controls (SAM-FT) get all that
+GLE gets but the enhancer: stage 1 has the mask loss too, so their decoders learn for as many
+iterations as both stages of GLE together. Another has all of GLE, on a base that knows nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ from glesam_training.reference_predictor import ReferenceStages
 from glesam_training.train import train_decoder, train_enhancer
 from glesam_training.trained import TrainedCheckpoint
 
-METHODS = ("SAM", "SAM-FT-T", "SAM-FT-D", "GLE", "GLE-FT-T", "GLE-FT-D")
+UNTRAINED = "GLE, untrained base"
+"""The same adapters and the same training on a base U-Net of random weights."""
+
+METHODS = ("SAM", "SAM-FT-T", "SAM-FT-D", "GLE", UNTRAINED, "GLE-FT-T", "GLE-FT-D")
 COLUMNS = ("LQ-3", "LQ-2", "LQ-1", "LQ mean", "unseen mean", "clear")
 PROMPT = "3-point"
 PARTS: Mapping[str, DecoderPart] = {"T": "tokens", "D": "all"}
@@ -60,12 +63,24 @@ def train_methods(
     """
     scenes = paint(folder, recipe, nano_seed, narrate)
     sam = make_sam(folder, scenes, recipe, nano_seed, narrate)
-    base = make_base(folder, scenes, replace(recipe.base, seed=nano_seed), recipe.crop, narrate)
     first = stage(folder, scenes, recipe, replace(recipe.enhancer, seed=seed), narrate)
-    learn = first(f"GLE {seed}")
-    start = begin(folder, sam, base, seed, learn, recipe.fit_pairs)
-    gle = TrainedCheckpoint(start, train_enhancer(start, learn, recipe.mask_weight))
-    methods = {"SAM": Method(start, False), "GLE": Method(gle, True)}
+
+    def gle_on(base_iterations: int, home: Path, name: str) -> tuple[Checkpoint, Checkpoint]:
+        """GLE before and after stage 1, on a base U-Net trained for so long."""
+        plan = replace(recipe.base, iterations=base_iterations, seed=nano_seed)
+        base = make_base(home, scenes, plan, recipe.crop, narrate)
+        learn = first(f"{name} {seed}")
+        start = begin(home, sam, base, seed, learn, recipe.fit_pairs)
+        enhancer = train_enhancer(start, learn, recipe.mask_weight)
+        return start, TrainedCheckpoint(start, enhancer)
+
+    start, gle = gle_on(recipe.base.iterations, folder, "GLE")
+    _, untrained = gle_on(0, folder / UNTRAINED, UNTRAINED)
+    methods = {
+        "SAM": Method(start, False),
+        "GLE": Method(gle, True),
+        UNTRAINED: Method(untrained, True),
+    }
     both = recipe.enhancer.iterations + recipe.decoder.iterations
     for name, before, iterations in (("SAM", start, both), ("GLE", gle, recipe.decoder.iterations)):
         plan = replace(recipe.decoder, iterations=iterations, seed=seed)
@@ -117,6 +132,7 @@ def summary(results: Sequence[Results]) -> str:
 def _compared() -> Iterator[tuple[str, str]]:
     yield "GLE", "SAM"
     yield "GLE", "SAM-FT-D"
+    yield "GLE", UNTRAINED
     yield "GLE-FT-T", "SAM-FT-T"
     yield "GLE-FT-D", "SAM-FT-D"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from glesam_calibration.datasets import SceneDataset
 from glesam_calibration.evaluate import Results, Row
 from glesam_export.checkpoints.diffusion import SCHEDULE
 from glesam_export.presets import sam_preset, unet_preset
+from glesam_export.reference import ADAPTER
 from glesam_training.examples import CLEAR, ExampleOptions, Examples
 from glesam_training.nano import table
 from glesam_training.nano.coins import Coins, coin_masks
@@ -23,6 +25,7 @@ from glesam_training.nano.diffusion import (
     PatchAutoencoder,
     build_base,
 )
+from glesam_training.nano.recipe import QUICK
 from glesam_training.nano.report import LatentError, latent_errors
 from glesam_training.nano.sam import ClearExamples, SamNano
 from glesam_training.nano.scenes import Varied, store_scenes
@@ -165,3 +168,37 @@ def test_the_table_means_over_seeds() -> None:
     assert "| SAM | 50.00 ± 0.00 |" in text
     assert "| GLE | 52.00 ± 1.41 |" in text
     assert "| GLE-FT-D over SAM-FT-D | +2.00 ± 1.41 |" in text
+
+
+def test_every_row_of_the_table_is_trained_and_found_again(tmp_path: Path) -> None:
+    once = replace(QUICK.enhancer, iterations=1, batch=2)
+    recipe = replace(
+        QUICK,
+        scenes=2,
+        pictures=2,
+        sam=once,
+        varied=once,
+        base=replace(once, lr=1e-2),
+        fit_pairs=32,
+        enhancer=once,
+        decoder=once,
+    )
+    said: list[str] = []
+    methods = table.train_methods(tmp_path, recipe, 0, 1, lambda step, *_: said.append(step))
+    assert tuple(methods) == table.METHODS
+    assert [name for name, method in methods.items() if not method.enhance] == list(
+        table.METHODS[:3]
+    )
+
+    def weights(name: str, layer: str) -> torch.Tensor:
+        return methods[name].checkpoint.enhancer().unet.get_parameter(layer).detach()
+
+    norm, adapter = "conv_norm_out.weight", f"conv_in.lora_B.{ADAPTER}.weight"
+    assert not torch.equal(weights("GLE", norm), torch.ones(32))
+    assert torch.equal(weights(table.UNTRAINED, norm), torch.ones(32)), "as it was made"
+    fitted, stage_1, stage_2 = (weights(m, adapter) for m in ("SAM", "GLE", "GLE-FT-D"))
+    assert not torch.equal(fitted, stage_1)
+    assert torch.equal(stage_1, stage_2)
+    said.clear()
+    table.train_methods(tmp_path, recipe, 0, 1, lambda step, *_: said.append(step))
+    assert said == []

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from glesam_runtime.bundle import Bundle
 
 TRUTH = "scenes:4@2000000"
-METHODS = ("min-max", "percentile", "entropy")
+METHODS = ("mse", "min-max", "percentile", "entropy")
 
 BundlePath = Annotated[
     str, typer.Argument(metavar="BUNDLE", help="A float32 bundle; 'nano' is the built-in one.")
@@ -41,7 +41,7 @@ Fp8 = Annotated[bool, typer.Option("--fp8", help="Eight-bit floats (e4m3).")]
 Method = Annotated[
     str | None,
     typer.Option(
-        help=f"How ranges are chosen: {', '.join(METHODS)}; the first, or percentile with one."
+        help=f"How ranges are chosen: {', '.join(METHODS)}; mse for integers, min-max for floats."
     ),
 ]
 Percentile = Annotated[
@@ -86,10 +86,12 @@ def recipe(
     """Check options and put them together."""
     if int8 == fp8:
         raise InputError("give one of --int8 and --fp8")
-    if method is None:
-        method = METHODS[0] if percentile is None else "percentile"
-    if method not in METHODS:
+    if method is None and percentile is not None:
+        method = "percentile"
+    if method not in (None, *METHODS):
         raise InputError(f"--method {method}: must be one of {', '.join(METHODS)}")
+    if method == "mse" and fp8:
+        raise InputError("--method mse: its steps are those of integers; leave it out with --fp8")
     if percentile is not None and method != "percentile":
         raise InputError("--percentile goes with --method percentile")
     if percentile is not None and not 50 < percentile <= 100:

@@ -218,7 +218,7 @@ class Calibration(_Record, frozen=True):
     """Of the float bundle's manifest.json."""
     weights_only: tuple[StageName, ...]
     """Stages whose weights are stored in eight bits while they compute in float32."""
-    method: Literal["min-max", "percentile", "entropy"]
+    method: Literal["mse", "min-max", "percentile", "entropy"]
     percentile: float | None
     """Of the method of that name."""
     smoothing: float | None

@@ -33,6 +33,9 @@ from glesam_runtime.manifest import (
 Array = NDArray[np.float32]
 FLOAT, QUANTIZED, BETWEEN = "float", "quantized", "quantized against float"
 
+FOUND = 0.5
+"""IoU with the truth from which on an object counts as found, as in PASCAL VOC."""
+
 ENGINE = "onnxruntime"
 _AT_ONCE = 8
 """Images whose features are in memory together."""
@@ -65,8 +68,18 @@ class Comparison:
 
     @property
     def worst_iou(self) -> float:
-        """Likewise, the lowest."""
-        return min(self._between())
+        """Likewise, the lowest of the objects that the float bundle finds.
+
+        Where it finds none, its mask is a guess between several readings of the prompt, and any
+        rounding may decide for another.
+        """
+        return min(self.found() or self._between())
+
+    def found(self) -> list[float]:
+        """IoU with the float bundle's masks, of those that it finds the object with."""
+        hits = {_case(row) for row in self.rows if row.segmenter == FLOAT and row.iou >= FOUND}
+        between = (row for row in self.rows if row.segmenter == BETWEEN)
+        return [row.iou for row in between if _case(row) in hits]
 
     @property
     def truth_lost(self) -> float:
@@ -83,6 +96,10 @@ class Comparison:
 
     def _between(self) -> list[float]:
         return [row.iou for row in self.rows if row.segmenter == BETWEEN]
+
+
+def _case(row: Row) -> tuple[str, int, str, str]:
+    return row.image, row.mask, row.condition, row.prompt
 
 
 class Yardstick:

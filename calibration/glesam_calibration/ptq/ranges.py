@@ -8,17 +8,20 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from glesam_calibration.ptq.qdq import EightBit
 from glesam_calibration.ptq.statistics import BINS, Statistics
 from glesam_runtime.errors import InputError
 
-Method = Literal["min-max", "percentile", "entropy"]
+Method = Literal["mse", "min-max", "percentile", "entropy"]
+DEFAULT: Mapping[EightBit, Method] = {"int8": "mse", "fp8": "min-max"}
+"""Floats of eight bits are as fine, relative to themselves, whatever is cut off above them."""
 PERCENTILE = 99.99
 """Of all magnitudes; what a method named without a figure keeps."""
 
 _LEVELS = 128
 """Magnitudes that eight bits with a sign tell apart."""
 _STEP = 16
-"""Bins between two ranges that the entropy method compares."""
+"""Bins between two ranges that are compared."""
 _LEAST_KEPT = 99.9
 """Percent of all magnitudes that the entropy method keeps at least. A tensor may be the same few
 numbers most of the time, as what a mask prompt becomes is where none is given, and the divergence
@@ -30,8 +33,9 @@ def kept_range(statistics: Statistics, method: Method, percentile: float = PERCE
 
     Args:
         statistics: of the tensor.
-        method: min-max keeps everything, percentile the given share of all values, entropy what
-            changes the distribution least (Kullback-Leibler), as TensorRT's calibrator does.
+        method: mse keeps what int8 then rounds with the least squared error, min-max everything,
+            percentile the given share of all values, entropy what changes the distribution least
+            (Kullback-Leibler), as TensorRT's calibrator does.
         percentile: above 50, at most 100.
 
     Raises:
@@ -45,6 +49,20 @@ def kept_range(statistics: Statistics, method: Method, percentile: float = PERCE
         return statistics.largest
     kept = METHODS[method](statistics, percentile)
     return float(min(kept, statistics.largest))
+
+
+def _mse(statistics: Statistics, _: float) -> float:
+    """The range that costs least in squared error, of what is rounded and what is cut off."""
+    used = int(np.flatnonzero(statistics.counts)[-1]) + 1
+    magnitudes, counts = np.arange(used) + 0.5, statistics.counts[:used]
+    stops = [*range(_LEVELS, used, _STEP), max(used, _LEVELS)]
+
+    def error(stop: int) -> float:
+        step = stop / (_LEVELS - 1)
+        rounded = np.rint(magnitudes / step).clip(max=_LEVELS - 1) * step
+        return float(counts @ np.square(magnitudes - rounded))
+
+    return float(min(stops, key=error) * statistics.reach / BINS)
 
 
 def _everything(statistics: Statistics, _: float) -> float:
@@ -96,6 +114,7 @@ def _divergence(counts: NDArray[np.float64], stop: int) -> float:
 
 
 METHODS: Mapping[str, Callable[[Statistics, float], float]] = {
+    "mse": _mse,
     "min-max": _everything,
     "percentile": _percentile,
     "entropy": _entropy,

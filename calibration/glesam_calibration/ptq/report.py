@@ -44,8 +44,8 @@ def summary(float_bundle: Manifest, quantized: Manifest, measured: Comparison) -
     masks = sum(row.segmenter == BETWEEN for row in measured.rows)
     return "\n".join(
         [
-            f"mask IoU with the float bundle {measured.mean_iou:.4f} mean, "
-            f"{measured.worst_iou:.4f} worst of {masks} masks",
+            f"mask IoU with the float bundle {measured.mean_iou:.4f} mean of {masks} masks, "
+            f"{measured.worst_iou:.4f} worst of the {len(measured.found())} that find their object",
             f"ground-truth IoU lost {measured.truth_lost:+.4f}",
             f"size {size_of(quantized) / 1e6:.1f} MB, {share:.3f} of the float bundle's "
             f"{size_of(float_bundle) / 1e6:.1f} MB",

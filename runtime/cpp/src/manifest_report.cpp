@@ -92,7 +92,7 @@ void check_calibration(const Node& node) {
        {"weights_only", [](const Node& n) { read_array(n, stage_name); }},
        {"method",
         [](const Node& n) {
-          read_word(n, {"min-max", "percentile", "entropy"});
+          read_word(n, {"mse", "min-max", "percentile", "entropy"});
         }},
        {"percentile", number_or_null},
        {"smoothing", number_or_null},

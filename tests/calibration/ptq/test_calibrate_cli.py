@@ -47,8 +47,9 @@ def test_quantize_and_report(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     [
         ((), "one of --int8 and --fp8"),
         (("--int8", "--fp8"), "one of --int8 and --fp8"),
-        (("--int8", "--method", "mean"), "--method mean: must be one of min-max"),
+        (("--int8", "--method", "mean"), "--method mean: must be one of mse, min-max"),
         (("--int8", "--method", "entropy", "--percentile", "99"), "goes with --method percentile"),
+        (("--fp8", "--method", "mse"), "its steps are those of integers"),
         (("--int8", "--percentile", "20"), "above 50"),
         (("--int8", "--smooth", "2"), "from 0 to 1"),
         (("--int8", "--weights-only", "head"), "comma list of encoder"),

@@ -12,13 +12,16 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from glesam_calibration.evaluate.protocol import Row
 from glesam_calibration.ptq import compare, job
+from glesam_calibration.ptq.compare import BETWEEN, FLOAT, QUANTIZED, Comparison
 from glesam_calibration.ptq.job import Data, Talk
 from glesam_calibration.ptq.layers import find_layers
 from glesam_calibration.ptq.quantize import Recipe
 from glesam_calibration.ptq.report import size_of
 from glesam_runtime import BundleError, InputError, ParityError, open_bundle
 from glesam_runtime.bundle import Bundle, file_ref
+from glesam_runtime.manifest import Gate
 from glesam_runtime.selftest import run_selftest
 
 Make = Callable[..., Path]
@@ -45,10 +48,39 @@ def test_the_bundle_keeps_the_contract_and_its_gate(int8_bundle: Path) -> None:
     assert {image.level for image in manifest.parity.images} == {"clear", "LQ-1", "LQ-2", "LQ-3"}
     record = manifest.calibration
     assert record is not None
-    assert (record.source, record.method, record.procedural) == (source.sha256, "min-max", True)
+    assert (record.source, record.method, record.procedural) == (source.sha256, "mse", True)
     assert [sample.level for sample in record.samples][:4] == ["clear", "LQ-1", "LQ-2", "LQ-3"]
     assert size_of(manifest) <= 0.35 * size_of(before)
     assert run_selftest(found).passed
+
+
+def test_latents_that_pass_the_blocks_are_not_rounded(int8_bundle: Path) -> None:
+    graph = ir.load(open_bundle(int8_bundle).graph_path("enhancer")).graph
+    makers = {output.name: node.op_type for node in graph for output in node.outputs}
+    fed = {}
+    for node in graph:
+        if node.op_type == "Conv":
+            data, weight = (value.name or "" for value in node.inputs[:2])
+            assert makers[weight] == "DequantizeLinear"
+            fed[weight.split(".weight")[0]] = makers.get(data)
+    past = [name for name in fed if name in ("conv_in", "conv_out") or "shortcut" in name]
+    assert len(past) == 2 + 5
+    assert "DequantizeLinear" not in {fed[name] for name in past}
+    assert {fed[name] for name in fed if name not in past} == {"DequantizeLinear"}
+
+
+def test_a_mask_the_float_bundle_guesses_is_not_the_worst() -> None:
+    def rows(mask: int, truth: float, between: float) -> list[Row]:
+        figures = {FLOAT: truth, QUANTIZED: truth, BETWEEN: between}
+        return [Row("a", mask, "clear", "box", name, iou, 1, 1) for name, iou in figures.items()]
+
+    guessed, found, missed = rows(0, 0.4, 0.3), rows(1, 0.6, 0.96), rows(2, 0.8, 0.7)
+    kept = Comparison((*guessed, *found), ())
+    assert kept.worst_iou == 0.96
+    assert kept.mean_iou == pytest.approx(0.63)
+    assert kept.failures(Gate(None, 0.6, 0.95)) == []
+    assert Comparison((*guessed, *found, *missed), ()).worst_iou == 0.7
+    assert Comparison(tuple(guessed), ()).worst_iou == 0.3, "nothing found: all of them count"
 
 
 def test_another_engine_keeps_the_gate_too(

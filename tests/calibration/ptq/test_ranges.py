@@ -38,6 +38,25 @@ def test_no_method_keeps_more_than_there_is(method: str) -> None:
     assert kept_range(seen(np.zeros(4)), method) == 0.0
 
 
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1.5, 3, 30]))
+def test_mse_is_the_least_of_rounding_every_value(seed: int, tails: float) -> None:
+    values = np.random.default_rng(seed).standard_t(tails, 3000)
+
+    def error(kept: float) -> float:
+        step = kept / 127
+        return float(np.square(values - np.rint(values / step).clip(-127, 127) * step).mean())
+
+    largest = np.abs(values).max()
+    least = min(error(largest * share) for share in np.linspace(0.02, 1, 200))
+    assert error(kept_range(seen(values), "mse")) <= least * 1.05
+
+
+def test_mse_keeps_outliers_that_are_worth_it() -> None:
+    bulk = np.random.default_rng(0).normal(size=100_000)
+    assert kept_range(seen(bulk, np.asarray([8.0])), "mse") < 6
+    assert kept_range(seen(bulk, np.full(1000, 60.0)), "mse") > 59
+
+
 def test_min_max_keeps_everything() -> None:
     assert kept_range(seen(np.asarray([0.5, -70.0])), "min-max") == 70.0
 
@@ -60,5 +79,5 @@ def test_entropy_does_not_fall_for_a_number_that_is_there_all_the_time() -> None
 def test_percentiles_that_make_no_sense(percentile: float) -> None:
     with pytest.raises(InputError, match="above 50"):
         kept_range(seen(np.ones(3)), "percentile", percentile)
-    with pytest.raises(InputError, match="must be one of min-max, percentile, entropy"):
+    with pytest.raises(InputError, match="must be one of mse, min-max, percentile, entropy"):
         kept_range(seen(np.ones(3)), "median")

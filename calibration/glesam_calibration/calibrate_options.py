@@ -41,7 +41,8 @@ Fp8 = Annotated[bool, typer.Option("--fp8", help="Eight-bit floats (e4m3).")]
 Method = Annotated[
     str | None,
     typer.Option(
-        help=f"How ranges are chosen: {', '.join(METHODS)}; mse for integers, min-max for floats."
+        help=f"How ranges are chosen: {', '.join(METHODS)}. Left out: mse for --int8, min-max for "
+        "--fp8, percentile with --percentile."
     ),
 ]
 Percentile = Annotated[

@@ -92,7 +92,7 @@ def failures(
         gate: what must hold.
         stage_errors: relative L2 by stage.
         mean_iou: mean mask IoU with the reference.
-        worst_iou: the lowest of them.
+        worst_iou: the lowest of them, or of those that count.
     """
     found = []
     if gate.stage_relative_l2 is not None:

@@ -183,7 +183,11 @@ class ImageParity(_Record, frozen=True):
 
 
 class Gate(_Record, frozen=True):
-    """What a precision must reach; None where a figure is only reported."""
+    """What a precision must reach; None where a figure is only reported.
+
+    A calibration asks `mask_iou_worst` of the masks whose object the float bundle finds, an export
+    and the golden file of all.
+    """
 
     stage_relative_l2: float | None
     mask_iou_mean: float | None

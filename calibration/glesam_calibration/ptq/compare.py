@@ -91,7 +91,7 @@ class Comparison:
         return float(means[0] - means[1])
 
     def failures(self, gate: Gate) -> list[str]:
-        """What lies outside a gate, a line each."""
+        """What lies outside a gate, a line each; its worst is asked of `worst_iou`."""
         return compare.failures(gate, {}, self.mean_iou, self.worst_iou)
 
     def _between(self) -> list[float]:

@@ -229,8 +229,8 @@ def _manifest(
         calibration=Calibration(
             source=bundle.sha256,
             weights_only=tuple(stage for stage in STAGES if stage in recipe.weights_only),
-            method=recipe.ranges,
-            percentile=recipe.percentile if recipe.ranges == "percentile" else None,
+            method=recipe.ranges_by,
+            percentile=recipe.percentile if recipe.ranges_by == "percentile" else None,
             smoothing=recipe.smoothing,
             seed=samples.seed,
             procedural=samples.procedural,

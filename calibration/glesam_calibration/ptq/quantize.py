@@ -17,15 +17,14 @@ from glesam_calibration.ptq.layers import Layer, find_layers, is_quantized
 from glesam_calibration.ptq.observe import Observed
 from glesam_calibration.ptq.ranges import DEFAULT, PERCENTILE, Method, kept_range
 from glesam_runtime.bundle import Bundle, file_ref, require_own_weights
-from glesam_runtime.errors import BundleError
+from glesam_runtime.errors import BundleError, InputError
 from glesam_runtime.manifest import STAGES, Stage, StageName
 
 _ISLANDS = ("biases", "normalisations", "softmax", "products of activations")
 
 PAST_THE_BLOCKS: Mapping[StageName, str] = {"enhancer": r"conv_in|conv_out|.*\.shortcut"}
-"""Layers by which a latent gets past the U-Net's blocks to its answer. What is rounded in them is
-smoothed by nothing, and they are 4 % of SD 2.1's work; ModelOpt leaves them out of diffusion models
-too (ADR 14)."""
+"""Layers by which a latent gets past the U-Net's blocks to its answer. Nothing behind them averages
+out what is rounded there, and they are 4 % of SD 2.1's work (ADR 14)."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,12 @@ class Recipe:
     float_inputs: Mapping[StageName, str] = field(default_factory=lambda: PAST_THE_BLOCKS)
     """Pattern of the layers, by stage, of which the weights alone are stored in eight bits."""
 
+    def __post_init__(self) -> None:
+        if (self.kind, self.method) == ("fp8", "mse"):
+            raise InputError("method mse: its steps are those of integers, fp8's are not")
+
     @property
-    def ranges(self) -> Method:
+    def ranges_by(self) -> Method:
         """The method, or the kind's."""
         return self.method or DEFAULT[self.kind]
 
@@ -72,8 +75,10 @@ def require_float(bundle: Bundle) -> None:
     require_own_weights(bundle)
 
 
-def quantized(path: Path, stage: StageName, seen: Observed, recipe: Recipe) -> ir.Model:
-    """A stage's graph, quantized.
+def quantized(
+    path: Path, stage: StageName, seen: Observed, recipe: Recipe
+) -> tuple[ir.Model, tuple[str, ...]]:
+    """A stage's graph, quantized, and what of it stays float32.
 
     Args:
         path: the float graph.
@@ -93,23 +98,23 @@ def quantized(path: Path, stage: StageName, seen: Observed, recipe: Recipe) -> i
         raise BundleError(f"{path}: has no layer {sorted(unknown)[0]!r}")
     if stage in recipe.weights_only:
         qdq.insert(model, chosen, None, recipe.kind)
-        return model
+        return model, (*_ISLANDS, "activations")
     spared = re.compile(recipe.float_inputs.get(stage, "(?!)"))
     past = [layer for layer in chosen if spared.fullmatch(layer.name)]
-    qdq.insert(model, past, None, recipe.kind)
-    chosen = [layer for layer in chosen if layer not in past]
-    ranges = ranges_of(chosen, seen, recipe)
+    inner = [layer for layer in chosen if layer not in past]
+    ranges = ranges_of(inner, seen, recipe)
     if recipe.smoothing is not None:
         sites = smooth.find_sites(model.graph, layers)
         ranges |= smooth.migrate(model.graph, sites, seen, recipe.smoothing)
-    qdq.insert(model, chosen, ranges, recipe.kind)
-    return model
+    qdq.insert(model, past, None, recipe.kind)
+    qdq.insert(model, inner, ranges, recipe.kind)
+    return model, (*_ISLANDS, *(f"input of {layer.name}" for layer in past))
 
 
 def ranges_of(layers: Collection[Layer], seen: Observed, recipe: Recipe) -> dict[str, float]:
     """The largest magnitude kept of each tensor that flows into one of the layers."""
     names = dict.fromkeys(layer.activation for layer in layers)
-    return {name: kept_range(seen[name], recipe.ranges, recipe.percentile) for name in names}
+    return {name: kept_range(seen[name], recipe.ranges_by, recipe.percentile) for name in names}
 
 
 def write_stages(
@@ -123,22 +128,17 @@ def write_stage(
     bundle: Bundle, stage: StageName, seen: Observed, recipe: Recipe, folder: Path
 ) -> Stage:
     """Write one quantized graph into a folder and describe it for the manifest."""
-    model = quantized(bundle.graph_path(stage), stage, seen, recipe)
+    model, islands = quantized(bundle.graph_path(stage), stage, seen, recipe)
     # Beside eight-bit weights even small constants show, and exporters write some of them often.
     DeduplicateHashedInitializersPass()(model)
     holds_q = is_quantized(model.graph)
     path = folder / f"{stage}.onnx"
     data = save_graph(model, path)
-    islands = [*_ISLANDS]
-    islands += ["GLE's last add"] if stage == "enhancer" else []
-    if stage in recipe.weights_only:
-        islands += ["activations"]
-    elif stage in recipe.float_inputs:
-        islands += ["latents past the blocks"]
+    islands += ("GLE's last add",) if stage == "enhancer" else ()
     return replace(
         bundle.manifest.stages[stage],
         graph=file_ref(path),
         data=file_ref(data) if data else None,
         precision=recipe.kind if holds_q else "fp32",
-        islands=tuple(islands) if holds_q else (),
+        islands=islands if holds_q else (),
     )

@@ -23,7 +23,7 @@ def size_of(manifest: Manifest) -> int:
 
 
 def stage_table(images: Sequence[ImageParity]) -> str:
-    """Errors of the stages and IoU with the float bundle's masks: a row a level."""
+    """Errors of the stages and IoU with the float bundle's masks, all of them: a row a level."""
     head = f"{'level':<8}" + "".join(f"{name:>11}" for name in OUTPUTS)
     lines = [head + f"{'IoU mean':>11}{'IoU worst':>11}"]
     for level in LEVELS:
@@ -42,10 +42,12 @@ def summary(float_bundle: Manifest, quantized: Manifest, measured: Comparison) -
     """A few lines: masks kept, truth lost, size."""
     share = size_of(quantized) / size_of(float_bundle)
     masks = sum(row.segmenter == BETWEEN for row in measured.rows)
+    found = len(measured.found())
+    of_them = f"the {found} whose object the float bundle finds" if found else "all"
     return "\n".join(
         [
             f"mask IoU with the float bundle {measured.mean_iou:.4f} mean of {masks} masks, "
-            f"{measured.worst_iou:.4f} worst of the {len(measured.found())} that find their object",
+            f"{measured.worst_iou:.4f} worst of {of_them}",
             f"ground-truth IoU lost {measured.truth_lost:+.4f}",
             f"size {size_of(quantized) / 1e6:.1f} MB, {share:.3f} of the float bundle's "
             f"{size_of(float_bundle) / 1e6:.1f} MB",
@@ -70,7 +72,7 @@ def report(
             summary(float_bundle.manifest, quantized.manifest, measured),
             "",
             "Relative L2 of each stage on the float bundle's own inputs (eps: the U-Net's answer),",
-            "and IoU with the float bundle's masks:",
+            "and IoU with the float bundle's masks, the lowest of all of them:",
             "",
             "```",
             stage_table(measured.images),

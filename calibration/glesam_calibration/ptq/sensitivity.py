@@ -118,7 +118,7 @@ def rank(
         progress(number + 1, len(units))
     ordered = sorted(costs, key=lambda cost: (-cost.iou_lost, -cost.stage_error, cost.unit))
     images = min(yardstick.cases.count, len(yardstick.cases.dataset))
-    return Ranking(bundle.sha256, recipe.kind, recipe.ranges, unit, images, tuple(ordered))
+    return Ranking(bundle.sha256, recipe.kind, recipe.ranges_by, unit, images, tuple(ordered))
 
 
 def trial(

@@ -18,7 +18,7 @@ from glesam_calibration.ptq.compare import BETWEEN, FLOAT, QUANTIZED, Comparison
 from glesam_calibration.ptq.job import Data, Talk
 from glesam_calibration.ptq.layers import find_layers
 from glesam_calibration.ptq.quantize import Recipe
-from glesam_calibration.ptq.report import size_of
+from glesam_calibration.ptq.report import size_of, summary
 from glesam_runtime import BundleError, InputError, ParityError, open_bundle
 from glesam_runtime.bundle import Bundle, file_ref
 from glesam_runtime.manifest import Gate
@@ -66,6 +66,8 @@ def test_latents_that_pass_the_blocks_are_not_rounded(int8_bundle: Path) -> None
     past = [name for name in fed if name in ("conv_in", "conv_out") or "shortcut" in name]
     assert len(past) == 2 + 5
     assert "DequantizeLinear" not in {fed[name] for name in past}
+    islands = open_bundle(int8_bundle).manifest.stages["enhancer"].islands
+    assert {f"input of {name}" for name in past} < set(islands)
     assert {fed[name] for name in fed if name not in past} == {"DequantizeLinear"}
 
 
@@ -80,7 +82,11 @@ def test_a_mask_the_float_bundle_guesses_is_not_the_worst() -> None:
     assert kept.mean_iou == pytest.approx(0.63)
     assert kept.failures(Gate(None, 0.6, 0.95)) == []
     assert Comparison((*guessed, *found, *missed), ()).worst_iou == 0.7
-    assert Comparison(tuple(guessed), ()).worst_iou == 0.3, "nothing found: all of them count"
+    nothing_found = Comparison(tuple(guessed), ())
+    assert nothing_found.worst_iou == 0.3, "all of them count"
+    manifest = open_bundle().manifest
+    assert "0.9600 worst of the 1 whose object" in summary(manifest, manifest, kept)
+    assert "0.3000 worst of all" in summary(manifest, manifest, nothing_found)
 
 
 def test_another_engine_keeps_the_gate_too(
@@ -89,16 +95,13 @@ def test_another_engine_keeps_the_gate_too(
     bundle = open_bundle(int8_bundle)
     parity = bundle.manifest.parity
     assert parity is not None
-    yardstick = compare.Yardstick(open_bundle(), job.gate_cases(data))
-    errors = {}
-    for engine in ("onnxruntime", "openvino"):
-        monkeypatch.setattr(compare, "ENGINE", engine)
-        measured = yardstick.measure(bundle)
-        assert measured.failures(parity.gate) == []
-        errors[engine] = 1 - measured.mean_iou
-    # Their kernels round at other places, so that masks differ as much as from the float ones;
-    # what one engine reads wrongly costs many times as much.
-    assert errors["openvino"] == pytest.approx(errors["onnxruntime"], rel=0.5)
+    cases = job.gate_cases(data)
+    of_float, of_eight_bits = (compare.Yardstick(b, cases) for b in (open_bundle(), bundle))
+    monkeypatch.setattr(compare, "ENGINE", "openvino")
+    assert of_float.measure(bundle).failures(parity.gate) == []
+    # A number on the edge between two steps falls to either side, and what follows rounds
+    # otherwise; what an engine read wrongly would cost many times as much.
+    assert of_eight_bits.measure(bundle).mean_iou >= 0.99
 
 
 def test_fp8_is_read_alike_by_onnxs_evaluator_and_onnxruntime(fp8_bundle: Path) -> None:

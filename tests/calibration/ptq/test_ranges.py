@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glesam_calibration.ptq.quantize import Recipe
 from glesam_calibration.ptq.ranges import METHODS, kept_range
 from glesam_calibration.ptq.statistics import BINS, Statistics
 from glesam_runtime.errors import InputError
@@ -55,6 +56,12 @@ def test_mse_keeps_outliers_that_are_worth_it() -> None:
     bulk = np.random.default_rng(0).normal(size=100_000)
     assert kept_range(seen(bulk, np.asarray([8.0])), "mse") < 6
     assert kept_range(seen(bulk, np.full(1000, 60.0)), "mse") > 59
+
+
+def test_mse_is_not_for_floats() -> None:
+    with pytest.raises(InputError, match="steps are those of integers"):
+        Recipe(kind="fp8", method="mse")
+    assert (Recipe().ranges_by, Recipe(kind="fp8").ranges_by) == ("mse", "min-max")
 
 
 def test_min_max_keeps_everything() -> None:

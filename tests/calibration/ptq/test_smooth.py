@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from glesam_calibration.ptq.layers import find_layers
+from glesam_calibration.ptq.quantize import Recipe, quantized
 from glesam_calibration.ptq.smooth import find_sites, migrate
 from glesam_calibration.ptq.statistics import Statistics
 
@@ -35,6 +39,22 @@ def test_the_function_stays_and_channels_are_evened(alpha: float) -> None:
         assert unevenness < 0.2 * before.max() / np.median(before)
     if alpha == 1.0:
         np.testing.assert_allclose(magnitudes, 1, rtol=1e-5)
+
+
+def test_a_layer_whose_input_stays_float_is_smoothed_with_the_others(tmp_path: Path) -> None:
+    model = normed()
+    wanted, flowing = run(model, X, "w")
+    ir.save(model, tmp_path / "graph.onnx")
+    seen = Statistics(channels=24)
+    seen.update(flowing)
+    layers = find_layers(model.graph)
+    assert {layer.activation for layer in layers} == {"w"}
+    recipe = Recipe(smoothing=0.5, float_inputs={"encoder": "q"})
+    quantized_model, islands = quantized(tmp_path / "graph.onnx", "encoder", {"w": seen}, recipe)
+    assert "input of q" in islands
+    assert "input of k" not in islands
+    found, _ = run(quantized_model, X, "w")
+    assert np.linalg.norm(found - wanted) < 0.03 * np.linalg.norm(wanted)
 
 
 def test_a_norm_that_something_else_reads_is_left_alone() -> None:

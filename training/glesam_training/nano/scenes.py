@@ -120,13 +120,11 @@ def _masks(instances: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     return np.asarray(instances[None] == kept.astype(np.uint8)[:, None, None])
 
 
-# OpenCV below: on [H, W, 3] numpy works in runs of three numbers and takes several times as long.
-
-
 def _flat(
     image: npt.NDArray[np.uint8], instances: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float32]:
     """Every instance, and the background, in its mean colour: [H, W, 3]."""
+    # By OpenCV: on [H, W, 3] numpy works in runs of three numbers and takes several times as long.
     shown = instances.ravel().astype(np.intp)
     areas = np.bincount(shown, minlength=256).clip(min=1)
     means = [np.bincount(shown, channel.ravel(), 256) / areas for channel in cv2.split(image)]
@@ -139,18 +137,18 @@ def _three(values: npt.NDArray[np.float32] | cv2.typing.MatLike) -> npt.NDArray[
     return np.asarray(cv2.merge([values] * 3), np.float32)
 
 
-def _turned(image: npt.NDArray[np.uint8], turns: int, mirrored: bool) -> npt.NDArray[np.uint8]:
-    """An image turned to the left by so many right angles, then mirrored or not."""
-    if turns:
-        image = np.asarray(cv2.rotate(image, _ROTATIONS[turns]), np.uint8)
-    return np.asarray(cv2.flip(image, 1), np.uint8) if mirrored else image
-
-
 _ROTATIONS = {
     1: cv2.ROTATE_90_COUNTERCLOCKWISE,
     2: cv2.ROTATE_180,
     3: cv2.ROTATE_90_CLOCKWISE,
 }
+
+
+def _turned(image: npt.NDArray[np.uint8], turns: int, mirrored: bool) -> npt.NDArray[np.uint8]:
+    """An image turned to the left by so many right angles, then mirrored or not."""
+    if turns:
+        image = np.asarray(cv2.rotate(image, _ROTATIONS[turns]), np.uint8)
+    return np.asarray(cv2.flip(image, 1), np.uint8) if mirrored else image
 
 
 def _light(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.float32]:

@@ -21,6 +21,7 @@ from glesam_calibration.datasets import open_dataset
 from glesam_calibration.evaluate import draw
 from glesam_calibration.ptq import chart, compare, job, report, sensitivity
 from glesam_calibration.ptq.cases import Cases
+from glesam_calibration.ptq.comparison import BETWEEN, Comparison
 from glesam_calibration.ptq.observe import Observed
 from glesam_calibration.ptq.quantize import Recipe
 from glesam_runtime.bundle import Bundle, open_bundle
@@ -74,8 +75,8 @@ class Trial:
     """One recipe on the scenes it is judged by, and on those of the gate."""
 
     name: str
-    judged: compare.Comparison
-    gate: compare.Comparison
+    judged: Comparison
+    gate: Comparison
 
 
 def trials(
@@ -125,7 +126,7 @@ def engines(bundle: Bundle) -> str:
     finally:
         compare.ENGINE = kept
     precision = bundle.manifest.stages["encoder"].precision
-    masks = sum(row.segmenter == compare.BETWEEN for row in measured.rows)
+    masks = sum(row.segmenter == BETWEEN for row in measured.rows)
     return (
         f"| {precision} | {measured.mean_iou:.4f} | {measured.worst_iou:.4f} | {masks} | "
         f"{', '.join(f'{stage} {_built(bundle.graph_path(stage))}' for stage in STAGES)} |"

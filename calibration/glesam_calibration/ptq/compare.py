@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from glesam_calibration.evaluate import metrics
 from glesam_calibration.evaluate.protocol import Row
 from glesam_calibration.ptq.cases import Cases, Question, ask
+from glesam_calibration.ptq.comparison import BETWEEN, FLOAT, QUANTIZED, Comparison
 from glesam_calibration.ptq.figures import solve_eps, stage_error
-from glesam_runtime import chain, compare, masks
+from glesam_runtime import chain, masks
 from glesam_runtime.backends import load_engine
 from glesam_runtime.backends.base import Engine
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.image import Geometry, preprocess
 from glesam_runtime.manifest import (
     STAGES,
-    Gate,
     ImageParity,
     Manifest,
     ParityOutput,
@@ -31,11 +31,6 @@ from glesam_runtime.manifest import (
 )
 
 Array = NDArray[np.float32]
-FLOAT, QUANTIZED, BETWEEN = "float", "quantized", "quantized against float"
-
-FOUND = 0.5
-"""IoU with the truth from which on an object counts as found, as in PASCAL VOC."""
-
 ENGINE = "onnxruntime"
 _AT_ONCE = 8
 """Images whose features are in memory together."""
@@ -51,55 +46,6 @@ class Outputs:
     """Of the enhancer on the float bundle's features."""
     chained: Array | None = None
     """Of the enhancer on the bundle's own."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Figures of every mask, and of every case."""
-
-    rows: tuple[Row, ...]
-    """Segmenters are FLOAT and QUANTIZED against the truth, and BETWEEN."""
-    images: tuple[ImageParity, ...]
-
-    @property
-    def mean_iou(self) -> float:
-        """Of the quantized bundle's masks with the float bundle's."""
-        return float(np.mean(self._between()))
-
-    @property
-    def worst_iou(self) -> float:
-        """Likewise, the lowest of the objects that the float bundle finds.
-
-        Where it finds none, its mask is a guess between several readings of the prompt, and any
-        rounding may decide for another.
-        """
-        return min(self.found() or self._between())
-
-    def found(self) -> list[float]:
-        """IoU with the float bundle's masks, of those that it finds the object with."""
-        hits = {_case(row) for row in self.rows if row.segmenter == FLOAT and row.iou >= FOUND}
-        between = (row for row in self.rows if row.segmenter == BETWEEN)
-        return [row.iou for row in between if _case(row) in hits]
-
-    @property
-    def truth_lost(self) -> float:
-        """How much lower the mean IoU with the truth has become."""
-        means = [
-            np.mean([row.iou for row in self.rows if row.segmenter == name])
-            for name in (FLOAT, QUANTIZED)
-        ]
-        return float(means[0] - means[1])
-
-    def failures(self, gate: Gate) -> list[str]:
-        """What lies outside a gate, a line each; its worst is asked of `worst_iou`."""
-        return compare.failures(gate, {}, self.mean_iou, self.worst_iou)
-
-    def _between(self) -> list[float]:
-        return [row.iou for row in self.rows if row.segmenter == BETWEEN]
-
-
-def _case(row: Row) -> tuple[str, int, str, str]:
-    return row.image, row.mask, row.condition, row.prompt
 
 
 class Yardstick:

@@ -14,6 +14,7 @@ from msgspec import structs
 from glesam_calibration.datasets import Dataset
 from glesam_calibration.ptq import compare, sensitivity
 from glesam_calibration.ptq.cases import Cases
+from glesam_calibration.ptq.comparison import Comparison
 from glesam_calibration.ptq.images import Samples, choose_samples
 from glesam_calibration.ptq.largest import LargestObjects
 from glesam_calibration.ptq.observe import BUDGET, Observed, Progress, observe
@@ -123,7 +124,7 @@ def calibrate(
     target: Target | None = None,
     resume: bool = False,
     allow_parity_failure: bool = False,
-) -> tuple[Manifest, compare.Comparison]:
+) -> tuple[Manifest, Comparison]:
     """Quantize a bundle; `destination` appears whole or not at all.
 
     Args:
@@ -193,7 +194,7 @@ def _for_target(
     return replace(recipe, float_layers=kept)
 
 
-def _parity(measured: compare.Comparison, recipe: Recipe, bundle: Bundle) -> Parity:
+def _parity(measured: Comparison, recipe: Recipe, bundle: Bundle) -> Parity:
     gate = gate_for(recipe.kind, bundle.manifest.model.trained)
     return Parity(
         backend=f"{compare.ENGINE}, against the float bundle {bundle.sha256[:12]}",
@@ -203,7 +204,7 @@ def _parity(measured: compare.Comparison, recipe: Recipe, bundle: Bundle) -> Par
     )
 
 
-def _require(manifest: Manifest, measured: compare.Comparison, destination: Path) -> None:
+def _require(manifest: Manifest, measured: Comparison, destination: Path) -> None:
     assert manifest.parity is not None, "measured before"
     if not manifest.parity.passed:
         problems = "; ".join(measured.failures(manifest.parity.gate))

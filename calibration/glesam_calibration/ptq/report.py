@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from glesam_calibration.evaluate import Results, describe_model, markdown
-from glesam_calibration.ptq.compare import BETWEEN, Comparison
+from glesam_calibration.ptq.comparison import BETWEEN, Comparison
 from glesam_calibration.ptq.images import LEVELS
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.manifest import STAGES, ImageParity, Manifest, ParityOutput

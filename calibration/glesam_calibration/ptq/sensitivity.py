@@ -11,7 +11,8 @@ from typing import Literal
 import msgspec
 import onnx_ir as ir
 
-from glesam_calibration.ptq.compare import Comparison, Yardstick
+from glesam_calibration.ptq.compare import Yardstick
+from glesam_calibration.ptq.comparison import Comparison
 from glesam_calibration.ptq.layers import block_of, find_layers
 from glesam_calibration.ptq.observe import Observed
 from glesam_calibration.ptq.quantize import Recipe, write_stage

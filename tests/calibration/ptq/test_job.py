@@ -14,7 +14,7 @@ import pytest
 
 from glesam_calibration.evaluate.protocol import Row
 from glesam_calibration.ptq import compare, job
-from glesam_calibration.ptq.compare import BETWEEN, FLOAT, QUANTIZED, Comparison
+from glesam_calibration.ptq.comparison import BETWEEN, FLOAT, QUANTIZED, Comparison
 from glesam_calibration.ptq.job import Data, Talk
 from glesam_calibration.ptq.layers import find_layers
 from glesam_calibration.ptq.quantize import Recipe

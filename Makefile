@@ -87,7 +87,7 @@ bench-full: $(FULL)/bundle/manifest.json  ## ViT-B with SD 2.1 beside PyTorch an
 	$(BIN)/glesam-bench growth $(FULL)/bundle --backend openvino:bf16 --rounds 2 -o $(FULL)
 	$(BIN)/glesam-bench profile $(FULL)/bundle --backend openvino:bf16 --backend onnxruntime --rounds 3 -o $(FULL)
 
-nano: $(READY)  ## Train nano from nothing and measure it (a quarter of an hour on an H100, over five hours on two cores)
+nano: $(READY)  ## Train nano from nothing (a quarter of an hour on an H100, over five hours on two cores) and measure it
 	$(BIN)/glesam-train nano -o $(OUT)/nano
 
 nano-table: $(READY)  ## The paper's Table 5 at nano's size, three seeds (after make nano)

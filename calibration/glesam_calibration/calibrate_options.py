@@ -91,8 +91,6 @@ def recipe(
         method = "percentile"
     if method not in (None, *METHODS):
         raise InputError(f"--method {method}: must be one of {', '.join(METHODS)}")
-    if method == "mse" and fp8:
-        raise InputError("--method mse: its steps are those of integers; leave it out with --fp8")
     if percentile is not None and method != "percentile":
         raise InputError("--percentile goes with --method percentile")
     if percentile is not None and not 50 < percentile <= 100:

@@ -46,7 +46,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if (self.kind, self.method) == ("fp8", "mse"):
-            raise InputError("method mse: its steps are those of integers, fp8's are not")
+            raise InputError("method mse: its steps are those of integers; leave it out for fp8")
 
     @property
     def ranges_by(self) -> Method:

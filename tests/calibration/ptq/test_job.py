@@ -98,10 +98,13 @@ def test_another_engine_keeps_the_gate_too(
     cases = job.gate_cases(data)
     of_float, of_eight_bits = (compare.Yardstick(b, cases) for b in (open_bundle(), bundle))
     monkeypatch.setattr(compare, "ENGINE", "openvino")
-    assert of_float.measure(bundle).failures(parity.gate) == []
+    measured = of_float.measure(bundle)
+    assert measured.failures(parity.gate) == []
+    assert measured.mean_iou >= 0.99
+    assert min(image.mask_iou_worst for image in measured.images) >= 0.95
     # A number on the edge between two steps falls to either side, and what follows rounds
     # otherwise; what an engine read wrongly would cost many times as much.
-    assert of_eight_bits.measure(bundle).mean_iou >= 0.99
+    assert of_eight_bits.measure(bundle).mean_iou >= 0.995
 
 
 def test_fp8_is_read_alike_by_onnxs_evaluator_and_onnxruntime(fp8_bundle: Path) -> None:

@@ -150,7 +150,8 @@ def test_ctrl_c_leaves_whole_files_only(tmp_path: Path, toy_bundle: Path) -> Non
         [str(part) for part in command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        # Unbuffered: what readline() reads beyond its line would be lost to communicate().
+        bufsize=0,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         # A shell starts what it runs in the background with Ctrl-C ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -162,9 +163,10 @@ def test_ctrl_c_leaves_whole_files_only(tmp_path: Path, toy_bundle: Path) -> Non
         rest, stderr = process.communicate(timeout=60)
         took = time.monotonic() - asked
     assert process.returncode == 130
-    assert stderr == "error: interrupted\n"
+    assert stderr.decode() == "error: interrupted\n"
     assert took < 10
-    shown = [line for line in (first + rest).splitlines() if not line.startswith(" ")]
+    lines = (first + rest).decode().splitlines()
+    shown = [line for line in lines if not line.startswith(" ")]
     assert [line.split()[0] for line in shown] == [str(path) for path in paths[: len(shown)]]
     names = sorted(path.name for path in out.iterdir())
     assert len(names) < 3 * len(paths)

@@ -28,7 +28,11 @@ def test_every_loss_falls(tmp_path: Path) -> None:
 
     packed = make_nano(tmp_path, QUICK, 0, narrate)
     print({step: [round(value, 4) for value in values] for step, values in losses.items()})
-    assert set(losses) == {"SAM-nano", "SAM-nano, varied", "base U-Net", "enhancer", "decoder"}
+    sams = {"SAM-nano", "SAM-nano, varied"}
+    assert set(losses) == sams | {"base U-Net", "enhancer", "decoder", "background"}
+    # A decoder of seconds has nothing yet that one embedding could spoil or mend; test_train.py
+    # judges this step on the decoder that ships.
+    losses.pop("background")
     for step, values in losses.items():
         assert min(values[1:]) < values[0], step
         assert values[-1] < values[0], step

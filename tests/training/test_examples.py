@@ -17,7 +17,13 @@ from glesam_calibration.datasets import Sample, open_dataset
 from glesam_export.checkpoints.random import RandomCheckpoint
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_runtime.errors import InputError
-from glesam_training.examples import ExampleOptions, Examples, draw_prompts, with_prompts
+from glesam_training.examples import (
+    CORRECTED,
+    ExampleOptions,
+    Examples,
+    draw_prompts,
+    with_prompts,
+)
 from glesam_training.latents import store_latents
 
 NANO = sam_preset("nano")
@@ -116,6 +122,25 @@ def test_prompts_lie_where_they_should(number: int) -> None:
     assert float(made["target"][:, 33:].sum()) == 0, "the padding below a wide picture"
 
 
+def test_background_points_can_be_far() -> None:
+    """None of what else is drawn changes with them."""
+    near, far = (
+        Examples(OneSquare(), NANO, 40, ExampleOptions(levels=(0,), masks=1, far=share))
+        for share in (0.0, 0.5)
+    )
+    strays = points = 0
+    for number in range(40):
+        x, y = far[number]["outside"].numpy().reshape(-1, 2).T / 1.28
+        assert not ((x >= 100) & (x < 180) & (y >= 20) & (y < 60)).any()
+        # Half of the square's size beyond its sides is near.
+        strays += int((x < 59).sum() + (y >= 82).sum() - ((x < 59) & (y >= 82)).sum())
+        points += len(x)
+        assert torch.equal(near[number]["points"], far[number]["points"])
+        assert float(near[number]["outside"][..., 0].min()) >= 59 * 1.28
+    # Half of the points lie anywhere, and 52 % of the background is farther away.
+    assert 0.19 < strays / points < 0.33
+
+
 @given(st.integers(0, 1000))
 def test_a_batch_has_one_make_up(seed: int) -> None:
     batch = {
@@ -129,6 +154,11 @@ def test_a_batch_has_one_make_up(seed: int) -> None:
     row = labels[0, 0].tolist()
     assert (labels == labels[0, 0]).all()
     assert row == [2, 3] or (1 <= row.count(1) <= 6 and row.count(0) <= 3 and row[-1] == -1)
+    _, labels = draw_prompts(batch, np.random.default_rng(seed), CORRECTED)
+    row = labels[0, 0].tolist()
+    assert 1 <= row.count(1) <= 6
+    assert 1 <= row.count(0) <= 3
+    assert row[-1] == -1
 
 
 def test_stored_latents_are_the_encoders(tmp_path: Path) -> None:

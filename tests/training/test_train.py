@@ -13,7 +13,10 @@ from glesam_export.checkpoints import lora
 from glesam_export.checkpoints.random import RandomCheckpoint
 from glesam_export.presets import LORA_TARGETS, sam_preset, unet_preset
 from glesam_export.reference import add_lora, build_unet
-from glesam_training.examples import ExampleOptions
+from glesam_export.weight_options import WeightOptions
+from glesam_export.weights import make_checkpoint
+from glesam_training.examples import CORRECTED, ExampleOptions, Examples, with_prompts
+from glesam_training.objectives import DecoderObjective
 from glesam_training.plan import Plan
 from glesam_training.train import Job, new_adapters, train_decoder, train_enhancer
 from glesam_training.trained import TrainedCheckpoint
@@ -48,7 +51,11 @@ def test_stage_1_trains_the_adapters_alone(checkpoint: RandomCheckpoint, tmp_pat
 
 @pytest.mark.parametrize(
     ("part", "expected"),
-    [("tokens", {"mask_decoder.mask_tokens.weight"}), ("all", None)],
+    [
+        ("tokens", {"mask_decoder.mask_tokens.weight"}),
+        ("background", {"prompt_encoder.point_embeddings.0.weight"}),
+        ("all", None),
+    ],
 )
 def test_stage_2_trains_the_named_part(
     part: str, expected: set[str] | None, checkpoint: RandomCheckpoint, tmp_path: Path
@@ -61,6 +68,27 @@ def test_stage_2_trains_the_named_part(
     else:
         assert not [name for name in names if "iou_prediction_head" in name]
         assert len(names) > 60
+
+
+def test_a_background_point_is_learnt(tmp_path: Path) -> None:
+    """Of the decoder that ships, from an embedding that says of a background point: the object."""
+    nano = make_checkpoint(WeightOptions("nano"))
+    spoilt = nano.decoder()
+    background, foreground = spoilt.prompt_encoder.point_embeddings[:2]
+    background.weight.data.copy_(foreground.weight)
+    start = TrainedCheckpoint(nano, None, spoilt)
+    settings = {"iterations": 24, "batch": 4, "lr": 0.1}
+    learn = replace(job(tmp_path, **settings), examples=ExampleOptions(masks=2, far=0.5))
+    trained = train_decoder(start, learn, "background", enhance=False)
+
+    made = Examples(open_dataset("scenes:6@50"), nano.preset, 6, ExampleOptions(seed=1, far=0.5))
+    batch = with_prompts([made[number] for number in range(6)], CORRECTED)
+    ious = []
+    for decoder in (spoilt, trained):
+        judge = DecoderObjective(nano.encoder(), None, decoder, "background")
+        with torch.no_grad():
+            ious.append(float(judge(batch, 0)["iou"]))
+    assert ious[1] > ious[0] + 0.1, ious
 
 
 def test_the_control_never_runs_the_enhancer(

@@ -48,6 +48,7 @@ class ExampleOptions:
         levels: LQSeg levels one of which degrades x_L; 0 leaves it clear.
         jitter: how far a box's corners stray at most, as a share of its size.
         variants: low versions a picture has; None makes a new one each epoch.
+        far: share of the points outside a mask that lie anywhere there; the others are near it.
     """
 
     seed: int = 0
@@ -56,6 +57,7 @@ class ExampleOptions:
     levels: tuple[int, ...] = (1, 2, 3)
     jitter: float = 0.2
     variants: int | None = None
+    far: float = 0.0
 
 
 class Examples(torch.utils.data.Dataset[dict[str, Tensor]]):
@@ -63,7 +65,7 @@ class Examples(torch.utils.data.Dataset[dict[str, Tensor]]):
 
     An example holds `clear` and `low` [3, S, S] float32 (x_H and x_L as the encoder takes them),
     `target` [B, S/4, S/4] (coverage of each mask), `points` [B, 10, 2] inside the mask, `outside`
-    [B, 10, 2] near it, and `boxes` [B, 4], in (x, y) of resized pixels.
+    [B, 10, 2] outside it, and `boxes` [B, 4], in (x, y) of resized pixels.
 
     Args:
         dataset: pictures with masks.
@@ -126,6 +128,18 @@ class Examples(torch.utils.data.Dataset[dict[str, Tensor]]):
         self, mask: npt.NDArray[np.bool_], rng: np.random.Generator
     ) -> dict[str, npt.NDArray[Any]]:
         height, width = mask.shape
+        box = noise_box(tight_box(mask), self.options.jitter * rng.uniform(), rng, height, width)
+        return {
+            "mask": mask,
+            "points": random_points(mask, MAX_POINTS, rng),
+            "outside": self._outside(mask, rng),
+            "boxes": np.asarray(box, np.float64),
+        }
+
+    def _outside(
+        self, mask: npt.NDArray[np.bool_], rng: np.random.Generator
+    ) -> npt.NDArray[np.floating[Any]]:
+        """Points of the background [10, 2], within half the object's size of its box, or far."""
         x0, y0, x1, y1 = tight_box(mask)
         reach_x, reach_y = (x1 - x0) / 2, (y1 - y0) / 2
         near = np.zeros_like(mask)
@@ -134,14 +148,12 @@ class Examples(torch.utils.data.Dataset[dict[str, Tensor]]):
             max(0, int(x0 - reach_x)) : int(x1 + reach_x) + 1,
         ] = True
         near &= ~mask
-        outside = near if near.any() else ~mask if not mask.all() else mask
-        box = noise_box(tight_box(mask), self.options.jitter * rng.uniform(), rng, height, width)
-        return {
-            "mask": mask,
-            "points": random_points(mask, MAX_POINTS, rng),
-            "outside": random_points(outside, MAX_POINTS, rng),
-            "boxes": np.asarray(box, np.float64),
-        }
+        anywhere = ~mask if not mask.all() else mask
+        points = random_points(near if near.any() else anywhere, MAX_POINTS, rng)
+        if self.options.far:
+            strays = rng.uniform(size=(MAX_POINTS, 1)) < self.options.far
+            points = np.where(strays, random_points(anywhere, MAX_POINTS, rng), points)
+        return points
 
     def _coverage(
         self, mask: npt.NDArray[np.bool_], resized: tuple[int, int]
@@ -156,29 +168,36 @@ class Examples(torch.utils.data.Dataset[dict[str, Tensor]]):
         return np.asarray(cv2.resize(square, (size // 4, size // 4), interpolation=cv2.INTER_AREA))
 
 
+PROMPTS = ("points", "box")
+"""What prompts are made of: half of them are one to six points inside the mask, of which a quarter
+has up to three outside it as well, and half are boxes."""
+
+CORRECTED = ("corrected",)
+"""Points inside the mask, and one to three outside it every time."""
+
+
 def draw_prompts(
-    batch: dict[str, Tensor], rng: np.random.Generator, kinds: Sequence[str] = ("points", "box")
+    batch: dict[str, Tensor], rng: np.random.Generator, kinds: Sequence[str] = PROMPTS
 ) -> tuple[Tensor, Tensor]:
     """One make-up of prompt for a whole batch.
-
-    Half of the time a box, half of the time one to six points inside the mask, at times with up
-    to three outside it.
 
     Args:
         batch: a collated batch of examples.
         rng: draws the make-up.
-        kinds: those to choose from.
+        kinds: those to choose from, `PROMPTS` or `CORRECTED`.
 
     Returns:
         Coordinates [N, B, P, 2] and labels [N, B, P] as the contract has them.
     """
-    if rng.choice(kinds) == "box":
+    kind = rng.choice(kinds)
+    if kind == "box":
         boxes = batch["boxes"]
         coords = boxes.reshape(*boxes.shape[:-1], 2, 2)
         labels = torch.tensor(BOX_CORNERS, dtype=coords.dtype, device=coords.device)
         return coords, labels.expand(*coords.shape[:-1])
     inside = int(rng.integers(1, 7))
-    outside = int(rng.integers(1, 4)) if rng.uniform() < 0.25 else 0
+    corrected = rng.uniform() < 0.25 or kind == "corrected"
+    outside = int(rng.integers(1, 4)) if corrected else 0
     coords = torch.cat([batch["points"][:, :, :inside], batch["outside"][:, :, :outside]], dim=2)
     coords = torch.cat([coords, torch.zeros_like(coords[:, :, :1])], dim=2)
     row = [float(FOREGROUND)] * inside + [float(BACKGROUND)] * outside + [float(PADDING)]
@@ -186,11 +205,13 @@ def draw_prompts(
     return coords, labels.expand(*coords.shape[:-1])
 
 
-def with_prompts(examples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+def with_prompts(
+    examples: list[dict[str, Tensor]], kinds: Sequence[str] = PROMPTS
+) -> dict[str, Tensor]:
     """A batch with one make-up of prompt for all of it, drawn from the first example's number."""
     batch = {key: torch.stack([example[key] for example in examples]) for key in examples[0]}
     rng = np.random.default_rng((4, int(batch["number"][0])))
-    coords, labels = draw_prompts(batch, rng)
+    coords, labels = draw_prompts(batch, rng, kinds)
     # Of their own memory, which a view that repeats a row has not: it cannot be pinned for a GPU.
     batch["coords"], batch["labels"] = coords.contiguous(), labels.contiguous()
     return batch

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from glesam_export.reference import Decoder, Enhancer, named_features
 from glesam_runtime.chain import EMBEDDINGS
+from glesam_runtime.prompts import BACKGROUND
 from glesam_training.decoding import predict_masks
 from glesam_training.loop import Objective
 from glesam_training.losses import FOCAL_ALPHA, latent_mse, mask_loss, soft_iou
 
-DecoderPart = Literal["tokens", "all"]
-"""What stage 2 trains: the mask tokens (FT-T), or all but the IoU head (FT-D)."""
+DecoderPart = Literal["tokens", "all", "background"]
+"""What stage 2 trains: the mask tokens (FT-T), all but the IoU head (FT-D), or what says of a point
+that it is background, which leaves every prompt without such a point as it was."""
 
 
 class EnhancerObjective(Objective):
@@ -76,7 +78,7 @@ class DecoderObjective(Objective):
         encoder: frozen; None where batches hold latents.
         enhancer: frozen; None trains the control, a decoder on latents as they are.
         decoder: the part of it named by `part` is trained.
-        part: the mask tokens, or all but the IoU head.
+        part: the mask tokens, all but the IoU head, or the embedding of background points.
         alpha: of the mask loss.
     """
 
@@ -96,6 +98,8 @@ class DecoderObjective(Objective):
                 frozen.requires_grad_(False)
         if part == "tokens":
             decoder.mask_decoder.mask_tokens.requires_grad_(True)
+        elif part == "background":
+            decoder.prompt_encoder.point_embeddings[BACKGROUND].requires_grad_(True)
         else:
             decoder.requires_grad_(True)
             decoder.mask_decoder.iou_prediction_head.requires_grad_(False)

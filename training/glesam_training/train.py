@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,7 +18,7 @@ from glesam_export.presets import LORA_TARGETS, UNetPreset
 from glesam_export.reference import Decoder, Enhancer, build_unet
 from glesam_runtime.errors import InputError
 from glesam_training import workers
-from glesam_training.examples import ExampleOptions, Examples, with_prompts
+from glesam_training.examples import CORRECTED, PROMPTS, ExampleOptions, Examples, with_prompts
 from glesam_training.latents import StoredLatents, store_latents
 from glesam_training.loop import Objective, Report, run
 from glesam_training.losses import FOCAL_ALPHA
@@ -116,7 +117,8 @@ def train_decoder(
     Args:
         checkpoint: the GleSAM of stage 1.
         job: where and from what.
-        part: the mask tokens (FT-T), or all but the IoU head (FT-D).
+        part: the mask tokens (FT-T), all but the IoU head (FT-D), or the embedding of background
+            points, which every prompt then has.
         enhance: False trains on latents as they are: the control.
         saved: given the decoder whenever the state was saved.
 
@@ -130,7 +132,8 @@ def train_decoder(
     enhancer = checkpoint.enhancer() if enhance else None
     encoder = None if job.latents else checkpoint.encoder()
     objective = DecoderObjective(encoder, enhancer, decoder, part, job.focal_alpha)
-    _train(checkpoint, objective, job, lambda: saved(decoder))
+    kinds = CORRECTED if part == "background" else PROMPTS
+    _train(checkpoint, objective, job, lambda: saved(decoder), kinds)
     return decoder.requires_grad_(False)
 
 
@@ -200,8 +203,13 @@ def _sams_decoder(checkpoint: Checkpoint) -> Decoder:
 
 
 def _train(
-    checkpoint: Checkpoint, objective: Objective, job: Job, saved: Callable[[], object]
+    checkpoint: Checkpoint,
+    objective: Objective,
+    job: Job,
+    saved: Callable[[], object],
+    kinds: Sequence[str] = PROMPTS,
 ) -> None:
     """Run a stage's loop on images, or on their stored latents."""
+    collate = partial(with_prompts, kinds=kinds)
     examples = stored_latents(checkpoint, job) if job.latents else _examples(checkpoint, job)
-    run(objective.eval(), examples, job.plan, job.folder, job.report, with_prompts, saved)
+    run(objective.eval(), examples, job.plan, job.folder, job.report, collate, saved)

@@ -43,6 +43,9 @@ from glesam_training.trained import SAM_FILE, TrainedCheckpoint, write_checkpoin
 SCENES_A_SEED = 1_000_000
 """Seeds of scenes that belong to one seed of nano; the last of them are held out."""
 
+FAR = 0.5
+"""Share of background points anywhere in the picture, when their embedding is trained."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -62,6 +65,9 @@ class Recipe:
     """Pairs of latents that the adapters' ends are fitted to."""
     enhancer: Plan
     decoder: Plan
+    background: Plan
+    """The embedding of background points, last: SAM-nano saw such points near an object only, and
+    lost the object where they are far from it."""
     mask_weight: float
     masks: int = 2
     """A picture, in Algorithm 1."""
@@ -99,6 +105,7 @@ FULL = Recipe(
     fit_pairs=1280,
     enhancer=_plan(2000, lr=3e-3, warmup=50),
     decoder=_plan(400, lr=2e-4, warmup=20),
+    background=_plan(200, lr=0.03, warmup=20, weight_decay=0),
     mask_weight=0.2,
 )
 """What ships."""
@@ -118,6 +125,7 @@ QUICK = replace(
     fit_pairs=128,
     enhancer=_short(replace(FULL.enhancer, warmup=0), 40),
     decoder=_short(replace(FULL.decoder, warmup=0, lr=1e-3), 40),
+    background=_short(FULL.background, 24),
     tune_decoder=True,
 )
 """The same steps in two minutes, to see that every loss falls."""
@@ -191,7 +199,12 @@ def make_base(
 
 
 def stage(
-    folder: Path, scenes: StoredScenes, recipe: Recipe, plan: Plan, narrate: Narrate
+    folder: Path,
+    scenes: StoredScenes,
+    recipe: Recipe,
+    plan: Plan,
+    narrate: Narrate,
+    far: float = 0.0,
 ) -> Callable[[str], Job]:
     """Jobs of Algorithm 1 on stored latents of varied scenes, by name."""
     options = ExampleOptions(
@@ -200,6 +213,7 @@ def stage(
         levels=recipe.levels,
         variants=recipe.variants,
         masks=recipe.masks,
+        far=far,
     )
     pictures = Varied(scenes.first_pictures(recipe.pictures), 1, scenes.first)
     return lambda name: job(
@@ -231,6 +245,9 @@ def make_nano(folder: Path, recipe: Recipe, seed: int, narrate: Narrate) -> Path
     if recipe.tune_decoder:
         stage_2 = stage(folder, scenes, recipe, replace(recipe.decoder, seed=seed), narrate)
         decoder = train_decoder(TrainedCheckpoint(start, enhancer), stage_2("decoder"), "all")
+    last = stage(folder, scenes, recipe, replace(recipe.background, seed=seed), narrate, FAR)
+    tuned = TrainedCheckpoint(start, enhancer, decoder)
+    decoder = train_decoder(tuned, last("background"), "background")
     checkpoint = folder / "checkpoint"
     checkpoint.mkdir(exist_ok=True)
     write_checkpoint(start, checkpoint, enhancer, decoder)

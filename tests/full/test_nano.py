@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from glesam_export.checkpoints.saved import open_checkpoint
-from glesam_training.nano.recipe import QUICK, make_nano
+from glesam_training.nano.recipe import QUICK
+from glesam_training.nano.steps import make_nano
 
 pytestmark = pytest.mark.full
 

@@ -23,7 +23,7 @@ Folder = Annotated[
 def nano(
     output: Folder,
     quick: Annotated[
-        bool, typer.Option("--quick", help="The same steps in two minutes; of no use but to test.")
+        bool, typer.Option("--quick", help="The same steps in minutes; of no use but to test.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
     debug: Debug = False,
@@ -32,7 +32,8 @@ def nano(
     from glesam_export.checkpoints.saved import open_checkpoint
     from glesam_runtime.staging import staged_file
     from glesam_training.nano import report
-    from glesam_training.nano.recipe import FULL, QUICK, make_nano
+    from glesam_training.nano.recipe import FULL, QUICK
+    from glesam_training.nano.steps import make_nano
     from glesam_training.progress import narrated
 
     with narrated() as narrate:

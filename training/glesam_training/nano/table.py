@@ -24,8 +24,9 @@ from glesam_calibration.evaluate import (
     evaluate,
 )
 from glesam_export.checkpoints import Checkpoint
-from glesam_training.nano.recipe import Recipe, make_base, make_sam, paint, stage
+from glesam_training.nano.recipe import Recipe
 from glesam_training.nano.start import begin
+from glesam_training.nano.steps import make_base, make_sam, paint, stage
 from glesam_training.objectives import DecoderPart
 from glesam_training.progress import Narrate
 from glesam_training.reference_predictor import ReferenceStages

@@ -1,0 +1,168 @@
+"""How nano is made, from one seed: scenes, SAM-nano, its diffusion base, then Algorithm 1.
+
+Each step leaves its result in the folder and is passed over when it is found there, so that a run
+that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from glesam_export.checkpoints import write
+from glesam_export.checkpoints.diffusion import SCHEDULE
+from glesam_export.checkpoints.packed import pack
+from glesam_export.checkpoints.saved import open_checkpoint
+from glesam_export.presets import SAM_PRESETS, unet_preset
+from glesam_training.examples import ExampleOptions, with_prompts
+from glesam_training.loop import Report, run
+from glesam_training.nano.diffusion import (
+    Crops,
+    DiffusionObjective,
+    PatchAutoencoder,
+    build_base,
+)
+from glesam_training.nano.recipe import Recipe
+from glesam_training.nano.sam import (
+    BALANCED_SHARE,
+    FOCAL_ALPHA,
+    ClearExamples,
+    SamNano,
+    SamObjective,
+)
+from glesam_training.nano.scenes import StoredScenes, Varied, store_scenes
+from glesam_training.nano.start import PRESET, begin
+from glesam_training.plan import Plan
+from glesam_training.progress import Narrate
+from glesam_training.train import Job, job, train_decoder, train_enhancer
+from glesam_training.trained import SAM_FILE, TrainedCheckpoint, write_checkpoint
+
+PACKED_FILE = "nano.safetensors"
+SD_FOLDER, TEXT_FILE = "sd", "prompt_embeds.safetensors"
+
+SCENES_A_SEED = 1_000_000
+"""Seeds of scenes that belong to one seed of nano; the last of them are held out."""
+
+FAR = 0.5
+"""Share of background points anywhere in the picture, when their embedding is trained."""
+
+
+def paint(folder: Path, recipe: Recipe, seed: int, narrate: Narrate) -> StoredScenes:
+    """The scenes that everything is trained on. Other seeds have other scenes."""
+    side = SAM_PRESETS[PRESET].image_size
+    painted = 0
+
+    def progress(count: int) -> None:
+        nonlocal painted
+        painted += count
+        narrate("scenes", painted, recipe.scenes, {})
+
+    return store_scenes(folder, recipe.scenes, seed * SCENES_A_SEED, side, progress)
+
+
+def make_sam(
+    folder: Path, scenes: StoredScenes, recipe: Recipe, seed: int, narrate: Narrate
+) -> Path:
+    """Train SAM-nano on clear scenes, first as they are, then varied; its .pth."""
+    path = folder / SAM_FILE
+    if not path.is_file():
+        preset = SAM_PRESETS[PRESET]
+        torch.manual_seed(seed)
+        sam = SamNano(preset)
+        copies = -(-recipe.varied.iterations * recipe.varied.batch // len(scenes))
+        for name, dataset, plan in (
+            ("sam", scenes, recipe.sam),
+            ("varied", Varied(scenes, copies, seed), recipe.varied),
+        ):
+            options = ExampleOptions(seed=seed)
+            examples = ClearExamples(dataset, preset, plan.iterations * plan.batch, options)
+            objective = SamObjective(sam, balanced=BALANCED_SHARE if name == "sam" else 0)
+            report = _told(narrate, "SAM-nano" if name == "sam" else "SAM-nano, varied")
+            run(objective, examples, replace(plan, seed=seed), folder / name, report, with_prompts)
+        write.save_sam(path, sam.encoder, sam.decoder)
+    return path
+
+
+def make_base(
+    folder: Path, scenes: StoredScenes, plan: Plan, crop: int, narrate: Narrate
+) -> tuple[Path, Path]:
+    """Train the diffusion base; its diffusers folder and the text embedding c."""
+    sd, text_path = folder / SD_FOLDER, folder / TEXT_FILE
+    schedule = sd / "scheduler" / "scheduler_config.json"
+    if not schedule.is_file():
+        unet, text = build_base(unet_preset(PRESET), plan.seed)
+        objective = DiffusionObjective(PatchAutoencoder(scenes, plan.seed), unet, text)
+        crops = Crops(scenes, plan.iterations * plan.batch, crop, plan.seed)
+        run(objective, crops, plan, folder / "base", _told(narrate, "base U-Net"))
+        unet.save_pretrained(sd / "unet")
+        write.save_prompt_embeds(text_path, text)
+        # Written last: it says that the folder is whole.
+        schedule.parent.mkdir(parents=True, exist_ok=True)
+        schedule.write_text(json.dumps(dict(SCHEDULE), indent=2), encoding="utf-8")
+    return sd, text_path
+
+
+def stage(
+    folder: Path,
+    scenes: StoredScenes,
+    recipe: Recipe,
+    plan: Plan,
+    narrate: Narrate,
+    far: float = 0.0,
+) -> Callable[[str], Job]:
+    """Jobs of Algorithm 1 on stored latents of varied scenes, by name."""
+    options = ExampleOptions(
+        seed=plan.seed,
+        low_seed=0,
+        levels=recipe.levels,
+        variants=recipe.variants,
+        masks=recipe.masks,
+        far=far,
+    )
+    pictures = Varied(scenes.first_pictures(recipe.pictures), 1, scenes.first)
+    return lambda name: job(
+        *(name, pictures, plan, options, folder / name, folder / "latents", narrate), FOCAL_ALPHA
+    )
+
+
+def make_nano(folder: Path, recipe: Recipe, seed: int, narrate: Narrate) -> Path:
+    """Make nano whole, or the rest of it.
+
+    Args:
+        folder: of all results and states.
+        recipe: sizes and lengths.
+        seed: of everything.
+        narrate: told how each step goes.
+
+    Returns:
+        The packed checkpoint, float16.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = paint(folder, recipe, seed, narrate)
+    sam = make_sam(folder, scenes, recipe, seed, narrate)
+    base = make_base(folder, scenes, replace(recipe.base, seed=seed), recipe.crop, narrate)
+    stage_1 = stage(folder, scenes, recipe, replace(recipe.enhancer, seed=seed), narrate)
+    learn = stage_1("enhancer")
+    start = begin(folder, sam, base, seed, learn, recipe.fit_pairs)
+    enhancer = train_enhancer(start, learn, recipe.mask_weight)
+    decoder = None
+    if recipe.tune_decoder:
+        stage_2 = stage(folder, scenes, recipe, replace(recipe.decoder, seed=seed), narrate)
+        decoder = train_decoder(TrainedCheckpoint(start, enhancer), stage_2("decoder"), "all")
+    last = stage(folder, scenes, recipe, replace(recipe.background, seed=seed), narrate, FAR)
+    tuned = TrainedCheckpoint(start, enhancer, decoder)
+    decoder = train_decoder(tuned, last("background"), "background")
+    checkpoint = folder / "checkpoint"
+    checkpoint.mkdir(exist_ok=True)
+    write_checkpoint(start, checkpoint, enhancer, decoder)
+    packed = folder / PACKED_FILE
+    pack(open_checkpoint(checkpoint), packed, origin=f"glesam-train nano, seed {seed}")
+    return packed
+
+
+def _told(narrate: Narrate, name: str) -> Report:
+    return lambda done, total, losses: narrate(name, done, total, losses)

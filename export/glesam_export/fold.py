@@ -80,11 +80,12 @@ def merge_lora(module: nn.Module) -> None:
         if not isinstance(layer, LoraLayer):
             continue
         base = layer.get_base_layer()
-        weight = base.weight.double()
+        weight = base.weight.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
+        rows = weight.view(len(weight), -1)
         for adapter in layer.active_adapters:
-            a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
-            delta = b.double().flatten(1) @ a.double().flatten(1)
-            weight = weight + layer.scaling[adapter] * delta.view_as(weight)
+            a, b = (part[adapter].weight.double() for part in (layer.lora_A, layer.lora_B))
+            # In place: each further float64 copy of a layer is most of the time this takes.
+            rows.addmm_(b.flatten(1), a.flatten(1), alpha=layer.scaling[adapter])
         base.weight = nn.Parameter(weight.to(base.weight.dtype), requires_grad=False)
         module.set_submodule(name, base)
 

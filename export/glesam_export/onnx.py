@@ -12,6 +12,7 @@ from torch import Tensor
 
 from glesam_calibration.graph_files import save_graph
 from glesam_export.graphs.base import Graph
+from glesam_export.simplify import simplify
 from glesam_runtime.interface import expected_interface
 from glesam_runtime.manifest import Family, PrecisionName, StageName, TensorSpec
 
@@ -61,9 +62,11 @@ def export(
             output_names=[spec.name for spec in outputs],
             dynamic_shapes=tuple(_free_axes(spec) for spec in inputs),
             verbose=False,
+            optimize=False,
         )
     assert program is not None
     model = program.model
+    simplify(model)
     # Tracebacks with the paths of this machine; no engine reads them.
     ClearMetadataAndDocStringPass()(model)
     path = folder / f"{stage}.onnx"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,11 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from glesam_export.checkpoints import Checkpoint
+    from glesam_export.checkpoints.random import RandomCheckpoint
 
     from .full_size import FullExport
     from .released import Diffusion
+    from .traced import Traced
 
 # Property tests draw the same examples every time: a failure is a failure for everyone.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -41,7 +41,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def nano_checkpoint() -> Checkpoint:
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Traced:
+    """Stages of small random models, each traced once a run; no test of tracing itself asks it."""
+    from .traced import Traced
+
+    base = tmp_path_factory.getbasetemp()
+    # A worker's folder lies in that of the run.
+    return Traced((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "traced")
+
+
+@pytest.fixture(scope="session")
+def nano_checkpoint() -> RandomCheckpoint:
     """The smallest GleSAM, random weights."""
     from glesam_export.checkpoints.random import RandomCheckpoint
     from glesam_export.presets import sam_preset, unet_preset
@@ -52,13 +62,9 @@ def nano_checkpoint() -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
-def nano_bundle(nano_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def nano_bundle(nano_checkpoint: RandomCheckpoint, traced: Traced) -> Path:
     """Its fp32 bundle, verified on export; read-only for all tests."""
-    from glesam_export.build import Options, build_bundle
-
-    folder = tmp_path_factory.mktemp("nano") / "bundle"
-    build_bundle(nano_checkpoint, folder, Options(), lambda _: nullcontext())
-    return folder
+    return traced.bundle(nano_checkpoint)
 
 
 def _assert_same_records(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
@@ -113,7 +119,7 @@ def assert_same_records() -> Callable[[list[dict[str, Any]], list[dict[str, Any]
 
 
 @pytest.fixture(scope="session")
-def nano2_checkpoint() -> Checkpoint:
+def nano2_checkpoint() -> RandomCheckpoint:
     """The smallest GleSAM on SAM 2, random weights."""
     from glesam_export.checkpoints.random import RandomCheckpoint
     from glesam_export.presets import sam_preset, unet_preset
@@ -124,13 +130,9 @@ def nano2_checkpoint() -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
-def nano2_bundle(nano2_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def nano2_bundle(nano2_checkpoint: RandomCheckpoint, traced: Traced) -> Path:
     """Its fp32 bundle, verified on export; read-only for all tests."""
-    from glesam_export.build import Options, build_bundle
-
-    folder = tmp_path_factory.mktemp("nano2") / "bundle"
-    build_bundle(nano2_checkpoint, folder, Options(), lambda _: nullcontext())
-    return folder
+    return traced.bundle(nano2_checkpoint)
 
 
 @pytest.fixture(scope="session")
@@ -145,38 +147,41 @@ def sd21_files(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
 @pytest.fixture(scope="session")
 def vit_b_export(tmp_path_factory: pytest.TempPathFactory, sd21_files: Diffusion) -> FullExport:
     """ViT-B with SD 2.1 in fp32, from files."""
-    return _export_files("sam_vit_b", tmp_path_factory.mktemp("vit_b"), sd21_files)
-
-
-@pytest.fixture(scope="session")
-def vit_b16_export(tmp_path_factory: pytest.TempPathFactory) -> FullExport:
-    """ViT-B with SD 2.1 in fp16, by --random-weights: masks are reported only."""
-    from .full_size import export, random_weights
-
-    options = "--random-weights", "0", "--precision", "fp16"
-    folder = tmp_path_factory.mktemp("vit_b16") / "bundle"
-    return export(random_weights("sam_vit_b"), folder, *options)
-
-
-@pytest.fixture(scope="session")
-def hiera_t_export(
-    tmp_path_factory: pytest.TempPathFactory, sd21_files: Diffusion, vit_b_export: FullExport
-) -> FullExport:
-    """SAM 2.1 Hiera-T with SD 2.1 in fp32, from files; its enhancer is the very one of ViT-B."""
-    from .full_size import share_enhancer
-
-    made = _export_files("sam2.1_hiera_t", tmp_path_factory.mktemp("hiera_t"), sd21_files)
-    # Seven gigabytes less on disk: nobody reads these files again, and one enhancer is enough.
-    shutil.rmtree(sd21_files.sd)
-    share_enhancer(made.bundle, vit_b_export.bundle)
-    return made
-
-
-def _export_files(preset: str, folder: Path, diffusion: Diffusion) -> FullExport:
     from .full_size import export, random_weights, write_files
 
-    checkpoint = random_weights(preset)
-    files = write_files(folder, checkpoint, diffusion)
+    checkpoint, folder = random_weights("sam_vit_b"), tmp_path_factory.mktemp("vit_b")
+    files = write_files(folder, checkpoint, sd21_files)
     made = export(checkpoint, folder / "bundle", *files.options())
     files.sam.unlink()
     return made
+
+
+@pytest.fixture(scope="session")
+def hiera_t16_export(tmp_path_factory: pytest.TempPathFactory) -> FullExport:
+    """SAM 2.1 Hiera-T with SD 2.1 in fp16, by --random-weights: masks are reported only."""
+    from .full_size import export, random_weights
+
+    options = "--random-weights", "0", "--precision", "fp16"
+    folder = tmp_path_factory.mktemp("hiera_t16") / "bundle"
+    return export(random_weights("sam2.1_hiera_t"), folder, *options)
+
+
+@pytest.fixture(scope="session")
+def hiera_t_bundle(
+    tmp_path_factory: pytest.TempPathFactory, sd21_files: Diffusion, hiera_t16_export: FullExport
+) -> Path:
+    """SAM 2.1 Hiera-T in fp32, from files, before the enhancer of its fp16 bundle."""
+    from glesam_export.weight_options import WeightOptions
+    from glesam_export.weights import make_checkpoint
+
+    from .full_size import assemble, random_weights, write_files
+
+    folder = tmp_path_factory.mktemp("hiera_t")
+    weights = random_weights("sam2.1_hiera_t")
+    files = write_files(folder, weights, sd21_files)
+    given = {name: getattr(files, name) for name in ("sam", "sd", "lora", "prompt_embeds")}
+    presets = {"preset": weights.preset.name, "unet": weights.unet.name}
+    pair = {"gamma": files.gamma, "timestep": files.timestep}
+    read = make_checkpoint(WeightOptions(**presets, **given, **pair))
+    other = hiera_t16_export.bundle
+    return assemble(folder / "bundle", read, "fp32", like=other, enhancer=other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,6 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from glesam_export import stages
 from glesam_export.checkpoints.random import RandomCheckpoint
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_runtime.bundle import open_bundle
@@ -19,6 +19,7 @@ from glesam_runtime.manifest import MANIFEST_FILE, STAGES
 from glesam_runtime.manifest_file import dump
 
 from ..released import Released, write_released
+from ..traced import Traced
 
 
 def random_nano(seed: int = 0, gamma: float = 5.0, timestep: int = 999) -> RandomCheckpoint:
@@ -55,9 +56,15 @@ def released2(tmp_path_factory: pytest.TempPathFactory) -> Released:
 
 
 @pytest.fixture
-def released_copy(tmp_path: Path) -> Released:
+def released_copy(released: Released, tmp_path: Path) -> Released:
     """Files of the test's own to spoil."""
-    return write_released(tmp_path / "files", random_nano())
+    whole = released.sam.parent
+    copy = Path(shutil.copytree(whole, tmp_path / "files"))
+    moved = {
+        name: copy / getattr(released, name).relative_to(whole)
+        for name in ("sam", "sd", "lora", "prompt_embeds")
+    }
+    return dataclasses.replace(released, **moved)
 
 
 @pytest.fixture
@@ -77,13 +84,15 @@ def glesam_export(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int
 
 
 @pytest.fixture(scope="session")
-def nano16_bundle(nano_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def nano16_bundle(
+    nano_bundle: Path, traced: Traced, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The nano bundle of seed 0 with fp16 graphs, its golden file and figures those of fp32."""
     folder = tmp_path_factory.mktemp("nano16") / "bundle"
     folder.mkdir()
     source = open_bundle(nano_bundle)
     shutil.copyfile(source.golden_path, folder / source.golden_path.name)
-    made = {s: stages.export_stage(random_nano(), s, "fp16", 1, folder) for s in STAGES}
+    made = {s: traced.export_stage(random_nano(), s, "fp16", 1, folder) for s in STAGES}
     manifest = replace(source.manifest, stages=made)
     (folder / MANIFEST_FILE).write_bytes(dump(manifest))
     return folder

@@ -12,13 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import onnx_ir as ir
 import pytest
+import torch
 
 from glesam_calibration import graph_files
 from glesam_export import onnx as tracing
 from glesam_export import stages
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.errors import BundleError, InputError
+from glesam_runtime.manifest import StageName
 from glesam_runtime.staging import staged_folder
 
 from .conftest import random_nano
@@ -30,6 +33,13 @@ Run = Callable[..., tuple[int, str, str]]
 def old_bundle(nano_bundle: Path, tmp_path: Path) -> Path:
     """A bundle that is about to be replaced."""
     return Path(shutil.copytree(nano_bundle, tmp_path / "bundle"))
+
+
+def traced_before(bundle: Path, stage: StageName, patch: pytest.MonkeyPatch) -> None:
+    """Put a bundle's graph in the place of tracing it: how it is written is what matters."""
+    model = ir.load(open_bundle(bundle).graph_path(stage))
+    program = torch.onnx.ONNXProgram(model, None)
+    patch.setattr(torch.onnx, "export", lambda *_, **__: program)
 
 
 def start_and_wait_for_files(output: Path) -> tuple[subprocess.Popen[bytes], Path]:
@@ -77,6 +87,7 @@ def test_no_space_in_the_middle(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     before = open_bundle(old_bundle).sha256
+    traced_before(old_bundle, "encoder", monkeypatch)
     monkeypatch.setattr(graph_files.ir, "save", full)
     weights = ("--preset", "nano", "--random-weights", "0")
     code, _, err = glesam_export("onnx", *weights, "-o", old_bundle)
@@ -105,9 +116,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("threshold", [graph_files.EXTERNAL_DATA_FROM, 1000])
 def test_a_disk_that_is_full(
-    threshold: int, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+    threshold: int, small_disk: Path, nano_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights in the graph's own file and in one beside it, which another library writes."""
+    traced_before(nano_bundle, "enhancer", monkeypatch)
     monkeypatch.setattr(graph_files, "EXTERNAL_DATA_FROM", threshold)
     graph = stages.graph(random_nano(), "enhancer")
     with (
@@ -118,12 +130,15 @@ def test_a_disk_that_is_full(
     assert list(small_disk.iterdir()) == []
 
 
-def test_a_library_that_does_not_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_does_not_say_why(
+    nano_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """NumPy's `tofile` on a full disk: an OSError of words alone."""
 
     def full(*_: object, **__: object) -> None:
         raise OSError("problem writing element 13312 to file")
 
+    traced_before(nano_bundle, "encoder", monkeypatch)
     monkeypatch.setattr(graph_files.ir, "save", full)
     graph = stages.graph(random_nano(), "encoder")
     with (

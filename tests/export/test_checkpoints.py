@@ -21,7 +21,7 @@ from glesam_export.checkpoints import diffusion, lora, sam
 from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
 from glesam_export.checkpoints.tensors import read
 from glesam_export.presets import PRESETS, SAM_PRESETS, SamPreset, unet_preset
-from glesam_export.reference import build_unet
+from glesam_export.reference import LoraFactors, build_unet
 from glesam_runtime.errors import CheckpointError
 
 from ..released import Released
@@ -93,13 +93,24 @@ def test_half_precision_files_become_float32(released: Released, tmp_path: Path)
     )
 
 
+@pytest.fixture(scope="module")
+def adapters(released: Released) -> dict[str, LoraFactors]:
+    """Those of the release as it is; read-only."""
+    return from_files(released)._lora()
+
+
 @pytest.mark.parametrize("prefix", ["unet.", "", "base_model.model.", "base_model.model.unet."])
 @pytest.mark.parametrize(
     ("down", "up"),
     [("lora.down", "lora.up"), ("lora_A", "lora_B"), ("lora_A.default", "lora_B.default")],
 )
 def test_lora_key_styles(
-    prefix: str, down: str, up: str, released: Released, tmp_path: Path
+    prefix: str,
+    down: str,
+    up: str,
+    released: Released,
+    adapters: dict[str, LoraFactors],
+    tmp_path: Path,
 ) -> None:
     renamed = {
         prefix + key.removeprefix("unet.").replace("lora.down", down).replace("lora.up", up): value
@@ -107,9 +118,9 @@ def test_lora_key_styles(
     }
     path = tmp_path / "renamed.safetensors"
     save_file(renamed, path)
-    found, expected = (from_files(replace(released, lora=p))._lora() for p in (path, released.lora))
-    assert found.keys() == expected.keys()
-    for name, (a, b, alpha) in expected.items():
+    found = from_files(replace(released, lora=path))._lora()
+    assert found.keys() == adapters.keys()
+    for name, (a, b, alpha) in adapters.items():
         assert torch.equal(found[name][0], a)
         assert torch.equal(found[name][1], b)
         assert found[name][2] == alpha == 8.0

@@ -31,6 +31,7 @@ from glesam_runtime.errors import BackendError, BundleError
 from glesam_runtime.manifest import STAGES, StageName
 from glesam_runtime.target import AxisRange
 
+from ..traced import Traced
 from .conftest import random_nano, random_nano2
 
 CAPABILITIES = ("8.9", "12.0")
@@ -51,24 +52,15 @@ def fused_kernels(engine: Path) -> int:
     )
 
 
-def written(graph_of: Callable[[], object], folder: Path, stage: StageName, family: str) -> Path:
-    """A stage in fp16."""
-    graph = graph_of()
-    precision.apply(graph, stage, "fp16")  # type: ignore[arg-type]
-    path, _ = tracing.export(graph, stage, "fp16", 256, 1, folder, family)  # type: ignore[arg-type]
-    return path
-
-
 @pytest.fixture(scope="module")
-def half(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Encoder and enhancer of nano in fp16, and the encoder of nano2."""
-    folders = [tmp_path_factory.mktemp(name) for name in ("sam", "sam2")]
-    nano, nano2 = random_nano(), random_nano2()
-    return {
-        "encoder": written(lambda: stages.graph(nano, "encoder"), folders[0], "encoder", "sam"),
-        "enhancer": written(lambda: stages.graph(nano, "enhancer"), folders[0], "enhancer", "sam"),
-        "sam2": written(lambda: stages.graph(nano2, "encoder"), folders[1], "encoder", "sam2"),
-    }
+def half(traced: Traced, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The encoders of nano and nano2 in fp16."""
+    paths = {}
+    for name, checkpoint in (("encoder", random_nano()), ("sam2", random_nano2())):
+        folder = tmp_path_factory.mktemp(name)
+        stage = traced.export_stage(checkpoint, "encoder", "fp16", 1, folder)
+        paths[name] = folder / stage.graph.file
+    return paths
 
 
 def test_the_command(glesam_export: Run, nano16_bundle: Path, tmp_path: Path) -> None:
@@ -287,9 +279,9 @@ def test_profiles() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_bf16(stage: StageName, tmp_path: Path) -> None:
+def test_bf16(stage: StageName, traced: Traced, tmp_path: Path) -> None:
     """The library knows no bfloat16 deconvolution: the decoder's are islands."""
-    spec = stages.export_stage(random_nano(), stage, "bf16", 1, tmp_path)
+    spec = traced.export_stage(random_nano(), stage, "bf16", 1, tmp_path)
     (tmp_path / "rewritten").mkdir()
     api = import_family("tensorrt-rtx")
     graph, _ = network.rewrite(tmp_path / f"{stage}.onnx", tmp_path / "rewritten", "bf16")

@@ -18,6 +18,7 @@ from glesam_runtime.bundle import open_bundle
 from glesam_runtime.compare import relative_l2
 from glesam_runtime.manifest import STAGES
 
+from ..traced import Traced
 from .conftest import random_nano
 
 
@@ -25,15 +26,14 @@ def session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
-def test_batch_is_free_or_fixed(tmp_path: Path) -> None:
+def test_batch_is_free_or_fixed(traced: Traced, tmp_path: Path) -> None:
     expected = random_nano().enhancer()
     z_l = torch.randn(3, 256, 16, 16)
     with torch.no_grad():
         wanted = expected(z_l).numpy()
     for batch, sizes in (("dynamic", (1, 2, 3)), (2, (2,))):
-        graph = stages.graph(random_nano(), "enhancer")
-        path, _ = tracing.export(graph, "enhancer", "fp32", 256, batch, tmp_path)
-        runner = session(path)
+        stage = traced.export_stage(random_nano(), "enhancer", "fp32", batch, tmp_path)
+        runner = session(tmp_path / stage.graph.file)
         for size in sizes:
             (found,) = runner.run(None, {"image_embeddings": z_l[:size].numpy()})
             assert relative_l2(found, wanted[:size]) < 1e-5
@@ -99,11 +99,7 @@ def test_external_data_past_the_threshold(tmp_path: Path, monkeypatch: pytest.Mo
     assert relative_l2(found, wanted) < 1e-5
 
 
-def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
-    files = []
-    for name in ("a", "b"):
-        folder = tmp_path / name
-        folder.mkdir()
-        graph = stages.graph(random_nano(), "enhancer")
-        files.append(tracing.export(graph, "enhancer", "fp32", 256, 1, folder)[0].read_bytes())
-    assert files[0] == files[1]
+def test_the_same_weights_give_the_same_bytes(nano_bundle: Path, tmp_path: Path) -> None:
+    graph = stages.graph(random_nano(), "enhancer")
+    path, _ = tracing.export(graph, "enhancer", "fp32", 256, 1, tmp_path)
+    assert path.read_bytes() == open_bundle(nano_bundle).graph_path("enhancer").read_bytes()

@@ -18,6 +18,7 @@ from glesam_export.precision import DTYPES, ISLANDS, Float32
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.manifest import STAGES, PrecisionName, StageName
 
+from ..traced import Traced
 from .conftest import random_nano
 
 HALVES: tuple[PrecisionName, ...] = ("fp16", "bf16")
@@ -79,11 +80,11 @@ def test_fp32_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("half", HALVES)
-def test_the_file_is_typed_and_its_borders_are_float32(half: PrecisionName, tmp_path: Path) -> None:
-    graph = stages.graph(random_nano(), "enhancer")
-    precision.apply(graph, "enhancer", half)
-    path, _ = tracing.export(graph, "enhancer", half, 256, 1, tmp_path)
-    model = onnx.load(path)
+def test_the_file_is_typed_and_its_borders_are_float32(
+    half: PrecisionName, traced: Traced, tmp_path: Path
+) -> None:
+    stage = traced.export_stage(random_nano(), "enhancer", half, 1, tmp_path)
+    model = onnx.load(tmp_path / stage.graph.file)
     borders = [*model.graph.input, *model.graph.output]
     assert {value.type.tensor_type.elem_type for value in borders} == {TensorProto.FLOAT}
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
@@ -104,13 +105,10 @@ def test_the_file_is_typed_and_its_borders_are_float32(half: PrecisionName, tmp_
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_half_the_numbers_are_half_the_file(
-    stage: StageName, nano_bundle: Path, tmp_path: Path
+    stage: StageName, nano_bundle: Path, nano16_bundle: Path
 ) -> None:
     """Norms and softmaxes take and give float32, most weights are float16."""
-    graph = stages.graph(random_nano(), stage)
-    precision.apply(graph, stage, "fp16")
-    path, _ = tracing.export(graph, stage, "fp16", 256, 1, tmp_path)
-    whole = open_bundle(nano_bundle).graph_path(stage)
+    path, whole = (open_bundle(b).graph_path(stage) for b in (nano16_bundle, nano_bundle))
     assert 0.45 < path.stat().st_size / whole.stat().st_size < 0.55
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)

@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 import torch
 
-from glesam_export import build, emulate, precision, stages
-from glesam_export import onnx as tracing
+from glesam_export import emulate, precision, stages
+from glesam_export.build import Options
 from glesam_export.precision import DTYPES, Float32
 from glesam_runtime import GleSamPredictor, manifest_file
 from glesam_runtime.bundle import load_golden, open_bundle
@@ -21,6 +21,7 @@ from glesam_runtime.errors import BundleError
 from glesam_runtime.manifest import STAGES, PrecisionName, StageName
 from glesam_runtime.selftest import run_selftest
 
+from ..traced import Traced
 from .conftest import random_nano2
 
 BANNED = {"OneHot", "If", "Loop", "NonZero", "ScatterND", "TopK"}
@@ -125,13 +126,12 @@ def test_decoder_takes_any_number_of_prompts_and_points(
     assert relative_l2(found_iou, iou.numpy()) < 1e-5
 
 
-def test_encoder_takes_any_number_of_images(tmp_path: Path) -> None:
+def test_encoder_takes_any_number_of_images(traced: Traced, tmp_path: Path) -> None:
     images = torch.randn(3, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         wanted = random_nano2().encoder()(images)
-    graph = stages.graph(random_nano2(), "encoder")
-    path, _ = tracing.export(graph, "encoder", "fp32", 256, "dynamic", tmp_path, "sam2")
-    runner = session(path)
+    stage = traced.export_stage(random_nano2(), "encoder", "fp32", "dynamic", tmp_path)
+    runner = session(tmp_path / stage.graph.file)
     for size in (1, 3):
         found = runner.run(list(FEATURES), {"image": images[:size].numpy()})
         for made, reference in zip(found, wanted, strict=True):
@@ -141,7 +141,7 @@ def test_encoder_takes_any_number_of_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize("half", ["fp16", "bf16"])
 @pytest.mark.parametrize("stage", ["encoder", "decoder"])
 def test_everything_but_islands_is_half(
-    stage: StageName, half: PrecisionName, tmp_path: Path
+    stage: StageName, half: PrecisionName, traced: Traced, tmp_path: Path
 ) -> None:
     graph = stages.graph(random_nano2(), stage)
     kinds = precision.island_kinds(stage, half)
@@ -154,7 +154,7 @@ def test_everything_but_islands_is_half(
     for name, tensor in graph.state_dict().items():
         inside = any(name.startswith(f"{island}.") for island in islands)
         assert tensor.dtype == (torch.float32 if inside else DTYPES[half]), name
-    path, _ = tracing.export(graph, stage, half, 256, 1, tmp_path, "sam2")
+    path = tmp_path / traced.export_stage(random_nano2(), stage, half, 1, tmp_path).graph.file
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     borders = [*model.graph.input, *model.graph.output]
@@ -178,13 +178,11 @@ def _emulated_stays_near(path: Path, folder: Path) -> None:
         assert 1e-5 < relative_l2(made, reference.numpy()) < 2e-2
 
 
-def test_a_static_batch_encodes_one_image(tmp_path: Path, nano2_bundle: Path) -> None:
+def test_a_static_batch_encodes_one_image(
+    tmp_path: Path, nano2_bundle: Path, traced: Traced
+) -> None:
     """Filled up with zeros, and every output cut back to the one image."""
-    from contextlib import nullcontext
-
-    build.build_bundle(
-        random_nano2(), tmp_path / "b", build.Options(batch=2), lambda _: nullcontext()
-    )
+    traced.build_bundle(random_nano2(), tmp_path / "b", Options(batch=2))
     image = load_golden(open_bundle(nano2_bundle))["image"].astype(np.uint8)
     found = []
     for folder in (tmp_path / "b", nano2_bundle):

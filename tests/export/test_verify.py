@@ -14,15 +14,16 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from glesam_export import build, fold, record, verify
+from glesam_export import build, fold, record, stages, verify
 from glesam_export.cases import Case, make_cases
 from glesam_runtime.bundle import Bundle, file_ref, load_golden, open_bundle
 from glesam_runtime.compare import relative_l2
 from glesam_runtime.errors import ParityError
-from glesam_runtime.manifest import MANIFEST_FILE, StageName
+from glesam_runtime.manifest import MANIFEST_FILE, Stage, StageName
 from glesam_runtime.manifest_file import dump, json_schema, parse
 from glesam_runtime.selftest import run_selftest
 
+from ..traced import Traced
 from .conftest import random_nano
 
 Reference = tuple[list[Case], list[record.Outputs]]
@@ -141,11 +142,29 @@ def test_a_manifest_of_another_preprocessing_is_refused(
     assert "'preprocessing' is not that of nano" in err
 
 
+@pytest.fixture(scope="module")
+def wrong_enhancer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Stage]:
+    """Traced with a fold that gets the sign of eps wrong; never among what is kept."""
+    folder, whole = tmp_path_factory.mktemp("wrong"), fold.fold_gamma
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fold, "fold_gamma", lambda unet, gamma: whole(unet, -gamma))
+        return folder, stages.export_stage(random_nano(), "enhancer", "fp32", 1, folder)
+
+
 @pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fold that gets the sign of eps wrong."""
-    whole = fold.fold_gamma
-    monkeypatch.setattr(fold, "fold_gamma", lambda unet, gamma: whole(unet, -gamma))
+def failing(
+    wrong_enhancer: tuple[Path, Stage], traced: Traced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exports get that enhancer; the fold is in no other stage."""
+    made_in, wrong = wrong_enhancer
+
+    def export_stage(checkpoint, stage: StageName, *form) -> Stage:
+        if stage != "enhancer":
+            return traced.export_stage(checkpoint, stage, *form)
+        shutil.copyfile(made_in / wrong.graph.file, form[-1] / wrong.graph.file)
+        return wrong
+
+    monkeypatch.setattr(build, "export_stage", export_stage)
 
 
 @pytest.mark.usefixtures("failing")

@@ -18,20 +18,25 @@ PEAK_LIMIT = 10e9
 """Bytes, for the whole export with verification."""
 
 
-def test_fp32_passes_its_gates_within_memory(hiera_t_export: FullExport) -> None:
-    hiera_t_export.show()
-    manifest = open_bundle(hiera_t_export.bundle).manifest
+def test_fp16_passes_its_gates_within_memory(
+    hiera_t16_export: FullExport, vit_b_export: FullExport
+) -> None:
+    """And is half the size: its enhancer is ViT-B's, typed."""
+    hiera_t16_export.show()
+    manifest = open_bundle(hiera_t16_export.bundle).manifest
     assert (manifest.model.family, manifest.model.preset) == ("sam2", "sam2.1_hiera_t")
     assert manifest.parity is not None
     assert manifest.parity.passed
-    assert manifest.parity.gate.stage_relative_l2 == 1e-4
-    assert manifest.parity.gate.mask_iou_mean == 0.9999
+    assert manifest.parity.gate.stage_relative_l2 == 2e-2
     assert {image.level for image in manifest.parity.images} == {"clear", "LQ-1", "LQ-2", "LQ-3"}
-    assert hiera_t_export.peak_rss < PEAK_LIMIT
+    halved = hiera_t16_export.bundle / "enhancer.onnx.data"
+    whole = vit_b_export.bundle / "enhancer.onnx.data"
+    assert halved.stat().st_size < 0.51 * whole.stat().st_size
+    assert hiera_t16_export.peak_rss < PEAK_LIMIT
 
 
-def test_its_golden_tensors_prove_it_again(hiera_t_export: FullExport) -> None:
-    bundle = open_bundle(hiera_t_export.bundle)
+def test_its_golden_tensors_prove_it_again(hiera_t16_export: FullExport) -> None:
+    bundle = open_bundle(hiera_t16_export.bundle)
     golden = load_golden(bundle)
     assert golden["high_res_feats_0"].shape == (1, 32, 256, 256)
     assert golden["high_res_feats_1"].shape == (1, 64, 128, 128)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from msgspec.structs import replace
 
 from glesam_calibration import graph_files
-from glesam_export.stages import export_stage
 from glesam_runtime import BackendError, open_bundle
 from glesam_runtime.backends import load_engine
 from glesam_runtime.backends.base import EngineOptions
@@ -20,8 +20,6 @@ from glesam_runtime.bundle import Bundle, file_ref
 from glesam_runtime.compare import relative_l2
 from glesam_runtime.errors import InputError
 from glesam_runtime.selftest import run_selftest
-
-from ..export.conftest import random_nano
 
 
 def test_an_optimised_graph_is_kept(nano_bundle: Path, tmp_path: Path) -> None:
@@ -68,22 +66,24 @@ def test_a_share_is_the_engine_itself(toy_bundle: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_what_is_kept_is_of_the_weights_beside_a_graph(
-    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: str, nano_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two LoRAs the graphs are one file to a byte where their weights lie in another."""
     monkeypatch.setattr(graph_files, "EXTERNAL_DATA_FROM", 1000)
-    source, folders = open_bundle(), (tmp_path / "first", tmp_path / "second")
+    source, folders = open_bundle(nano_bundle), (tmp_path / "first", tmp_path / "second")
     folders[0].mkdir()
-    stage = export_stage(random_nano(), "enhancer", "fp32", 1, folders[0])
-    assert stage.data is not None
+    path = folders[0] / "enhancer.onnx"
+    data = graph_files.save_graph(ir.load(source.graph_path("enhancer")), path)
+    assert data is not None
+    stage = replace(source.manifest.stages["enhancer"], graph=file_ref(path), data=file_ref(data))
     shutil.copytree(*folders)
-    weights = folders[1] / stage.data.file
+    weights = folders[1] / data.name
     (np.fromfile(weights, np.float32) * np.float32(1.1)).tofile(weights)
     options = EngineOptions(cache=tmp_path / "kept")
     given = np.random.default_rng(0).normal(size=(1, 256, 16, 16)).astype(np.float32)
     results = []
     for folder in folders:
-        made = replace(stage, data=file_ref(folder / stage.data.file))
+        made = replace(stage, data=file_ref(folder / data.name))
         manifest = replace(source.manifest, stages={**source.manifest.stages, "enhancer": made})
         bundle, answers = Bundle(folder, manifest, ""), []
         for how in (EngineOptions(), options, options):  # as it is, kept, read

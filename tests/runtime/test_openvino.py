@@ -16,7 +16,6 @@ import pytest
 from msgspec.structs import replace
 
 from glesam_export import emulate
-from glesam_export.stages import export_stage
 from glesam_runtime import BackendError, GleSamPredictor, open_bundle
 from glesam_runtime.backends import load_engine
 from glesam_runtime.backends.base import Engine, EngineOptions
@@ -27,6 +26,8 @@ from glesam_runtime.selftest import run_selftest
 if TYPE_CHECKING:
     from glesam_export.checkpoints import Checkpoint
     from glesam_runtime.manifest import PrecisionName
+
+    from ..traced import Traced
 
 
 def test_the_built_in_bundle_passes_its_gates() -> None:
@@ -122,10 +123,10 @@ def test_precision(toy_bundle: Path, nano_bundle: Path) -> None:
 
 @pytest.mark.parametrize("typed", ["fp16", "bf16"])
 def test_typed_graphs_lose_their_casts(
-    typed: PrecisionName, nano_checkpoint: Checkpoint, tmp_path: Path
+    typed: PrecisionName, nano_checkpoint: Checkpoint, traced: Traced, tmp_path: Path
 ) -> None:
     """Their values are ONNX Runtime's of the same graph in exact arithmetic, to the precision."""
-    stage = export_stage(nano_checkpoint, "encoder", typed, 1, tmp_path)
+    stage = traced.export_stage(nano_checkpoint, "encoder", typed, 1, tmp_path)
     bundle = open_bundle()
     manifest = replace(bundle.manifest, stages={**bundle.manifest.stages, "encoder": stage})
     made = Bundle(tmp_path, manifest, "")

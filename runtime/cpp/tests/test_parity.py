@@ -17,6 +17,8 @@ from glesam_runtime.image import preprocess
 
 COUNT = {"nano": 100, "nano2": 50, "nano_bf16": 25}
 AT_A_TIME = 25
+SANITIZED = bool(os.environ["GLESAM_CPP_FLAGS"])
+"""What a sanitizer looks for has been met after one batch of each; the figures are the same."""
 UPSCALING = 1e-5
 
 
@@ -32,7 +34,7 @@ def bundle(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture
 def count(request: pytest.FixtureRequest) -> int:
     """How many images a bundle is tried on."""
-    return COUNT[request.node.callspec.params["bundle"]]
+    return AT_A_TIME if SANITIZED else COUNT[request.node.callspec.params["bundle"]]
 
 
 @pytest.fixture(params=os.environ["GLESAM_CPP_BACKENDS"].split())
@@ -47,7 +49,7 @@ def backend(request: pytest.FixtureRequest) -> list[str]:
     return [name, str(library)]
 
 
-def test_a_hundred_images(
+def test_random_images(
     bundle: Path, count: int, backend: list[str], programs: Path, tmp_path: Path
 ) -> None:
     predictor = GleSamPredictor(bundle, backend=backend[0])

@@ -114,7 +114,11 @@ def test_without_torch_a_bundle_is_measured_all_the_same(
 
 
 def test_other_weights_are_found_out(
-    glesam_bench: Bench, nano_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    glesam_bench: Bench,
+    nano_bundle: Path,
+    here: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setattr(run, "_machine", lambda *_: None)
     options = "--backend", "onnxruntime", "--rounds", 1, "--random-weights", 1
@@ -154,9 +158,14 @@ def test_torch_is_not_imported_for_a_bundle() -> None:
 
 
 def test_a_variant_of_the_bundle(
-    glesam_bench: Bench, nano_bundle: Path, tmp_path: Path, here: None
+    glesam_bench: Bench,
+    nano_bundle: Path,
+    here: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """Another bundle of the same model has a line of its own; one of another model is refused."""
+    monkeypatch.setattr(run, "MATRIX_SIDE", 256)
     copy = shutil.copytree(builtin_bundle_path(), tmp_path / "typed")
     arguments = ("--backend", "onnxruntime", "--rounds", "1", "--json", "--variant")
     code, out, err = glesam_bench(*arguments, copy)

@@ -71,7 +71,7 @@ def simplify(model: ir.Model) -> None:
         if not (folded or rewritten):
             break
     ir.passes.Sequential(
-        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         common.RemoveUnusedOpsetsPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),

@@ -120,18 +120,18 @@ def test_vit_b_at_full_size(vit_b_export: FullExport) -> None:
     )
     rng = np.random.default_rng(0)
     mask_input = rng.normal(0, 4, (1, 256, 256)).astype(np.float32)
-    height, width = 700, 1000
-    image = make_image(height, width, seed=4)
-    ours.set_image(image)
-    theirs.set_image(image)
-    points = rng.uniform(0, 1, (3, 2)) * [width - 1, height - 1]
-    box = np.array([0.1 * width, 0.2 * height, 0.8 * width, 0.9 * height])
-    for multimask in (True, False):
-        for prompt in (
-            {"point_coords": points, "point_labels": np.array([1, 0, 1])},
-            {"box": box},
-            {"point_coords": points, "point_labels": np.array([1, 1, 1]), "box": box},
-            {"mask_input": mask_input},
-            {"box": box, "mask_input": mask_input},
-        ):
-            compare(ours, theirs, {**prompt, "multimask_output": multimask})
+    for height, width in ((700, 1000), (2000, 60)):
+        image = make_image(height, width, seed=4)
+        ours.set_image(image)
+        theirs.set_image(image)
+        points = rng.uniform(0, 1, (3, 2)) * [width - 1, height - 1]
+        box = np.array([0.1 * width, 0.2 * height, 0.8 * width, 0.9 * height])
+        for multimask in (True, False):
+            for prompt in (
+                {"point_coords": points, "point_labels": np.array([1, 0, 1])},
+                {"box": box},
+                {"point_coords": points, "point_labels": np.array([1, 1, 1]), "box": box},
+                {"mask_input": mask_input},
+                {"box": box, "mask_input": mask_input},
+            ):
+                compare(ours, theirs, {**prompt, "multimask_output": multimask})

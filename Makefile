@@ -61,23 +61,23 @@ test-cpp: $(READY)  ## Build the C++ library and test it, under sanitizers and a
 lint: $(READY)  ## Check style, import walls and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy runtime/glesam_runtime calibration/glesam_calibration export/glesam_export training/glesam_training
+	$(BIN)/mypy runtime/glesam_runtime evaluation/glesam_evaluation calibration/glesam_calibration export/glesam_export benchmark/glesam_benchmark training/glesam_training
 
 format: $(READY)  ## Format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 bench: $(READY)  ## Cold start of glesam-run beside `import torch`
-	$(BIN)/python tests/benchmarks/cold_start.py $(BIN)/glesam-run $(BIN)/python
+	$(BIN)/python tests/studies/cold_start.py $(BIN)/glesam-run $(BIN)/python
 
 bench-many: $(READY)  ## Images a minute: one at a time, overlapped, two streams (ten minutes)
-	$(BIN)/python tests/benchmarks/many_images.py $(BIN)/glesam-run
+	$(BIN)/python tests/studies/many_images.py $(BIN)/glesam-run
 
 bench-cpp: $(READY)  ## C++ beside Python at full size, in bfloat16 (after make test-cpp; 9 GB, 10 minutes)
-	$(BIN)/python -m tests.benchmarks.cpp $(OUT)/cpp $(OUT)/bench-cpp
+	$(BIN)/python -m tests.studies.cpp $(OUT)/cpp $(OUT)/bench-cpp
 
 # Exported anew when what makes its graphs has changed.
-$(FULL)/bundle/manifest.json: $(READY) $(filter-out export/glesam_export/bench/%,$(shell git ls-files export/glesam_export))
+$(FULL)/bundle/manifest.json: $(READY) $(shell git ls-files export/glesam_export)
 	$(BIN)/glesam-export onnx --preset sam_vit_b --random-weights 0 --bf16 -o $(FULL)/bf16
 	$(BIN)/glesam-export onnx --preset sam_vit_b --random-weights 0 -o $(FULL)/bundle
 
@@ -98,16 +98,16 @@ builtin: $(READY)  ## Ship what make nano made: the checkpoint, and its bundle
 	$(BIN)/glesam-export onnx --preset nano -o $(BUILTIN)
 
 backbones: $(READY)  ## Export and run every backbone at full size, for docs/backbones.md (an hour)
-	$(BIN)/python -m tests.benchmarks.backbones $(OUT)/backbones docs/backbones.md
+	$(BIN)/python -m tests.studies.backbones $(OUT)/backbones docs/backbones.md
 
 precision: $(READY)  ## Measure fp16 and bf16 of every preset, for docs/precision.md (two hours)
-	$(BIN)/python -m tests.benchmarks.precision $(OUT)/precision docs/precision.md
+	$(BIN)/python -m tests.studies.precision $(OUT)/precision docs/precision.md
 
 quantization: $(READY)  ## Measure eight bits on nano by every method, for docs/quantization.md (ten minutes)
-	$(BIN)/python -m tests.benchmarks.quantization $(OUT)/quantization docs/quantization.md
+	$(BIN)/python -m tests.studies.quantization $(OUT)/quantization docs/quantization.md
 
 quantization-full: $(READY)  ## Calibrate ViT-B with SD 2.1 and hold its memory below 10 GB (half an hour)
-	$(BIN)/python -m tests.benchmarks.quantization_full $(OUT)/quantization-full
+	$(BIN)/python -m tests.studies.quantization_full $(OUT)/quantization-full
 
 docs: $(READY)  ## Generate the manifest schema and the pictures (after make demo)
 	$(BIN)/python -c "import json; from glesam_runtime.manifest_file import json_schema; print(json.dumps(json_schema(), indent=2))" > docs/manifest.schema.json

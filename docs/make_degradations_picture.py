@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
-from glesam_calibration.degrade import UNSEEN, degrade, degrade_single
+from glesam_evaluation.degrade import UNSEEN, degrade, degrade_single
 from glesam_runtime.staging import staged_file
 
 Picture = npt.NDArray[np.uint8]

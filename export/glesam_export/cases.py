@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from glesam_calibration.degrade import degrade
-from glesam_calibration.scenes import make_scene
+from glesam_evaluation.degrade import degrade
+from glesam_evaluation.scenes import make_scene
 from glesam_export import contract
 from glesam_export.presets import Preset
 from glesam_runtime.image import Geometry, Preprocessed, preprocess, read_image

@@ -1,89 +1,113 @@
-"""glesam-degrade: what it writes, and one line for whatever is wrong."""
+"""The command line: what it prints, and what it says of bad arguments."""
 
-import json
+from __future__ import annotations
+
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
-import numpy as np
 import pytest
-from PIL import Image
+from msgspec.structs import replace
 
-from glesam_calibration.cli import degrade_app
-from glesam_calibration.degrade import Recipe, degrade, sample_recipe
-from glesam_calibration.scenes import make_scene
+from glesam_calibration.cli import app
+from glesam_runtime import open_bundle
 from glesam_runtime.console import exit_code_of
+from glesam_runtime.manifest_file import dump
+
+FEW = ("--samples", "4", "--evaluate", "scenes:1@2000000", "--evaluate-images", "1")
 
 
-def run(*arguments: object) -> int:
-    return exit_code_of(degrade_app, "glesam-degrade", [str(a) for a in arguments])
+def run(*arguments: str) -> int:
+    return exit_code_of(app, "glesam-calibrate", arguments)
 
 
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    path = tmp_path / "photo.png"
-    Image.fromarray(make_scene(2, 48, 64).image).save(path)
-    return path
+def test_quantize_and_report(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "b"
+    assert run("nano", "--int8", *FEW, "-o", str(out)) == 0
+    printed = capfd.readouterr()
+    assert "no images given: calibrating on procedural ones" in printed.err
+    assert "LQ-3" in printed.out
+    assert f"wrote {out}" in printed.out
+    assert open_bundle(out).manifest.stages["encoder"].precision == "int8"
+
+    report = tmp_path / "report"
+    arguments = ("scenes:1@7", "--prompts", "box", "-o", str(report))
+    assert run("report", "nano", str(out), *arguments) == 0
+    printed = capfd.readouterr()
+    assert "ground-truth IoU lost" in printed.out
+    text = (report / "report.md").read_text()
+    for row in ("| box ", "quantized against float", "## Dice", "## PA", "LQ mean"):
+        assert row in text
+    assert (report / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".PNG"])
-def test_the_file_holds_the_degraded_image(photo: Path, tmp_path: Path, suffix: str) -> None:
-    out = tmp_path / f"low{suffix}"
-    assert run(photo, "--level", 2, "--seed", 7, "-o", out) == 0
-    expected = degrade(np.asarray(Image.open(photo)), 2, 7)
-    np.testing.assert_array_equal(np.asarray(Image.open(out)), expected)
-    assert {path.name for path in tmp_path.iterdir()} == {photo.name, out.name}
-
-
-def test_json_holds_the_recipe(
-    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "one of --int8 and --fp8"),
+        (("--int8", "--fp8"), "one of --int8 and --fp8"),
+        (("--int8", "--method", "mean"), "--method mean: must be one of mse, min-max"),
+        (("--int8", "--method", "entropy", "--percentile", "99"), "goes with --method percentile"),
+        (("--fp8", "--method", "mse"), "its steps are those of integers"),
+        (("--int8", "--percentile", "20"), "above 50"),
+        (("--int8", "--smooth", "2"), "from 0 to 1"),
+        (("--int8", "--weights-only", "head"), "comma list of encoder"),
+        (("--int8", "--float", "encoder"), "must be STAGE:LAYER"),
+        (("--int8", "--target-iou", "2"), "above 0 and be at most 1"),
+        (("--int8", "--sensitivity", "x"), "goes with --target-iou"),
+        (("--int8", "--by", "stage"), "layer or block"),
+        (("--int8", "--images", "nowhere"), "nowhere: no such file or folder"),
+        (("--int8", "--evaluate", "scenes:x"), "scenes:N"),
+    ],
+)
+def test_wrong_arguments(
+    arguments: tuple[str, ...], told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(photo, "--level", 3, "--seed", 5, "-o", tmp_path / "low.png", "--json") == 0
-    document = json.loads(capsys.readouterr().out)
-    assert msgspec.convert(document["recipe"], Recipe) == sample_recipe(3, 5)
-    assert document["seed"] == 5
+    assert run("nano", *arguments, "-o", str(tmp_path / "b")) == 2
+    error = capfd.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_input_is_one_line_and_code_2(
-    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_bundles_that_do_not_belong_together(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "low.png"
-    text = tmp_path / "text.png"
-    text.write_text("not an image")
-    before = photo.read_bytes()
-    cases: list[tuple[list[object], str]] = [
-        ([photo, "--level", 4, "-o", out], "level"),
-        ([photo, "--level", "two", "-o", out], "level"),
-        ([photo, "--level", 1, "--seed", -1, "-o", out], "seed"),
-        ([photo, "--level", 1], "output"),
-        ([photo, "-o", out], "level"),
-        ([photo, "--level", 1, "-o", tmp_path / "low.jpg"], "lossless"),
-        ([photo, "--level", 1, "-o", tmp_path], "lossless"),
-        ([photo, "--level", 1, "-o", photo], "is the image itself"),
-        ([photo, "--level", 1, "-o", tmp_path / "missing" / "low.png"], "missing"),
-        ([tmp_path / "none.png", "--level", 1, "-o", out], "no such file"),
-        ([text, "--level", 1, "-o", out], "not an image"),
-        ([tmp_path, "--level", 1, "-o", out], "folder"),
-    ]
-    for arguments, hint in cases:
-        assert run(*arguments) == 2, arguments
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        assert captured.err.startswith("error: ")
-        assert captured.err.count("\n") == 1
-        assert hint in captured.err.lower()
-    assert not out.exists()
-    assert photo.read_bytes() == before
+    bundle = open_bundle()
+    other = Path(shutil.copytree(bundle.path, tmp_path / "other"))
+    model = replace(bundle.manifest.model, gamma=3.0)
+    (other / "manifest.json").write_bytes(dump(replace(bundle.manifest, model=model)))
+    assert run("report", "nano", str(other), "scenes:1") == 2
+    assert "another model" in capfd.readouterr().err
 
 
-def test_without_the_extra_it_says_what_to_install(
-    photo: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_help_needs_no_libraries() -> None:
+    script = (
+        "import sys\n"
+        "sys.argv = ['glesam-calibrate', '--help']\n"
+        "import glesam_calibration.cli as cli\n"
+        "try: cli.main()\n"
+        "except SystemExit as end: assert not end.code, end\n"
+        "heavy = {'numpy', 'onnx', 'onnx_ir', 'cv2', 'onnxruntime', 'torch'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for command in ("quantize", "sensitivity", "report"):
+        assert command in done.stdout
+
+
+def test_interrupted_it_says_how_to_go_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [name for name in sys.modules if name.startswith("glesam_calibration.degrade")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    assert run(photo, "--level", 1, "-o", tmp_path / "low.png") == 2
-    assert "glesam-deploy[calibration]" in capsys.readouterr().err
+    from glesam_calibration import job
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "observe", stop)
+    assert run("nano", "--int8", *FEW, "-o", str(tmp_path / "b")) == 130
+    assert "--resume goes on" in capfd.readouterr().err

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import glesam_export
-from glesam_calibration.evaluate import BundleStages, StagedSegmenter, iou
-from glesam_calibration.prompting import random_points, tight_box
+from glesam_evaluation.metrics import iou
+from glesam_evaluation.prompting import random_points, tight_box
+from glesam_evaluation.segmenters import BundleStages, StagedSegmenter
 from glesam_export import record, verify
 from glesam_export.cases import make_cases
 from glesam_export.weight_options import WeightOptions

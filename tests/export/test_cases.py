@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glesam_calibration.scenes import make_scene
+from glesam_evaluation.scenes import make_scene
 from glesam_export.cases import LEVELS, PROMPTS, SEED, Case, make_cases
 from glesam_export.presets import SAM_PRESETS
 from glesam_runtime.errors import InputError

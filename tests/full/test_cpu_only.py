@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glesam_calibration.evaluate import iou
-from glesam_calibration.prompting import tight_box
+from glesam_evaluation.metrics import iou
+from glesam_evaluation.prompting import tight_box
 from glesam_training.nano.coins import Coins
 
 pytestmark = pytest.mark.full

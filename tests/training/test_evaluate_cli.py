@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from segment_anything import SamPredictor
 
-from glesam_calibration.datasets import open_dataset
-from glesam_calibration.evaluate import markdown, read_results
-from glesam_calibration.evaluate.prompt_kinds import draw_prompts
-from glesam_calibration.scenes import make_scene
+from glesam_evaluation.datasets import open_dataset
+from glesam_evaluation.prompt_kinds import draw_prompts
+from glesam_evaluation.report import markdown
+from glesam_evaluation.results import read_results
+from glesam_evaluation.scenes import make_scene
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.reference import build_sam
 from glesam_runtime.console import exit_code_of
@@ -182,7 +183,7 @@ def test_nothing_is_left_where_a_plot_fails(
     def fail(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("glesam_calibration.evaluate.draw", fail)
+    monkeypatch.setattr("glesam_evaluation.plot.draw", fail)
     out = tmp_path / "out"
     assert run(checkpoint_folder, "scenes:1", *QUICK, "--device", "cpu", "-o", out) == 2
     assert list(out.iterdir()) == []

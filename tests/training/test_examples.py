@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from glesam_calibration.datasets import Sample, open_dataset
+from glesam_evaluation.datasets import Sample, open_dataset
 from glesam_export.checkpoints.random import RandomCheckpoint
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_runtime.errors import InputError

@@ -12,8 +12,9 @@ import torch
 from skimage import data
 from skimage.measure import regionprops
 
-from glesam_calibration.datasets import SceneDataset
-from glesam_calibration.evaluate import Results, Row
+from glesam_evaluation.datasets import SceneDataset
+from glesam_evaluation.protocol import Row
+from glesam_evaluation.results import Results
 from glesam_export.checkpoints.diffusion import SCHEDULE
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_export.reference import ADAPTER

@@ -9,8 +9,8 @@ import pytest
 import torch
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-from glesam_calibration.datasets import open_dataset
-from glesam_calibration.scenes import make_scene
+from glesam_evaluation.datasets import open_dataset
+from glesam_evaluation.scenes import make_scene
 from glesam_export.checkpoints.random import RandomCheckpoint
 from glesam_export.checkpoints.saved import open_checkpoint
 from glesam_export.presets import sam_preset, unet_preset

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from glesam_calibration.datasets import open_dataset
+from glesam_evaluation.datasets import open_dataset
 from glesam_export.checkpoints import lora
 from glesam_export.checkpoints.random import RandomCheckpoint
 from glesam_export.presets import LORA_TARGETS, sam_preset, unet_preset

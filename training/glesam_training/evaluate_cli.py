@@ -16,7 +16,8 @@ from glesam_runtime.errors import InputError
 
 # Imported where used: `--help` needs nothing of it, and a bundle is evaluated without torch.
 if TYPE_CHECKING:
-    from glesam_calibration.evaluate import Results, Segmenter
+    from glesam_evaluation.protocol import Segmenter
+    from glesam_evaluation.results import Results
 
 app = make_app("Measure IoU, Dice and pixel accuracy of a bundle or checkpoint.")
 
@@ -91,14 +92,18 @@ def run(
     if output is not None:
         _check_output(output)
     _require_calibration()
-    from glesam_calibration import evaluate
-    from glesam_calibration.datasets import open_dataset
-    from glesam_calibration.datasets.sample import printable
-    from glesam_calibration.evaluate.plot import require_matplotlib
+    from glesam_evaluation.conditions import parse_conditions
+    from glesam_evaluation.datasets import open_dataset
+    from glesam_evaluation.datasets.sample import printable
+    from glesam_evaluation.plot import require_matplotlib
+    from glesam_evaluation.prompt_kinds import parse_prompt_kinds
+    from glesam_evaluation.protocol import Plan, evaluate
+    from glesam_evaluation.report import markdown
+    from glesam_evaluation.results import Results
 
-    plan = evaluate.Plan(
-        evaluate.parse_prompt_kinds(prompts),
-        evaluate.parse_conditions(conditions),
+    plan = Plan(
+        parse_prompt_kinds(prompts),
+        parse_conditions(conditions),
         seed,
         max_masks,
         limit,
@@ -108,11 +113,11 @@ def run(
     dataset = open_dataset(data, images)
     about, segmenters = _open_model(model, device)
     with _progress() as progress:
-        rows = evaluate.evaluate(segmenters, dataset, plan, progress)
-    results = evaluate.Results(printable(about), printable(data), seed, tuple(rows))
+        rows = evaluate(segmenters, dataset, plan, progress)
+    results = Results(printable(about), printable(data), seed, tuple(rows))
     if output is not None:
         _write(results, output)
-    print(_as_json(results) if json else evaluate.markdown(results), end="")
+    print(_as_json(results) if json else markdown(results), end="")
     if output is not None and not json:
         print(f"\n{output}: {_REPORT}, {_JSON}, {_PLOT}")
 
@@ -133,7 +138,8 @@ def _open_model(model: str, device: str | None) -> tuple[str, dict[str, Segmente
 
 
 def _open_bundle(path: Path | None, device: str | None) -> tuple[str, dict[str, Segmenter]]:
-    from glesam_calibration.evaluate import bundle_segmenters, describe_model
+    from glesam_evaluation.report import describe_model
+    from glesam_evaluation.segmenters import bundle_segmenters
     from glesam_runtime.bundle import open_bundle
 
     bundle = open_bundle(path)
@@ -156,7 +162,7 @@ def _open_checkpoint(path: Path, device: str | None) -> tuple[str, dict[str, Seg
             f"{path}: a checkpoint needs {error.name}, which is not installed: "
             "pip install 'glesam-deploy[training]'"
         ) from error
-    from glesam_calibration.evaluate import describe_model
+    from glesam_evaluation.report import describe_model
 
     checkpoint = open_checkpoint(path)
     about = describe_model(
@@ -168,7 +174,7 @@ def _open_checkpoint(path: Path, device: str | None) -> tuple[str, dict[str, Seg
 def _require_calibration() -> None:
     """Degradations and scenes need OpenCV and scipy."""
     try:
-        import glesam_calibration.degrade  # noqa: F401
+        import glesam_evaluation.degrade  # noqa: F401
     except ModuleNotFoundError as error:
         if error.name not in ("cv2", "scipy"):
             raise
@@ -193,7 +199,8 @@ def _check_output(folder: Path) -> None:
 
 def _write(results: Results, folder: Path) -> None:
     """Write the three files, all of them or none."""
-    from glesam_calibration.evaluate import draw, markdown
+    from glesam_evaluation.plot import draw
+    from glesam_evaluation.report import markdown
     from glesam_runtime.staging import staged_file
 
     folder.mkdir(parents=True, exist_ok=True)

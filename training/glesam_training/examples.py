@@ -18,9 +18,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from glesam_calibration.datasets import Dataset, Sample
-from glesam_calibration.degrade import degrade
-from glesam_calibration.prompting import noise_box, random_points, tight_box
+from glesam_evaluation.datasets import Dataset, Sample
+from glesam_evaluation.degrade import degrade
+from glesam_evaluation.prompting import noise_box, random_points, tight_box
 from glesam_export.contract import preprocessing
 from glesam_export.presets import Preset
 from glesam_runtime.image import geometry_of, preprocess

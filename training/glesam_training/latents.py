@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from glesam_calibration.datasets import Dataset, Sample
+from glesam_evaluation.datasets import Dataset, Sample
 from glesam_export.presets import LATENT_CHANNELS, Preset
 from glesam_export.reference import named_features
 from glesam_runtime.chain import EMBEDDINGS

@@ -12,7 +12,7 @@ from glesam_runtime.errors import InputError
 
 # Imported where used: torch takes seconds, and --help and wrong options should not.
 if TYPE_CHECKING:
-    from glesam_calibration.datasets import Dataset
+    from glesam_evaluation.datasets import Dataset
     from glesam_training.examples import ExampleOptions
     from glesam_training.plan import Plan
 
@@ -77,7 +77,7 @@ Seed = Annotated[int, typer.Option(min=0, rich_help_panel=TRAINING, help="Of all
 
 def dataset_of(data: str, images: Path | None) -> Dataset:
     """The pictures with masks that DATA names."""
-    from glesam_calibration.datasets import open_dataset
+    from glesam_evaluation.datasets import open_dataset
 
     return open_dataset(data, images)
 

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from glesam_calibration.evaluate import Segmenter, with_and_without
+from glesam_evaluation.protocol import Segmenter
+from glesam_evaluation.segmenters import with_and_without
 from glesam_export import contract
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.reference import named_features

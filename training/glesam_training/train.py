@@ -12,7 +12,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from glesam_calibration.datasets import Dataset
+from glesam_evaluation.datasets import Dataset
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.presets import LORA_TARGETS, UNetPreset
 from glesam_export.reference import Decoder, Enhancer, build_unet

@@ -1,4 +1,4 @@
-// Times the library for tests/benchmarks/cpp.py, a round each time it is asked for one.
+// Times the library for tests/studies/cpp.py, a round each time it is asked for one.
 // Usage: bench BUNDLE RGB WIDTH HEIGHT PRECISION; a line on stdin is a round, and a line on stdout
 // its seconds: set_image, predict.
 #include <chrono>

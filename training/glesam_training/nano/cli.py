@@ -60,7 +60,7 @@ def nano_table(
     debug: Debug = False,
 ) -> None:
     """The paper's Table 5 at nano's size, over several seeds of Algorithm 1."""
-    from glesam_calibration.evaluate import Plan
+    from glesam_evaluation.protocol import Plan
     from glesam_runtime.staging import staged_file
     from glesam_training.nano import report, table
     from glesam_training.nano.recipe import QUICK, TABLE

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from glesam_calibration.datasets import Sample
+from glesam_evaluation.datasets import Sample
 
 GROUND, COIN = 30, 150
 """Gray values below and above which a pixel is surely ground, or surely coin."""

@@ -16,7 +16,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from glesam_calibration.datasets import Dataset
+from glesam_evaluation.datasets import Dataset
 from glesam_export.checkpoints.diffusion import SCHEDULE, SD_CHANNELS
 from glesam_export.checkpoints.text import TOKENS
 from glesam_export.presets import UNetPreset

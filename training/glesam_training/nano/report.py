@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from glesam_calibration.datasets import Dataset, SceneDataset
-from glesam_calibration.evaluate import Plan, Results, evaluate
-from glesam_calibration.evaluate.conditions import DEFAULT, show
+from glesam_evaluation.conditions import DEFAULT, show
+from glesam_evaluation.datasets import Dataset, SceneDataset
+from glesam_evaluation.protocol import Plan, evaluate
+from glesam_evaluation.results import Results
 from glesam_export import contract
 from glesam_export.checkpoints import Checkpoint
 from glesam_runtime.image import preprocess

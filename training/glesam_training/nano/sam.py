@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from glesam_calibration.datasets import Sample
+from glesam_evaluation.datasets import Sample
 from glesam_export.presets import SamPreset
 from glesam_export.reference import Decoder, build_encoder, build_mask_decoder, build_prompt_encoder
 from glesam_runtime.image import preprocess

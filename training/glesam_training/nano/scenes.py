@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from glesam_calibration.datasets import Sample
-from glesam_calibration.datasets.procedural import MIN_AREA
-from glesam_calibration.scenes import make_scene
+from glesam_evaluation.datasets import Sample
+from glesam_evaluation.datasets.procedural import MIN_AREA
+from glesam_evaluation.scenes import make_scene
 from glesam_runtime.staging import staged_file
 
 

@@ -13,16 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from glesam_calibration.datasets import Dataset
-from glesam_calibration.evaluate import (
-    Mean,
-    Plan,
-    Results,
-    Segmenter,
-    SharedEncoder,
-    StagedSegmenter,
-    evaluate,
-)
+from glesam_evaluation.datasets import Dataset
+from glesam_evaluation.protocol import Plan, Segmenter, evaluate
+from glesam_evaluation.results import Mean, Results
+from glesam_evaluation.segmenters import SharedEncoder, StagedSegmenter
 from glesam_export.checkpoints import Checkpoint
 from glesam_training.nano.recipe import Recipe
 from glesam_training.nano.start import begin

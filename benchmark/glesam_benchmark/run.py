@@ -1,0 +1,220 @@
+"""Measures every contender in turn, each in a process of its own, and puts the figures together."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glesam_benchmark import jobs, plain_cache, process, results
+from glesam_benchmark.about import about
+from glesam_benchmark.chain import Run
+from glesam_benchmark.contenders import OF, Contender, Plain
+from glesam_benchmark.inputs import golden_inputs
+from glesam_benchmark.results import Benchmark, Row
+from glesam_export.weight_options import WeightOptions
+from glesam_runtime.bundle import Bundle
+from glesam_runtime.compare import GATES, relative_l2
+from glesam_runtime.errors import BackendError
+
+Step = Callable[[str], AbstractContextManager[None]]
+"""Announces a piece of long work while it runs."""
+
+N = TypeVar("N", int, float)
+
+MATRIX_SIDE = 4096
+"""Of the square matrices whose products are timed: large enough that a larger one is no faster."""
+_COUNTING = ("torch", "diffusers", "peft", "segment_anything")
+"""What counting a model's operations takes, and multiplying matrices."""
+_BUSY = 0.1
+"""Share of the processors' time in other hands from which a figure is worth a note."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured.
+
+    Attributes:
+        bundle: whose.
+        contenders: ours first.
+        weights: of the peers, completed by the bundle; None without peers.
+        rounds: of a process, beyond the one that warms up.
+        repeats: how often every contender has its turn.
+        threads: of the CPU; None leaves it to each engine.
+        left_out: a line on each peer that cannot run here.
+    """
+
+    bundle: Bundle
+    contenders: Sequence[Contender]
+    weights: WeightOptions | None
+    rounds: int
+    repeats: int
+    threads: int | None
+    left_out: Sequence[str] = ()
+
+
+@dataclass
+class _Measured:
+    """A contender's runs, and its masks."""
+
+    contender: Contender
+    runs: list[Run]
+    masks: NDArray[np.float32] | None = None
+    failed: str = ""
+
+
+def benchmark(plan: Plan, step: Step) -> Benchmark:
+    """Do it. One heavy process at a time.
+
+    Raises:
+        GlesamError: one of ours fails, or an input cannot be used. A peer that fails is a note.
+    """
+    notes = list(plan.left_out)
+    found = _machine(plan, notes, step)
+    _export_plain(plan, step)
+    measured = [_Measured(contender, []) for contender in plan.contenders]
+    with tempfile.TemporaryDirectory() as folder:
+        for repeat in range(plan.repeats):
+            for each in measured:
+                if not each.failed:
+                    turn = f" ({repeat + 1} of {plan.repeats})" if plan.repeats > 1 else ""
+                    with step(each.contender.title + turn):
+                        _measure(plan, each, Path(folder) / "masks.npy")
+    done = [each for each in measured if not each.failed]
+    expected = golden_inputs(plan.bundle).expected
+    first = done[0].masks
+    assert first is not None, "ours did not fail"
+    rows = tuple(_row(plan.bundle, each, first, expected, found) for each in done)
+    notes += _busy(rows, found)
+    return Benchmark(
+        about(plan.bundle, plan.threads, plan.rounds * plan.repeats),
+        found,
+        rows,
+        results.ratios(rows),
+        tuple(f"{each.contender.title}: {each.failed}" for each in measured if each.failed),
+        tuple(notes),
+    )
+
+
+def differing(found: Benchmark) -> list[str]:
+    """Who in float32 does not compute what the golden file holds, a line each.
+
+    In less, random weights let nothing be said: the difference is reported.
+    """
+    gate = GATES["fp32"].stage_relative_l2
+    assert gate is not None, "of float32 there is one"
+    typed = set(found.about.precisions.values())
+    own = [r for r in found.rows if OF not in r.name]  # a variant is typed otherwise
+    judged = [r for r in own if r.precision == "fp32" and (typed == {"fp32"} or not r.ours)]
+    return [
+        f"{row.title}: its logits differ from the golden file's by {row.reference_difference:.2g}, "
+        f"{gate:g} is allowed: it has other weights than the bundle, or it is at fault"
+        for row in judged
+        if not row.reference_difference <= gate
+    ]
+
+
+def _machine(plan: Plan, notes: list[str], step: Step) -> jobs.Machine | None:
+    """Matrix rates and operations, where there is what they take."""
+    missing = [name for name in _COUNTING if importlib.util.find_spec(name) is None]
+    if missing:
+        notes.append(f"{missing[0]} is not installed: no share of the machine's matrix rate")
+        return None
+    model = plan.bundle.manifest.model
+    with step("rate of matrix products"):
+        return process.run(
+            jobs.MeasureMachine(model.preset, model.unet, plan.threads, MATRIX_SIDE), jobs.Machine
+        )
+
+
+def _export_plain(plan: Plan, step: Step) -> None:
+    """Once for all peers that run it."""
+    folders = [c.runner.folder for c in plan.contenders if isinstance(c.runner, Plain)]
+    if folders and not plain_cache.is_there(Path(folders[0]), plan.bundle):
+        assert plan.weights is not None, "peers have weights"
+        with step("plain export"):
+            job = jobs.ExportPlain(str(plan.bundle.path), plan.weights, folders[0])
+            process.run(job, jobs.Done)
+
+
+def _measure(plan: Plan, each: _Measured, masks: Path) -> None:
+    """One turn of a contender."""
+    job = jobs.Measure(str(plan.bundle.path), each.contender.runner, plan.rounds, str(masks))
+    try:
+        each.runs.append(process.run(job, Run))
+    except BackendError as error:
+        if each.contender.is_ours:
+            raise BackendError(f"{each.contender.title}: {error}") from error
+        each.failed = str(error)
+    else:
+        each.masks = np.load(masks)
+
+
+def _row(
+    bundle: Bundle,
+    each: _Measured,
+    first: NDArray[np.float32],
+    expected: NDArray[np.float32],
+    found: jobs.Machine | None,
+) -> Row:
+    """A contender's runs as figures."""
+    runs, contender = each.runs, each.contender
+    seconds = results.by_step(runs)
+    whole = seconds["end_to_end"].median
+    run = runs[0]
+    rate = found.rates.get(run.precision) if found and run.engine.get("device") == "cpu" else None
+    flops = sum(found.flops.values()) if found else 0
+    assert each.masks is not None, "it was measured"
+    return Row(
+        contender.name,
+        _title(contender, run),
+        contender.is_ours,
+        run.engine,
+        run.precision,
+        seconds,
+        seconds["second_prompt"].median / whole,
+        flops / (whole * rate) if rate else None,
+        run.load_seconds,
+        max(0.0, run.first_seconds - whole - seconds["second_prompt"].median),
+        max(r.peak_rss for r in runs),
+        _most([r.running_peak_rss for r in runs]),
+        relative_l2(each.masks, first),
+        relative_l2(each.masks, expected),
+        _most([r.others for r in runs]),
+        _most([r.load_average for r in runs]),
+    )
+
+
+def _title(contender: Contender, run: Run) -> str:
+    """Of ours, what it turned out to be."""
+    if not contender.is_ours:
+        return contender.title
+    backend, _, variant = contender.name.partition(OF)
+    chosen = f", {variant}" if variant else " (auto)" if backend == "auto" else ""
+    return f"glesam-deploy, {run.engine['engine']} {run.precision}{chosen}"
+
+
+def _busy(rows: Sequence[Row], found: jobs.Machine | None) -> list[str]:
+    """A note where others took the machine's time from who was measured."""
+    shares = {row.title: row.others or 0.0 for row in rows}
+    if found is not None:
+        shares["matrix products"] = found.others or 0.0
+    worst = max(shares, key=lambda name: shares[name])
+    if shares[worst] < _BUSY:
+        return []
+    return [
+        f"the machine was busy: other processes had up to {shares[worst]:.0%} of the processors "
+        f"({worst}); measure again when it is not"
+    ]
+
+
+def _most(values: Sequence[N | None]) -> N | None:
+    known = [value for value in values if value is not None]
+    return max(known) if known else None

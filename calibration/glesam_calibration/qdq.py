@@ -1,0 +1,200 @@
+"""Writes Q/DQ into a graph: symmetric, weights by output channel, activations by tensor.
+
+Only what flows into a layer is quantized, never what comes out: biases, residual additions,
+normalisations and softmax see float32, and each engine fuses what it can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from glesam_calibration.layers import Layer
+
+EightBit = Literal["int8", "fp8"]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A type of eight bits. Its zero point is always zero."""
+
+    largest: float
+    """The largest number that is used; int8's -128 is not, so that the range is symmetric."""
+    dtype: np.dtype
+    opset: int
+    """The first in which Q/DQ take it."""
+
+
+FORMATS: Mapping[EightBit, Format] = {
+    "int8": Format(127.0, np.dtype(np.int8), 13),
+    "fp8": Format(448.0, np.dtype(ml_dtypes.float8_e4m3fn), 19),
+}
+
+
+def scales_of(weights: NDArray[np.float32], axis: int, kind: EightBit) -> NDArray[np.float32]:
+    """A scale for each channel of an axis: its largest magnitude over the type's."""
+    others = tuple(index for index in range(weights.ndim) if index != axis)
+    return scale_for(np.abs(weights).max(axis=others), kind)
+
+
+def scale_for(largest: NDArray[np.float32] | float, kind: EightBit) -> NDArray[np.float32]:
+    """The scale at which `largest` is the type's largest number; 1 where it is 0."""
+    magnitude = np.asarray(largest, np.float64)
+    scale = np.where(magnitude > 0, magnitude / FORMATS[kind].largest, 1.0).astype(np.float32)
+    # Of subnormal weights; dividing by a scale of 0 would make NaN of them.
+    return np.maximum(scale, np.finfo(np.float32).tiny)
+
+
+def quantize(
+    weights: NDArray[np.float32], scales: NDArray[np.float32], axis: int, kind: EightBit
+) -> NDArray[np.generic]:
+    """Weights in eight bits, as QuantizeLinear rounds: half to even, saturated."""
+    shape = [1] * weights.ndim
+    shape[axis] = -1
+    form = FORMATS[kind]
+    scaled = np.clip(weights / scales.reshape(shape), -form.largest, form.largest)
+    if kind == "int8":
+        scaled = np.rint(scaled)
+    narrow: NDArray[np.generic] = scaled.astype(form.dtype)
+    return narrow
+
+
+def insert(
+    model: ir.Model,
+    layers: Sequence[Layer],
+    ranges: Mapping[str, float] | None,
+    kind: EightBit,
+) -> None:
+    """Quantize layers of a graph, in place.
+
+    Args:
+        model: a float graph.
+        layers: of this graph, from `find_layers`.
+        ranges: the largest magnitude kept of each activation, by the tensor's name; None leaves
+            activations in float, so that weights alone are stored in eight bits.
+        kind: the type.
+    """
+    graph = model.graph
+    nodes = {node.name: node for node in graph}
+    values = _values(graph)
+    weights: dict[tuple[str, int], ir.Value] = {}
+    activations: dict[str, ir.Value] = {}
+    for layer in layers:
+        node = nodes[layer.node]
+        key = layer.weight, layer.axis
+        if key not in weights:
+            weights[key] = _dequantized_weight(graph, layer, kind)
+        node.replace_input_with(1, weights[key])
+        if ranges is None:
+            continue
+        if layer.activation not in activations:
+            source = values[layer.activation]
+            activations[layer.activation] = _requantized(
+                graph, source, ranges[layer.activation], kind
+            )
+        node.replace_input_with(0, activations[layer.activation])
+    _drop_unused(graph, {layer.weight for layer in layers})
+    # Between opset 18 and 19 nothing changed but the types that operations take.
+    model.opset_imports[""] = max(model.opset_imports[""], FORMATS[kind].opset)
+
+
+def _values(graph: ir.Graph) -> dict[str, ir.Value]:
+    """Every tensor that something in the graph computes or is given, by name."""
+    made = {output.name: output for node in graph for output in node.outputs if output.name}
+    return {**{value.name: value for value in graph.inputs if value.name}, **made}
+
+
+def _dequantized_weight(graph: ir.Graph, layer: Layer, kind: EightBit) -> ir.Value:
+    """The weight in eight bits, and back to float32 by DequantizeLinear."""
+    tensor = graph.initializers[layer.weight].const_value
+    assert tensor is not None, "find_layers takes initializers alone"
+    weights = tensor.numpy()
+    scales = scales_of(weights, layer.axis, kind)
+    quantized = quantize(weights, scales, layer.axis, kind)
+    stem = f"{layer.weight}.axis{layer.axis}"
+    inputs = [
+        add_initializer(graph, f"{stem}.{kind}", quantized),
+        add_initializer(graph, f"{stem}.scale", scales),
+        add_initializer(graph, f"{stem}.zero", np.zeros(scales.shape, FORMATS[kind].dtype)),
+    ]
+    axis = [ir.AttrInt64("axis", layer.axis)]
+    node = ir.Node("", "DequantizeLinear", inputs, axis, name=f"{stem}.dequantize")
+    _name_output(node, f"{stem}.dequantized", ir.DataType.FLOAT, ir.Shape(weights.shape))
+    graph.insert_before(_first(graph), node)
+    return node.outputs[0]
+
+
+def _requantized(graph: ir.Graph, source: ir.Value, largest: float, kind: EightBit) -> ir.Value:
+    """An activation to eight bits and back."""
+    if kind == "fp8":
+        source = _without_relu(graph, source)
+    scale = add_initializer(graph, f"{source.name}.scale", scale_for(largest, kind))
+    zero = add_initializer(graph, f"{source.name}.zero", np.zeros((), FORMATS[kind].dtype))
+    narrow = ir.Node("", "QuantizeLinear", [source, scale, zero], name=f"{source.name}.quantize")
+    dtype = ir.DataType.from_numpy(FORMATS[kind].dtype)
+    _name_output(narrow, f"{source.name}.quantized", dtype, source.shape)
+    inputs = [narrow.outputs[0], scale, zero]
+    wide = ir.Node("", "DequantizeLinear", inputs, name=f"{source.name}.dequantize")
+    _name_output(wide, f"{source.name}.dequantized", ir.DataType.FLOAT, source.shape)
+    producer = source.producer()
+    if producer is None:
+        graph.insert_before(_first(graph), [narrow, wide])
+    else:
+        graph.insert_after(producer, [narrow, wide])
+    return wide.outputs[0]
+
+
+def _without_relu(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    """The same values from Max(x, 0) where Relu computed them.
+
+    ONNX Runtime (1.32) drops a Relu before a QuantizeLinear whose zero point is 0, as if negative
+    numbers were cut off there as in uint8. In float8 they are not, and come through.
+    """
+    relu = value.producer()
+    if relu is None or relu.op_type != "Relu":
+        return value
+    zero = add_initializer(graph, f"{value.name}.least", np.zeros((), np.float32))
+    node = ir.Node("", "Max", [relu.inputs[0], zero], name=f"{relu.name}.max")
+    _name_output(node, f"{value.name}.max", ir.DataType.FLOAT, value.shape)
+    graph.insert_after(relu, node)
+    for reader, index in tuple(value.uses()):
+        reader.replace_input_with(index, node.outputs[0])
+    graph.remove(relu, safe=True)
+    return node.outputs[0]
+
+
+def _first(graph: ir.Graph) -> ir.Node:
+    return next(iter(graph))
+
+
+def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
+    """Give a graph a constant."""
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(
+        name=name,
+        shape=ir.Shape(array.shape),
+        type=ir.TensorType(tensor.dtype),
+        const_value=tensor,
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def _name_output(node: ir.Node, name: str, dtype: ir.DataType, shape: ir.Shape | None) -> None:
+    (output,) = node.outputs
+    output.name, output.dtype = name, dtype
+    output.shape = None if shape is None else shape.copy()
+
+
+def _drop_unused(graph: ir.Graph, names: set[str]) -> None:
+    """Take away float weights that nothing reads any more."""
+    for name in names:
+        value = graph.initializers.get(name)
+        if value is not None and not value.uses() and value not in graph.outputs:
+            del graph.initializers[name]

@@ -1,0 +1,214 @@
+"""Folders of image and mask files, in the layouts that segmentation datasets come in."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from glesam_evaluation.datasets.mask_files import read_masks
+from glesam_evaluation.datasets.sample import Sample, name_some, printable, size_of
+from glesam_runtime.errors import InputError
+from glesam_runtime.image import read_image
+
+_IMAGES = re.compile(r"(?P<before>.*?[-_])??(images?|imgs?|im)(?P<after>[-_].*)?", re.IGNORECASE)
+_MASKS = re.compile(
+    r"(?P<before>.*?[-_])??(ground_?truth_masks?|ground_?truth|gts?|masks?)(?P<after>[-_].*)?",
+    re.IGNORECASE,
+)
+"""Folder names: ECSSD's images and ground_truth_mask, DUTS-TE-Image and DUTS-TE-Mask, im and gt,
+images_test and masks_test of ThinObject5K. What stands before and after must be the same."""
+
+_JPEGS = {".jpg", ".jpeg"}
+_SUFFIXES = _JPEGS | {".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
+_FLAT_MASK = re.compile(r"(?P<stem>.+)_mask(_.*)?")
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """An image file and the files of its masks."""
+
+    name: str
+    image: Path
+    masks: tuple[Path, ...]
+
+
+class FolderDataset:
+    """Pairs of image and mask files, by name."""
+
+    def __init__(self, folder: Path) -> None:
+        """Find the pairs, and check from their headers that sizes agree.
+
+        Raises:
+            InputError: no images, an image without a mask, two images of one name, a mask of
+                another size than its image, a file that is no image.
+        """
+        self._pairs = sorted(_find_pairs(folder), key=lambda pair: pair.name)
+        _check(self._pairs, folder)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The images' file names without their endings."""
+        return [pair.name for pair in self._pairs]
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read an image and its masks; those that are empty are left out."""
+        pair = self._pairs[index]
+        image = read_image(pair.image)
+        masks = []
+        for path in pair.masks:
+            found = read_masks(path)
+            if found.shape[1:] != image.shape[:2]:  # replaced since it was checked
+                raise _size_error(path, found.shape[1:], image.shape[:2])
+            masks.append(found)
+        joined = np.concatenate(masks)
+        if not len(joined):
+            raise InputError(
+                f"{pair.masks[0]}: empty, so {pair.image.name} shows no object; "
+                "remove the image or draw its mask"
+            )
+        return Sample(pair.name, image, joined)
+
+
+def _find_pairs(folder: Path) -> list[_Pair]:
+    folders = _image_and_mask_folder(folder)
+    if folders is None:
+        images, masks = _split_flat(image_files(folder))
+        pattern = "beside it"
+    else:
+        images, mask_folder = image_files(folders[0]), folders[1]
+        masks = [(path.stem, path) for path in image_files(mask_folder)]
+        for sub in sorted(path for path in mask_folder.iterdir() if path.is_dir()):
+            masks += [(sub.name, path) for path in image_files(sub)]
+        pattern = f"in {mask_folder}"
+    if not images:
+        raise InputError(
+            f"{folder}: no images; a dataset has images/ and masks/, or photo.jpg beside "
+            "photo_mask.png"
+        )
+    by_stem = _by_stem(images)
+    found = defaultdict(list)
+    for stem, path in masks:
+        owner = _owner(stem, by_stem)
+        if owner is not None:
+            found[owner].append(path)
+    lacking = [path.name for stem, path in by_stem.items() if stem not in found]
+    if lacking:
+        raise InputError(
+            f"{folder}: no mask {pattern} for {name_some(lacking)}; remove them or add masks"
+        )
+    return [
+        _Pair(printable(stem), path, tuple(sorted(found[stem]))) for stem, path in by_stem.items()
+    ]
+
+
+def _image_and_mask_folder(folder: Path) -> tuple[Path, Path] | None:
+    """The two folders of a dataset, given the one around them or its image folder; else None."""
+    pairs = _folder_pairs(folder)
+    exact = [pair for pair in pairs if (pair[0].name, pair[1].name) == ("images", "masks")]
+    if len(pairs) > 1 and not exact:
+        raise InputError(
+            f"{folder}: holds several datasets, {name_some(pair[0].name for pair in pairs)}; "
+            "name the image folder of one"
+        )
+    if pairs:
+        return (exact or pairs)[0]
+    here = folder.resolve()
+    return next((pair for pair in _folder_pairs(here.parent) if pair[0] == here), None)
+
+
+def _folder_pairs(folder: Path) -> list[tuple[Path, Path]]:
+    """Sub-folders of images with those of their masks."""
+    subs = sorted(path for path in folder.iterdir() if path.is_dir())
+    masks = {_rest(match): path for path in subs if (match := _MASKS.fullmatch(path.name))}
+    return [
+        (path, masks[_rest(match)])
+        for path in subs
+        if (match := _IMAGES.fullmatch(path.name)) and _rest(match) in masks
+    ]
+
+
+def _rest(match: re.Match[str]) -> tuple[str, str]:
+    """What a folder's name says besides images or masks."""
+    return (match["before"] or "").lower(), (match["after"] or "").lower()
+
+
+def _split_flat(files: Sequence[Path]) -> tuple[list[Path], list[tuple[str, Path]]]:
+    """Tell images from masks in one folder; a mask comes with its image's stem.
+
+    A mask is `STEM_mask.*` or `STEM_mask_*.*` where there is a STEM, or (MSRA10K and the like) a
+    file that is no JPEG beside a JPEG of the same stem.
+    """
+    stems = {path.stem for path in files}
+    jpegs = {path.stem for path in files if path.suffix.lower() in _JPEGS}
+    images, masks = [], []
+    for path in files:
+        match = _FLAT_MASK.fullmatch(path.stem)
+        if match is not None and match["stem"] in stems:
+            masks.append((match["stem"], path))
+        elif path.stem in jpegs and path.suffix.lower() not in _JPEGS:
+            masks.append((path.stem, path))
+        else:
+            images.append(path)
+    return images, masks
+
+
+def _by_stem(images: Iterable[Path]) -> dict[str, Path]:
+    by_stem: dict[str, Path] = {}
+    for path in images:
+        other = by_stem.setdefault(path.stem, path)
+        if other is not path:
+            raise InputError(
+                f"{path}: {other.name} has the same name, and a mask could be of either; rename one"
+            )
+    return by_stem
+
+
+def _owner(stem: str, by_stem: dict[str, Path]) -> str | None:
+    """The image a mask belongs to: its stem, or the longest one that `_...` was added to."""
+    while stem not in by_stem:
+        stem, underscore, _ = stem.rpartition("_")
+        if not underscore:
+            return None
+    return stem
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Image files of a folder, by name; hidden ones, as some systems leave them, left out."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _check(pairs: Sequence[_Pair], folder: Path) -> None:
+    """Compare the sizes in all headers: a bad pair is found now, not after an hour."""
+    wrong = []
+    for pair in pairs:
+        size = size_of(pair.image)
+        for path in pair.masks:
+            mask_size = size_of(path)
+            if mask_size != size:
+                wrong.append((path, mask_size, size))
+    if len(wrong) == 1:
+        raise _size_error(*wrong[0])
+    if wrong:
+        raise InputError(
+            f"{folder}: {len(wrong)} masks have another size than their image: "
+            f"{name_some(path.name for path, _, _ in wrong)}; make them the image's size"
+        )
+
+
+def _size_error(path: Path, mask: tuple[int, ...], image: tuple[int, ...]) -> InputError:
+    return InputError(
+        f"{path}: a mask of {mask[1]} x {mask[0]} pixels, its image has {image[1]} x {image[0]}; "
+        "make it the image's size"
+    )

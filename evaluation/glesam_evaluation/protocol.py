@@ -1,0 +1,152 @@
+"""The evaluation itself: every segmenter gets the same images and the same prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from glesam_evaluation import metrics
+from glesam_evaluation.conditions import DEFAULT, derive, show
+from glesam_evaluation.datasets import Dataset, Sample
+from glesam_evaluation.prompt_kinds import Prompts, draw_prompts
+from glesam_runtime.errors import InputError
+
+DEFAULT_PROMPTS = ("3-point",)
+MAX_MASKS = 10
+_AT_ONCE = 16
+"""Prompts in one decoder call: 16 masks of four, at full size 64 MB of logits."""
+
+
+class Segmenter(Protocol):
+    """Anything that segments what it is shown."""
+
+    def set_image(self, image: npt.NDArray[np.uint8]) -> None:
+        """Look at an image, uint8 RGB [H,W,3]; what follows is about it."""
+
+    def segment(
+        self,
+        points: npt.NDArray[np.float64] | None,
+        labels: npt.NDArray[np.float32] | None,
+        boxes: npt.NDArray[np.float64] | None,
+    ) -> npt.NDArray[np.bool_]:
+        """One mask a prompt, bool [B,H,W].
+
+        SAM's single mask (multimask_output=False) for every prompt, as in the paper's evaluation:
+        choosing the best of three would need the truth, or another network's opinion.
+
+        Args:
+            points: [B,N,2], (x, y) in pixels of the image, or None.
+            labels: [B,N], 1 for the object; None without points.
+            boxes: [B,4], x0, y0, x1, y1 in pixels of the image, or None.
+        """
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to evaluate. The defaults are the paper's."""
+
+    prompts: tuple[str, ...] = DEFAULT_PROMPTS
+    conditions: tuple[str, ...] = DEFAULT
+    seed: int = 0
+    max_masks: int = MAX_MASKS
+    """Most objects taken of an image, drawn from it by the seed."""
+    limit: int | None = None
+    """Most images taken, the first ones; None is all."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("max_masks", self.max_masks), ("limit", self.limit)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} {value}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prediction and its figures."""
+
+    image: str
+    mask: int
+    """Which of the image's masks."""
+    condition: str
+    prompt: str
+    segmenter: str
+    iou: float
+    dice: float
+    pixel_accuracy: float
+
+
+def evaluate(
+    segmenters: Mapping[str, Segmenter],
+    dataset: Dataset,
+    plan: Plan = Plan(),
+    progress: Callable[[int, int], object] | None = None,
+) -> list[Row]:
+    """Run every segmenter on every sample in every condition with every kind of prompt.
+
+    A row depends on its own sample, condition, kind of prompt and the seed alone, not on what else
+    is evaluated, or in which order.
+
+    Args:
+        segmenters: by the name they have in the rows.
+        dataset: what on.
+        plan: how.
+        progress: told after each image how many are done, and of how many.
+
+    Raises:
+        InputError: a sample cannot be read, or nothing to evaluate is named.
+    """
+    if not segmenters or not plan.prompts or not plan.conditions:
+        raise InputError("nothing to evaluate: name segmenters, prompts and conditions")
+    total = len(dataset) if plan.limit is None else min(plan.limit, len(dataset))
+    rows: list[Row] = []
+    for index in range(total):
+        rows += _evaluate_sample(segmenters, dataset[index], plan)
+        if progress is not None:
+            progress(index + 1, total)
+    return rows
+
+
+def _evaluate_sample(
+    segmenters: Mapping[str, Segmenter], sample: Sample, plan: Plan
+) -> Iterator[Row]:
+    numbers = chosen_masks(sample, plan)
+    truth = sample.masks[numbers]
+    drawn = {
+        kind: draw_prompts(truth, numbers, kind, plan.seed, sample.name) for kind in plan.prompts
+    }
+    for condition in plan.conditions:
+        shown = show(sample.image, condition, plan.seed, sample.name)
+        for segmenter_name, segmenter in segmenters.items():
+            segmenter.set_image(shown)
+            for kind, prompts in drawn.items():
+                figures = _figures(segmenter, prompts, truth)
+                for number, (iou, dice, accuracy) in zip(numbers, figures.tolist(), strict=True):
+                    yield Row(
+                        sample.name, number, condition, kind, segmenter_name, iou, dice, accuracy
+                    )
+
+
+def chosen_masks(sample: Sample, plan: Plan) -> list[int]:
+    """Which of a sample's masks are evaluated."""
+    count = len(sample.masks)
+    if count <= plan.max_masks:
+        return list(range(count))
+    rng = np.random.default_rng(derive(plan.seed, sample.name, "masks"))
+    return sorted(int(number) for number in rng.permutation(count)[: plan.max_masks])
+
+
+def _figures(
+    segmenter: Segmenter, prompts: Prompts, truth: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """IoU, Dice and pixel accuracy of each prompt's mask: [B,3]."""
+    measures = (metrics.iou, metrics.dice, metrics.pixel_accuracy)
+    figures = []
+    for start in range(0, len(truth), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        some = prompts.part(part)
+        predicted = segmenter.segment(some.points, some.labels, some.boxes)
+        figures.append(np.stack([measure(predicted, truth[part]) for measure in measures], axis=1))
+    return np.concatenate(figures)

@@ -1,0 +1,180 @@
+"""A model as a segmenter, with and without its enhancer, at the cost of one encoder run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from glesam_evaluation.protocol import Segmenter
+from glesam_runtime import chain, masks
+from glesam_runtime.errors import InputError
+from glesam_runtime.image import Geometry, preprocess
+from glesam_runtime.prompts import check_prompts, prompt_tensors
+
+if TYPE_CHECKING:
+    from glesam_runtime.backends.base import Engine
+    from glesam_runtime.bundle import Bundle
+    from glesam_runtime.manifest import Coordinates, Postprocessing, Preprocessing
+
+WITHOUT, WITH = "without enhancer", "with enhancer"
+
+
+class Stages(Protocol):
+    """A model's three stages. Embeddings are whatever its own `encode` and `enhance` return."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How it takes an image."""
+
+    @property
+    def postprocessing(self) -> Postprocessing:
+        """How its logits become masks."""
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """How it takes prompts."""
+
+    def encode(self, image: npt.NDArray[np.float32]) -> Any:
+        """Image float32 [1,3,S,S], normalised and padded -> z_L, and what goes with it."""
+
+    def enhance(self, embeddings: Any) -> Any:
+        """z_L -> z_H."""
+
+    def decode(
+        self, embeddings: Any, prompts: Mapping[str, npt.NDArray[np.float32]]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Logits [B,4,S/4,S/4] and predicted IoU [B,4] for `prompts.prompt_tensors`."""
+
+
+class BundleStages:
+    """A bundle's graphs in an engine."""
+
+    def __init__(self, bundle: Bundle, backend: str = "auto", device: str | None = None) -> None:
+        """Load all three graphs.
+
+        Raises:
+            BackendError: the engine is missing or cannot run them.
+        """
+        from glesam_runtime.choose import choose_engine
+
+        self._engine: Engine = choose_engine(bundle, backend, device).engine
+        self._manifest = bundle.manifest
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The manifest's."""
+        return self._manifest.preprocessing
+
+    @property
+    def postprocessing(self) -> Postprocessing:
+        """The manifest's."""
+        return self._manifest.postprocessing
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """The manifest's."""
+        return self._manifest.coordinates
+
+    def encode(self, image: npt.NDArray[np.float32]) -> Any:
+        """Image float32 [1,3,S,S] -> z_L, left where the engine computed it."""
+        return chain.encode(self._engine, self._manifest, image)
+
+    def enhance(self, embeddings: Any) -> Any:
+        """z_L -> z_H, left where the engine computed it."""
+        return chain.enhance(self._engine, self._manifest, embeddings)
+
+    def decode(
+        self, embeddings: Any, prompts: Mapping[str, npt.NDArray[np.float32]]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Logits [B,4,S/4,S/4] and predicted IoU [B,4]."""
+        return chain.decode(self._engine, embeddings, dict(prompts))
+
+
+class SharedEncoder:
+    """The last image's z_L, so that two segmenters of one model encode it once."""
+
+    def __init__(self, stages: Stages) -> None:
+        self._stages = stages
+        self._image: npt.NDArray[np.uint8] | None = None
+        self._encoded: tuple[Any, Geometry] | None = None
+
+    def encode(self, image: npt.NDArray[np.uint8]) -> tuple[Any, Geometry]:
+        """z_L and how the image lies in the square; the same array again costs nothing."""
+        if self._encoded is None or image is not self._image:
+            prepared = preprocess(image, self._stages.preprocessing)
+            self._encoded = self._stages.encode(prepared.tensor), prepared.geometry
+            self._image = image
+        return self._encoded
+
+
+class StagedSegmenter:
+    """The host's part around three stages: what GleSamPredictor does, for any implementation."""
+
+    def __init__(
+        self, stages: Stages, *, enhance: bool, encoder: SharedEncoder | None = None
+    ) -> None:
+        """Wrap a model.
+
+        Args:
+            stages: the model.
+            enhance: False decodes z_L itself, as plain SAM does.
+            encoder: shared with another segmenter of the same model (`with_and_without`).
+        """
+        self._stages, self._enhance = stages, enhance
+        self._encoder = encoder or SharedEncoder(stages)
+        self._seen: tuple[Any, Geometry] | None = None
+
+    def set_image(self, image: npt.NDArray[np.uint8]) -> None:
+        """Encode, and enhance, uint8 RGB [H,W,3]; an array must not change its content later.
+
+        Raises:
+            InputError: not such an image.
+        """
+        embeddings, geometry = self._encoder.encode(image)
+        if self._enhance:
+            embeddings = self._stages.enhance(embeddings)
+        self._seen = embeddings, geometry
+
+    def segment(
+        self,
+        points: npt.NDArray[np.float64] | None,
+        labels: npt.NDArray[np.float32] | None,
+        boxes: npt.NDArray[np.float64] | None,
+    ) -> npt.NDArray[np.bool_]:
+        """One mask a prompt, bool [B,H,W]: SAM's single mask.
+
+        Raises:
+            InputError: no image is set, or a prompt cannot be used.
+        """
+        if self._seen is None:
+            raise InputError("no image is set; call set_image first")
+        embeddings, geometry = self._seen
+        prompts = check_prompts(geometry, points, labels, boxes)
+        tensors = prompt_tensors(prompts, geometry, self._stages.coordinates)
+        rules = self._stages.postprocessing
+        decoded = self._stages.decode(embeddings, tensors)
+        low_res, _ = masks.choose(*decoded, multimask=False, rules=rules)
+        return masks.binarize(low_res[:, 0], geometry, rules).masks
+
+
+def with_and_without(stages: Stages) -> dict[str, Segmenter]:
+    """A model as its own baseline: plain SAM, and with the enhancer."""
+    encoder = SharedEncoder(stages)
+    return {
+        WITHOUT: StagedSegmenter(stages, enhance=False, encoder=encoder),
+        WITH: StagedSegmenter(stages, enhance=True, encoder=encoder),
+    }
+
+
+def bundle_segmenters(
+    bundle: Bundle, backend: str = "auto", device: str | None = None
+) -> dict[str, Segmenter]:
+    """A bundle without and with its enhancer.
+
+    Raises:
+        BackendError: the engine is missing or cannot run the bundle.
+    """
+    return with_and_without(BundleStages(bundle, backend, device))

@@ -1,0 +1,70 @@
+"""glesam-bench in this process, and one run of it with peers that several tests look at."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glesam_runtime.machine import multiplies_bfloat16
+
+IN_BFLOAT16 = ("pytorch-bf16", "plain-openvino-bf16")
+PEERS = ("pytorch", "plain-onnxruntime", *(IN_BFLOAT16 if multiplies_bfloat16() else ()))
+"""Not torch.compile: it compiles for minutes."""
+
+
+def run_bench(*arguments: object) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr."""
+    from glesam_benchmark.cli import app
+    from glesam_runtime.console import exit_code_of
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = exit_code_of(app, "glesam-bench", [str(argument) for argument in arguments])
+    return code, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture
+def glesam_bench() -> Callable[..., tuple[int, str, str]]:
+    return run_bench
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs are done in this process, which has torch loaded anyway."""
+    from glesam_benchmark import process, worker
+
+    monkeypatch.setattr(process, "run", lambda job, answer: worker.do(job))
+
+
+@dataclass(frozen=True)
+class Benched:
+    """What `glesam-bench nano --peer ...` left behind."""
+
+    printed: str
+    document: dict[str, Any]
+    output: Path
+    work: Path
+
+
+@pytest.fixture(scope="session")
+def benched(tmp_path_factory: pytest.TempPathFactory) -> Benched:
+    """The built-in nano on both engines, beside four peers, two rounds; read-only."""
+    from glesam_benchmark import run
+
+    folder = tmp_path_factory.mktemp("bench")
+    peers = [word for name in PEERS for word in ("--peer", name)]
+    backends = "--backend", "openvino", "--backend", "onnxruntime"
+    options = "--rounds", "2", "--threads", "1", "--work", folder / "work", "-o", folder / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "MATRIX_SIDE", 256)
+        code, out, err = run_bench("nano", *backends, *peers, *options)
+    assert code == 0, err
+    document = json.loads((folder / "out/bench.json").read_text())
+    return Benched(out, document, folder / "out", folder / "work")

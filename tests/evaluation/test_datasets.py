@@ -1,0 +1,487 @@
+"""Datasets: every layout that they come in, and every way in which one can be broken."""
+
+import json
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools import mask as coco
+from skimage.draw import disk
+
+from glesam_evaluation.datasets import Sample, open_dataset
+from glesam_evaluation.datasets.coco_masks import decode_segmentation
+from glesam_evaluation.datasets.mask_files import read_masks
+from glesam_evaluation.scenes import make_scene
+from glesam_runtime.errors import InputError
+
+HEIGHT, WIDTH = 24, 32
+rng = np.random.default_rng(0)
+PHOTO = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+FIRST = np.zeros((HEIGHT, WIDTH), np.bool_)
+FIRST[2:9, 3:12] = True
+SECOND = np.zeros((HEIGHT, WIDTH), np.bool_)
+SECOND[12:20, 20:30] = True
+
+
+def save(path: Path, pixels: np.ndarray, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if pixels.dtype == np.bool_:
+        pixels = pixels.astype(np.uint8) * 255
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def one_photo(folder: Path, image: str, *masks: str) -> Path:
+    """A dataset of one image; mask files hold FIRST, then SECOND."""
+    save(folder / image, PHOTO)
+    for name, mask in zip(masks, (FIRST, SECOND), strict=False):
+        save(folder / name, mask)
+    return folder
+
+
+# Folders
+
+
+@pytest.mark.parametrize(
+    ("image", "masks"),
+    [
+        ("images/a.png", ["masks/a.png"]),
+        ("images/a.png", ["masks/a_1.png", "masks/a_cat.png"]),
+        ("images/a.png", ["masks/a/0.png", "masks/a/1.png"]),
+        ("a.png", ["a_mask.png"]),
+        ("a.png", ["a_mask_0.png", "a_mask_1.png"]),
+        ("a.jpg", ["a.png"]),  # MSRA10K
+        ("images/a.jpg", ["ground_truth_mask/a.png"]),  # ECSSD
+        ("DUTS-TE-Image/a.jpg", ["DUTS-TE-Mask/a.png"]),
+        ("im/a.jpg", ["gt/a.png"]),  # DIS5K
+        ("images_train/a.jpg", ["masks_train/a.png"]),  # ThinObject5K
+        ("Images/a.jpg", ["GT/a.png"]),
+    ],
+)
+def test_layouts(tmp_path: Path, image: str, masks: list[str]) -> None:
+    folder = one_photo(tmp_path, image, *masks)
+    (folder / ".DS_Store").write_text("not an image")
+    (folder / "readme.txt").write_text("neither")
+    data = open_dataset(str(folder))
+    assert len(data) == 1
+    assert list(data.names) == ["a"]
+    sample = data[0]
+    assert sample.name == "a"
+    if image.endswith(".png"):
+        np.testing.assert_array_equal(sample.image, PHOTO)
+    np.testing.assert_array_equal(sample.masks, [FIRST, SECOND][: len(masks)])
+    assert sample.masks.dtype == np.bool_
+
+
+def test_a_mask_goes_to_the_image_whose_name_it_extends_most(tmp_path: Path) -> None:
+    one_photo(tmp_path, "images/a.png", "masks/a.png")
+    one_photo(tmp_path, "images/a_1.png", "masks/a_1.png", "masks/a_1_2.png")
+    data = open_dataset(str(tmp_path))
+    assert [len(data[index].masks) for index in range(2)] == [1, 2]
+    with pytest.raises(IndexError):
+        data[2]
+    assert [sample.name for sample in data] == ["a", "a_1"]
+
+
+def test_of_several_datasets_one_is_named_by_its_image_folder(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        one_photo(tmp_path, f"images_{part}/{part}.jpg", f"masks_{part}/{part}.png")
+    assert list(open_dataset(str(tmp_path / "images_test")).names) == ["test"]
+    with pytest.raises(InputError, match="several datasets"):
+        open_dataset(str(tmp_path))
+
+
+def test_a_turned_photo_has_the_size_one_sees(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(tmp_path / "images/a.jpg", PHOTO, exif=exif)
+    save(tmp_path / "masks/a.png", FIRST.T)
+    assert open_dataset(str(tmp_path))[0].masks.shape == (1, WIDTH, HEIGHT)
+
+
+def broken_size(folder: Path) -> None:
+    save(one_photo(folder, "images/a.png") / "masks/a.png", FIRST.T)
+
+
+def broken_sizes(folder: Path) -> None:
+    broken_size(folder)
+    save(one_photo(folder, "images/b.png") / "masks/b.png", FIRST.T)
+
+
+def broken_lack(folder: Path) -> None:
+    one_photo(folder, "images/ok.png", "masks/ok.png")
+    for name in "abcd":
+        save(folder / f"images/{name}.png", PHOTO)
+
+
+def broken_twins(folder: Path) -> None:
+    one_photo(folder, "images/a.png", "masks/a.png")
+    save(folder / "images/a.jpg", PHOTO)
+
+
+def broken_text(folder: Path) -> None:
+    one_photo(folder, "images/a.png")
+    (folder / "masks").mkdir()
+    (folder / "masks/a.png").write_text("no image")
+
+
+def broken_image(folder: Path) -> None:
+    one_photo(folder, "images/b.png", "masks/a.png")
+    (folder / "images/b.png").unlink()
+    (folder / "images/a.png").write_text("no image")
+
+
+def broken_nothing(folder: Path) -> None:
+    (folder / "images").mkdir()
+    (folder / "masks").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("breaks", "hints"),
+    [
+        (lambda folder: None, ["no images", "images/ and masks/"]),
+        (broken_nothing, ["no images"]),
+        (lambda folder: save(folder / "a.png", PHOTO), ["a.png", "remove them or add masks"]),
+        (broken_lack, ["a.png, b.png, c.png and 1 more", "remove them or add masks"]),
+        (broken_size, ["masks/a.png", "24 x 32", "32 x 24"]),
+        (broken_sizes, ["2 masks", "a.png, b.png", "make them the image's size"]),
+        (broken_twins, ["a.jpg", "same name"]),
+        (broken_text, ["masks/a.png", "not an image"]),
+        (broken_image, ["images/a.png", "not an image"]),
+    ],
+)
+def test_broken_folders_are_refused_on_opening(
+    tmp_path: Path, breaks: Callable[[Path], object], hints: list[str]
+) -> None:
+    breaks(tmp_path)
+    with pytest.raises(InputError) as raised:
+        open_dataset(str(tmp_path))
+    for hint in hints:
+        assert hint in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_empty_mask_is_told_when_it_is_read(tmp_path: Path) -> None:
+    one_photo(tmp_path, "images/a.png", "masks/a_0.png")
+    save(tmp_path / "masks/a_1.png", FIRST & SECOND)
+    assert len(open_dataset(str(tmp_path))[0].masks) == 1
+    save(tmp_path / "masks/a_0.png", FIRST & SECOND)
+    with pytest.raises(InputError, match=r"a_0\.png: empty"):
+        open_dataset(str(tmp_path))[0]
+
+
+# Mask files
+
+
+def soft_disk() -> tuple[np.ndarray, np.ndarray]:
+    """A disk drawn at 8 times the size and averaged: gray 0..255, and which pixels are it."""
+    fine = np.zeros((8 * 48, 8 * 64))
+    fine[disk((190, 250), 130)] = 255
+    gray = fine.reshape(48, 8, 64, 8).mean(axis=(1, 3)).round().astype(np.uint8)
+    return gray, gray > 127
+
+
+def test_antialiased_and_jpeg_masks_are_one_object(tmp_path: Path) -> None:
+    gray, truth = soft_disk()
+    assert len(np.unique(gray)) > 20
+    for path in (
+        save(tmp_path / "gray.png", gray),
+        save(tmp_path / "rgb.png", np.stack([gray] * 3, axis=-1)),
+    ):
+        np.testing.assert_array_equal(read_masks(path), truth[None])
+    save(tmp_path / "a.jpg", gray, quality=60)
+    (jpeg,) = read_masks(tmp_path / "a.jpg")
+    assert (jpeg != truth).mean() < 0.01
+    # A PNG that was a JPEG once.
+    (again,) = read_masks(save(tmp_path / "b.png", np.asarray(Image.open(tmp_path / "a.jpg"))))
+    np.testing.assert_array_equal(again, jpeg)
+
+
+@pytest.mark.parametrize("value", [1, 100, 128, 255])
+def test_any_one_value_is_one_mask(tmp_path: Path, value: int) -> None:
+    path = save(tmp_path / "a.png", FIRST.astype(np.uint8) * value)
+    np.testing.assert_array_equal(read_masks(path), FIRST[None])
+
+
+def test_one_bit_and_transparent_masks(tmp_path: Path) -> None:
+    Image.fromarray(FIRST).save(tmp_path / "bit.png")
+    assert Image.open(tmp_path / "bit.png").mode == "1"
+    white = np.full((HEIGHT, WIDTH, 4), 255, np.uint8)
+    white[..., 3] = FIRST * 255
+    for path in (tmp_path / "bit.png", save(tmp_path / "alpha.png", white)):
+        np.testing.assert_array_equal(read_masks(path), FIRST[None])
+
+
+@pytest.mark.parametrize("values", [(1, 2), (7, 255), (100, 200), (128, 255), (3, 1000)])
+def test_several_values_are_several_objects(tmp_path: Path, values: tuple[int, int]) -> None:
+    dtype = np.uint16 if max(values) > 255 else np.uint8
+    labels = (FIRST * values[0] + SECOND * values[1]).astype(dtype)
+    np.testing.assert_array_equal(read_masks(save(tmp_path / "a.png", labels)), [FIRST, SECOND])
+
+
+def test_colours_and_palettes_are_instance_maps(tmp_path: Path) -> None:
+    colours = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    colours[FIRST], colours[SECOND] = (0, 0, 200), (200, 30, 0)
+    expected = [FIRST, SECOND]
+    np.testing.assert_array_equal(read_masks(save(tmp_path / "rgb.png", colours)), expected)
+
+    palette = Image.fromarray((FIRST * 1 + SECOND * 2).astype(np.uint8)).convert("P")
+    palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0] + [9, 8, 7] * 253)
+    palette.save(tmp_path / "palette.png")
+    np.testing.assert_array_equal(read_masks(tmp_path / "palette.png"), expected)
+    pixels = np.asarray(palette).copy()
+    pixels[0] = 255  # VOC's border
+    voc = Image.fromarray(pixels, mode="L").convert("P")
+    voc.putpalette(palette.getpalette())
+    voc.putdata(pixels.ravel().tolist())
+    voc.save(tmp_path / "voc.png")
+    np.testing.assert_array_equal(read_masks(tmp_path / "voc.png"), expected)
+
+
+def test_a_photograph_is_no_mask(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    with pytest.raises(InputError, match="different values"):
+        read_masks(save(tmp_path / "a.png", noise))
+
+
+# COCO and LVIS
+
+SQUARE = [3.0, 2.0, 12.0, 2.0, 12.0, 9.0, 3.0, 9.0]
+TRIANGLE = [20.5, 12.0, 30.0, 19.5, 18.25, 20.0]
+
+
+def coded(mask: np.ndarray) -> dict:
+    rle = coco.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": rle["size"], "counts": rle["counts"].decode()}
+
+
+def runs(mask: np.ndarray) -> dict:
+    flat = np.concatenate([[False], mask.ravel(order="F"), [False]])
+    edges = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]), [mask.size]])
+    return {"size": list(mask.shape), "counts": np.diff(edges).tolist()}
+
+
+def annotate(path: Path, *segmentations: object, **image: object) -> Path:
+    """A JSON of one image of the right size and its annotations, or any dict in their place."""
+    listed = {"id": 7, "height": HEIGHT, "width": WIDTH, "file_name": "a.png"} | image
+    objects = [
+        one if isinstance(one, dict) and "image_id" in one else {"image_id": 7, "segmentation": one}
+        for one in segmentations
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"images": [listed], "annotations": objects, "categories": []}))
+    return path
+
+
+def crowd(mask: np.ndarray) -> dict:
+    return {"image_id": 7, "segmentation": runs(mask), "iscrowd": 1}
+
+
+def test_polygons_and_runs_of_both_kinds(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", PHOTO)
+    path = annotate(
+        tmp_path / "instances.json", [SQUARE, TRIANGLE], runs(FIRST), coded(SECOND), crowd(FIRST)
+    )
+    (sample,) = list(open_dataset(str(path)))
+    assert sample.name == "a.png"
+    np.testing.assert_array_equal(sample.image, PHOTO)
+    drawn = coco.decode(coco.merge(coco.frPyObjects([SQUARE, TRIANGLE], HEIGHT, WIDTH)))
+    np.testing.assert_array_equal(sample.masks, [drawn == 1, FIRST, SECOND])
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10_000), height=st.integers(1, 15), width=st.integers(1, 15))
+def test_runs_are_read_as_coco_reads_them(seed: int, height: int, width: int) -> None:
+    mask = np.random.default_rng(seed).random((height, width)) < 0.5
+    uncompressed = coco.frPyObjects(runs(mask), height, width)
+    np.testing.assert_array_equal(coco.decode(uncompressed), mask)
+    for form in (runs(mask), coded(mask)):
+        read = decode_segmentation(json.dumps(form).encode(), height, width, "here")
+        np.testing.assert_array_equal(read, mask)
+
+
+@pytest.mark.parametrize(
+    ("image", "where"),
+    [
+        ("a.png", {}),
+        ("images/a.png", {}),
+        ("images/val2017/a.png", {}),
+        ("val2017/a.png", {}),
+        ("../images/a.png", {}),
+        ("../val2017/a.png", {}),
+        ("../train2017/a.png", {"file_name": None, "coco_url": "http://x/train2017/a.png"}),
+        ("../images/train2017/a.png", {"file_name": None, "coco_url": "http://x/train2017/a.png"}),
+        ("../images/sub/a.png", {"file_name": "sub/a.png"}),
+    ],
+)
+def test_images_are_found_near_the_file(tmp_path: Path, image: str, where: dict) -> None:
+    path = annotate(tmp_path / "annotations/instances_val2017.json", coded(FIRST), **where)
+    save(path.parent / image, PHOTO)
+    np.testing.assert_array_equal(open_dataset(str(path))[0].masks, FIRST[None])
+
+
+def test_images_are_found_where_the_user_says(tmp_path: Path) -> None:
+    path = annotate(tmp_path / "a.json", coded(FIRST), coco_url="http://x/train2017/a.png")
+    for folder in (tmp_path / "one", tmp_path / "two" / "train2017"):
+        save(folder / "a.png", PHOTO)
+    assert len(open_dataset(str(path), tmp_path / "one")) == 1
+    assert len(open_dataset(str(path), tmp_path / "two")) == 1
+
+
+GOOD = coded(FIRST)
+NO_IMAGE = {"image_id": 8, "segmentation": GOOD}
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        ("", "not a COCO"),
+        ("[" * 5000, "not a COCO"),
+        ("{}", "not a COCO"),
+        ('{"images": [{"id": "x"}], "annotations": []}', "not a COCO"),
+        ('{"images": [], "annotations": []}', "no image in it has an object"),
+        ([NO_IMAGE], "no image in it has an object"),
+        ([crowd(FIRST)], "no image in it has an object"),
+        ([{"image_id": 7, "segmentation": [SQUARE], "area": 0.0}], "has an object"),
+        ([{"image_id": 7}], "has an object"),
+        (([GOOD], {"file_name": "b.png"}), "b.png; say where with --images"),
+        (([GOOD], {"file_name": None}), "neither file_name nor coco_url"),
+        (([GOOD], {"width": WIDTH + 1}), "a.png: 32 x 24 pixels"),
+        (([GOOD], {"height": 10**12}), "a.png: 32 x 24 pixels"),
+        (([GOOD], {"file_name": "text.png"}), "not an image"),
+    ],
+)
+def test_broken_annotations_are_refused_on_opening(
+    tmp_path: Path, content: object, hint: str
+) -> None:
+    save(tmp_path / "a.png", PHOTO)
+    (tmp_path / "text.png").write_text("no image")
+    path = tmp_path / "instances.json"
+    if isinstance(content, str):
+        path.write_text(content)
+    else:
+        objects, image = content if isinstance(content, tuple) else (content, {})
+        annotate(path, *objects, **image)
+    with pytest.raises(InputError) as raised:
+        open_dataset(str(path))
+    assert hint in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "hint"),
+    [
+        ([[1, 2, 3, 4]], "cover no pixel"),
+        ([], "cover no pixel"),
+        (runs(FIRST & SECOND), "cover no pixel"),
+        ({"size": [WIDTH, HEIGHT], "counts": [HEIGHT * WIDTH]}, "but the image has"),
+        ({"size": [HEIGHT, WIDTH], "counts": [3, 4]}, "do not fill"),
+        ({"size": [HEIGHT, WIDTH], "counts": [-5, HEIGHT * WIDTH + 5]}, "do not fill"),
+        ({"size": [HEIGHT, WIDTH], "counts": "\x7f"}, "cannot be read"),
+        ({"size": [HEIGHT, WIDTH], "counts": "00"}, "cannot be read"),
+        ("words", "cannot be read"),
+        ([["x"] * 6], "cannot be read"),
+    ],
+)
+def test_broken_segmentations_name_their_image(
+    tmp_path: Path, segmentation: object, hint: str
+) -> None:
+    save(tmp_path / "a.png", PHOTO)
+    data = open_dataset(str(annotate(tmp_path / "x.json", segmentation)))
+    with pytest.raises(InputError) as raised:
+        data[0]
+    assert hint in str(raised.value)
+    assert "a.png" in str(raised.value)
+
+
+def test_corners_far_outside_cost_nothing() -> None:
+    far = json.dumps([[-1e15, -1e15, 1e15, -1e15, 1e15, 1e15, -1e15, 1e15]]).encode()
+    assert decode_segmentation(far, HEIGHT, WIDTH, "here").all()
+
+
+def test_two_images_of_one_name_and_a_second_file_of_another_size(tmp_path: Path) -> None:
+    image = {"id": 7, "height": HEIGHT, "width": WIDTH, "file_name": "a.png"}
+    save(tmp_path / "a.png", PHOTO)
+    path = tmp_path / "x.json"
+    twice = {
+        "images": [image, image | {"id": 8}],
+        "annotations": [{"image_id": 7, "segmentation": GOOD}, NO_IMAGE],
+    }
+    path.write_text(json.dumps(twice))
+    with pytest.raises(InputError, match="two images are called"):
+        open_dataset(str(path))
+    data = open_dataset(str(annotate(path, GOOD)))
+    save(tmp_path / "a.png", PHOTO[:-1])
+    with pytest.raises(InputError, match="any more"):
+        data[0]
+
+
+def test_without_pycocotools_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    assert decode_segmentation(json.dumps(GOOD).encode(), HEIGHT, WIDTH, "here").any()
+    with pytest.raises(InputError, match=r"glesam-deploy\[training\]"):
+        decode_segmentation(json.dumps([SQUARE]).encode(), HEIGHT, WIDTH, "here")
+
+
+# Scenes, and what all have in common
+
+
+def test_scenes_are_their_seeds() -> None:
+    data = open_dataset("scenes:3@2")
+    assert list(data.names) == ["scene-2", "scene-3", "scene-4"]
+    scene = make_scene(3)
+    np.testing.assert_array_equal(data[1].image, scene.image)
+    shares = scene.masks.mean(axis=(1, 2))
+    np.testing.assert_array_equal(data[1].masks, scene.masks[shares >= 0.004])
+    assert 0 < len(data[1].masks) < len(shares)
+    assert open_dataset("scenes:1")[0].name == "scene-0"
+    assert len(list(data)) == 3
+
+
+def same(one: Sample, other: Sample) -> bool:
+    return bool(
+        one.name == other.name
+        and (one.image == other.image).all()
+        and (one.masks == other.masks).all()
+    )
+
+
+def test_all_can_be_pickled(tmp_path: Path) -> None:
+    folder = one_photo(tmp_path, "images/a.png", "masks/a.png")
+    path = annotate(tmp_path / "images/x.json", [SQUARE])
+    for spec in ("scenes:2", str(folder), str(path)):
+        data = open_dataset(spec)
+        assert same(pickle.loads(pickle.dumps(data))[0], data[0])  # noqa: S301
+
+
+@pytest.mark.parametrize(
+    ("spec", "images", "hint"),
+    [
+        ("scenes", False, "scenes:N"),
+        ("scenes:0", False, "at least 1"),
+        ("scenes:-1", False, "scenes:N"),
+        ("scenes:5@x", False, "scenes:N"),
+        ("scenes:5", True, "--images"),
+        ("", False, "no images"),
+        ("nowhere", False, "no such folder or file"),
+        ("folder", True, "--images"),
+        ("text.txt", False, "a dataset is"),
+        ("x.json", "missing", "no such folder"),
+    ],
+)
+def test_bad_specs_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, images: object, hint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("text.txt").write_text("text")
+    annotate(Path("x.json"), GOOD)
+    with pytest.raises(InputError) as raised:
+        open_dataset(spec, Path("missing") if images == "missing" else tmp_path if images else None)
+    assert hint in str(raised.value)

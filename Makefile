@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 CPU    := .venv-cpu
 OUT    := out
-# Processes of `make test`, a core each.
+# Processes of `make test`, a core each. A worker that has finished takes tests from the other.
 WORKERS ?= 2
 FULL   := $(OUT)/bench-full
 # sam2 comes as source and would have a torch of its own installed, gigabytes, to be built with. It
@@ -49,8 +49,8 @@ demo: $(READY)  ## Export nano, segment a photograph clear and degraded, print t
 	$(BIN)/glesam-run $(OUT)/demo/coins_lq3.png $(COINS) --no-enhance --bundle $(OUT)/demo/bundle -o $(OUT)/demo/plain
 	@$(BIN)/python docs/make_demo_picture.py $(OUT)/demo $(OUT)/demo/demo.jpg
 
-test: $(READY)  ## Run the fast tests, WORKERS files at a time
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(WORKERS) --dist loadfile --durations=25
+test: $(READY)  ## Run the fast tests in WORKERS processes
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=25
 
 test-export: $(READY)  ## Export ViT-B with SD 2.1 at full size and hold it to its accuracy gates (10 GB of disk)
 	$(BIN)/pytest -q -m full -rP tests/full/test_full_export.py::test_fp32_passes_its_gates_within_memory

@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 CPU    := .venv-cpu
 OUT    := out
-# Processes of `make test`, a core each.
+# Processes of `make test`, a core each. A worker that has finished takes tests from the other.
 WORKERS ?= 2
 FULL   := $(OUT)/bench-full
 # sam2 comes as source and would have a torch of its own installed, gigabytes, to be built with. It
@@ -19,7 +19,7 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 	--box 84,108,122,145 --box 315,156,380,218 --box 80,175,124,217 --box 18,233,75,288
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full test-cpp lint format bench bench-many bench-cpp bench-full nano \
+.PHONY: help setup demo test test-export test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
 	nano-table builtin backbones precision quantization quantization-full docs clean
 
 help:  ## List the targets
@@ -49,14 +49,23 @@ demo: $(READY)  ## Export nano, segment a photograph clear and degraded, print t
 	$(BIN)/glesam-run $(OUT)/demo/coins_lq3.png $(COINS) --no-enhance --bundle $(OUT)/demo/bundle -o $(OUT)/demo/plain
 	@$(BIN)/python docs/make_demo_picture.py $(OUT)/demo $(OUT)/demo/demo.jpg
 
-test: $(READY)  ## Run the fast tests, WORKERS files at a time
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(WORKERS) --dist loadfile
+test: $(READY)  ## Run the fast tests in WORKERS processes
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=25
+
+test-export: $(READY)  ## Export ViT-B with SD 2.1 at full size and hold it to its accuracy gates (10 GB of disk)
+	$(BIN)/pytest -q -m full -rP tests/full/test_full_export.py::test_fp32_passes_its_gates_within_memory
 
 test-full: $(READY) $(CPU)/.ready  ## Run the full-size tests: ViT-B and Hiera-T with SD 2.1, the torch-free wheel (13 GB of disk)
 	$(BIN)/pytest -q -m full -rP
 
-test-cpp: $(READY)  ## Build the C++ library and test it, under sanitizers and a minute of fuzzing too
+test-cpp: $(READY)  ## Build the C++ library and test it
 	runtime/cpp/check.sh $(BIN)/python $(OUT)
+
+check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under sanitizers, then fuzz it for a minute
+	runtime/cpp/check.sh --all $(BIN)/python $(OUT)
+
+check:  ## Run every check there is, and print the seconds of each
+	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-cpp" "$(MAKE) test-full"
 
 lint: $(READY)  ## Check style, import walls and types
 	$(BIN)/ruff check

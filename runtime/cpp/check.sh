@@ -1,26 +1,42 @@
 #!/usr/bin/env bash
-# Builds and tests the C++ library: release, then under sanitizers, then a minute of fuzzing.
-# Usage: check.sh PYTHON OUT, PYTHON being one with glesam-deploy[dev]; OUT is for build folders.
+# Builds the C++ library and tests it. With --all it does so again under sanitizers, and then fuzzes
+# the readers for a minute.
+# Usage: check.sh [--all] PYTHON OUT
+#   PYTHON: an interpreter that has glesam-deploy[dev]
+#   OUT: the folder for build folders
 set -euo pipefail
+all=false
+if [ "$1" = --all ]; then
+    all=true
+    shift
+fi
 python=$(realpath -s "$1")
 out=$2
 here=$(dirname "$0")
 fuzz_seconds=60
 
-packages=(cmake ninja-build g++ clang pkg-config nlohmann-json3-dev libstb-dev)
-is_complete() {
-    command -v cmake ninja g++ clang++ pkg-config >/dev/null &&
-        echo '#include <nlohmann/json.hpp>' | g++ -xc++ -fsyntax-only - 2>/dev/null &&
-        pkg-config --exists stb
+tools=(cmake ninja g++ pkg-config)
+packages=(cmake ninja-build g++ pkg-config nlohmann-json3-dev libstb-dev)
+if $all; then
+    tools+=(clang clang++)
+    packages+=(clang)
+fi
+missing() { # prints the name of each tool and library that is not installed
+    local tool
+    for tool in "${tools[@]}"; do
+        command -v "$tool" >/dev/null || echo "$tool"
+    done
+    echo '#include <nlohmann/json.hpp>' | g++ -xc++ -fsyntax-only - 2>/dev/null || echo nlohmann/json.hpp
+    pkg-config --exists stb 2>/dev/null || echo stb
 }
-if ! is_complete; then
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${packages[@]}" >/dev/null
-    else
-        echo "error: make test-cpp needs more than is installed: sudo apt-get install ${packages[*]}" >&2
-        exit 2
-    fi
+if [ -n "$(missing)" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${packages[@]}" >/dev/null
+fi
+lacking=$(missing)
+if [ -n "$lacking" ]; then
+    echo "error: not installed: ${lacking//$'\n'/, }; run: sudo apt-get install ${packages[*]}" >&2
+    exit 2
 fi
 
 openvino=$("$python" -c 'import openvino; print(openvino.__path__[0])')
@@ -29,13 +45,19 @@ tested=("${common[@]}" -DGLESAM_OPENVINO=ON -DGLESAM_TESTS=ON "-DOpenVINO_DIR=$o
     "-DPython3_EXECUTABLE=$python" "-DGLESAM_NANO2=$(realpath -m "$out")/cpp-nano2")
 
 build() { # folder, options
+    # A configuration that did not finish leaves a cache that spoils the next one.
+    [ -f "$1/configured" ] || rm -rf "$1/CMakeCache.txt" "$1/CMakeFiles"
+    rm -f "$1/configured"
     cmake -B "$@" >/dev/null
+    touch "$1/configured"
     cmake --build "$1" | tail -n 1
 }
 
 echo "== release"
 build "$out/cpp" "${tested[@]}"
 ctest --test-dir "$out/cpp" --output-on-failure --no-tests=error -j 2
+$all || exit 0
+
 echo "== address and undefined-behaviour sanitizers"
 build "$out/cpp-sanitized" "${tested[@]}" -DGLESAM_SANITIZE=address,undefined \
     -DCMAKE_BUILD_TYPE=RelWithDebInfo

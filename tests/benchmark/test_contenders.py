@@ -55,13 +55,18 @@ def test_merged_adapters_are_not_computed_apart(nano_checkpoint: Checkpoint) -> 
         assert relative_l2(layer(x), expected) < 1e-5
 
 
-def test_sam2_has_peers_too(
+def test_sam2_has_peers_too(nano2_bundle: Path, nano2_checkpoint: Checkpoint) -> None:
+    given = golden_inputs(open_bundle(nano2_bundle))
+    loaded = pytorch.load(nano2_checkpoint, Pytorch(WeightOptions()))
+    assert relative_l2(chain.measure(loaded, given, 1, BEFORE)[1], given.expected) < 1e-5
+
+
+@pytest.mark.full
+def test_sam2_has_plain_exports_too(
     nano2_bundle: Path, nano2_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     bundle = open_bundle(nano2_bundle)
     given = golden_inputs(bundle)
-    loaded = pytorch.load(nano2_checkpoint, Pytorch(WeightOptions()))
-    assert relative_l2(chain.measure(loaded, given, 1, BEFORE)[1], given.expected) < 1e-5
     folder = tmp_path / "plain"
     assert not plain_cache.is_there(folder, bundle)
     plain.export_plain(nano2_checkpoint, bundle, given, folder)
@@ -98,6 +103,7 @@ def test_engines_asked_for() -> None:
         contenders.ours(bundle, ["ort"], common)
 
 
+@pytest.mark.full
 def test_compiled_pytorch_computes_the_golden_masks(
     nano_bundle: Path, nano_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:

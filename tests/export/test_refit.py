@@ -10,18 +10,16 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from glesam_export import stages
-from glesam_export.checkpoints.random import RandomCheckpoint
 from glesam_export.engines.refit import refit_bundle
 from glesam_runtime import GleSamPredictor
-from glesam_runtime.bundle import Bundle, open_bundle
+from glesam_runtime.bundle import Bundle, builtin_bundle_path, open_bundle
 from glesam_runtime.errors import InputError
-from glesam_runtime.manifest import MANIFEST_FILE, STAGES, PrecisionName
+from glesam_runtime.manifest import MANIFEST_FILE, STAGES
 from glesam_runtime.manifest_file import dump
 
 from ..runtime.fake_tensorrt import BUILD, FakeCuda, engine_bundle, install
-from .conftest import random_nano
 
+GAMMA = 3.0
 STRIPPED = replace(BUILD, stripped=True, refittable=True)
 
 
@@ -29,30 +27,19 @@ def step(what: str) -> nullcontext[None]:
     return nullcontext()
 
 
-def onnx_bundle(
-    like: Path, folder: Path, checkpoint: RandomCheckpoint, precision: PrecisionName = "fp32"
-) -> Path:
-    """Another checkpoint's graphs under a manifest that fits them, unverified."""
-    folder.mkdir()
-    source = open_bundle(like)
-    shutil.copyfile(source.golden_path, folder / source.golden_path.name)
-    made = {s: stages.export_stage(checkpoint, s, precision, 1, folder) for s in STAGES}
-    model = replace(
-        source.manifest.model,
-        gamma=checkpoint.gamma,
-        timestep=checkpoint.timestep,
-        alpha_bar=checkpoint.alpha_bar,
-    )
-    manifest = replace(source.manifest, stages=made, model=model, parity=None)
-    (folder / MANIFEST_FILE).write_bytes(dump(manifest))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def other(nano_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Other weights and another gamma, of the same timestep."""
-    folder = tmp_path_factory.mktemp("other") / "bundle"
-    return onnx_bundle(nano_bundle, folder, random_nano(seed=1, gamma=3.0))
+    """The built-in nano's graphs: other weights and another gamma.
+
+    The manifest states the timestep of `nano_bundle`; graphs of two timesteps differ in weights.
+    """
+    built_in = builtin_bundle_path()
+    folder = Path(shutil.copytree(built_in, tmp_path_factory.mktemp("other") / "bundle"))
+    source, model = open_bundle(folder), open_bundle(nano_bundle).manifest.model
+    assert source.manifest.model.timestep != model.timestep
+    model = replace(model, gamma=GAMMA)
+    (folder / MANIFEST_FILE).write_bytes(dump(replace(source.manifest, model=model, parity=None)))
+    return folder
 
 
 def test_the_engines_compute_what_the_new_bundle_does(
@@ -64,7 +51,7 @@ def test_the_engines_compute_what_the_new_bundle_does(
     written = refit_bundle(old, source, tmp_path / "new", step)
     new = open_bundle(tmp_path / "new")
     assert new.manifest == written
-    assert written.model.gamma == 3.0
+    assert written.model.gamma == GAMMA
     assert written.target.build is not None
     assert written.target.build.source == source.sha256
     for stage in STAGES:
@@ -105,4 +92,4 @@ def test_the_command(glesam_export: object, nano_bundle: Path, other: Path, tmp_
     )
     assert code == 0, err
     assert "--selftest" in out
-    assert open_bundle(tmp_path / "new").manifest.model.gamma == 3.0
+    assert open_bundle(tmp_path / "new").manifest.model.gamma == GAMMA

@@ -140,9 +140,7 @@ def test_encoder_takes_any_number_of_images(traced: Traced, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("half", ["fp16", "bf16"])
 @pytest.mark.parametrize("stage", ["encoder", "decoder"])
-def test_everything_but_islands_is_half(
-    stage: StageName, half: PrecisionName, traced: Traced, tmp_path: Path
-) -> None:
+def test_everything_but_islands_is_half(stage: StageName, half: PrecisionName) -> None:
     graph = stages.graph(random_nano2(), stage)
     kinds = precision.island_kinds(stage, half)
     wanted = sum(isinstance(module, kinds) for module in graph.modules())
@@ -154,6 +152,13 @@ def test_everything_but_islands_is_half(
     for name, tensor in graph.state_dict().items():
         inside = any(name.startswith(f"{island}.") for island in islands)
         assert tensor.dtype == (torch.float32 if inside else DTYPES[half]), name
+
+
+@pytest.mark.parametrize("half", ["fp16", pytest.param("bf16", marks=pytest.mark.full)])
+@pytest.mark.parametrize("stage", ["encoder", "decoder"])
+def test_a_half_precision_graph_takes_and_gives_float32(
+    stage: StageName, half: PrecisionName, traced: Traced, tmp_path: Path
+) -> None:
     path = tmp_path / traced.export_stage(random_nano2(), stage, half, 1, tmp_path).graph.file
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)

@@ -180,14 +180,18 @@ def test_missing_and_folder(tmp_path: Path) -> None:
 def test_wide_images_are_read_and_huge_ones_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = save(Image.new("L", (20000, 10000)), tmp_path / "wide.png", compress_level=1)
     limit = Image.MAX_IMAGE_PIXELS
     assert limit is not None
-    assert limit < 20000 * 10000  # Pillow alone would warn of it
-    assert read_image(path).shape == (10000, 20000, 3)
-    assert limit == Image.MAX_IMAGE_PIXELS  # left as it was
-    monkeypatch.setattr(image_module, "MAX_PIXELS", 10000 * 10000)
-    with pytest.raises(InputError, match="20000 x 10000 pixels"):
+    assert 2 * limit < 20000 * 10000 < image_module.MAX_PIXELS
+    # A hundredth of those pixels, and of Pillow's limit.
+    path = save(Image.new("L", (2000, 1000)), tmp_path / "wide.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit // 100)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(path)
+    assert read_image(path).shape == (1000, 2000, 3)
+    assert limit // 100 == Image.MAX_IMAGE_PIXELS  # left as it was
+    monkeypatch.setattr(image_module, "MAX_PIXELS", 1000 * 1000)
+    with pytest.raises(InputError, match="2000 x 1000 pixels"):
         read_image(path)
 
 

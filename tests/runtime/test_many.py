@@ -162,8 +162,7 @@ def test_ctrl_c_leaves_whole_files_only(tmp_path: Path, toy_bundle: Path) -> Non
         asked = time.monotonic()
         rest, stderr = process.communicate(timeout=60)
         took = time.monotonic() - asked
-    assert process.returncode == 130
-    assert stderr.decode() == "error: interrupted\n"
+    assert (process.returncode, stderr.decode()) == (130, "error: interrupted\n")
     assert took < 10
     lines = (first + rest).decode().splitlines()
     shown = [line for line in lines if not line.startswith(" ")]

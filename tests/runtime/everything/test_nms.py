@@ -42,9 +42,9 @@ def test_the_same_boxes_in_the_same_order(
 def test_as_many_boxes_as_a_dense_grid_gives() -> None:
     """Past 1,000 boxes torchvision takes another way, which may sort ties otherwise."""
     rng = np.random.default_rng(0)
-    corners = rng.integers(0, 900, (6000, 2))
-    boxes = np.concatenate([corners, corners + rng.integers(0, 200, (6000, 2))], axis=1)
-    scores = rng.permutation(6000).astype(np.float32)
+    corners = rng.integers(0, 520, (2000, 2))
+    boxes = np.concatenate([corners, corners + rng.integers(0, 200, (2000, 2))], axis=1)
+    scores = rng.permutation(2000).astype(np.float32)
     assert non_maximum_suppression(boxes, scores, 0.7).tolist() == theirs(boxes, scores, 0.7)
-    tied = np.where(scores > 3000, 1, 0.5).astype(np.float32)
+    tied = np.where(scores > 1000, 1, 0.5).astype(np.float32)
     assert set(non_maximum_suppression(boxes, tied, 0.5).tolist()) == set(theirs(boxes, tied, 0.5))

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-CPU    := .venv-cpu
+BUILD  := .venv-build
 OUT    := out
 # Processes of `make test`, a core each. A worker that has finished takes tests from the other.
 WORKERS ?= 2
@@ -19,7 +19,7 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 	--box 84,108,122,145 --box 315,156,380,218 --box 80,175,124,217 --box 18,233,75,288
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-export test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
+.PHONY: help setup demo test dist test-export test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
 	nano-table builtin backbones precision quantization quantization-full docs clean
 
 help:  ## List the targets
@@ -27,17 +27,11 @@ help:  ## List the targets
 
 setup: $(READY)  ## Make the environment in .venv (torch and all: some 6 GB)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml runtime/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check -q $(BUILD_TOOLS)
 	SAM2_BUILD_CUDA=0 $(BIN)/pip install --disable-pip-version-check -q --no-build-isolation \
-		-c constraints.txt -e '.[dev]'
-	@touch $@
-
-# The environment of a robot: the built wheel, one engine, no torch.
-$(CPU)/.ready: pyproject.toml constraints.txt $(shell git ls-files runtime/glesam_runtime)
-	$(PYTHON) -m venv $(CPU)
-	$(CPU)/bin/pip install --disable-pip-version-check -q -c constraints.txt '.[cpu]'
+		-c constraints.txt -e ./runtime -e '.[dev]'
 	@touch $@
 
 demo: $(READY)  ## Export nano, segment a photograph clear and degraded, print the parity table
@@ -55,8 +49,20 @@ test: $(READY)  ## Run the fast tests in WORKERS processes
 test-export: $(READY)  ## Export ViT-B with SD 2.1 at full size and hold it to its accuracy gates (10 GB of disk)
 	$(BIN)/pytest -q -m full -rP tests/full/test_full_export.py::test_fp32_passes_its_gates_within_memory
 
-test-full: $(READY) $(CPU)/.ready  ## Run the full-size tests: ViT-B and Hiera-T with SD 2.1, the torch-free wheel (13 GB of disk)
-	$(BIN)/pytest -q -m full -rP
+test-full: $(READY)  ## Run all full-size tests: exports of ViT-B and Hiera-T with SD 2.1, their engines (13 GB of disk)
+	$(BIN)/pytest -q -m full -rP --ignore tests/full/test_distributions.py
+
+$(BUILD)/.ready:
+	$(PYTHON) -m venv $(BUILD)
+	$(BUILD)/bin/pip install --disable-pip-version-check -q build twine
+	@touch $@
+
+dist: $(READY) $(BUILD)/.ready  ## Build both distributions in out/dist, and check them in clean environments
+	rm -rf $(OUT)/dist
+	$(BUILD)/bin/python -m build -o $(OUT)/dist runtime >/dev/null
+	$(BUILD)/bin/python -m build -o $(OUT)/dist . >/dev/null
+	$(BUILD)/bin/twine check --strict $(OUT)/dist/*
+	$(BIN)/pytest -q -m full -rP tests/full/test_distributions.py
 
 test-cpp: $(READY)  ## Build the C++ library and test it
 	runtime/cpp/check.sh $(BIN)/python $(OUT)
@@ -65,7 +71,7 @@ check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under saniti
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT)
 
 check:  ## Run every check there is, and print the seconds of each
-	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-cpp" "$(MAKE) test-full"
+	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) test-full"
 
 lint: $(READY)  ## Check style, import walls and types
 	$(BIN)/ruff check
@@ -124,4 +130,4 @@ docs: $(READY)  ## Generate the manifest schema and the pictures (after make dem
 	$(BIN)/python docs/make_demo_picture.py $(OUT)/demo docs/images/demo.jpg
 
 clean:  ## Remove environments and outputs
-	rm -rf $(VENV) $(CPU) $(OUT)
+	rm -rf $(VENV) $(BUILD) $(OUT)

@@ -152,7 +152,7 @@ def write_toy_bundle(
             "xy",
             "resized_pixels",
             0.5,
-            {"padding": -1, "background": 0, "foreground": 1, "box_start": 2, "box_end": 3},
+            contract.PROMPT_LABELS,
             "two_points",
         ),
         target=contract.Target("onnx", OPSET, batch),

@@ -144,8 +144,22 @@ MANIFESTS: dict[str, tuple[Any, ...]] = {
     "half a stability": ("postprocessing", "stability", {"offset": 1}),
     "a limit below 0": ("postprocessing", "low_res_limit", -1),
     "a limit as text": ("postprocessing", "low_res_limit", "x"),
+    "a required feature": ("requires", ["levels"]),
+    "two required features": ("requires", ["levels", "it's \n\u00e9"]),
+    "a required number": ("requires", [3]),
+    "requires as text": ("requires", "levels"),
+    "requires null": ("requires", None),
+    "another order": ("coordinates", "order", "yx"),
+    "another space": ("coordinates", "space", "pixels"),
+    "no pixel offset": ("coordinates", "pixel_offset", 0),
+    "half a pixel less": ("coordinates", "pixel_offset", -0.5),
+    "a pixel offset as text": ("coordinates", "pixel_offset", "0.5"),
     "labels as array": ("coordinates", "labels", []),
     "a label of 1.5": ("coordinates", "labels", {"a": 1.5}),
+    "no labels": ("coordinates", "labels", {}),
+    "another label": ("coordinates", "labels", "padding", 4),
+    "a label beyond 64 bits": ("coordinates", "labels", "padding", -(10**30)),
+    "a label more": ("coordinates", "labels", "negative_box", 4),
     "unknown box": ("coordinates", "box", "centre"),
     "batch 0": ("target", "batch", 0),
     "batch of a word": ("target", "batch", "many"),
@@ -241,6 +255,18 @@ def of_engines(change: Change) -> Change:
     return changed
 
 
+def in_another_meaning(folder: Path) -> None:
+    """Require a feature that also gives another field a value of its own."""
+    edited("requires", to=["levels"])(folder)
+    edited("model", to=[])(folder)
+
+
+def in_another_version(folder: Path) -> None:
+    """Give `requires` another type in a newer version."""
+    edited("version", to=2)(folder)
+    edited("requires", to={"levels": 3})(folder)
+
+
 REMOVED = ("format", "version", "model", "stages", "coordinates", "target", "parity", "golden")
 
 CHANGES: dict[str, Change] = {
@@ -248,6 +274,9 @@ CHANGES: dict[str, Change] = {
     **{name: of_engines(edited(*keys, to=value)) for name, (*keys, value) in ENGINES.items()},
     "a build without a source": of_engines(edited(*WHOLE_BUILD, "source", remove=True)),
     **{f"without {key}": edited(key, remove=True) for key in REMOVED},
+    "without a label": edited("coordinates", "labels", "padding", remove=True),
+    "a feature that changes a field": in_another_meaning,
+    "a version that changes requires": in_another_version,
     "without a stage": edited("stages", "enhancer", remove=True),
     "a flipped graph": flipped("encoder.onnx"),
     "a flipped golden": flipped("golden.safetensors"),

@@ -62,14 +62,17 @@ def test_both_readers_open_a_good_one(
     more = shutil.copytree(nano, tmp_path / "more")
     edited("a_field_of_a_later_version", to={"x": [1]})(more)
     open_bundle(more)
+    none = shutil.copytree(nano, tmp_path / "none")
+    edited("requires", to=[])(none)
+    open_bundle(none)
     engines = shutil.copytree(nano, tmp_path / "engines")
     of_engines(edited("calibration", to=CALIBRATION))(engines)
     open_bundle(engines)
-    folders = nano, more, engines
+    folders = nano, more, none, engines
     run = subprocess.run(
         [programs / "read_bundle", *folders], capture_output=True, text=True, check=True
     )
-    assert run.stdout.splitlines() == ["ok"] * 3
+    assert run.stdout.splitlines() == ["ok"] * len(folders)
 
 
 def _outside_parentheses(message: str) -> str:

@@ -26,7 +26,7 @@ MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden.safetensors"
 
 KNOWN_FEATURES: frozenset[str] = frozenset()
-"""The names in `requires` that this reader supports. The C++ list is kKnownFeatures in manifest.h."""
+"""The names in `requires` that this reader supports. In C++ it is kKnownFeatures in manifest.h."""
 
 PIXEL_OFFSET = 0.5
 PROMPT_LABELS = {

@@ -1,4 +1,4 @@
-"""What is not byte for byte an exported bundle is refused before an engine sees it."""
+"""An altered bundle is refused before an engine sees it."""
 
 from __future__ import annotations
 

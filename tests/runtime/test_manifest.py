@@ -1,4 +1,4 @@
-"""The contract: what is written is read back, and no bytes are taken for what they are not."""
+"""A manifest is read as it was written, and anything else is refused."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_the_schema_refuses_what_parse_refuses(change: tuple[Any, ...], toy_bund
 
 
 def compiled(toy_bundle: Path) -> dict[str, Any]:
-    """The toy's manifest as one of engines."""
+    """Return the toy's manifest, changed to describe engines."""
     document: dict[str, Any] = json.loads((toy_bundle / "manifest.json").read_bytes())
     document["target"]["engine"] = "tensorrt-rtx"
     document["target"]["build"] = {

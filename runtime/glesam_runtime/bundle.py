@@ -1,4 +1,4 @@
-"""Opening a bundle folder: nothing reaches an engine before every byte is the one exported."""
+"""Open a bundle folder and verify every byte before an engine sees any of them."""
 
 from __future__ import annotations
 
@@ -24,67 +24,79 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files have been checked against its manifest."""
+    """A bundle whose files match its manifest."""
 
     path: Path
     manifest: Manifest
     sha256: str
-    """Of manifest.json, which holds the hashes of all the others: it names the whole bundle."""
+    """The hash of manifest.json. It identifies the bundle, because the manifest contains the hashes
+    of all other files."""
 
     def graph_path(self, stage: StageName) -> Path:
-        """The file an engine loads for `stage`."""
+        """Return the file that an engine loads for `stage`."""
         return self.path / self.manifest.stages[stage].graph.file
 
     def weights_path(self, stage: StageName) -> Path | None:
-        """The ONNX graph that an engine without weights takes them from; None where it has them."""
+        """Return the ONNX graph with the weights of a stripped engine, or None for other graphs."""
         weights = self.manifest.stages[stage].weights
         return self.path / weights.file if weights is not None else None
 
     def stage_sha256(self, stage: StageName) -> str:
-        """Of a stage's graph and of the weights beside it, without which graphs may be alike."""
+        """Return a hash of a stage's graph and external weights.
+
+        Two graphs can be equal and differ only in their external weights.
+        """
         record = self.manifest.stages[stage]
         hashes = [file.sha256 for file in (record.graph, record.data) if file is not None]
         return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
     @property
     def golden_path(self) -> Path:
-        """One image, its prompts and every stage's output from the reference."""
+        """Return the file with one image, its prompts and every stage's output by the reference."""
         return self.path / self.manifest.golden.file
 
 
 def builtin_bundle_path() -> Path:
-    """The folder of the nano bundle that ships inside the package."""
+    """Return the folder of the nano bundle that ships inside the package."""
     return Path(__file__).parent / "nano"
 
 
 def open_bundle(path: str | os.PathLike[str] | None = None) -> Bundle:
-    """Open a bundle and verify all of it: manifest, sizes, hashes, external data.
+    """Open a bundle and verify its manifest and the size, hash and external data of every file.
 
     Args:
-        path: a bundle folder; None is the built-in nano bundle.
+        path: a bundle folder; None opens the built-in nano bundle.
 
     Raises:
-        BundleError: anything missing, altered, of another version, or reaching outside the folder.
+        BundleError: a file is missing or altered, the manifest is malformed, has another version
+            or requires an unknown feature, or a graph refers to data outside the folder.
     """
     if path is None:
         folder = builtin_bundle_path()
         if not (folder / contract.MANIFEST_FILE).is_file():
             raise BundleError(
-                "this installation holds no built-in bundle; make one with "
+                "this installation contains no built-in bundle; export one with "
                 "'glesam-export onnx --preset nano -o nano' and pass --bundle nano"
             )
     else:
         folder = Path(path)
     if not folder.is_dir():
         state = "is a file, not a bundle folder" if folder.exists() else "no such bundle folder"
-        raise BundleError(f"{folder}: {state}; make one with glesam-export")
+        raise BundleError(
+            f"{folder}: {state}; check the path or export a bundle with glesam-export"
+        )
     manifest_path = folder / contract.MANIFEST_FILE
     if not manifest_path.is_file():
-        raise BundleError(f"{folder}: not a bundle, it has no {contract.MANIFEST_FILE}")
+        raise BundleError(
+            f"{folder}: not a bundle, because it has no {contract.MANIFEST_FILE}; check the path "
+            "or export a bundle with glesam-export"
+        )
     try:
         raw = manifest_path.read_bytes()
     except OSError as error:
-        raise BundleError(f"{manifest_path}: cannot be read ({error.strerror})") from error
+        raise BundleError(
+            f"{manifest_path}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
     manifest = manifest_file.parse(raw, str(manifest_path))
     for ref in manifest_file.file_refs(manifest):
         verify_file(folder, ref)
@@ -94,10 +106,10 @@ def open_bundle(path: str | os.PathLike[str] | None = None) -> Bundle:
 
 
 def load_golden(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
-    """The golden tensors by name: `image` uint8 [H,W,3], all others float32.
+    """Return the golden tensors by name: `image` is uint8 [H, W, 3], all others are float32.
 
     Raises:
-        BundleError: the file is not safetensors or lacks a tensor.
+        BundleError: the file is not safetensors, or a tensor is missing.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -105,11 +117,15 @@ def load_golden(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
     try:
         tensors: dict[str, NDArray[np.generic]] = load_file(bundle.golden_path)
     except (SafetensorError, OSError) as error:
-        raise BundleError(f"{bundle.golden_path}: not a golden file ({error})") from error
+        raise BundleError(
+            f"{bundle.golden_path}: not a golden file ({error}); export the bundle again"
+        ) from error
     features = {spec.name for spec in bundle.manifest.stages["encoder"].outputs}
     missing = sorted((GOLDEN_TENSORS | features) - tensors.keys())
     if missing:
-        raise BundleError(f"{bundle.golden_path}: lacks {', '.join(missing)}; export again")
+        raise BundleError(
+            f"{bundle.golden_path}: lacks {', '.join(missing)}; export the bundle again"
+        )
     return tensors
 
 
@@ -126,17 +142,17 @@ GOLDEN_TENSORS = frozenset(
         "iou_predictions",
     }
 )
-"""What every golden.safetensors holds, beside the encoder's further outputs where it has any; the
-decoder's inputs go by their names in the graph."""
+"""The tensors of every golden.safetensors. The decoder's inputs have their names from the graph.
+An encoder with further outputs adds these."""
 
 
 def file_ref(path: Path) -> FileRef:
-    """Describe a file for the manifest: name, bytes, sha256."""
+    """Return the name, size and hash of a file, for the manifest."""
     return FileRef(file=path.name, bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
 def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file, read in pieces."""
+    """Return the SHA-256 of a file in hex digits. The file is read in pieces."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_CHUNK))
     with path.open("rb", buffering=0) as file:
@@ -146,37 +162,45 @@ def sha256_of(path: Path) -> str:
 
 
 def verify_file(folder: Path, ref: FileRef) -> None:
-    """Refuse a file that is missing or is not byte for byte the one the manifest names.
+    """Refuse a file that is missing or differs from the manifest's record of it.
 
     Raises:
-        BundleError: naming the file and what is wrong with it.
+        BundleError: the file is missing, a link, unreadable, or has another size or hash.
     """
     path = folder / ref.file
     try:
-        # A link could lead out of the folder, where another program may change what it points to.
+        # A link can point outside the folder, where another program may change the file.
         if path.is_symlink():
-            raise BundleError(f"{path}: is a link; a bundle holds its own files")
+            raise BundleError(
+                f"{path}: is a link, but a bundle must contain its files; copy the file itself"
+            )
         if not path.is_file():
-            raise BundleError(f"{path}: missing from the bundle; export or copy it again")
+            raise BundleError(f"{path}: missing from the bundle; copy or export the bundle again")
         size = path.stat().st_size
         if size != ref.bytes:
-            raise BundleError(f"{path}: {size} bytes, the manifest says {ref.bytes}; copy it again")
+            raise BundleError(
+                f"{path}: {size} bytes, the manifest says {ref.bytes}; copy or export the bundle "
+                "again"
+            )
         if sha256_of(path) != ref.sha256:
             raise BundleError(
-                f"{path}: altered, its sha256 is not the manifest's; copy or export it again"
+                f"{path}: altered, its sha256 is not the manifest's; copy or export the bundle "
+                "again"
             )
     except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+        raise BundleError(
+            f"{path}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
 
 
 def require_own_weights(bundle: Bundle) -> None:
-    """Refuse hard links in place of weights.
+    """Refuse files of weights that are hard links.
 
-    An engine reads them, but onnx-ir, by which graphs are changed, takes them for an attack and
-    says so where it first needs a weight. (No bundle opens with symbolic ones.)
+    Engines read them, but onnx-ir, which rewrites graphs, treats them as an attack and fails when
+    it first reads a weight. `open_bundle` refuses symbolic links.
 
     Raises:
-        BundleError: a file of weights has another name too.
+        BundleError: a file of weights is a hard link.
     """
     for stage in contract.STAGES:
         data = bundle.manifest.stages[stage].data
@@ -188,7 +212,7 @@ def require_own_weights(bundle: Bundle) -> None:
 
 
 def _verify_external_data(folder: Path, stage: Stage) -> None:
-    """A graph may take weights from its declared data file and from nowhere else."""
+    """Refuse a graph that takes weights from anywhere but its declared data file."""
     onnx = stage.weights or stage.graph
     path = folder / onnx.file
     if path.suffix == ".engine":
@@ -198,5 +222,5 @@ def _verify_external_data(folder: Path, stage: Stage) -> None:
         if location != declared:
             raise BundleError(
                 f"{path}: takes weights from {location!r}, the manifest declares "
-                f"{declared or 'no data file'}; refused"
+                f"{declared or 'no data file'}; do not use it, export the bundle again"
             )

@@ -1,4 +1,4 @@
-"""How far numbers and masks lie apart, and how far each precision lets them."""
+"""Measure the difference between numbers or masks, and apply the limits of each precision."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ GATES: dict[PrecisionName, Gate] = {
     "int8": Gate(stage_relative_l2=None, mask_iou_mean=0.98, mask_iou_worst=0.95),
     "fp8": Gate(stage_relative_l2=None, mask_iou_mean=0.98, mask_iou_worst=0.95),
 }
-"""What a trained bundle must reach; None is reported only."""
+"""The limits for a trained bundle by precision. A figure whose limit is None is only reported."""
 
 _COARSENESS: tuple[PrecisionName, ...] = ("fp32", "bf16", "fp16", "fp8", "int8")
 
 
 def gate_for(precision: PrecisionName, trained: bool) -> Gate:
-    """The gate of a precision.
+    """Return the limits of a precision.
 
-    The masks of random weights are the sign of noise around zero, which any rounding flips: below
-    fp32 their figures are reported only.
+    With random weights the logits are noise around zero, and rounding flips their signs. So below
+    fp32 the figures of the masks are only reported.
     """
     gate = GATES[precision]
     if trained or precision == "fp32":
@@ -37,17 +37,17 @@ def gate_for(precision: PrecisionName, trained: bool) -> Gate:
 
 
 def coarsest(precisions: Sequence[PrecisionName]) -> PrecisionName:
-    """The precision whose gate judges a chain of stages: the loosest of theirs."""
+    """Return the coarsest precision, whose limits apply to a chain of stages."""
     return max(precisions, key=_COARSENESS.index)
 
 
 def relative_l2(actual: ArrayLike, expected: ArrayLike) -> float:
-    """|actual - expected| / |expected| over all elements, in float64.
+    """Return |actual - expected| / |expected| over all elements, in float64.
 
-    Infinity where `actual` holds a NaN or infinity, so that no comparison lets one pass.
+    The result is infinity if `actual` contains a NaN or infinity, so that it exceeds every limit.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: the shapes differ.
     """
     a, e = _pair(actual, expected)
     if not np.isfinite(a).all():
@@ -60,10 +60,10 @@ def relative_l2(actual: ArrayLike, expected: ArrayLike) -> float:
 
 
 def max_abs(actual: ArrayLike, expected: ArrayLike) -> float:
-    """Largest absolute difference; infinity where `actual` is not finite.
+    """Return the largest absolute difference, or infinity if `actual` is not finite.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: the shapes differ.
     """
     a, e = _pair(actual, expected)
     if not np.isfinite(a).all():
@@ -72,13 +72,13 @@ def max_abs(actual: ArrayLike, expected: ArrayLike) -> float:
 
 
 def mask_iou(actual: NDArray[np.bool_], expected: NDArray[np.bool_]) -> float:
-    """Intersection over union of two masks of one shape; 1 where both are empty.
+    """Return the intersection over union of two masks of one shape, or 1 if both are empty.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: the shapes differ.
     """
     if actual.shape != expected.shape:
-        raise ValueError(f"masks of shape {actual.shape} and {expected.shape}")
+        raise ValueError(f"masks must have one shape, not {actual.shape} and {expected.shape}")
     union = int(np.count_nonzero(actual | expected))
     return int(np.count_nonzero(actual & expected)) / union if union else 1.0
 
@@ -86,13 +86,13 @@ def mask_iou(actual: NDArray[np.bool_], expected: NDArray[np.bool_]) -> float:
 def failures(
     gate: Gate, stage_errors: dict[str, float], mean_iou: float, worst_iou: float
 ) -> list[str]:
-    """What lies outside a gate, one line each; empty means passed.
+    """Return one line for each figure outside its limit. An empty list means passed.
 
     Args:
-        gate: what must hold.
-        stage_errors: relative L2 by stage.
-        mean_iou: mean mask IoU with the reference.
-        worst_iou: the lowest of them, or of those that count.
+        gate: the limits.
+        stage_errors: the relative L2 error by stage.
+        mean_iou: the mean mask IoU with the reference.
+        worst_iou: the lowest mask IoU, or the lowest of the masks that count.
     """
     found = []
     if gate.stage_relative_l2 is not None:
@@ -111,8 +111,8 @@ def failures(
 
 
 def _pair(actual: Any, expected: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both as float64, of one shape."""
+    """Return both as float64 arrays, which must have one shape."""
     a, e = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     if a.shape != e.shape:
-        raise ValueError(f"arrays of shape {a.shape} and {e.shape}")
+        raise ValueError(f"arrays must have one shape, not {a.shape} and {e.shape}")
     return a, e

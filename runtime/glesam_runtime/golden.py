@@ -1,4 +1,4 @@
-"""An engine against a bundle's golden file: stage by stage, and from image to masks."""
+"""Compare an engine with a bundle's golden file, for each stage and for the whole chain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PROMPT_INPUTS = ("point_coords", "point_labels", "mask_input", "has_mask_input"
 
 @dataclass(frozen=True)
 class OutputError:
-    """One output, its stage fed the golden file's own input."""
+    """The error of one output of a stage. The stage's input comes from the golden file."""
 
     stage: str
     output: str
@@ -32,33 +32,33 @@ class OutputError:
 
 @dataclass(frozen=True)
 class SelftestResult:
-    """A bundle on this machine against the reference's golden tensors."""
+    """The comparison of an engine on this machine with the reference's golden tensors."""
 
     engine: dict[str, str]
     errors: tuple[OutputError, ...]
     mask_iou_mean: float
-    """Image to masks through all stages, masks at the image's own size."""
+    """The IoU of the masks of the whole chain, at the image's own size."""
     mask_iou_worst: float
     gate: Gate
     failures: tuple[str, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether every figure lies inside the gate."""
+        """Return whether every figure is within its limit."""
         return not self.failures
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the result as a dict that can be written as JSON."""
         gate = {name: getattr(self.gate, name) for name in self.gate.__struct_fields__}
         return {**asdict(self), "gate": gate, "passed": self.passed}
 
 
 def check(bundle: Bundle, engine: Engine) -> SelftestResult:
-    """Run the golden image and prompts, and judge the figures by the bundle's gate.
+    """Run the golden image and prompts, and compare the results with the golden tensors.
 
     Args:
-        bundle: an opened one.
-        engine: with all of its stages loaded.
+        bundle: the bundle, whose precision decides the limits.
+        engine: an engine with all three stages loaded.
 
     Raises:
         BundleError: the golden file cannot be used.
@@ -102,7 +102,7 @@ def check(bundle: Bundle, engine: Engine) -> SelftestResult:
         compare.mask_iou(mine, theirs)
         for mine, theirs in zip(found.reshape(-1, *size), wanted.reshape(-1, *size), strict=True)
     ]
-    # One gate for the chain: a coarse stage upstream is in every mask.
+    # The coarsest stage decides the gate, because its error is in every mask.
     precision = compare.coarsest([manifest.stages[stage].precision for stage in STAGES])
     gate = compare.gate_for(precision, manifest.model.trained)
     mean, worst = float(np.mean(ious)), float(np.min(ious))

@@ -1,4 +1,4 @@
-"""From an image file to the encoder's input tensor."""
+"""Read an image file and turn it into the encoder's input tensor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from glesam_runtime.manifest import Preprocessing, Resize
 
 MAX_PIXELS = 512 * 1024 * 1024
-"""The largest image that is read, about 2 GiB decoded; Pillow's own limit is a sixth of it."""
+"""The largest image that is accepted: about 2 GiB decoded, six times Pillow's own limit."""
 
 _EXIF_ORIENTATION = 0x0112
 _TURNS = {
@@ -41,37 +41,44 @@ _bomb_limit_lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Geometry:
-    """How an image lies in the graph's square; sizes are (height, width) in pixels."""
+    """The position of an image in the encoder's square input.
+
+    Sizes are (height, width) in pixels.
+    """
 
     image_size: int
-    """S, the square's side."""
+    """S, the side of the square."""
     resized: tuple[int, int]
-    """What the image fills of the square, from its top left corner."""
+    """The part of the square that the image fills, from its top left corner."""
     original: tuple[int, int]
+    """The size of the image before resizing."""
 
 
 @dataclass(frozen=True)
 class Preprocessed:
-    """An image as the encoder takes it."""
+    """The encoder's input for an image."""
 
     tensor: NDArray[np.float32]
-    """[1, 3, S, S], normalised, zeros where the image does not reach."""
+    """[1, 3, S, S], normalised; zeros beside the image."""
     geometry: Geometry
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """Read an image file as a viewer shows it.
 
-    EXIF orientation is applied (an unreadable EXIF block counts as none), transparency shows
-    white behind it, 16-bit samples are scaled to 8 bits by their depth, gray, palette, CMYK and
-    1-bit become RGB, and of several frames the first is taken. Float samples are read as 0..1,
-    0..255 or 0..65535, the smallest range that holds them.
+    - EXIF orientation is applied. A malformed EXIF block counts as none.
+    - Transparency is shown on white.
+    - Gray, palette, CMYK and 1-bit images become RGB.
+    - 16-bit samples are scaled to 8 bits by their depth. Float samples are read as 0 to 1, 0 to 255
+      or 0 to 65535, whichever is the smallest range that contains them.
+    - The first of several frames is read.
 
     Returns:
         uint8 [H, W, 3], RGB.
 
     Raises:
-        InputError: missing, unreadable, empty, truncated, not an image, or above MAX_PIXELS.
+        InputError: the file is missing, unreadable, empty, truncated or not an image, or the image
+            has more than MAX_PIXELS pixels.
     """
     file = Path(path)
     if not file.exists():
@@ -84,11 +91,11 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         with _open(file) as image:
             width, height = image.size
             if width == 0 or height == 0:
-                raise InputError(f"{file}: an image of {width} x {height} pixels")
+                raise InputError(f"{file}: {width} x {height} pixels, but it needs at least 1 x 1")
             if width * height > MAX_PIXELS:
                 raise InputError(
                     f"{file}: {width} x {height} pixels, more than the {MAX_PIXELS >> 20} "
-                    "megapixels this program reads; scale it down"
+                    "megapixels that this program reads; scale it down"
                 )
             orientation = _orientation(image)
             image.load()
@@ -99,44 +106,51 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     except InputError:
         raise
     except UnidentifiedImageError as error:
-        raise InputError(f"{file}: not an image in a known format") from error
-    except Exception as error:  # decoders raise whatever their bytes lead them to
+        raise InputError(
+            f"{file}: not an image in a known format; convert it to PNG or JPEG"
+        ) from error
+    except Exception as error:  # decoders raise many types for malformed bytes
         raise InputError(f"{file}: cannot be read as an image ({_brief(error)})") from error
 
 
 def pixels_of(path: str | os.PathLike[str]) -> int:
-    """Pixels an image file says it has, without decoding it; 0 where `read_image` would refuse."""
+    """Return the number of pixels in an image file's header, or 0 if `read_image` would refuse it.
+
+    The image is not decoded.
+    """
     try:
         with _open(Path(path)) as image:
             width, height = image.size
-    except Exception:  # noqa: BLE001 - whatever it is, `read_image` says it
+    except Exception:  # noqa: BLE001 - `read_image` reports the error
         return 0
     return width * height if width * height <= MAX_PIXELS else 0
 
 
 def check_image(image: object) -> NDArray[np.uint8]:
-    """Accept an image array: uint8 [H, W, 3] with at least one pixel.
+    """Return an image array unchanged if it is uint8 [H, W, 3] with at least one pixel.
 
     Raises:
-        InputError: another type, dtype or shape.
+        InputError: it has another type, dtype or shape.
     """
     if not isinstance(image, np.ndarray):
-        raise InputError(f"image: a uint8 array [H, W, 3] is needed, not {type(image).__name__}")
+        raise InputError(f"image: must be a uint8 array [H, W, 3], not {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise InputError(
-            f"image: {image.dtype} {list(image.shape)}, but uint8 [H, W, 3] is needed; "
-            "glesam_runtime.image.read_image reads any file into it"
+            f"image: must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}; "
+            "glesam_runtime.image.read_image returns such an array for any image file"
         )
     if image.size == 0:
-        raise InputError(f"image: {image.shape[1]} x {image.shape[0]} pixels, it holds nothing")
+        raise InputError(
+            f"image: {image.shape[1]} x {image.shape[0]} pixels, but it needs at least 1 x 1"
+        )
     return image
 
 
 def resized_size(height: int, width: int, image_size: int) -> tuple[int, int]:
-    """(height, width) after the longest side is scaled to `image_size`.
+    """Return (height, width) after the longest side is scaled to `image_size`.
 
-    The other side is rounded half up, but never to nothing: an image 20,000 times as wide as
-    high keeps a row of one pixel.
+    The other side is rounded half up, but to at least 1, so that an image 20,000 times as wide as
+    high keeps a row.
     """
     scale = image_size / max(height, width)
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
@@ -145,7 +159,7 @@ def resized_size(height: int, width: int, image_size: int) -> tuple[int, int]:
 def geometry_of(
     height: int, width: int, image_size: int, resize: Resize = "longest_side"
 ) -> Geometry:
-    """How an image of this size lies in a square of side `image_size`."""
+    """Return the position of an image of this size in a square of side `image_size`."""
     square = (image_size, image_size)
     resized = square if resize == "square" else resized_size(height, width, image_size)
     return Geometry(image_size, resized, (height, width))
@@ -159,7 +173,7 @@ def preprocess(image: NDArray[np.uint8], rules: Preprocessing) -> Preprocessed:
         rules: the manifest's preprocessing.
 
     Raises:
-        InputError: not such an array.
+        InputError: the image has another type, dtype or shape, or no pixels.
     """
     image = check_image(image)
     size = rules.image_size
@@ -170,7 +184,7 @@ def preprocess(image: NDArray[np.uint8], rules: Preprocessing) -> Preprocessed:
     else:
         values = np.asarray(_resize_fixed_point(image, new_height, new_width), dtype=np.float32)
     tensor = np.zeros((1, 3, size, size), np.float32)
-    # Channel by channel into place: over [h, w, 3] numpy would work in runs of three numbers.
+    # One channel at a time: on [h, w, 3] numpy's inner loops would run over only three numbers.
     for channel, (mean, std) in enumerate(zip(rules.mean, rules.std, strict=True)):
         plane = tensor[0, channel, :new_height, :new_width]
         np.subtract(values[..., channel], np.float32(mean), out=plane)
@@ -179,10 +193,10 @@ def preprocess(image: NDArray[np.uint8], rules: Preprocessing) -> Preprocessed:
 
 
 def _resize_fixed_point(image: NDArray[np.uint8], height: int, width: int) -> Image.Image:
-    """Pillow's bilinear resizing, an axis at a time in the order of Pillow 13.
+    """Resize with Pillow's bilinear filter, one axis at a time, in the order of Pillow 13.
 
-    What is rounded between the axes makes their order show, by a level here and there, and earlier
-    Pillows always took the width first.
+    Values are rounded between the axes, so their order changes some pixels by one level. Earlier
+    versions of Pillow always resize the width first.
     """
     lost_height, lost_width = image.shape[0] - height, image.shape[1] - width
     height_first = lost_height > 0 and lost_height > 2 * lost_width
@@ -193,7 +207,7 @@ def _resize_fixed_point(image: NDArray[np.uint8], height: int, width: int) -> Im
 
 @contextmanager
 def _open(file: Path) -> Iterator[Image.Image]:
-    """Open an image whose size is judged here, not by Pillow's process-wide limit."""
+    """Open an image without Pillow's process-wide size limit. The caller checks the size."""
     with _bomb_limit_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -205,15 +219,15 @@ def _open(file: Path) -> Iterator[Image.Image]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8; viewers show a photo with a broken EXIF block unturned."""
+    """Return the EXIF orientation, 1 to 8, or 1 if the EXIF block is malformed, as viewers do."""
     try:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001 - any malformed block means: no orientation known
+    except Exception:  # noqa: BLE001 - Pillow raises many types for malformed blocks
         return 1
 
 
 def _to_rgb(image: Image.Image, file: Path) -> Image.Image:
-    """8-bit RGB of a decoded image in any of Pillow's modes."""
+    """Convert a decoded image of any Pillow mode to 8-bit RGB."""
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_gray_to_rgb(image, file)
     if image.has_transparency_data:
@@ -224,11 +238,13 @@ def _to_rgb(image: Image.Image, file: Path) -> Image.Image:
 
 
 def _deep_gray_to_rgb(image: Image.Image, file: Path) -> Image.Image:
-    """One channel of 16-bit, 32-bit or float samples, scaled to 8 bits."""
+    """Convert a one-channel image with 16-bit, 32-bit or float samples to 8-bit RGB."""
     values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise InputError(f"{file}: holds samples that are not finite numbers")
+        raise InputError(
+            f"{file}: contains NaN or infinite samples; save it with 8 or 16 bits a sample"
+        )
     if image.mode == "F":
         full = next((float(top) for top in (1, 255, 65535) if high <= top), 0.0)
     else:
@@ -239,20 +255,20 @@ def _deep_gray_to_rgb(image: Image.Image, file: Path) -> Image.Image:
         )
     gray = np.empty(values.shape, np.uint8)
     step = max(1, (1 << 22) // values.shape[1])
-    for top in range(0, len(values), step):  # strips: no float copy of a huge image
+    for top in range(0, len(values), step):  # in strips, without a float copy of a large image
         strip = values[top : top + step].astype(np.float32)
         gray[top : top + step] = np.rint(strip * np.float32(255 / full))
     return Image.fromarray(gray).convert("RGB")
 
 
 def _sample_bits(image: Image.Image) -> int:
-    """Bits of an integer sample: what a TIFF declares below 16, else 16."""
+    """Return the bits of an integer sample: a TIFF's declared number below 16, otherwise 16."""
     tags = getattr(image, "tag_v2", None)
     declared = tags.get(_TIFF_BITS_PER_SAMPLE, (16,)) if tags is not None else (16,)
     return min(16, int(declared[0]))
 
 
 def _brief(error: Exception) -> str:
-    """An exception's first line, or its name where it says nothing."""
+    """Return the first line of an exception's message, or its type's name without a message."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__

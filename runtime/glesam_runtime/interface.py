@@ -1,4 +1,4 @@
-"""Names, types and shapes of every stage's tensors: what the contract fixes for all engines."""
+"""The names, types and shapes of every stage's tensors, which the contract fixes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from glesam_runtime.manifest import Family, StageName, TensorSpec
 def expected_interface(
     stage: StageName, image_size: int, batch: int | str, family: Family = "sam"
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Inputs and outputs that the contract fixes for a stage.
+    """Return the inputs and outputs that the contract fixes for a stage.
 
-    SAM 2's encoder also gives the features that its decoder refines the masks with; they pass by
-    the enhancer.
+    SAM 2's encoder has further outputs, the features with which its decoder refines masks. The
+    enhancer does not use them.
+
+    Args:
+        stage: the stage.
+        image_size: S, the side of the encoder's square input in pixels.
+        batch: N, the images per call of encoder and enhancer, or "dynamic".
+        family: the model family.
     """
 
     def spec(name: str, *shape: int | str) -> TensorSpec:

@@ -1,7 +1,14 @@
-"""The contract's types: what manifest.json says.
+"""The types of manifest.json, which is the contract between exporter and runtimes.
 
-Every program that runs a bundle, in any language, needs this file and nothing else. The JSON
-Schema in docs/manifest.schema.json is generated from these classes.
+A program that runs a bundle needs to know these types and nothing else of the exporter. The JSON
+Schema in docs/manifest.schema.json is generated from them, and runtime/cpp/src/manifest.h is the
+C++ version.
+
+The contract grows in two ways, and neither changes `version`:
+
+- An optional field adds knowledge. A reader ignores fields that it does not know.
+- A name in `requires` changes meaning. A reader refuses a bundle that names a feature that it does
+  not know (`KNOWN_FEATURES`), because it would read the bundle wrongly.
 """
 
 from __future__ import annotations
@@ -9,7 +16,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, get_args
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from glesam_runtime.target import AxisRange, Target
 
@@ -17,6 +24,19 @@ FORMAT = "glesam-bundle"
 VERSION = 1
 MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden.safetensors"
+
+KNOWN_FEATURES: frozenset[str] = frozenset()
+"""The names in `requires` that this reader supports. In C++ it is kKnownFeatures in manifest.h."""
+
+PIXEL_OFFSET = 0.5
+PROMPT_LABELS = {
+    "background": 0,
+    "foreground": 1,
+    "box_top_left": 2,
+    "box_bottom_right": 3,
+    "padding": -1,
+}
+"""The values of `point_labels` by meaning."""
 
 StageName = Literal["encoder", "enhancer", "decoder"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -34,11 +54,11 @@ Positive = Annotated[float, Meta(gt=0)]
 
 
 class _Record(msgspec.Struct, frozen=True):
-    """A frozen JSON object. Unknown fields are passed over, so that a version may grow."""
+    """A frozen JSON object. Readers ignore unknown fields, so that the contract can grow."""
 
 
 class FileRef(_Record, frozen=True):
-    """A file of the bundle, in the manifest's own folder."""
+    """A file of the bundle. It lies in the same folder as the manifest."""
 
     file: FileName
     bytes: Annotated[int, Meta(ge=0)]
@@ -46,7 +66,7 @@ class FileRef(_Record, frozen=True):
 
 
 class TensorSpec(_Record, frozen=True):
-    """One input or output of a graph; a capital letter in `shape` is an axis free at run time."""
+    """One input or output of a graph. A capital letter in `shape` is a dynamic axis."""
 
     name: str
     dtype: Literal["float32"]
@@ -54,102 +74,115 @@ class TensorSpec(_Record, frozen=True):
 
 
 class Stage(_Record, frozen=True):
-    """One graph: its file, the precision inside it, and its interface, float32 at every border."""
+    """One graph: its file, its internal precision, and its inputs and outputs, always float32."""
 
     graph: FileRef
     precision: PrecisionName
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     data: FileRef | None = None
-    """External weights of the ONNX graph, beside it (ONNX limits one file to 2 GiB)."""
+    """The ONNX graph's external weights. A large graph has them, as ONNX limits a file to 2 GiB."""
     weights: FileRef | None = None
-    """The ONNX graph that an engine without weights takes them from."""
+    """The ONNX graph that supplies the weights of an engine that was compiled without them."""
     islands: tuple[str, ...] = ()
-    """What stays float32 inside a graph of reduced precision."""
+    """The parts of a reduced-precision graph that stay float32. Informative: no reader uses it."""
     profile: dict[Symbol, AxisRange] | None = None
-    """Sizes of the free axes that an engine takes; ONNX graphs take any."""
+    """The sizes that an engine accepts on each dynamic axis. An ONNX graph accepts any size."""
 
 
 class Model(_Record, frozen=True):
-    """Which GleSAM this is, and the constants folded into its enhancer (paper, Eq. 4)."""
+    """Which GleSAM this is, and the constants that its enhancer was folded with (paper, Eq. 4).
+
+    A reader uses `family` and `trained`. The other fields are informative: their values are already
+    in the graphs.
+    """
 
     family: Family
     preset: str
     unet: str
     trained: bool
-    """False for random weights: masks then mean nothing, and mask gates below fp32 are reported."""
+    """False for random weights. Their masks mean nothing, so below fp32 the mask gates do not
+    apply and the figures are only reported."""
     gamma: Positive
     timestep: Annotated[int, Meta(ge=0)]
     alpha_bar: Annotated[float, Meta(gt=0, lt=1)]
 
 
 class Preprocessing(_Record, frozen=True):
-    """How an RGB uint8 image becomes the encoder's `image`, in this order."""
+    """How to turn an RGB uint8 image into the encoder's `image`, in this order of steps."""
 
     image_size: Annotated[int, Meta(ge=16)]
-    """S: side of the square graph input, pixels."""
+    """S, the side of the square graph input in pixels."""
     resize: Resize
-    """longest_side: longest side to S, the other to floor(side * S / longest + 0.5).
-    square: both sides to S, whatever the image's shape."""
+    """longest_side: the longest side becomes S, the other floor(side * S / longest + 0.5).
+    square: both sides become S, whatever the image's aspect ratio."""
     kernel: Literal["pillow_bilinear", "float_bilinear"]
-    """Antialiased bilinear, pillow_bilinear: Pillow's in fixed point on uint8, the width first; the
-    height first where it loses more than twice as many pixels. float_bilinear: the same triangle,
-    nothing rounded to integers, and what comes out float32."""
+    """Both are antialiased bilinear (triangle) filters.
+    pillow_bilinear: Pillow's fixed-point filter on uint8. It resizes the width first, or the height
+    first if the height loses more than twice as many pixels as the width.
+    float_bilinear: the same filter without rounding to integers. The result is float32."""
     channel_order: Literal["RGB"]
     mean: tuple[float, float, float]
-    """Subtracted from 0..255 values, per channel."""
+    """Subtracted from each channel, whose values are 0 to 255."""
     std: tuple[Positive, Positive, Positive]
-    """Divides the difference, per channel."""
+    """Each channel is divided by it after the subtraction."""
     pad: Literal["right_bottom", "none"]
-    """Zeros after normalisation, up to S x S; none where the image fills the square."""
+    """right_bottom: zeros fill the normalised image up to S x S.
+    none: the image already fills the square."""
 
 
 class Stability(_Record, frozen=True):
-    """When a mask counts as stable, judged on `low_res_masks` before upscaling."""
+    """When a mask counts as stable. It is measured on `low_res_masks`, before upscaling."""
 
     offset: Positive
-    """Stability: pixels above +offset over pixels above -offset; 1 where there are none."""
+    """The stability is the number of pixels above +offset divided by the number above -offset, or 1
+    if no pixel is above -offset."""
     threshold: Annotated[float, Meta(ge=0, le=1)]
-    """Stable is what reaches it."""
+    """A mask with at least this stability is stable."""
 
 
 class Postprocessing(_Record, frozen=True):
-    """How `low_res_masks` become masks at the image's own size, in this order."""
+    """How to turn `low_res_masks` into masks at the image's own size, in this order of steps."""
 
     upscale: Literal["bilinear", "bilinear_direct"]
-    """Half-pixel centres, no antialiasing. bilinear: to S x S; crop the padding; the same to
-    (H, W). bilinear_direct: to (H, W) at once."""
+    """Bilinear interpolation with half-pixel centres and without antialiasing.
+    bilinear: resize to S x S, crop the padding, resize to (H, W).
+    bilinear_direct: resize to (H, W) in one step."""
     mask_threshold: float
-    """A pixel is in the mask where its logit is greater."""
+    """A pixel belongs to the mask if its logit is greater than this."""
     stability_offset: Positive
-    """Stability: area above threshold + offset over area above threshold - offset."""
+    """A mask's stability is its area at mask_threshold + stability_offset divided by its area at
+    mask_threshold - stability_offset."""
     single_mask: Literal["first", "first_if_stable"]
-    """Without multimask the first of the four masks is the answer, with it the other three.
-    first_if_stable: where the first is not stable by `stability`, the one of the other three with
-    the highest predicted IoU takes its place."""
+    """Which of the four masks answers a prompt without multimask. (With multimask the last three
+    do.) first: the first mask.
+    first_if_stable: the first mask if it is stable by `stability`, otherwise the one of the last
+    three that has the highest predicted IoU."""
     stability: Stability | None = None
-    """Of first_if_stable."""
+    """The rule of first_if_stable. None for first."""
     low_res_limit: Positive | None = None
-    """`low_res_masks` that a caller gets, to give back as `mask_input`, are clipped to
-    -limit..limit; masks are made of the unclipped ones."""
+    """Limit of the logits that a caller receives and can pass back as `mask_input`: they are
+    clipped to -limit..limit. Masks are computed from the unclipped logits."""
 
 
 class Coordinates(_Record, frozen=True):
-    """What `point_coords` and `point_labels` hold."""
+    """What the decoder's `point_coords` and `point_labels` contain."""
 
     order: Literal["xy"]
     space: Literal["resized_pixels"]
-    """Pixels of the resized image: original x * resized width / original width, likewise y."""
-    pixel_offset: float
-    """Added by the graph itself: (0, 0) is the centre of the first pixel."""
-    labels: dict[str, int]
+    """Pixels of the resized image: x * resized width / original width, and likewise for y."""
+    pixel_offset: Annotated[float, Meta(extra_json_schema={"const": PIXEL_OFFSET})]
+    """The graph adds it to each coordinate, so that (0, 0) is the centre of the first pixel."""
+    labels: Annotated[dict[str, int], Meta(extra_json_schema={"const": PROMPT_LABELS})]
+    """The values of `point_labels`: exactly PROMPT_LABELS."""
     box: Literal["two_points", "two_points_padded"]
-    """A box is its two corners as points. A prompt with points or a box ends with one padding
-    point: two_points only where it has no box, two_points_padded always."""
+    """A box is passed as two points, its corners. Points without a box are followed by one padding
+    point. two_points: a prompt with a box has no padding point.
+    two_points_padded: a prompt with a box has one too."""
 
 
 class Source(_Record, frozen=True):
-    """A file the weights came from."""
+    """A file that the weights were read from."""
 
     role: str
     file: str
@@ -157,23 +190,24 @@ class Source(_Record, frozen=True):
 
 
 class Provenance(_Record, frozen=True):
-    """Where the weights came from and what built the bundle."""
+    """Where the weights came from and which tools built the bundle. Informative."""
 
     sources: tuple[Source, ...]
     weights: str
-    """In words: "files", "packed", "built-in", "random, seed 0"."""
+    """The kind of source: "files", "packed", "built-in" or "random, seed 0"."""
     tools: dict[str, str]
+    """Versions by package name."""
 
 
 class StageError(_Record, frozen=True):
-    """How far an output lies from the reference's."""
+    """The difference between a stage's output and the reference's."""
 
     relative_l2: float
     max_abs: float
 
 
 class ImageParity(_Record, frozen=True):
-    """Figures of one verification image; `eps` is the enhancer's U-Net alone."""
+    """The figures of one verification image. `eps` is the output of the enhancer's U-Net."""
 
     image: str
     level: Level
@@ -183,10 +217,10 @@ class ImageParity(_Record, frozen=True):
 
 
 class Gate(_Record, frozen=True):
-    """What a precision must reach; None where a figure is only reported.
+    """The accuracy limits of a precision. A figure whose limit is None is only reported.
 
-    A calibration asks `mask_iou_worst` of the masks whose object the float bundle finds, an export
-    and the golden file of all.
+    An export and the golden file apply `mask_iou_worst` to all masks. A calibration applies it to
+    the masks whose object the float bundle finds.
     """
 
     stage_relative_l2: float | None
@@ -195,10 +229,10 @@ class Gate(_Record, frozen=True):
 
 
 class Parity(_Record, frozen=True):
-    """The bundle as measured when it was written.
+    """The accuracy that was measured when the bundle was written. Informative.
 
-    An exported one against the PyTorch reference, a quantized one against the float bundle it was
-    made of: `backend` says so.
+    An exported bundle is compared with the PyTorch reference, and a quantized bundle with the float
+    bundle that it was made from. `backend` says which.
     """
 
     backend: str
@@ -208,7 +242,10 @@ class Parity(_Record, frozen=True):
 
 
 class CalibrationSample(_Record, frozen=True):
-    """An image that ranges were taken from; `sha256` is of "height width " and its RGB bytes."""
+    """An image that activation ranges were measured on.
+
+    `sha256` is the hash of the text "height width " followed by the RGB bytes.
+    """
 
     image: str
     sha256: Sha256
@@ -216,31 +253,39 @@ class CalibrationSample(_Record, frozen=True):
 
 
 class Calibration(_Record, frozen=True):
-    """How a quantized bundle was made of a float one."""
+    """How a quantized bundle was made from a float bundle. Informative."""
 
     source: Sha256
-    """Of the float bundle's manifest.json."""
+    """The hash of the float bundle's manifest.json."""
     weights_only: tuple[StageName, ...]
-    """Stages whose weights are stored in eight bits while they compute in float32."""
+    """The stages whose weights are stored in eight bits but which compute in float32."""
     method: Literal["mse", "min-max", "percentile", "entropy"]
     percentile: float | None
-    """Of the method of that name."""
+    """The parameter of method "percentile". None for the others."""
     smoothing: float | None
-    """SmoothQuant's alpha; None is without."""
+    """SmoothQuant's alpha. None means that smoothing was off."""
     seed: int
-    """Decides which images, their degradations and prompts."""
+    """The seed that selected the images, their degradations and their prompts."""
     procedural: bool
-    """Whether the images were made up, for want of the user's own."""
+    """Whether the images are procedural scenes, because the user gave none."""
     samples: tuple[CalibrationSample, ...]
     float_layers: dict[StageName, tuple[str, ...]]
-    """Layers kept in float32 though they could be quantized."""
+    """The layers that could be quantized but were kept in float32."""
 
 
-class Manifest(_Record, frozen=True):
-    """manifest.json."""
+_REQUIRES = (
+    "Names of features without which a reader would read this bundle wrongly. A reader refuses a "
+    "bundle that names a feature it does not know. Absent means none."
+)
+
+
+class Manifest(_Record, frozen=True, kw_only=True):
+    """The content of manifest.json. Readers ignore fields that they do not know."""
 
     format: Literal["glesam-bundle"]
     version: Literal[1]
+    requires: Annotated[tuple[str, ...], Meta(description=_REQUIRES)] | UnsetType = UNSET
+    """Names of features without which a reader would read this bundle wrongly. UNSET means none."""
     model: Model
     stages: dict[StageName, Stage]
     preprocessing: Preprocessing

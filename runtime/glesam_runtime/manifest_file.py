@@ -1,4 +1,4 @@
-"""Reads, checks and writes manifest.json."""
+"""Read, check and write manifest.json."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any
 
 import msgspec
 
+from glesam_runtime import manifest as contract
 from glesam_runtime.errors import BundleError
 from glesam_runtime.interface import expected_interface
 from glesam_runtime.manifest import (
     FORMAT,
     MANIFEST_FILE,
+    PIXEL_OFFSET,
+    PROMPT_LABELS,
     STAGES,
     VERSION,
     FileRef,
@@ -21,17 +24,31 @@ from glesam_runtime.manifest import (
 
 
 class _Header(msgspec.Struct):
-    """What is read first, so that a newer manifest is called newer and not malformed."""
+    """The fields that are read first, so that a newer version is reported as newer."""
 
     format: str = ""
     version: int = 0
 
 
+class _Requires(msgspec.Struct):
+    """The field that is read second, so that an unknown feature is reported by its name.
+
+    A feature may change the type of other fields, and the error should not be about those.
+    """
+
+    requires: tuple[str, ...] = ()
+
+
 def parse(raw: bytes, where: str) -> Manifest:
-    """Read and check a manifest; `where` names it in errors.
+    """Read and check a manifest.
+
+    Args:
+        raw: the bytes of manifest.json.
+        where: its path, for error messages.
 
     Raises:
-        BundleError: not JSON, not a glesam bundle, another version, or a field amiss.
+        BundleError: it is not JSON, is not a glesam bundle, has another version, requires an
+            unknown feature, or has a missing or wrong field.
     """
     try:
         header = msgspec.json.decode(raw, type=_Header)
@@ -43,12 +60,13 @@ def parse(raw: bytes, where: str) -> Manifest:
         raise BundleError(f'{where}: "format" is {header.format!r}, not {FORMAT!r}: not a bundle')
     if header.version != VERSION:
         remedy = (
-            "upgrade glesam-deploy" if header.version > VERSION else "export the checkpoint again"
+            "upgrade glesam-runtime" if header.version > VERSION else "export the checkpoint again"
         )
         raise BundleError(
             f"{where}: manifest version {header.version}, this program reads {VERSION}; {remedy}"
         )
     try:
+        _check_requires(msgspec.json.decode(raw, type=_Requires).requires, where)
         manifest = msgspec.json.decode(raw, type=Manifest)
     except (msgspec.ValidationError, RecursionError) as error:
         raise BundleError(f"{where}: {error}; export the bundle again") from error
@@ -57,80 +75,108 @@ def parse(raw: bytes, where: str) -> Manifest:
 
 
 def dump(manifest: Manifest) -> bytes:
-    """manifest.json's bytes: indented, in field order, ending in a newline."""
+    """Return the bytes of manifest.json: indented, in field order, with a final newline."""
+    if not manifest.requires:
+        manifest = msgspec.structs.replace(manifest, requires=msgspec.UNSET)
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of manifest.json."""
+    """Return the JSON Schema (draft 2020-12) of manifest.json."""
     schema = msgspec.json.schema(Manifest)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
+def _check_requires(names: tuple[str, ...], where: str) -> None:
+    """Refuse a bundle that requires a feature which this reader does not know."""
+    unknown = [name for name in names if name not in contract.KNOWN_FEATURES]
+    if unknown:
+        raise BundleError(
+            f"{where}: requires {', '.join(map(repr, unknown))}, which this program does not "
+            "support; upgrade glesam-runtime"
+        )
+
+
 def _check_consistency(manifest: Manifest, where: str) -> None:
-    """Refuse what the types cannot: a missing stage, or shapes that are not the contract's."""
+    """Refuse what the types cannot express, such as a missing stage or a shape that is wrong."""
     family, rules = manifest.model.family, manifest.preprocessing
     size, step = rules.image_size, 16 if family == "sam" else 32
     if size % step:
-        raise BundleError(f"{where}: image_size {size} is not a multiple of {step}")
+        raise _refusal(where, f"image_size {size} is not a multiple of {step}")
     if (rules.resize == "square") != (rules.pad == "none"):
-        raise BundleError(f"{where}: resize {rules.resize!r} contradicts pad {rules.pad!r}")
+        raise _refusal(where, f"resize {rules.resize!r} contradicts pad {rules.pad!r}")
     masks = manifest.postprocessing
     if (masks.single_mask == "first_if_stable") != (masks.stability is not None):
-        raise BundleError(f"{where}: single_mask {masks.single_mask!r} contradicts stability")
+        need = "has no" if masks.single_mask == "first" else "needs a"
+        raise _refusal(where, f"single_mask {masks.single_mask!r} {need} 'stability'")
+    if manifest.coordinates.pixel_offset != PIXEL_OFFSET:
+        raise _refusal(where, f"pixel_offset must be {PIXEL_OFFSET}")
+    if manifest.coordinates.labels != PROMPT_LABELS:
+        wanted = ", ".join(f"{name} {value}" for name, value in PROMPT_LABELS.items())
+        raise _refusal(where, f"labels must be {wanted}")
     for name in STAGES:
         if name not in manifest.stages:
-            raise BundleError(f"{where}: stage {name!r} is missing; export the bundle again")
+            raise _refusal(where, f"stage {name!r} is missing")
         stage = manifest.stages[name]
         inputs, outputs = expected_interface(name, size, manifest.target.batch, family)
-        for found, wanted in ((stage.inputs, inputs), (stage.outputs, outputs)):
-            if found != wanted:
-                raise BundleError(
-                    f"{where}: {name} declares {_spell(found)}, the contract says {_spell(wanted)}"
+        for found, expected in ((stage.inputs, inputs), (stage.outputs, outputs)):
+            if found != expected:
+                raise _refusal(
+                    where, f"{name} declares {_spell(found)}, the contract says {_spell(expected)}"
                 )
     _check_target(manifest, where)
     files = [ref.file for ref in file_refs(manifest)]
     for file in files:
-        if not is_plain_name(file):  # a pattern's "$" lets a last line break pass
-            raise BundleError(f"{where}: {file!r} is not a plain file name")
+        if not is_plain_name(file):  # the type's pattern lets a final line break pass
+            raise _refusal(where, f"{file!r} is not a plain file name")
         if files.count(file) > 1 or file == MANIFEST_FILE:
-            raise BundleError(f"{where}: file {file!r} is named twice")
+            raise _refusal(where, f"file {file!r} is named twice")
 
 
 def _check_target(manifest: Manifest, where: str) -> None:
-    """Refuse engines that do not say how they were built, and graphs that say they are engines."""
+    """Refuse a manifest whose files and engine records do not match `target.engine`."""
     target = manifest.target
     compiled = target.engine != "onnx"
     if compiled != (target.build is not None):
-        raise BundleError(f"{where}: engine {target.engine!r} contradicts its 'build'")
+        need = "needs a" if compiled else "has no"
+        raise _refusal(where, f"engine {target.engine!r} {need} 'build'")
     stripped = target.build is not None and target.build.stripped
     for name in STAGES:
         stage = manifest.stages[name]
         if compiled != stage.graph.file.endswith(".engine"):
-            raise BundleError(f"{where}: {stage.graph.file!r} is not a graph for {target.engine!r}")
+            raise _refusal(where, f"{stage.graph.file!r} is not a graph for {target.engine!r}")
         if stripped != (stage.weights is not None):
-            raise BundleError(f"{where}: {name}: 'weights' contradicts 'stripped'")
+            need = "a stripped engine needs" if stripped else "only a stripped engine has"
+            raise _refusal(where, f"{name}: {need} 'weights'")
         ranges = stage.profile or {}
-        free = {axis for spec in stage.inputs for axis in spec.shape if isinstance(axis, str)}
-        if set(ranges) != (free if compiled else set()):
-            raise BundleError(f"{where}: {name}: profile of {sorted(ranges)}, not {sorted(free)}")
+        dynamic = {axis for spec in stage.inputs for axis in spec.shape if isinstance(axis, str)}
+        expected = dynamic if compiled else set()
+        if set(ranges) != expected:
+            raise _refusal(
+                where, f"{name}: the axes of 'profile' are {sorted(ranges)}, not {sorted(expected)}"
+            )
         for axis, sizes in ranges.items():
             if not sizes.min <= sizes.opt <= sizes.max:
-                raise BundleError(f"{where}: {name}: profile {axis} {sizes} is not in order")
+                raise _refusal(where, f"{name}: profile {axis} {sizes} is not in ascending order")
+
+
+def _refusal(where: str, what: str) -> BundleError:
+    """Return the error for a manifest that contradicts the contract."""
+    return BundleError(f"{where}: {what}; export the bundle again")
 
 
 def file_refs(manifest: Manifest) -> tuple[FileRef, ...]:
-    """Every file of the bundle but the manifest itself."""
+    """Return every file of the bundle except the manifest itself."""
     stages = manifest.stages.values()
     further = (ref for stage in stages for ref in (stage.weights, stage.data) if ref is not None)
     return (*(stage.graph for stage in stages), *further, manifest.golden)
 
 
 def _spell(specs: tuple[TensorSpec, ...]) -> str:
-    """Name[shape] of each tensor, for messages."""
+    """Return name[shape] of each tensor, for messages."""
     return ", ".join(f"{s.name}[{','.join(map(str, s.shape))}]" for s in specs)
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether `name` is a file name that cannot leave its folder."""
+    """Return whether `name` is a file name that cannot leave its folder."""
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None

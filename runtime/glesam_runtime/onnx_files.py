@@ -1,8 +1,8 @@
-"""Where an ONNX file wants its weights from, read without the onnx package and without an engine.
+"""Find the files from which an ONNX graph takes its weights, without onnx and without an engine.
 
-An ONNX graph may name any path of the machine as external data, so the names are read before an
-engine opens the file. Only lengths and the few fields on the way to a name are decoded; weights
-are skipped, so a file of gigabytes costs milliseconds.
+An ONNX graph can name any path of the machine as external data, so the names are checked before an
+engine opens the file. Only lengths and the fields that lead to a name are decoded. Weights are
+skipped, so that a file of gigabytes takes milliseconds.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from glesam_runtime.errors import BundleError
 
-# Field numbers of onnx.proto: message -> {field: message it holds}. Whatever is not listed is
-# passed over by its length.
+# Field numbers of onnx.proto: message -> {field: the message that it contains}. Other fields are
+# skipped.
 _CHILDREN: dict[str, dict[int, str]] = {
     "Model": {7: "Graph", 20: "Training", 25: "Function"},
     "Training": {1: "Graph", 2: "Graph"},
@@ -38,13 +38,13 @@ _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 
 class _Malformed(Exception):
-    """The bytes are not protobuf; `external_data_locations` adds the file's name."""
+    """The bytes are not protobuf. `external_data_locations` adds the file's name."""
 
 
 def external_data_locations(path: Path) -> frozenset[str]:
-    """Every location that a tensor of an ONNX file names as external data.
+    """Return every location that a tensor of an ONNX file names as external data.
 
-    A tensor marked external that names no location counts as the location "".
+    The location is "" for a tensor that is marked external but names none.
 
     Args:
         path: an .onnx file.
@@ -65,7 +65,7 @@ def external_data_locations(path: Path) -> frozenset[str]:
 
 
 def _locations(data: mmap.mmap) -> Iterator[str]:
-    """Walk the message tree with a stack of its own: hostile nesting cannot exhaust Python's."""
+    """Walk the message tree with an explicit stack, because hostile nesting can be deep."""
     found_graph = False
     pending = [("Model", 0, len(data))]
     while pending:
@@ -93,7 +93,7 @@ def _locations(data: mmap.mmap) -> Iterator[str]:
 
 
 def _entry(data: mmap.mmap, start: int, end: int) -> tuple[bytes, bytes]:
-    """Key and value of a string pair; of a repeated field the last counts, as in protobuf."""
+    """Return the key and value of a string pair. The last of repeated fields counts (protobuf)."""
     key, text = b"", b""
     for field, wire, value, stop in _fields(data, start, end):
         if wire == _LENGTH and field == _ENTRY_KEY:
@@ -130,7 +130,7 @@ def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, i
 
 
 def _varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
-    """A base-128 number of at most 10 bytes, and the position after it."""
+    """Read a base-128 number of at most 10 bytes. Return it and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if position >= end:

@@ -1,11 +1,12 @@
-"""Antialiased bilinear resizing in float, as torchvision does it to float tensors.
+"""Antialiased bilinear resizing in float, as torchvision resizes float tensors.
 
-Each axis is a matrix of a few neighbouring weights a row. The image is worked on in tiles, so that
-a tile's matrices are dense and small, and no float copy of a huge image ever exists.
+Resizing an axis is a product with a matrix that has a few neighbouring weights in each row. The
+image is processed in tiles, so that the matrices of a tile are dense and small, and no float copy
+of a large image ever exists.
 
-Every program that reads a bundle gets the same bits. Weights are multiples of 2 ** -28, and what
-the first axis gives is rounded to one of 2 ** -17: then every product and sum is exact in the 53
-bits of float64, whatever order a matrix library adds in, and one rounding to float32 ends it.
+Every program that reads a bundle computes the same bits. Weights are multiples of 2 ** -28, and the
+result of the first axis is rounded to multiples of 2 ** -17. So every product and sum is exact in
+the 53 bits of float64, in any order of addition, and only the final conversion to float32 rounds.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TILE = 32
-"""Side of a tile of the output, in pixels."""
+"""The side of an output tile in pixels."""
 
 _REACH = 1024
-"""Pixels of the input that a tile may take on a side, where one output does not take more."""
+"""The maximum side of a tile's input in pixels, unless a single output needs more."""
 
 _UNITS = 1 << 28
-"""Of them a row of weights is made up."""
+"""The weights of an output add up to this many units."""
 
 _FRACTIONS = 1 << 17
-"""Of one, to which a value between the axes is rounded."""
+"""Values between the two axes are rounded to multiples of 1 / _FRACTIONS."""
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Some outputs of an axis: `out[target] = weights @ in[source]`."""
+    """A range of outputs of an axis: `out[target] = weights @ in[source]`."""
 
     target: slice
     source: slice
@@ -43,15 +44,15 @@ class _Block:
 
 
 def resize_bilinear(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float32]:
-    """Resize an image to (height, width), in any proportion.
+    """Resize an image to (height, width), with any aspect ratio.
 
     Args:
         image: uint8 [H, W, 3].
-        height: of the result, in pixels.
-        width: of the result, in pixels.
+        height: the height of the result in pixels.
+        width: the width of the result in pixels.
 
     Returns:
-        float32 [height, width, 3], 0 to 255, not rounded.
+        float32 [height, width, 3], 0 to 255, not rounded to integers.
     """
     resized = np.empty((height, width, 3), np.float32)
     columns = list(_blocks(image.shape[1], width))
@@ -66,11 +67,11 @@ def resize_bilinear(image: NDArray[np.uint8], height: int, width: int) -> NDArra
 
 
 def _blocks(size_in: int, size_out: int) -> Iterator[_Block]:
-    """An axis in blocks of `_TILE` outputs, or fewer where they would take too much of the input.
+    """Split an axis into blocks of `_TILE` outputs, or fewer if they would need too much input.
 
-    The weights are a triangle over the input, as wide as one output pixel on either side of its
-    centre and never narrower than one input pixel; what it covers beyond the edge is left out and
-    the rest made to add up to one, what rounding leaves over being the first largest weight's.
+    The weights of an output are a triangle around its centre. On each side it is as wide as one
+    output pixel, but at least one input pixel. The part beyond the edge is cut off, and the rest is
+    divided by its sum. What rounding leaves over is added to the first of the largest weights.
     """
     scale = size_in / size_out
     reach = max(scale, 1.0)
@@ -82,7 +83,7 @@ def _blocks(size_in: int, size_out: int) -> Iterator[_Block]:
         last = int(min(np.ceil(centre[-1] + reach), size_in))
         distance = np.abs(np.arange(first, last) + 0.5 - centre[:, None])
         weights = np.maximum(1.0 - distance / reach, 0.0)
-        # Added up from left to right, which sum() does not promise.
+        # cumsum() adds from left to right, which sum() does not guarantee.
         units = np.rint(weights / weights.cumsum(axis=1)[:, -1:] * _UNITS)
         units[np.arange(len(units)), units.argmax(axis=1)] += _UNITS - units.sum(axis=1)
         yield _Block(

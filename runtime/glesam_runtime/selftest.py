@@ -1,4 +1,4 @@
-"""Does this machine compute what the exporter's did?"""
+"""Compare this machine's results with the reference results in a bundle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ def run_selftest(
     device: str | None = None,
     options: EngineOptions | None = None,
 ) -> SelftestResult:
-    """Load an engine, and hold it against the bundle's golden file.
+    """Load an engine and compare its results with the bundle's golden file.
+
+    Args:
+        bundle: the bundle to run.
+        backend: a backend's name, or "auto".
+        device: the device; None is the backend's default.
+        options: the engine's options; None is the defaults.
 
     Raises:
         BundleError: the golden file cannot be used.
@@ -29,7 +35,7 @@ def run_selftest(
 
 
 def format_table(result: SelftestResult) -> str:
-    """The figures as a table for a terminal."""
+    """Return the figures as a table for a terminal."""
     limit = result.gate.stage_relative_l2
     spelled = "reported" if limit is None else f"{limit:g}"
     lines = [f"{'stage':<10}{'output':<21}{'relative L2':>12}{'gate':>10}{'max abs':>12}"]

@@ -1,4 +1,4 @@
-"""What the graphs of a bundle are written for: any ONNX engine, or one TensorRT on some GPUs."""
+"""The types of `target` in manifest.json, which says what engine the graphs are written for."""
 
 from __future__ import annotations
 
@@ -10,61 +10,66 @@ from msgspec import Meta
 EngineFamily = Literal["tensorrt", "tensorrt-rtx"]
 ENGINE_FAMILIES: tuple[EngineFamily, ...] = get_args(EngineFamily)
 Capability = Annotated[str, Meta(pattern=r"^[0-9]{1,2}\.[0-9]$")]
-"""A GPU's compute capability, "8.9"."""
+"""A GPU's compute capability, such as "8.9"."""
 HardwareCompatibility = Literal["none", "same_compute_capability", "ampere_plus"]
 
 
 class AxisRange(msgspec.Struct, frozen=True):
-    """Sizes of a free axis that an engine was built for."""
+    """The sizes of a dynamic axis that an engine accepts."""
 
     min: Annotated[int, Meta(ge=1)]
     opt: Annotated[int, Meta(ge=1)]
-    """What the kernels were chosen for."""
+    """The size that the kernels were chosen for."""
     max: Annotated[int, Meta(ge=1)]
 
     def __str__(self) -> str:
-        """min:opt:max, as options spell it."""
+        """Return min:opt:max, as in a command line option."""
         return f"{self.min}:{self.opt}:{self.max}"
 
 
 class EngineBuild(msgspec.Struct, frozen=True):
-    """How engines were compiled, and so where they run."""
+    """How engines were compiled, which decides where they run.
+
+    A reader uses `version`, `system`, `compute_capabilities`, `hardware_compatibility`,
+    `version_compatible` and `stripped`. The other fields are informative.
+    """
 
     version: str
-    """Of the engine family's library. An engine runs on this version alone, or, where
-    `version_compatible`, on later ones too."""
+    """The version of the engine's library. Engines run on this version only or, if
+    `version_compatible`, also on later ones."""
     system: str
-    """Operating system and processor, "linux-x86_64": engines do not cross."""
+    """The operating system and processor, such as "linux-x86_64". Engines run on no other."""
     compute_capabilities: tuple[Capability, ...]
-    """GPUs they run on; with `hardware_compatibility` also others."""
+    """The GPUs that the engines run on. With `hardware_compatibility` they also run on others."""
     source: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-    """SHA-256 of manifest.json of the ONNX bundle they were compiled from."""
+    """The SHA-256 of manifest.json of the ONNX bundle that the engines were compiled from."""
     precision_seen_in: Literal["engine", "network"]
-    """Where each stage's precision was found: in the engine, by its inspector, or, where no GPU
-    could load it, in the strongly typed network it was compiled from."""
+    """Where each stage's precision was verified. engine: in the engine, by its inspector.
+    network: in the strongly typed network, because no GPU could load the engine."""
     gpu: str | None = None
-    """The GPU that kernels were timed on; None for an engine built without one."""
+    """The GPU on which kernels were timed. None for an engine that was built without a GPU."""
     hardware_compatibility: HardwareCompatibility = "none"
     version_compatible: bool = False
     refittable: bool = False
-    """Weights can be replaced without a rebuild."""
+    """Whether weights can be replaced without a rebuild."""
     stripped: bool = False
-    """The engines hold no weights: each stage's `data` is the ONNX graph to take them from."""
+    """Whether the engines hold no weights. Then each stage's `weights` is the ONNX graph that
+    supplies them."""
     optimization_level: int | None = None
-    """0 to 5; None is the library's default."""
+    """0 to 5. None is the library's default."""
     timing_cache: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None = None
-    """SHA-256 of the timing cache that was used."""
+    """The SHA-256 of the timing cache that was used."""
     changes: tuple[str, ...] = ()
-    """In what the graphs differ in form, and in no value, from those of the ONNX bundle."""
+    """Rewrites of the ONNX bundle's graphs before compilation. They change form and no value."""
 
 
 class Target(msgspec.Struct, frozen=True):
-    """The engine the graphs are written for."""
+    """The engine that the graphs are written for. `opset` is informative."""
 
     engine: Literal["onnx", "tensorrt", "tensorrt-rtx"]
     opset: int
-    """Of the ONNX graphs, or of those that the engines were compiled from."""
+    """The opset of the ONNX graphs, or of the graphs that the engines were compiled from."""
     batch: Annotated[int, Meta(ge=1)] | Literal["dynamic"]
-    """N of encoder and enhancer."""
+    """N, the number of images per call of encoder and enhancer."""
     build: EngineBuild | None = None
-    """Of engines."""
+    """How the engines were compiled. None for ONNX graphs."""

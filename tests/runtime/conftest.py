@@ -48,7 +48,7 @@ def toy_enhancer(batch: int | str) -> onnx.ModelProto:
 
 
 def toy_decoder(batch: int | str) -> onnx.ModelProto:
-    """A bump around each point on top of a map of the embeddings."""
+    """Return a decoder that adds a bump around each point to a map of the embeddings."""
     rng = np.random.default_rng(1)
     axis = (np.arange(LOW_RES) + 0.5) * 4
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(1, 1, -1, 2)
@@ -152,7 +152,7 @@ def write_toy_bundle(
             "xy",
             "resized_pixels",
             0.5,
-            {"padding": -1, "background": 0, "foreground": 1, "box_start": 2, "box_end": 3},
+            contract.PROMPT_LABELS,
             "two_points",
         ),
         target=contract.Target("onnx", OPSET, batch),
@@ -177,7 +177,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def run_golden(folder: Path) -> dict[str, np.ndarray]:
-    """The golden tensors, as an exporter would dump them."""
+    """Return the golden tensors that an exporter would write."""
     from glesam_runtime import chain
     from glesam_runtime.backends import load_engine
     from glesam_runtime.image import preprocess
@@ -204,13 +204,13 @@ def run_golden(folder: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A read-only toy bundle; tests that alter one use `toy_copy`."""
+    """Return a toy bundle that tests must not change. Tests that change one use `toy_copy`."""
     return write_toy_bundle(tmp_path_factory.mktemp("toy") / "bundle")
 
 
 @pytest.fixture
 def toy_copy(toy_bundle: Path, tmp_path: Path) -> Path:
-    """A toy bundle of the test's own."""
+    """Return a toy bundle that the test may change."""
     import shutil
 
     return Path(shutil.copytree(toy_bundle, tmp_path / "toy"))
@@ -218,12 +218,12 @@ def toy_copy(toy_bundle: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def make_toy_bundle() -> Callable[..., Path]:
-    """`write_toy_bundle` itself."""
+    """Return `write_toy_bundle`."""
     return write_toy_bundle
 
 
 @pytest.fixture
 def photo() -> np.ndarray:
-    """A deterministic RGB image, uint8 [90, 120, 3]."""
+    """Return a deterministic RGB image, uint8 [90, 120, 3]."""
     y, x = np.mgrid[0:90, 0:120]
     return np.stack([x * 2, y * 2, (x + y) % 256], axis=-1).astype(np.uint8)

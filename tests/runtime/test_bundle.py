@@ -1,4 +1,4 @@
-"""What is not byte for byte an exported bundle is refused before an engine sees it."""
+"""An altered bundle is refused before an engine sees it."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _swap_axis(manifest: dict[str, Any]) -> None:
 
 
 EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "a newer version": (_set("version", to=2), "version 2.*upgrade glesam-deploy"),
+    "a newer version": (_set("version", to=2), "version 2.*upgrade glesam-runtime"),
     "an older version": (_set("version", to=0), "version 0.*export"),
     "another format": (_set("format", to="zip"), "not a bundle"),
     "a missing stage": (lambda m: m["stages"].pop("enhancer"), "'enhancer' is missing"),
@@ -118,6 +118,14 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a file named twice": (_set("golden", "file", to="encoder.onnx"), "twice"),
     "the manifest itself": (_set("golden", "file", to="manifest.json"), "twice"),
     "a hash of another length": (_set("golden", "sha256", to="00"), "sha256"),
+    "a feature": (_set("requires", to=["levels"]), "requires 'levels'.*upgrade glesam-runtime"),
+    "another order": (_set("coordinates", "order", to="yx"), "Invalid enum value 'yx'"),
+    "another space": (_set("coordinates", "space", to="pixels"), "Invalid enum value 'pixels'"),
+    "another offset": (_set("coordinates", "pixel_offset", to=0.0), "pixel_offset must be 0.5"),
+    "another label": (
+        lambda m: m["coordinates"]["labels"].update(box_start=2),
+        "labels must be background 0, foreground 1, box_top_left 2, box_bottom_right 3, padding -1",
+    ),
     "a bad dtype": (lambda m: m["stages"]["decoder"]["inputs"][0].update(dtype="float16"), "dtype"),
     "a NaN": (_set("model", "gamma", to=None), "gamma"),
 }

@@ -257,7 +257,7 @@ BAD_BUNDLES: dict[str, tuple[Callable[[Path], object], str]] = {
     "not JSON": (lambda b: (b / "manifest.json").write_text("{"), "not a bundle manifest"),
     "newer": (
         lambda b: (b / "manifest.json").write_text('{"format":"glesam-bundle","version":9}'),
-        "upgrade glesam-deploy",
+        "upgrade glesam-runtime",
     ),
     "no manifest": (lambda b: (b / "manifest.json").unlink(), "has no manifest.json"),
 }

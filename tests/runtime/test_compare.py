@@ -1,4 +1,4 @@
-"""Figures and gates: nothing that is not a number passes one."""
+"""Figures are computed by their definitions, and NaN or infinity never passes a gate."""
 
 from __future__ import annotations
 

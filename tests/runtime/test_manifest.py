@@ -1,4 +1,4 @@
-"""The contract: what is written is read back, and no bytes are taken for what they are not."""
+"""A manifest is read as it was written, and anything else is refused."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glesam_runtime import BundleError, manifest, manifest_file
+from glesam_runtime.bundle import builtin_bundle_path
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -27,25 +28,96 @@ def test_dump_and_parse_are_inverse(toy_bundle: Path) -> None:
     assert set(parsed.stages) == set(manifest.STAGES)
 
 
-def test_unknown_fields_are_passed_over(toy_bundle: Path) -> None:
+def test_the_shipped_manifest_is_written_as_it_was_read() -> None:
+    raw = (builtin_bundle_path() / "manifest.json").read_bytes()
+    assert manifest_file.dump(manifest_file.parse(raw, "here")) == raw
+
+
+def test_unknown_fields_are_ignored(toy_bundle: Path) -> None:
     document = json.loads((toy_bundle / "manifest.json").read_bytes())
     document["comment"] = "a later minor addition"
     document["stages"]["encoder"]["speed"] = 3
+    document["coordinates"]["depth"] = "metres"
     assert manifest_file.parse(json.dumps(document).encode(), "here")
 
 
-def test_the_schema_accepts_what_parse_accepts(toy_bundle: Path) -> None:
+def test_an_empty_requires_is_none_and_is_not_written(toy_bundle: Path) -> None:
+    raw = (toy_bundle / "manifest.json").read_bytes()
+    document = json.loads(raw)
+    document["requires"] = []
+    assert manifest_file.dump(manifest_file.parse(json.dumps(document).encode(), "here")) == raw
+
+
+def test_a_feature_is_refused_until_it_is_known(
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = json.loads((toy_bundle / "manifest.json").read_bytes())
+    document["requires"] = ["levels", "released_input"]
+    raw = json.dumps(document).encode()
+    with pytest.raises(BundleError) as caught:
+        manifest_file.parse(raw, "here")
+    assert str(caught.value) == (
+        "here: requires 'levels', 'released_input', which this program does not support; "
+        "upgrade glesam-runtime"
+    )
+    monkeypatch.setattr(manifest, "KNOWN_FEATURES", frozenset({"levels"}))
+    with pytest.raises(BundleError, match="here: requires 'released_input', which"):
+        manifest_file.parse(raw, "here")
+    monkeypatch.setattr(manifest, "KNOWN_FEATURES", frozenset({"levels", "released_input"}))
+    parsed = manifest_file.parse(raw, "here")
+    assert parsed.requires == ("levels", "released_input")
+    assert manifest_file.parse(manifest_file.dump(parsed), "here") == parsed
+
+
+def test_a_feature_is_named_before_the_fields_it_changes(toy_bundle: Path) -> None:
+    document = json.loads((toy_bundle / "manifest.json").read_bytes())
+    document["requires"] = ["levels"]
+    document["model"] = "of another type"
+    with pytest.raises(BundleError, match="requires 'levels'"):
+        manifest_file.parse(json.dumps(document).encode(), "here")
+    document["version"], document["requires"] = 2, {"of": "another type"}
+    with pytest.raises(BundleError, match="manifest version 2"):
+        manifest_file.parse(json.dumps(document).encode(), "here")
+
+
+def test_the_published_schema_is_up_to_date() -> None:
+    published = Path(__file__).parents[2] / "docs/manifest.schema.json"
+    wanted = json.dumps(manifest_file.json_schema(), indent=2) + "\n"
+    assert published.read_text() == wanted, "run 'make docs'"
+
+
+SCHEMA_REFUSES: tuple[tuple[Any, ...], ...] = (
+    ("stages", "encoder", "graph", "file", "../x"),
+    ("requires", "levels"),
+    ("requires", [3]),
+    ("coordinates", "order", "yx"),
+    ("coordinates", "space", "pixels"),
+    ("coordinates", "pixel_offset", 0.0),
+    ("coordinates", "labels", "padding", 4),
+    ("coordinates", "labels", "box_start", 2),
+    ("coordinates", "labels", {}),
+)
+
+
+@pytest.mark.parametrize("change", SCHEMA_REFUSES)
+def test_the_schema_refuses_what_parse_refuses(change: tuple[Any, ...], toy_bundle: Path) -> None:
     import jsonschema
 
     document = json.loads((toy_bundle / "manifest.json").read_bytes())
     jsonschema.validate(document, manifest_file.json_schema())
-    document["stages"]["encoder"]["graph"]["file"] = "../x"
+    *keys, last, value = change
+    place = document
+    for key in keys:
+        place = place[key]
+    place[last] = value
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document, manifest_file.json_schema())
+    with pytest.raises(BundleError):
+        manifest_file.parse(json.dumps(document).encode(), "here")
 
 
 def compiled(toy_bundle: Path) -> dict[str, Any]:
-    """The toy's manifest as one of engines."""
+    """Return the toy's manifest, changed to describe engines."""
     document: dict[str, Any] = json.loads((toy_bundle / "manifest.json").read_bytes())
     document["target"]["engine"] = "tensorrt-rtx"
     document["target"]["build"] = {
@@ -77,20 +149,28 @@ def test_a_manifest_of_engines(toy_bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "value", "words"),
     [
-        (("target", "build"), None, "'tensorrt-rtx' contradicts its 'build'"),
-        (("target", "engine"), "onnx", "'onnx' contradicts its 'build'"),
+        (("target", "build"), None, "'tensorrt-rtx' needs a 'build'"),
+        (("target", "engine"), "onnx", "'onnx' has no 'build'"),
         (("target", "engine"), "tvm", "engine"),
         (("target", "build", "compute_capabilities"), ["sm_89"], "compute_capabilities"),
-        (("target", "build", "stripped"), True, "'weights' contradicts 'stripped'"),
+        (("target", "build", "stripped"), True, "a stripped engine needs 'weights'"),
         (
             ("stages", "encoder", "graph", "file"),
             "encoder.onnx",
             "is not a graph for 'tensorrt-rtx'",
         ),
-        (("stages", "decoder", "profile"), None, r"profile of \[\], not \['B', 'P'\]"),
+        (("stages", "decoder", "profile"), None, r"'profile' are \[\], not \['B', 'P'\]"),
         (("stages", "decoder", "profile", "N"), {"min": 1, "opt": 1, "max": 1}, "'N'"),
-        (("stages", "decoder", "profile", "B", "opt"), 9, "profile B 1:9:4 is not in order"),
-        (("stages", "encoder", "profile"), {"B": {"min": 1, "opt": 1, "max": 1}}, "profile of"),
+        (
+            ("stages", "decoder", "profile", "B", "opt"),
+            9,
+            "profile B 1:9:4 is not in ascending order",
+        ),
+        (
+            ("stages", "encoder", "profile"),
+            {"B": {"min": 1, "opt": 1, "max": 1}},
+            "axes of 'profile'",
+        ),
     ],
 )
 def test_engines_that_contradict_themselves(

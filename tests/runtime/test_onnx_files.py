@@ -1,4 +1,4 @@
-"""The scanner against files that the onnx package writes, and against hostile bytes."""
+"""The scanner reads files that the onnx package writes, and refuses hostile bytes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def graph(*initializers: TensorProto, nodes: tuple[onnx.NodeProto, ...] = ()) ->
 
 
 def everywhere() -> onnx.ModelProto:
-    """A model with external data in each place that onnx.proto allows."""
+    """Return a model with external data in each place that onnx.proto allows."""
     sparse = onnx.SparseTensorProto(
         values=external("v", "sparse-values"), indices=external("i", "sparse-indices")
     )
@@ -132,7 +132,7 @@ def test_hostile_bytes(name: str, tmp_path: Path) -> None:
 
 
 def test_a_hundred_thousand_levels(tmp_path: Path) -> None:
-    """Nested graphs deeper than any recursion limit, the innermost with external data."""
+    """External data is found in graphs that are nested deeper than any recursion limit."""
     body = b"\x2a" + _sized(external("x", "bottom").SerializeToString())
     pieces, length = [body], len(body)
     for _ in range(30_000):  # graph > node > attribute > graph

@@ -1,4 +1,4 @@
-"""The float resize is torchvision's, and SAM 2's preprocessing is sam2's own."""
+"""The float resize agrees with torchvision, and SAM 2's preprocessing with the sam2 package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from glesam_runtime.resample import resize_bilinear
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 ROUNDING = 3e-6
-"""Of values to 255 that torch keeps as 0..1, both in float32: some parts in ten million."""
+"""The tolerance for normalised values: torch computes with 0 to 1, we with 0 to 255, in float32."""
 
 
 def rules(size: int) -> Preprocessing:
@@ -29,7 +29,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def transforms() -> dict[int, torch.nn.Module]:
-    """sam2's preprocessing for two sizes of model."""
+    """Return sam2's own preprocessing for two sizes of model."""
     from sam2.utils.transforms import SAM2Transforms
 
     return {size: SAM2Transforms(size, mask_threshold=0.0) for size in (64, 256)}

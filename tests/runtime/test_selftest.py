@@ -29,7 +29,7 @@ def test_it_passes_where_the_golden_file_was_made(toy_bundle: Path) -> None:
 
 
 class Skewed:
-    """An engine that computes one stage with a relative error."""
+    """An engine whose result of one stage has a relative error."""
 
     def __init__(self, engine: Any, stage: str, factor: float) -> None:
         self._engine, self._stage, self._factor = engine, stage, factor

@@ -1,6 +1,6 @@
-# ONNX Runtime's C header, onnxruntime_c_api.h. The library is loaded at run time, so it is not
-# looked for. Set OnnxRuntime_INCLUDE_DIR where the header is not in a usual place; a release archive
-# of ONNX Runtime has it in include/.
+# Finds ONNX Runtime's C header, onnxruntime_c_api.h. It does not look for the library, which is
+# loaded at run time. Set OnnxRuntime_INCLUDE_DIR if the header is not in a standard folder; a release
+# archive of ONNX Runtime contains it in include/.
 find_path(OnnxRuntime_INCLUDE_DIR onnxruntime_c_api.h
   PATH_SUFFIXES onnxruntime onnxruntime/core/session)
 

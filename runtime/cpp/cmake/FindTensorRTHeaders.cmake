@@ -1,6 +1,6 @@
-# Headers of TensorRT or TensorRT-RTX (NvInfer.h) and of the CUDA runtime (cuda_runtime_api.h). Their
-# libraries are loaded at run time. Set TensorRT_INCLUDE_DIR and CUDART_INCLUDE_DIR where they are
-# not in a usual place.
+# Finds the headers of TensorRT or TensorRT-RTX (NvInfer.h) and of the CUDA runtime
+# (cuda_runtime_api.h). It does not look for the libraries, which are loaded at run time. Set
+# TensorRT_INCLUDE_DIR and CUDART_INCLUDE_DIR if the headers are not in standard folders.
 find_path(TensorRT_INCLUDE_DIR NvInfer.h
   PATH_SUFFIXES ${CMAKE_LIBRARY_ARCHITECTURE} x86_64-linux-gnu aarch64-linux-gnu)
 find_path(CUDART_INCLUDE_DIR cuda_runtime_api.h

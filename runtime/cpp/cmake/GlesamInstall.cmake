@@ -1,4 +1,4 @@
-# cmake --install: library, headers, program, CMake package, pkg-config file.
+# Installs the library, the headers, glesam-cpp, the CMake package and the pkg-config file.
 include(CMakePackageConfigHelpers)
 
 install(TARGETS glesam EXPORT glesamTargets

@@ -1,4 +1,4 @@
-# How everything here is compiled.
+# The compile options of every target.
 
 function(glesam_link_options target)
   if(GLESAM_SANITIZE)
@@ -10,8 +10,8 @@ function(glesam_target target)
   target_compile_features(${target} PRIVATE cxx_std_17)
   set_target_properties(${target} PROPERTIES
     CXX_EXTENSIONS OFF CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
-  # No contraction to fused multiply-adds, which some processors have and others lack: the
-  # preprocessing is bit-exact on all of them.
+  # Fused multiply-adds exist only on some processors. Without contraction to them, the
+  # preprocessing is bit-exact on all processors.
   target_compile_options(${target} PRIVATE -Wall -Wextra -ffp-contract=off)
   if(GLESAM_WERROR)
     target_compile_options(${target} PRIVATE -Werror)

@@ -1,4 +1,4 @@
-// segment BUNDLE IMAGE X Y: prints what the object at (X, Y) is worth and writes mask.pgm.
+// segment BUNDLE IMAGE X Y: segments the object at (X, Y), prints its scores and writes mask.pgm.
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -25,7 +25,7 @@ int main(int argc, char** argv) {
   if (!is_set) return 2;
 
   const double point[] = {std::atof(argv[3]), std::atof(argv[4])};
-  const float label[] = {1};  // 1: on the object, 0: beside it
+  const float label[] = {1};  // 1: object, 0: background
   glesam::Prompts prompts;
   prompts.points = point;
   prompts.labels = label;

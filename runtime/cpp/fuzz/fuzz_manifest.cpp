@@ -1,4 +1,4 @@
-// Any bytes as manifest.json: read or refused with Error, nothing else.
+// Fuzzes the manifest reader. It must read any bytes or refuse them with Error.
 #include <cstddef>
 #include <cstdint>
 

@@ -1,4 +1,4 @@
-// Any bytes as an ONNX file: its weights' places are found or it is refused, nothing else.
+// Fuzzes the ONNX reader. It must find the locations of weights or refuse the bytes with Error.
 #include <cstddef>
 #include <cstdint>
 #include <sstream>

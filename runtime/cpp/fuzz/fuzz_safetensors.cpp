@@ -1,4 +1,4 @@
-// Any bytes as a safetensors file: read or refused with std::runtime_error, nothing else.
+// Fuzzes the safetensors reader. It must read any bytes or refuse them with std::runtime_error.
 #include <cstddef>
 #include <cstdint>
 #include <sstream>

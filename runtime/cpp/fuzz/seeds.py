@@ -1,4 +1,4 @@
-"""Writes what the fuzzers begin with: seeds.py OUT, a folder for each."""
+"""Write the seed inputs of the fuzzers. Usage: seeds.py OUT; each fuzzer gets a folder in OUT."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _safetensors(header: object, data: bytes) -> bytes:
 
 
 def main(out: Path) -> None:
-    """Write the seeds."""
+    """Write the seeds of every fuzzer into a folder of its own."""
     manifest = json.loads((builtin_bundle_path() / "manifest.json").read_bytes())
     compact = json.dumps(manifest, separators=(",", ":")).encode()
     stages = json.dumps({**manifest, "parity": None}, separators=(",", ":")).encode()

@@ -1,30 +1,34 @@
-// GleSAM in C++: a bundle, an image and prompts in, masks out. No Python, no image library.
+// The C++ API of the GleSAM runtime. It opens a bundle and turns an image and prompts into masks.
+// It needs no Python and no image library: images are raw RGB.
+//
+// Usage:
 //
 //     glesam::Params params = glesam::default_params();
 //     std::unique_ptr<glesam::Predictor> predictor;
 //     glesam::Status status = glesam::Predictor::open("bundle", params, &predictor);
 //     if (!status) { std::cerr << status.message << "\n"; return 2; }
 //
-//     predictor->set_image({rgb, width, height});            // encoded and enhanced once
+//     status = predictor->set_image({rgb, width, height});   // runs encoder and enhancer once
 //     const double point[] = {120, 80};                      // x, y in pixels of the image
-//     const float label[] = {1};                             // 1 the object, 0 the background
+//     const float label[] = {1};                             // 1: object, 0: background
 //     glesam::Prompts prompts;
 //     prompts.points = point;
 //     prompts.labels = label;
 //     prompts.points_per_prompt = 1;
 //     glesam::Prediction result;
-//     status = predictor->predict(prompts, {}, &result);     // as often as you like
+//     status = predictor->predict(prompts, {}, &result);     // repeat for more prompts
 //     // result.masks: width * height bytes of 0 and 1
 //
-// Errors. Nothing here throws, not even for want of memory: every call returns a Status, true where
-// it worked. A message is one line that says what is wrong, where, and what to do. What a failed
-// call was to write is as it was before, and a failed set_image keeps the image set before.
+// Errors. No function throws. A function that can fail returns a Status, which converts to true on
+// success. Its message is one line that says what is wrong, where, and what to do. A function that
+// fails does not change its output arguments, and a set_image that fails keeps the previous image.
 //
-// Threads. There is no global state. A Predictor holds one image and takes one call at a time: use
-// one a thread. Different predictors, of one bundle too, may run at the same time. The engine
-// uses threads of its own; Params::threads bounds them.
+// Threads. The library has no global state. A Predictor holds one image and accepts one call at a
+// time: create one for each thread. Different predictors may run at the same time, also when they
+// opened the same bundle. The engine starts its own threads; Params::threads limits their number.
 //
-// Memory. Pointers given are read during the call and never kept.
+// Ownership. The library reads the pointers in Image and Prompts only during the call. Results are
+// values that the caller owns.
 #pragma once
 
 #include <cstddef>
@@ -43,109 +47,150 @@ namespace glesam {
 
 enum class Code {
   ok = 0,
-  invalid_input = 1,  // an image, a prompt or an argument that cannot be used as it is
-  bad_bundle = 2,     // a folder that is incomplete, altered, too new, or not a bundle
-  backend = 3,        // an engine that is missing, cannot run here, or cannot load a graph
-  out_of_memory = 4,
-  internal = 5,  // a fault of this library
+  invalid_input = 1,  // an image, a prompt or an argument cannot be used
+  bad_bundle = 2,     // the folder is incomplete, altered, too new, or not a bundle
+  backend = 3,        // the engine is missing, cannot run here, or cannot load a graph
+  out_of_memory = 4,  // use a smaller image or fewer prompts per call
+  internal = 5,       // a bug in this library
 };
 
+// The outcome of a call.
 struct Status {
   Code code = Code::ok;
-  std::string message;
+  std::string message;  // one line; empty on success
   explicit operator bool() const noexcept { return code == Code::ok; }
 };
 
-// What a predictor is made with; default_params() has the values that fit most.
+// Options for opening a bundle. Get the defaults from default_params().
 struct Params {
-  std::string backend;         // "auto", "openvino", "onnxruntime", "tensorrt"; see backends()
-  std::string device;          // "cpu", "cuda", "cuda:1"; empty is the backend's default
-  std::string precision;       // empty: the graphs' own; "bf16", "fp16": OpenVINO's hint
-  std::string engine_library;  // path of libonnxruntime, libnvinfer; empty searches as dlopen does
-  int threads = 0;             // of the engine; 0 leaves it to the engine
-  bool enhance = true;         // false: plain SAM, and the enhancer is not loaded
+  std::string backend;         // "auto" (default), "openvino", "onnxruntime" or "tensorrt"
+  std::string device;          // "cpu", "cuda", "cuda:1"; OpenVINO: "cpu", "gpu", "gpu:1", "npu";
+                               // empty: the backend's default
+  std::string precision;       // OpenVINO only: "bf16" or "fp16" inside the engine;
+                               // empty: the precision of the graphs
+  std::string engine_library;  // path of libonnxruntime or libnvinfer;
+                               // empty: the dynamic loader searches for it
+  int threads = 0;             // maximum number of engine threads; 0: the engine's default
+  bool enhance = true;         // false: skip the enhancer, which is plain SAM; it is not loaded
 };
 
+// Returns the default options.
 GLESAM_API Params default_params();
 
-// The backends compiled into this library, in the order that "auto" tries them.
+// Returns the names of the backends that this library was compiled with. "auto" uses the first of
+// them that can read the bundle's graphs.
 GLESAM_API std::vector<std::string> backends();
 
-// The version of this library, "0.1.0".
+// Returns the version of this library, such as "0.1.0". The string is static.
 GLESAM_API const char* version() noexcept;
 
-// An RGB image in memory, 8 bits a channel, top row first.
+// An RGB image in memory: 8 bits per channel, channels interleaved, top row first.
 struct Image {
   const std::uint8_t* rgb = nullptr;
   int width = 0;           // pixels
-  int height = 0;          // pixels
-  std::size_t stride = 0;  // bytes from a row to the next; 0 is 3 * width
+  int height = 0;          // pixels; width * height is at most 512 * 2^20
+  std::size_t stride = 0;  // bytes from one row to the next; 0 means 3 * width
 };
 
-// B prompts, one an object, all of one make-up: points, a box, a mask, or several of these each.
-// Coordinates are pixels of the image, (x, y), (0, 0) the centre of the first.
+// B prompts for one image. Each prompt describes one object, by N points, by one box, by a mask, or
+// by several of these. All prompts of a call have the same parts and the same N.
+//
+// Coordinates are (x, y) in pixels of the image. (0, 0) is the centre of the top left pixel.
 struct Prompts {
-  std::size_t count = 1;              // B
-  const double* points = nullptr;     // [B, N, 2]
-  const float* labels = nullptr;      // [B, N]: 1 the object, 0 the background
-  std::size_t points_per_prompt = 0;  // N
-  const double* boxes = nullptr;      // [B, 4]: x0, y0, x1, y1
-  const float* mask_input = nullptr;  // [B, S/4, S/4]: Prediction::low_res of an earlier call
+  std::size_t count = 1;              // B, at least 1
+  const double* points = nullptr;     // [B, N, 2]: x, y, inside the image; null: no points
+  const float* labels = nullptr;      // [B, N]: 1 object, 0 background; required with points
+  std::size_t points_per_prompt = 0;  // N; 0 without points
+  const double* boxes = nullptr;      // [B, 4]: x0, y0, x1, y1; null: no boxes. A box must overlap
+                                      // the image and may extend beyond each side of it by at most
+                                      // the image's width or height
+  const float* mask_input = nullptr;  // [B, S/4, S/4]: logits, one mask of Prediction::low_res from
+                                      // an earlier call for each prompt; null: no masks
 };
 
+// Options for a prediction.
 struct PredictParams {
-  bool multimask = false;  // three masks for an ambiguous prompt, or one
-  bool masks = true;       // make masks and stability
-  bool logits = false;     // make logits at the image's size too: 4 bytes a pixel
+  // false: one mask per prompt. true: three candidate masks, for ambiguous prompts. The default is
+  // one mask on purpose; Python's GleSamPredictor follows segment_anything and defaults to three.
+  bool multimask = false;
+  bool masks = true;    // compute masks and stability
+  bool logits = false;  // compute logits at the image's size, 4 bytes per pixel
 };
 
-// Row-major arrays. C is 3 with multimask, else 1.
+// The result of a prediction. Arrays are row-major. C is 3 with multimask and 1 without.
 struct Prediction {
   std::size_t count = 0;             // B
   std::size_t masks_per_prompt = 0;  // C
-  std::size_t height = 0;            // H, of the image
-  std::size_t width = 0;             // W
+  std::size_t height = 0;            // H, the image's height in pixels
+  std::size_t width = 0;             // W, the image's width in pixels
   std::size_t low_res_side = 0;      // S/4
-  std::vector<std::uint8_t> masks;   // [B, C, H, W]: 0 or 1
-  std::vector<float> logits;         // [B, C, H, W]: empty unless asked for
-  std::vector<float> scores;         // [B, C]: the IoU that the model predicts
-  std::vector<double> stability;     // [B, C]: how little a mask depends on its threshold
-  std::vector<float> low_res;        // [B, C, S/4, S/4]: logits, to give back as mask_input
+  std::vector<std::uint8_t> masks;   // [B, C, H, W]: 1 inside the mask, 0 outside;
+                                     // empty unless PredictParams::masks
+  std::vector<float> logits;         // [B, C, H, W]: empty unless PredictParams::logits
+  std::vector<float> scores;         // [B, C]: the IoU that the model predicts for each mask
+  std::vector<double> stability;     // [B, C]: the mask's area at a raised threshold divided by its
+                                     // area at a lowered one, 0 if that is empty; empty unless
+                                     // PredictParams::masks
+  std::vector<float> low_res;        // [B, C, S/4, S/4]: logits; pass one mask of them per prompt
+                                     // as Prompts::mask_input to refine it
 };
 
-// What is loaded, and where it runs.
+// The loaded bundle and the engine that runs it.
 struct Info {
-  std::string bundle;          // its folder
-  std::string sha256;          // of manifest.json, which names every other file's
-  std::string family;          // "sam", "sam2"
-  std::string preset;          // "sam_vit_b"
+  std::string bundle;          // the bundle's folder
+  std::string sha256;          // hash of manifest.json, which contains the hash of every other file
+  std::string family;          // "sam" or "sam2"
+  std::string preset;          // such as "sam_vit_b"
   bool trained = false;        // false: random weights, whose masks mean nothing
-  std::size_t image_size = 0;  // S
-  std::string engine, engine_version, provider, device;
+  std::size_t image_size = 0;  // S, the side of the encoder's square input in pixels
+  std::string engine;          // such as "openvino"
+  std::string engine_version;
+  std::string provider;  // the engine's own name for what runs the graphs
+  std::string device;    // the device that is really used
 };
 
-// Seconds that each step last took.
+// The duration of the last run of each step, in seconds.
 struct Timings {
   double load = 0, preprocess = 0, encoder = 0, enhancer = 0, decoder = 0, masks = 0;
 };
 
+// A loaded bundle and the image that is set.
 class GLESAM_API Predictor {
  public:
-  // Verifies every byte of a bundle, then loads its graphs.
+  // Checks every file of a bundle against its manifest, then loads the graphs into an engine.
+  //
+  // bundle: the bundle's folder.
+  // predictor: receives the predictor.
+  // Errors: bad_bundle, backend, invalid_input (a wrong option), out_of_memory.
   static Status open(const std::string& bundle, const Params& params,
                      std::unique_ptr<Predictor>* predictor) noexcept;
   ~Predictor();
   Predictor(const Predictor&) = delete;
   Predictor& operator=(const Predictor&) = delete;
 
+  // Preprocesses an image and runs the encoder and the enhancer on it. All predictions use this
+  // image until the next set_image or reset_image. The pixels are not needed after the call.
+  //
+  // Errors: invalid_input (no pixels, too large, stride too short), backend, out_of_memory.
   Status set_image(const Image& image) noexcept;
+
+  // Releases the image that is set, with its features. Does nothing if none is set.
   void reset_image() noexcept;
+
+  // Runs the decoder on B prompts and computes their masks at the image's size.
+  //
+  // result: receives the masks; its previous content is replaced.
+  // Errors: invalid_input (no image is set, or a prompt is wrong), backend, out_of_memory.
   Status predict(const Prompts& prompts, const PredictParams& params, Prediction* result) noexcept;
 
-  // What the encoder takes: [3, S, S], normalised and padded as the manifest says. For programs
-  // that drive an engine of their own.
+  // Computes the encoder's input without running anything, for programs that use an engine of their
+  // own. The image that is set stays the same.
+  //
+  // tensor: receives [3, S, S] float32, normalised and padded as the manifest says.
+  // Errors: invalid_input, out_of_memory.
   Status preprocess(const Image& image, std::vector<float>* tensor) const noexcept;
 
+  // These references are valid as long as the predictor.
   const Info& info() const noexcept;
   const Timings& timings() const noexcept;
 
@@ -155,23 +200,30 @@ class GLESAM_API Predictor {
   std::unique_ptr<State> state_;
 };
 
-// One output of a stage that was fed the golden file's own input.
+// The error of one output of a stage. The stage's input comes from the golden file.
 struct OutputError {
   std::string stage, output;
-  std::vector<float> first, expected;  // the first values, here and in the golden file
-  double relative_l2 = 0;
-  double max_abs = 0;
+  std::vector<float> first, expected;  // the first four values: computed here, in the golden file
+  double relative_l2 = 0;              // |computed - golden| / |golden|
+  double max_abs = 0;                  // the largest absolute difference
 };
 
-// This machine against the reference, stage by stage and image to masks.
+// The result of a self-test.
 struct Selftest {
   Info info;
   std::vector<OutputError> outputs;
-  double mask_iou_mean = 0, mask_iou_worst = 0;
-  std::vector<std::string> failures;  // what lies outside the bundle's gate; empty is passed
+  double mask_iou_mean = 0, mask_iou_worst = 0;  // IoU of the masks with the golden file's masks
+  std::vector<std::string> failures;  // a line for each figure outside its limit; empty: passed
 };
 
-// Runs a bundle's golden.safetensors. Figures outside the gate are failures, not an error.
+// Compares this machine with the reference. It opens a bundle, runs the image and the prompts of
+// its golden.safetensors, and compares each stage's outputs and the masks. The limits depend on the
+// bundle's precision. The enhancer always runs, whatever Params::enhance says.
+//
+// result: receives the figures. A figure outside its limit is an entry in `failures`; the Status is
+// still ok.
+// Errors: bad_bundle (also a golden file that cannot be used), backend, invalid_input,
+// out_of_memory.
 GLESAM_API Status selftest(const std::string& bundle, const Params& params,
                            Selftest* result) noexcept;
 

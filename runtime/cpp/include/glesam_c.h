@@ -1,9 +1,13 @@
-/* GleSAM's C ABI: glesam.h for every language that calls C. No exception crosses it.
+/* The C API of the GleSAM runtime, for every language that can call C. It opens a bundle and turns
+ * an image and prompts into masks. glesam.h is the C++ API, with more functions.
+ *
+ * Usage:
  *
  *     glesam_params params = glesam_default_params();
  *     glesam_predictor *predictor;
  *     char message[512];
- *     if (glesam_open("bundle", &params, &predictor, message, sizeof message)) return puts(message);
+ *     if (glesam_open("bundle", &params, &predictor, message, sizeof message))
+ *       return puts(message);
  *     glesam_set_image(predictor, rgb, width, height, 0);
  *     double point[2] = {120, 80}; float label[1] = {1};
  *     glesam_prompts prompts = {0};
@@ -13,8 +17,16 @@
  *     if (glesam_predict(predictor, &prompts, 0, &result)) puts(glesam_message(predictor));
  *     glesam_close(predictor);
  *
- * Every function that returns int returns a glesam_code. A predictor takes one call at a time; use
- * one a thread. A result's arrays belong to the predictor and hold until its next predict or close.
+ * Errors. A function that can fail returns a glesam_code: GLESAM_OK, which is 0, or an error. The
+ * message is one line of UTF-8 that says what is wrong, where, and what to do. A function that
+ * fails does not change its output arguments. No C++ exception leaves the library.
+ *
+ * Threads. The library has no global state. A predictor accepts one call at a time: create one for
+ * each thread. Different predictors may run at the same time.
+ *
+ * Ownership. The library reads the pointers that it is given only during the call. glesam_close
+ * frees a predictor. The arrays of a glesam_result belong to the predictor and are valid until its
+ * next successful glesam_predict or its glesam_close.
  */
 #ifndef GLESAM_C_H
 #define GLESAM_C_H
@@ -34,59 +46,98 @@ extern "C" {
 
 typedef enum glesam_code {
   GLESAM_OK = 0,
-  GLESAM_INVALID_INPUT = 1,
-  GLESAM_BAD_BUNDLE = 2,
-  GLESAM_BACKEND = 3,
-  GLESAM_OUT_OF_MEMORY = 4,
-  GLESAM_INTERNAL = 5
+  GLESAM_INVALID_INPUT = 1, /* an image, a prompt or an argument cannot be used */
+  GLESAM_BAD_BUNDLE = 2,    /* the folder is incomplete, altered, too new, or not a bundle */
+  GLESAM_BACKEND = 3,       /* the engine is missing, cannot run here, or cannot load a graph */
+  GLESAM_OUT_OF_MEMORY = 4, /* use a smaller image or fewer prompts per call */
+  GLESAM_INTERNAL = 5       /* a bug in this library */
 } glesam_code;
 
+/* A loaded bundle and the image that is set. */
 typedef struct glesam_predictor glesam_predictor;
 
-/* As glesam::Params; a null string is an empty one. */
+/* Options for opening a bundle. A null string is the same as an empty one. */
 typedef struct glesam_params {
-  const char* backend;
-  const char* device;
-  const char* precision;
-  const char* engine_library;
-  int threads;
-  int enhance;
+  const char* backend;        /* "auto" (default), "openvino", "onnxruntime" or "tensorrt" */
+  const char* device;         /* "cpu", "cuda", "cuda:1"; OpenVINO: "cpu", "gpu", "gpu:1", "npu";
+                                 empty: the backend's default */
+  const char* precision;      /* OpenVINO only: "bf16" or "fp16" inside the engine;
+                                 empty: the precision of the graphs */
+  const char* engine_library; /* path of libonnxruntime or libnvinfer;
+                                 empty: the dynamic loader searches for it */
+  int threads;                /* maximum number of engine threads; 0: the engine's default */
+  int enhance;                /* 0: skip the enhancer, which is plain SAM; 1 (default): run it */
 } glesam_params;
 
-/* As glesam::Prompts. */
+/* B prompts for one image. Each prompt describes one object, by N points, by one box, by a mask, or
+ * by several of these. All prompts of a call have the same parts and the same N. Coordinates are
+ * (x, y) in pixels of the image. (0, 0) is the centre of the top left pixel. Arrays are row-major.
+ */
 typedef struct glesam_prompts {
-  size_t count;
-  const double* points;
-  const float* labels;
-  size_t points_per_prompt;
-  const double* boxes;
-  const float* mask_input;
+  size_t count;             /* B, at least 1 */
+  const double* points;     /* [B, N, 2]: x, y, inside the image; null: no points */
+  const float* labels;      /* [B, N]: 1 object, 0 background; required with points */
+  size_t points_per_prompt; /* N; 0 without points */
+  const double* boxes;      /* [B, 4]: x0, y0, x1, y1; null: no boxes. A box must overlap the image
+                               and may extend beyond each side of it by at most the image's width
+                               or height */
+  const float* mask_input;  /* [B, S/4, S/4]: logits, one mask of glesam_result.low_res from an
+                               earlier call for each prompt; null: no masks */
 } glesam_prompts;
 
-/* As glesam::Prediction. */
+/* The result of a prediction. Arrays are row-major. C is 3 with multimask and 1 without. */
 typedef struct glesam_result {
-  size_t count, masks_per_prompt, height, width, low_res_side;
-  const uint8_t* masks;
-  const float* scores;
-  const double* stability;
-  const float* low_res;
+  size_t count, masks_per_prompt, height, width, low_res_side; /* B, C, H, W, S/4 */
+  const uint8_t* masks;    /* [B, C, H, W]: 1 inside the mask, 0 outside */
+  const float* scores;     /* [B, C]: the IoU that the model predicts for each mask */
+  const double* stability; /* [B, C]: the mask's area at a raised threshold divided by its area at
+                              a lowered one, 0 if that is empty */
+  const float* low_res;    /* [B, C, S/4, S/4]: logits; copy one mask of them per prompt and pass it
+                              as mask_input to refine it */
 } glesam_result;
 
+/* Returns the version of this library, such as "0.1.0". The string is static. */
 GLESAM_C_API const char* glesam_version(void);
+
+/* Returns the default options. */
 GLESAM_C_API glesam_params glesam_default_params(void);
 
-/* Opens a bundle. What is wrong is written to message, cut to its size; message may be null. */
+/* Checks every file of a bundle against its manifest, then loads the graphs into an engine.
+ *
+ * bundle: the bundle's folder.
+ * params: the options; null means the defaults.
+ * predictor: receives the predictor, which the caller frees with glesam_close.
+ * message: receives the error message, cut to message_size bytes with the final zero, or "" on
+ *     success; may be null.
+ */
 GLESAM_C_API int glesam_open(const char* bundle, const glesam_params* params,
                              glesam_predictor** predictor, char* message, size_t message_size);
+
+/* Frees a predictor and everything that belongs to it. Does nothing if it is null. */
 GLESAM_C_API void glesam_close(glesam_predictor* predictor);
 
-/* rgb: 8-bit RGB, top row first; stride: bytes from a row to the next, 0 is 3 * width. */
+/* Preprocesses an image and runs the encoder and the enhancer on it. All predictions use this image
+ * until the next glesam_set_image. If the call fails, the previous image stays set.
+ *
+ * rgb: 8 bits per channel, channels interleaved, top row first.
+ * width, height: pixels.
+ * stride: bytes from one row to the next; 0 means 3 * width.
+ */
 GLESAM_C_API int glesam_set_image(glesam_predictor* predictor, const uint8_t* rgb, int width,
                                   int height, size_t stride);
+
+/* Runs the decoder on B prompts and computes their masks at the image's size.
+ *
+ * multimask: 0 returns one mask per prompt; any other value returns three candidate masks, for
+ *     ambiguous prompts. Python's GleSamPredictor follows segment_anything and defaults to three;
+ *     this library defaults to one on purpose, which is why the example passes 0.
+ * result: receives pointers into the predictor; see Ownership above.
+ */
 GLESAM_C_API int glesam_predict(glesam_predictor* predictor, const glesam_prompts* prompts,
                                 int multimask, glesam_result* result);
 
-/* What went wrong in the predictor's last call; "" where nothing did. */
+/* Returns the error message of the predictor's last call, or "" if it succeeded. The string is
+ * valid until the predictor's next call or its glesam_close. */
 GLESAM_C_API const char* glesam_message(const glesam_predictor* predictor);
 
 #ifdef __cplusplus

@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// As Python's Path spells it: no doubled, trailing or "." parts.
+// Returns the path as Python's Path prints it: without doubled or trailing separators and ".".
 fs::path spelled(const std::string& folder) {
   fs::path path;
   for (const fs::path& part : fs::path(folder)) {
@@ -27,30 +27,32 @@ void verify_file(const fs::path& folder, const FileRef& ref) {
   const fs::path path = folder / ref.file;
   const std::string where = path.string();
   try {
-    // A link could lead out of the folder, where another program may change what it points to.
+    // A link can point outside the folder, where another program may change the file.
     if (fs::is_symlink(fs::symlink_status(path))) {
-      bundle_error(cat(where, ": is a link; a bundle holds its own files"));
+      bundle_error(
+          cat(where, ": is a link, but a bundle must contain its files; copy the file itself"));
     }
     if (!fs::is_regular_file(fs::status(path))) {
-      bundle_error(cat(where, ": missing from the bundle; export or copy it again"));
+      bundle_error(cat(where, ": missing from the bundle; copy or export the bundle again"));
     }
     const auto size = fs::file_size(path);
     if (size != static_cast<std::uintmax_t>(ref.bytes)) {
-      bundle_error(
-          cat(where, ": ", size, " bytes, the manifest says ", ref.bytes, "; copy it again"));
+      bundle_error(cat(where, ": ", size, " bytes, the manifest says ", ref.bytes,
+                       "; copy or export the bundle again"));
     }
     if (sha256_of(path) != ref.sha256) {
-      bundle_error(
-          cat(where, ": altered, its sha256 is not the manifest's; copy or export it again"));
+      bundle_error(cat(
+          where, ": altered, its sha256 is not the manifest's; copy or export the bundle again"));
     }
   } catch (const ReadError& error) {
-    bundle_error(cat(where, ": cannot be read (", error.what(), ")"));
+    bundle_error(cat(where, ": cannot be read (", error.what(), "); check its permissions"));
   } catch (const fs::filesystem_error& error) {
-    bundle_error(cat(where, ": cannot be read (", error.code().message(), ")"));
+    bundle_error(
+        cat(where, ": cannot be read (", error.code().message(), "); check its permissions"));
   }
 }
 
-// A graph may take weights from its declared data file and from nowhere else.
+// Refuses a graph that takes weights from anywhere but its declared data file.
 void verify_external_data(const fs::path& folder, const StageRecord& stage) {
   const fs::path path = folder / (stage.weights ? *stage.weights : stage.graph).file;
   if (path.extension() == ".engine") return;
@@ -58,7 +60,7 @@ void verify_external_data(const fs::path& folder, const StageRecord& stage) {
     if (stage.data && location == stage.data->file) continue;
     bundle_error(cat(path.string(), ": takes weights from ", py_repr(location),
                      ", the manifest declares ", stage.data ? stage.data->file : "no data file",
-                     "; refused"));
+                     "; do not use it, export the bundle again"));
   }
 }
 
@@ -75,17 +77,19 @@ Bundle open_bundle(const std::string& name) {
     const bool exists = fs::exists(folder, error);
     bundle_error(cat(folder.string(), ": ",
                      exists ? "is a file, not a bundle folder" : "no such bundle folder",
-                     "; make one with glesam-export"));
+                     "; check the path or export a bundle with glesam-export"));
   }
   const fs::path manifest_path = folder / kManifestFile;
   if (!fs::is_regular_file(manifest_path, error)) {
-    bundle_error(cat(folder.string(), ": not a bundle, it has no ", kManifestFile));
+    bundle_error(cat(folder.string(), ": not a bundle, because it has no ", kManifestFile,
+                     "; check the path or export a bundle with glesam-export"));
   }
   std::string raw;
   try {
     raw = read_file(manifest_path);
   } catch (const ReadError& reason) {
-    bundle_error(cat(manifest_path.string(), ": cannot be read (", reason.what(), ")"));
+    bundle_error(cat(manifest_path.string(), ": cannot be read (", reason.what(),
+                     "); check its permissions"));
   }
   Bundle bundle{folder, parse_manifest(raw, manifest_path.string()), {}};
   for (const FileRef& ref : file_refs(bundle.manifest)) verify_file(folder, ref);
@@ -102,7 +106,7 @@ StoredTensors load_golden(const Bundle& bundle) {
   try {
     tensors = read_safetensors(bundle.golden_path());
   } catch (const std::runtime_error& error) {
-    bundle_error(cat(where, ": not a golden file (", error.what(), ")"));
+    bundle_error(cat(where, ": not a golden file (", error.what(), "); export the bundle again"));
   }
   std::set<std::string> wanted{"image",          "image_embeddings", "enhanced_embeddings",
                                "point_coords",   "point_labels",     "mask_input",
@@ -114,7 +118,8 @@ StoredTensors load_golden(const Bundle& bundle) {
   for (const std::string& name : wanted) {
     if (tensors.find(name) == tensors.end()) missing.push_back(name);
   }
-  if (!missing.empty()) bundle_error(cat(where, ": lacks ", join(missing, ", "), "; export again"));
+  if (!missing.empty())
+    bundle_error(cat(where, ": lacks ", join(missing, ", "), "; export the bundle again"));
   return tensors;
 }
 

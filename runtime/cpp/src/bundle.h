@@ -1,4 +1,4 @@
-// Opening a bundle folder: nothing reaches an engine before every byte is the one exported.
+// Opening a bundle folder. Every byte is verified before an engine sees any of them.
 #pragma once
 
 #include <filesystem>
@@ -9,23 +9,24 @@
 
 namespace glesam {
 
-// A bundle whose files have been checked against its manifest.
+// A bundle whose files match its manifest.
 struct Bundle {
   std::filesystem::path path;
   Manifest manifest;
-  std::string sha256;  // of manifest.json, which holds the hashes of all the others
+  std::string sha256;  // hash of manifest.json, which contains the hashes of all other files
 
-  // The file an engine loads for a stage.
+  // Returns the file that an engine loads for a stage.
   std::filesystem::path graph_path(Stage stage) const;
   std::filesystem::path golden_path() const { return path / manifest.golden.file; }
 };
 
-// Opens a bundle and verifies all of it: manifest, sizes, hashes, external data. Throws Error
-// (bad_bundle) for anything missing, altered, of another version, or reaching outside the folder.
+// Opens a bundle and verifies its manifest and the size, hash and external data of every file.
+// Throws Error (bad_bundle) if a file is missing or altered, the manifest is malformed or has
+// another version, or a graph refers to data outside the folder.
 Bundle open_bundle(const std::string& folder);
 
-// The golden tensors by name: `image` uint8 [H, W, 3], all others float32. Throws Error
-// (bad_bundle) where the file is not safetensors or lacks a tensor.
+// Returns the golden tensors by name: `image` is uint8 [H, W, 3], all others are float32. Throws
+// Error (bad_bundle) if the file is not safetensors or a tensor is missing.
 StoredTensors load_golden(const Bundle& bundle);
 
 }  // namespace glesam

@@ -21,7 +21,7 @@ constexpr std::size_t kChunk = 1 << 20;
 std::unique_ptr<std::istream> open(const std::filesystem::path& path) {
   errno = 0;
   auto file = std::make_unique<std::ifstream>();
-  file->rdbuf()->pubsetbuf(nullptr, 0);  // the callers buffer
+  file->rdbuf()->pubsetbuf(nullptr, 0);  // the callers have buffers of their own
   file->open(path, std::ios::binary);
   if (!*file) fail();
   return file;

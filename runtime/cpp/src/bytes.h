@@ -1,5 +1,5 @@
-// Bytes by offset, read through a window: a file that shrinks meanwhile is an error and not a fault
-// of memory, as it would be with a mapping.
+// Random access to the bytes of a file through a buffer. If the file shrinks meanwhile, that is an
+// error that can be caught, while access to a memory mapping would crash.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 
 namespace glesam {
 
-// A system error by its words: "No such file or directory".
+// A system error with the system's message, such as "No such file or directory".
 class ReadError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -24,12 +24,12 @@ class Bytes {
   explicit Bytes(std::unique_ptr<std::istream> stream);
 
   std::uint64_t size() const { return size_; }
-  // offset < size(). Throws ReadError.
+  // Returns one byte. `offset` must be less than size(). Throws ReadError.
   std::uint8_t at(std::uint64_t offset) {
     if (offset < begin_ || offset - begin_ >= window_.size()) load(offset);
     return window_[offset - begin_];
   }
-  // [offset, offset + count) must lie inside the file. Throws ReadError.
+  // Copies [offset, offset + count), which must lie inside the file. Throws ReadError.
   void copy(std::uint64_t offset, std::uint64_t count, void* into);
 
  private:
@@ -41,10 +41,10 @@ class Bytes {
   std::vector<std::uint8_t> window_;
 };
 
-// The whole of a file. Throws ReadError.
+// Returns the content of a file. Throws ReadError.
 std::string read_file(const std::filesystem::path& path);
 
-// Hex SHA-256 of a file, read in pieces. Throws ReadError.
+// Returns the SHA-256 of a file in hex digits. Throws ReadError.
 std::string sha256_of(const std::filesystem::path& path);
 
 }  // namespace glesam

@@ -21,7 +21,8 @@ int report(glesam_predictor* handle, glesam::Status status) {
   return static_cast<int>(status.code);
 }
 
-// A name cut at `size`, never within a character of UTF-8.
+// Copies a text and cuts it to `size` bytes with the final zero, but never inside a character of
+// UTF-8.
 void copy_cut(const std::string& text, char* into, size_t size) {
   if (into == nullptr || size == 0) return;
   size_t length = std::min(text.size(), size - 1);
@@ -41,8 +42,9 @@ glesam_params glesam_default_params(void) { return {"auto", nullptr, nullptr, nu
 int glesam_open(const char* bundle, const glesam_params* params, glesam_predictor** predictor,
                 char* message, size_t message_size) {
   const glesam::Status status = glesam::guard([&] {
-    if (bundle == nullptr) glesam::input_error("bundle: a null pointer, a folder's name is needed");
-    if (predictor == nullptr) glesam::input_error("predictor: a null pointer");
+    if (bundle == nullptr) glesam::input_error("bundle: a null pointer; pass a folder");
+    if (predictor == nullptr)
+      glesam::input_error("predictor: a null pointer; pass a place for the result");
     const glesam_params given = params != nullptr ? *params : glesam_default_params();
     const glesam::Params own{
         text_of(given.backend),        text_of(given.device), text_of(given.precision),
@@ -69,7 +71,7 @@ int glesam_predict(glesam_predictor* predictor, const glesam_prompts* prompts, i
   if (predictor == nullptr) return GLESAM_INVALID_INPUT;
   return report(predictor, glesam::guard([&] {
                   if (prompts == nullptr || result == nullptr) {
-                    glesam::input_error("prompts or result: a null pointer");
+                    glesam::input_error("prompts or result: a null pointer; pass both");
                   }
                   glesam::Prompts own;
                   own.count = prompts->count;

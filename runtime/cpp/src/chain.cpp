@@ -7,7 +7,7 @@
 namespace glesam {
 namespace {
 
-// Runs a stage of one input; a static batch is filled up with zeros.
+// Runs a stage that has one input on one image. Zeros fill a static batch that is larger.
 Tensors of_one_image(Engine& engine, const Manifest& manifest, Stage stage, const Tensor& value) {
   const std::string& name = manifest.stages.at(stage).inputs.front().name;
   const std::int64_t batch = manifest.target.batch;
@@ -20,7 +20,7 @@ Tensors of_one_image(Engine& engine, const Manifest& manifest, Stage stage, cons
   Tensors outputs = engine.run(stage, {{name, host_tensor(shape, std::move(filled))}});
   for (auto& [output, tensor] : outputs) {
     tensor = engine.to_host(tensor);
-    tensor.shape[0] = 1;  // the first, in front of the others
+    tensor.shape[0] = 1;  // the image's result is the first in memory
   }
   return outputs;
 }
@@ -49,11 +49,12 @@ Decoded decode(Engine& engine, const Tensors& features, const Tensors& prompts) 
   const Tensors outputs = engine.run(Stage::decoder, inputs);
   const Tensor& masks = outputs.at("low_res_masks");
   const Tensor& iou = outputs.at("iou_predictions");
-  // An engine may leave axes open until it has run: what follows counts on them.
+  // Some engines know the sizes of dynamic axes only after a run, and the code below relies on them.
   const std::int64_t batch = prompts.at("point_coords").shape.at(0);
   const std::int64_t side = prompts.at("mask_input").shape.at(2);
   if (masks.shape != Shape{batch, 4, side, side} || iou.shape != Shape{batch, 4}) {
-    backend_error("the decoder gave masks of another shape than the contract's; export again");
+    backend_error(
+        "the decoder's outputs do not have the contract's shapes; export the bundle again");
   }
   return {static_cast<std::size_t>(batch), 4, static_cast<std::size_t>(side), copied(engine, masks),
           copied(engine, iou)};

@@ -1,7 +1,7 @@
-// The chain itself, a function a stage: image -> z_L -> z_H -> low-resolution logits.
+// The chain of stages, one function for each: image -> z_L -> z_H -> low-resolution logits.
 //
-// What flows between the stages is the encoder's outputs by name. SAM 2's high-resolution features
-// are among them: they pass by the enhancer and stay where the engine left them.
+// The encoder's outputs pass from stage to stage by name. SAM 2's high-resolution features are among
+// them. The enhancer does not use them, and they stay where the engine computed them.
 #pragma once
 
 #include "engine.h"
@@ -11,13 +11,14 @@ namespace glesam {
 
 inline constexpr const char* kEmbeddings = "image_embeddings";
 
-// Runs the encoder: image [1, 3, S, S], normalised and padded -> its features.
+// Runs the encoder: image [1, 3, S, S], normalised and padded -> features.
 Tensors encode(Engine& engine, const Manifest& manifest, const Tensor& image);
 
-// Runs the enhancer: z_L -> z_H in the embeddings' place, every other feature as it is.
+// Runs the enhancer: z_H replaces z_L as the embeddings, and the other features stay the same.
 Tensors enhance(Engine& engine, const Manifest& manifest, const Tensors& features);
 
-// Runs the decoder on B prompts: the features of one image and the tensors of prompt_tensors().
+// Runs the decoder on B prompts, given the features of one image and the result of
+// prompt_tensors().
 Decoded decode(Engine& engine, const Tensors& features, const Tensors& prompts);
 
 }  // namespace glesam

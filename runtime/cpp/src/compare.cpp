@@ -15,7 +15,7 @@ struct PrecisionGate {
   Gate gate;
 };
 
-// From the finest to the coarsest.
+// In order from the finest to the coarsest precision.
 const PrecisionGate kGates[] = {
     {"fp32", {1e-4, 0.9999, 0.999}},      {"bf16", {2e-2, 0.995, 0.98}},
     {"fp16", {2e-2, 0.995, 0.98}},        {"fp8", {std::nullopt, 0.98, 0.95}},

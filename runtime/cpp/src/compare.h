@@ -1,4 +1,4 @@
-// How far numbers and masks lie apart, and how far each precision lets them.
+// The difference between numbers or masks, and the limits of each precision.
 #pragma once
 
 #include <cstdint>
@@ -11,18 +11,21 @@
 namespace glesam {
 
 struct Gate {
-  std::optional<double> stage_relative_l2, mask_iou_mean, mask_iou_worst;  // none: reported only
+  std::optional<double> stage_relative_l2, mask_iou_mean,
+      mask_iou_worst;  // no value: only reported
 };
 
-// The gate of a chain of stages: that of the coarsest precision among them. The masks of random
-// weights are the sign of noise around zero: below fp32 they are reported only.
+// Returns the limits for a bundle, which are those of its coarsest stage. With random weights the
+// logits are noise around zero, and rounding flips their signs: below fp32 the figures of the masks
+// are only reported.
 Gate gate_for(const Manifest& manifest);
 
-// |actual - expected| / |expected|; infinity where `actual` is not finite.
+// Returns |actual - expected| / |expected|, or infinity if `actual` is not finite.
 double relative_l2(const std::vector<float>& actual, const std::vector<float>& expected);
+// Returns the largest absolute difference, or infinity if `actual` is not finite.
 double max_abs(const std::vector<float>& actual, const std::vector<float>& expected);
 
-// Intersection over union of two masks; 1 where both are empty.
+// Returns the intersection over union of two masks, or 1 if both are empty.
 double mask_iou(const std::vector<std::uint8_t>& actual, const std::vector<std::uint8_t>& expected);
 
 }  // namespace glesam

@@ -11,7 +11,7 @@ bool adds_bytes_exactly() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
   const bool avx512_vnni = (c & 1u << 11) != 0, amx_int8 = (d & 1u << 25) != 0;
-  const bool more = a >= 1;  // leaves below the seventh
+  const bool more = a >= 1;  // leaf 7 has subleaf 1
   const bool avx_vnni =
       more && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & 1u << 4) != 0;
   return avx512_vnni || amx_int8 || avx_vnni;

@@ -2,8 +2,9 @@
 
 namespace glesam {
 
-// Whether products of bytes are added without loss. An x86 CPU without VNNI adds two of them in 16
-// bits, in which they do not always fit and are cut off; one that cannot be asked is taken for such.
+// Returns whether engines add products of bytes on this CPU without loss. An x86 CPU without VNNI
+// adds two products in 16 bits, where the sum can saturate. Returns false if the CPU cannot be
+// queried.
 bool adds_bytes_exactly();
 
 }  // namespace glesam

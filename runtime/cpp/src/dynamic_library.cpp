@@ -11,14 +11,14 @@ DynamicLibrary::DynamicLibrary(const std::string& what, const std::vector<std::s
                                const std::string& remedy) {
   std::string reason;
   for (const std::string& name : names) {
-    // Never unloaded: engines leave threads and thread-local data behind.
+    // The library is never unloaded, because engines leave threads and thread-local data behind.
     handle_ = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (handle_ != nullptr) {
       name_ = name;
       return;
     }
     const char* said = dlerror();
-    if (reason.empty()) reason = said != nullptr ? said : name;  // the first is the one looked for
+    if (reason.empty()) reason = said != nullptr ? said : name;  // the first name is the usual one
   }
   backend_error(cat(what, " cannot be loaded (", reason, "); ", remedy));
 }

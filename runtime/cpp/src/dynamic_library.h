@@ -1,4 +1,4 @@
-// A shared library that is loaded when it is needed.
+// A shared library that is loaded at run time.
 #pragma once
 
 #include <string>
@@ -8,7 +8,8 @@ namespace glesam {
 
 class DynamicLibrary {
  public:
-  // Loads the first of `names` that there is; throws Error (backend), naming `what` and `remedy`.
+  // Loads the first of `names` that exists. Throws Error (backend) if none does; its message starts
+  // with `what` and ends with `remedy`.
   DynamicLibrary(const std::string& what, const std::vector<std::string>& names,
                  const std::string& remedy);
   ~DynamicLibrary();
@@ -17,7 +18,7 @@ class DynamicLibrary {
 
   const std::string& name() const { return name_; }
 
-  // A function by its name; throws Error (backend) where the library lacks it.
+  // Returns a function by its name. Throws Error (backend) if the library lacks it.
   template <typename Function>
   Function* function(const char* symbol) const {
     return reinterpret_cast<Function*>(find(symbol));

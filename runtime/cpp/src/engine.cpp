@@ -11,7 +11,7 @@ namespace {
 
 struct Backend {
   const char* name;
-  bool reads_graphs;  // of ONNX; else it reads engine files
+  bool reads_graphs;  // true: it reads ONNX graphs; false: engine files
   std::unique_ptr<Engine> (*load)(const Bundle&, const EngineOptions&, const std::vector<Stage>&);
 };
 
@@ -66,18 +66,18 @@ std::unique_ptr<Engine> load_engine(const Bundle& bundle, const std::string& bac
   for (const Backend& candidate : table()) {
     if (backend == "auto" ? candidate.reads_graphs != graphs : backend != candidate.name) continue;
     if (candidate.reads_graphs != graphs) {
-      backend_error(cat(bundle.path.string(), ": a bundle of ", target, " files, which ", backend,
-                        " does not read; use ", graphs ? "an engine bundle" : "an ONNX bundle"));
+      backend_error(cat(bundle.path.string(), ": contains ", target, " files, which ", backend,
+                        " cannot read; use ", graphs ? "an engine bundle" : "an ONNX bundle"));
     }
     if (options.precision != "" && options.precision != "bf16" && options.precision != "fp16") {
       backend_error(cat("precision ", py_repr(options.precision), " is not known; known are bf16, ",
-                        "fp16, and none for float32"));
+                        "fp16, and an empty name for the precision of the graphs"));
     }
     return candidate.load(bundle, options, stages);
   }
   if (backend == "auto") {
-    backend_error(cat(bundle.path.string(), ": a bundle of ", target,
-                      " files, and no backend for them is compiled in; compiled are ",
+    backend_error(cat(bundle.path.string(), ": contains ", target,
+                      " files, but this library was compiled without a backend for them; it has ",
                       known.empty() ? "none" : known));
   }
   backend_error(cat("backend ", py_repr(backend), " is not known; known are auto",

@@ -1,4 +1,4 @@
-// What an inference engine is to the rest of the library, and how one is chosen.
+// The interface of inference engines, and the choice of one.
 #pragma once
 
 #include <memory>
@@ -11,37 +11,37 @@
 namespace glesam {
 
 struct EngineDescription {
-  std::string engine, version, provider, device;  // what really runs
+  std::string engine, version, provider, device;  // what is really used
 };
 
-// Loaded graphs of a bundle. One call at a time.
+// The loaded graphs of a bundle. It accepts one call at a time.
 class Engine {
  public:
   virtual ~Engine() = default;
   virtual const EngineDescription& describe() const = 0;
-  // Runs one graph on every input by its name in the manifest; outputs by name are left where the
-  // engine computed them. They stay as they are until the stage has run again. Throws Error
-  // (backend): the stage is not loaded, or the engine failed.
+  // Runs one graph. Inputs and outputs have their names from the manifest. The outputs stay on the
+  // engine's device and are valid until the stage runs again. Throws Error (backend) if the stage is
+  // not loaded or the engine fails.
   virtual Tensors run(Stage stage, const Tensors& inputs) = 0;
-  // A tensor of this engine on the host.
+  // Returns a tensor of this engine as a tensor on the host.
   virtual Tensor to_host(const Tensor& tensor) = 0;
 };
 
 struct EngineOptions {
   std::string device;     // empty: the backend's default
   std::string precision;  // "", "bf16", "fp16"
-  std::string library;    // of engines that are loaded at run time; empty: by their usual names
-  int threads = 0;        // 0: the engine's choice
+  std::string library;    // path of an engine that is loaded at run time; empty: its usual name
+  int threads = 0;        // 0: the engine's default
 };
 
-// Loads the graphs of `stages`. `backend`: a name, or "auto" for the first that is compiled in and
-// reads what the bundle holds. Throws Error (backend).
+// Loads the graphs of `stages`. `backend` is a name, or "auto" for the first compiled backend that
+// can read the bundle's graphs. Throws Error (backend).
 std::unique_ptr<Engine> load_engine(const Bundle& bundle, const std::string& backend,
                                     const EngineOptions& options, const std::vector<Stage>& stages);
 
 std::vector<std::string> compiled_backends();
 
-// Each is defined where its CMake option is on.
+// Each of these is defined if its CMake option is on.
 std::unique_ptr<Engine> load_openvino(const Bundle& bundle, const EngineOptions& options,
                                       const std::vector<Stage>& stages);
 std::unique_ptr<Engine> load_onnxruntime(const Bundle& bundle, const EngineOptions& options,
@@ -49,19 +49,20 @@ std::unique_ptr<Engine> load_onnxruntime(const Bundle& bundle, const EngineOptio
 std::unique_ptr<Engine> load_tensorrt(const Bundle& bundle, const EngineOptions& options,
                                       const std::vector<Stage>& stages);
 
-// One input or output as an engine found it in its graph; -1 is an axis it leaves open.
+// One input or output as an engine reports it. -1 is a dynamic axis.
 struct FoundTensor {
-  std::string name, type;  // "float32" or the engine's own word
+  std::string name, type;  // type: "float32", or the engine's own name of another type
   Shape shape;
 };
 
-// Refuses a graph whose inputs or outputs are not those of the manifest. An axis that the manifest
-// fixes may be one the graph leaves open: shape inference does not always see through it.
+// Throws Error (backend) if a graph's inputs or outputs are not those of the manifest. An axis that
+// the manifest fixes may be dynamic in the graph, because shape inference cannot always resolve it.
 void check_interface(const std::string& where, const char* kind,
                      const std::vector<FoundTensor>& found,
                      const std::vector<TensorSpec>& declared);
 
-// The CUDA device of "cuda" or "cuda:N"; throws where `device` is neither, naming `known`.
+// Returns the number N of "cuda:N", or 0 for "cuda". Throws Error (backend) for any other name; the
+// message lists `known`.
 int cuda_device_of(const std::string& device, const char* known);
 
 }  // namespace glesam

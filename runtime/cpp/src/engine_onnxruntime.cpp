@@ -1,5 +1,5 @@
-// ONNX Runtime by its C API. The library is loaded at run time and asked for an early version of
-// the API, so that one binary serves every ONNX Runtime since.
+// The ONNX Runtime backend, on its C API. The library is loaded at run time and asked for an early
+// version of the API, so that one binary works with every later ONNX Runtime.
 #include <onnxruntime_c_api.h>
 
 #include <algorithm>
@@ -20,7 +20,7 @@ struct OrtFailure : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Owns one of ONNX Runtime's objects.
+// Owns an object of ONNX Runtime.
 template <typename Object>
 using Owned = std::unique_ptr<Object, void (*)(Object*)>;
 
@@ -44,7 +44,7 @@ class Api {
   const OrtApi* operator->() const { return api_; }
   const std::string& version() const { return version_; }
 
-  // Throws OrtFailure with ONNX Runtime's words.
+  // Throws OrtFailure with ONNX Runtime's message if `status` is an error.
   void require(OrtStatus* status) const {
     if (status == nullptr) return;
     const std::string message = api_->GetErrorMessage(status);
@@ -67,7 +67,7 @@ class OnnxruntimeEngine final : public Engine {
     const int device = cpu ? 0 : cuda_device_of(options.device, "cpu, cuda, cuda:N");
     if (!options.precision.empty()) {
       backend_error(
-          "precision: onnxruntime computes as the graphs are typed; export the bundle with "
+          "precision: onnxruntime computes in the precision of the graphs; export the bundle with "
           "--fp16 or --bf16 instead");
     }
     description_ = {"onnxruntime", api_.version(),
@@ -95,7 +95,7 @@ class OnnxruntimeEngine final : public Engine {
     }
   }
 
-  // ONNX Runtime itself moves what it needs to a device and back.
+  // ONNX Runtime copies tensors to the device and back by itself.
   Tensor to_host(const Tensor& tensor) override { return tensor; }
 
  private:
@@ -109,9 +109,9 @@ class OnnxruntimeEngine final : public Engine {
     api_.require(api_->CreateSessionOptions(&made));
     Owned<OrtSessionOptions> options(made, api_->ReleaseSessionOptions);
     if (threads > 0) api_.require(api_->SetIntraOpNumThreads(made, threads));
-    // Left alone, it would quantize what flows into layers whose weights alone are quantized.
+    // By default it also quantizes the inputs of layers that have only quantized weights.
     configure(made, "session.qdq_matmulnbits_accuracy_level", "1");
-    // Else quantized layers err more than their quantization (docs/adr/0013).
+    // Otherwise sums saturate, and layers have more error than quantization causes (docs/adr/0013).
     if (!adds_bytes_exactly()) configure(made, "session.disable_quant_qdq", "1");
     if (cpu) return options;
     OrtCUDAProviderOptionsV2* cuda = nullptr;
@@ -125,8 +125,8 @@ class OnnxruntimeEngine final : public Engine {
       api_.require(api_->SessionOptionsAppendExecutionProvider_CUDA_V2(made, cuda));
     } catch (const OrtFailure& error) {
       backend_error(
-          cat("device cuda needs CUDAExecutionProvider, this onnxruntime has none that "
-              "loads: ",
+          cat("device cuda needs CUDAExecutionProvider, which this onnxruntime cannot "
+              "load: ",
               error.what()));
     }
     return options;
@@ -199,7 +199,7 @@ class OnnxruntimeEngine final : public Engine {
     std::vector<const OrtValue*> values;
     for (const auto& [name, tensor] : inputs) {
       OrtValue* value = nullptr;
-      // ONNX Runtime takes what it only reads without const.
+      // ONNX Runtime only reads inputs, but its API takes them without const.
       api_.require(api_->CreateTensorWithDataAsOrtValue(
           memory_.get(), const_cast<float*>(tensor.host), elements(tensor.shape) * sizeof(float),
           tensor.shape.data(), tensor.shape.size(), ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &value));

@@ -1,4 +1,4 @@
-// OpenVINO, by its C++ API.
+// The OpenVINO backend, on its C++ API.
 #include <algorithm>
 #include <openvino/openvino.hpp>
 
@@ -15,8 +15,8 @@ bool is_typed(const StageRecord& record) {
   return record.precision == "fp16" || record.precision == "bf16";
 }
 
-// What is asked for, else bfloat16 where a graph is typed so and the device computes in it, else
-// float32: OpenVINO's own choice may be coarser than the graph.
+// Returns the requested precision. Without a request it is bfloat16 if a graph has that type and the
+// device supports it, otherwise float32. OpenVINO's own default can be coarser than the graph.
 ov::element::Type precision_of(const std::string& hint, const Bundle& bundle,
                                const std::vector<Stage>& stages,
                                const std::vector<std::string>& able) {
@@ -29,7 +29,7 @@ ov::element::Type precision_of(const std::string& hint, const Bundle& bundle,
   return typed && can ? ov::element::bf16 : ov::element::f32;
 }
 
-// Device as OpenVINO names it: CPU, GPU, GPU.1, NPU.
+// Returns OpenVINO's name of a device: CPU, GPU, GPU.1, NPU.
 std::string device_of(const std::string& device) {
   if (device.empty() || device == "cpu") return "CPU";
   std::string name = device;
@@ -49,7 +49,7 @@ FoundTensor found(const ov::Output<const ov::Node>& port) {
   return {port.get_any_name(), type == ov::element::f32 ? "float32" : type.get_type_name(), shape};
 }
 
-// A tensor's own names may be many; the manifest's is the one asked for.
+// A tensor can have several names. If one of them is in the manifest, that one is used.
 std::vector<FoundTensor> found(const std::vector<ov::Output<const ov::Node>>& ports,
                                const std::vector<TensorSpec>& declared) {
   std::vector<FoundTensor> tensors;
@@ -65,7 +65,7 @@ std::vector<FoundTensor> found(const std::vector<ov::Output<const ov::Node>>& po
 
 std::string brief(const std::exception& error) {
   const std::string text = error.what();
-  // OpenVINO begins with where in its sources it stood, and ends with what matters.
+  // OpenVINO's message starts with its source location. The last line says what is wrong.
   std::size_t end = text.find_last_not_of(" \n");
   if (end == std::string::npos) return "no reason given";
   const std::size_t begin = text.find_last_of('\n', end);
@@ -79,12 +79,12 @@ class OpenvinoEngine final : public Engine {
     const std::string device = device_of(options.device);
     const auto able = core_.get_property(device, ov::device::capabilities);
     const auto precision = precision_of(options.precision, bundle, stages, able);
-    // Left alone, OpenVINO would quantize what flows into layers whose weights alone are quantized.
+    // By default OpenVINO also quantizes the inputs of layers that have only quantized weights.
     ov::AnyMap properties{{ov::hint::inference_precision(precision)},
                           {ov::hint::dynamic_quantization_group_size(0)},
                           {ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY)}};
     if (options.threads > 0) properties.insert(ov::inference_num_threads(options.threads));
-    // Else quantized layers err more than their quantization (docs/adr/0013).
+    // Otherwise sums saturate, and layers have more error than quantization causes (docs/adr/0013).
     if (device == "CPU" && !adds_bytes_exactly()) {
       properties.insert({"LP_TRANSFORMS_MODE", "NO"});
     }
@@ -94,7 +94,7 @@ class OpenvinoEngine final : public Engine {
           ov::hint::inference_precision);
       if (!options.precision.empty() && computed != precision) {
         backend_error(cat("precision ", py_repr(options.precision), ": ", device,
-                          " has none, openvino would compute in ", computed.to_string(),
+                          " does not support it, openvino would use ", computed.to_string(),
                           "; leave out --precision"));
       }
     }
@@ -111,15 +111,15 @@ class OpenvinoEngine final : public Engine {
     try {
       for (const auto& [name, tensor] : inputs) {
         const ov::Shape shape(tensor.shape.begin(), tensor.shape.end());
-        // OpenVINO takes what it only reads without const.
+        // OpenVINO only reads inputs, but its API takes them without const.
         loaded.request.set_tensor(name, {ov::element::f32, shape, const_cast<float*>(tensor.host)});
       }
       loaded.request.infer();
       Tensors outputs;
       for (const std::string& name : loaded.outputs) {
         const ov::Tensor value = loaded.request.get_tensor(name);
-        // Copied out: the request writes its own tensor again in the next run, and an image's
-        // features outlive a later image that fails.
+        // The next run overwrites the request's own tensor. The copy keeps an image's features if
+        // a later set_image fails.
         auto copy = std::make_shared<ov::Tensor>(ov::element::f32, value.get_shape());
         value.copy_to(*copy);
         const ov::Shape shape = copy->get_shape();

@@ -1,5 +1,6 @@
-// TensorRT and TensorRT-RTX engine files. All stages run on one stream, buffers are allocated once
-// at the largest size of the profile, and a stage's output is the next one's input where it lies.
+// The backend for engine files of TensorRT and TensorRT-RTX. All stages run on one stream. Buffers
+// are allocated once, at the largest size of the profile. The next stage reads a stage's output in
+// place.
 #include <algorithm>
 
 #include "bytes.h"
@@ -40,7 +41,7 @@ nvinfer1::Dims dims_of(const Shape& shape) {
   return dims;
 }
 
-// An engine file, its buffers, and what its tensors are called.
+// An engine, its buffers, and the names of its tensors.
 struct Loaded {
   std::unique_ptr<nvinfer1::ICudaEngine> engine;
   std::unique_ptr<nvinfer1::IExecutionContext> context;
@@ -58,7 +59,8 @@ class TensorrtEngine final : public Engine {
         runtime_(library_.create_runtime(log_)) {
     const Target& target = bundle.manifest.target;
     if (!options.precision.empty()) {
-      backend_error("precision: an engine file has one built in; export the bundle in another");
+      backend_error(
+          "precision: an engine file has a fixed precision; export the bundle in another one");
     }
     check_library(bundle, library_.version());
     check_gpu(bundle, cuda_.compute_capability());
@@ -85,7 +87,7 @@ class TensorrtEngine final : public Engine {
     if (found == loaded_.end()) backend_error(cat("the ", name_of(stage), " was not loaded"));
     Loaded& loaded = found->second;
     cuda_.require(cuda_.set_device(cuda_.device()),
-                  "choosing the GPU");  // another thread's may differ
+                  "choosing the GPU");  // each thread has a current GPU of its own
     for (const auto& [name, tensor] : inputs) bind(loaded, stage, name, tensor);
     if (!loaded.context->enqueueV3(stream_)) {
       backend_error(cat(description_.engine, " failed in the ", name_of(stage), ": ",
@@ -132,7 +134,7 @@ class TensorrtEngine final : public Engine {
                         "; build it for this GPU and version with glesam-export"));
     }
     loaded.context.reset(loaded.engine->createExecutionContext());
-    if (!loaded.context) throw std::bad_alloc();  // that is what it wants memory for
+    if (!loaded.context) throw std::bad_alloc();  // creating a context fails only for memory
     check_interface(path, "inputs", found(*loaded.engine, true), record.inputs);
     check_interface(path, "outputs", found(*loaded.engine, false), record.outputs);
     allocate(loaded, record, path);
@@ -154,7 +156,7 @@ class TensorrtEngine final : public Engine {
     return tensors;
   }
 
-  // Of a free axis what the profile allows at most.
+  // Returns the largest shape of an input: on a dynamic axis the maximum of the profile.
   static nvinfer1::Dims largest_of(const nvinfer1::ICudaEngine& engine, const char* name) {
     const nvinfer1::Dims fixed = engine.getTensorShape(name);
     const bool free = std::any_of(fixed.d, fixed.d + std::max<std::int32_t>(fixed.nbDims, 0),
@@ -162,7 +164,7 @@ class TensorrtEngine final : public Engine {
     return free ? engine.getProfileShape(name, 0, nvinfer1::OptProfileSelector::kMAX) : fixed;
   }
 
-  // Inputs at the largest of the profile, then outputs at what follows from them.
+  // Allocates inputs at the largest shape of the profile, and outputs at the shape that results.
   void allocate(Loaded& loaded, const StageRecord& record, const std::string& path) {
     const auto add = [&](const std::string& name, const nvinfer1::Dims& dims) {
       const std::size_t bytes = elements(shape_of(dims)) * sizeof(float);
@@ -176,8 +178,8 @@ class TensorrtEngine final : public Engine {
       const char* name = spec.name.c_str();
       const nvinfer1::Dims largest = largest_of(*loaded.engine, name);
       if (!loaded.context->setInputShape(name, largest)) {
-        backend_error(
-            cat(path, ": ", name, " refuses its own profile: ", log_.take("no reason given")));
+        backend_error(cat(path, ": ", name,
+                          " does not accept its own profile: ", log_.take("no reason given")));
       }
       add(spec.name, largest);
       loaded.inputs.push_back(spec.name);
@@ -188,11 +190,12 @@ class TensorrtEngine final : public Engine {
     }
   }
 
-  // A tensor on the GPU is read where it lies; one on the host is copied to the stage's own buffer.
+  // Binds an input. A tensor on the GPU is read in place; a tensor on the host is copied to the
+  // stage's buffer.
   void bind(Loaded& loaded, Stage stage, const std::string& name, const Tensor& tensor) {
     if (!loaded.context->setInputShape(name.c_str(), dims_of(tensor.shape))) {
-      backend_error(cat("the ", name_of(stage), " does not take ", name,
-                        " of this shape: ", log_.take("it lies outside the engine's profile"),
+      backend_error(cat("the ", name_of(stage), " does not accept this shape of ", name, ": ",
+                        log_.take("it lies outside the engine's profile"),
                         "; give fewer prompts or points at a time"));
     }
     void* place = nullptr;
@@ -205,8 +208,8 @@ class TensorrtEngine final : public Engine {
                     "copying to the GPU");
     }
     if (!loaded.context->setTensorAddress(name.c_str(), place)) {
-      backend_error(
-          cat("the ", name_of(stage), " does not take ", name, ": ", log_.take("no reason given")));
+      backend_error(cat("the ", name_of(stage), " does not accept ", name, ": ",
+                        log_.take("no reason given")));
     }
   }
 

@@ -16,14 +16,14 @@ Status describe() {
   } catch (const std::bad_alloc&) {
     return {Code::out_of_memory,
             "not enough memory; use a smaller image or fewer prompts at a time"};
-  } catch (const std::length_error&) {  // a vector larger than any memory
+  } catch (const std::length_error&) {  // a vector that cannot fit in any memory
     return {Code::out_of_memory,
             "not enough memory; use a smaller image or fewer prompts at a time"};
   } catch (const std::exception& error) {
     return {Code::internal,
-            one_line(cat("a fault of this library: ", error.what(), "; please report it"))};
+            one_line(cat("a bug in this library: ", error.what(), "; please report it"))};
   } catch (...) {
-    return {Code::internal, "a fault of this library; please report it"};
+    return {Code::internal, "a bug in this library; please report it"};
   }
 }
 
@@ -32,7 +32,7 @@ Status describe() {
 Status status_of_current_exception() noexcept {
   try {
     return describe();
-  } catch (...) {  // no memory even for the message
+  } catch (...) {  // there is no memory for the message either
     return {Code::out_of_memory, {}};
   }
 }

@@ -1,4 +1,4 @@
-// Errors inside the library. They end at the border, where guard() makes a Status of each.
+// Errors inside the library are exceptions. At the public API, guard() turns them into a Status.
 #pragma once
 
 #include <exception>
@@ -31,10 +31,10 @@ class Error : public std::exception {
   throw Error(Code::backend, std::move(message));
 }
 
-// The Status of the exception being handled, on one line.
+// Returns the Status for the exception that is being handled. Its message is one line.
 Status status_of_current_exception() noexcept;
 
-// Calls work() and turns whatever it throws into a Status.
+// Calls work() and turns any exception into a Status.
 template <typename Work>
 Status guard(Work&& work) noexcept {
   try {

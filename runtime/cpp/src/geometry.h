@@ -1,4 +1,4 @@
-// How an image lies in the graph's square.
+// The position of an image in the encoder's square input.
 #pragma once
 
 #include <cstdint>
@@ -13,10 +13,11 @@ struct Size {
 
 struct Geometry {
   std::int64_t image_size = 0;  // S, the square's side
-  Size resized;                 // what the image fills of the square, from its top left corner
+  Size resized;                 // the part of the square that the image fills, from its top left
   Size original;
 };
 
+// Returns the geometry of an image of size `original`.
 Geometry geometry_of(Size original, const Preprocessing& rules);
 
 }  // namespace glesam

@@ -1,4 +1,4 @@
-// Names and shapes of every stage's tensors: what the contract fixes for all engines.
+// The names and shapes of every stage's tensors, which the contract fixes for all engines.
 #pragma once
 
 #include <string>
@@ -12,13 +12,13 @@ struct Interface {
   std::vector<TensorSpec> inputs, outputs;
 };
 
-// `batch` as in Target.
+// Returns the inputs and outputs that the contract fixes for a stage. `batch`: see Target.
 Interface expected_interface(Stage stage, std::int64_t image_size, std::int64_t batch,
                              const std::string& family);
 
-// name[shape] of each tensor, for messages.
+// Returns name[shape] of each tensor, for messages.
 std::string spell(const std::vector<TensorSpec>& specs);
-// "1,3,256,256", "B,P,2".
+// Returns a shape such as "1,3,256,256" or "B,P,2".
 std::string spell(const std::vector<Dimension>& shape, const char* between = ",");
 
 }  // namespace glesam

@@ -7,8 +7,8 @@ namespace {
 
 constexpr std::size_t kMaxDepth = 200;
 
-// What the parser says without its own name for it, and without the bytes it last read, which may
-// be no text.
+// Returns the parser's message without its error code and without the bytes that it read last,
+// which may not be text.
 std::string brief(std::string text) {
   if (const auto bracket = text.find("] "); bracket != std::string::npos)
     text.erase(0, bracket + 2);
@@ -16,7 +16,8 @@ std::string brief(std::string text) {
   return text;
 }
 
-// Builds the tree from the parser's events: iterative, so that nesting cannot exhaust the stack.
+// Builds the tree from the parser's events. It does not recurse, so deep nesting cannot exhaust the
+// stack.
 class Builder {
  public:
   using Parser = nlohmann::json;
@@ -98,8 +99,8 @@ class Builder {
   }
 
   Json root_;
-  std::vector<Json> open_;         // containers begun and not yet ended
-  std::vector<std::string> keys_;  // of each, the key whose value comes next
+  std::vector<Json> open_;         // the containers that are not complete yet
+  std::vector<std::string> keys_;  // for each of them, the key of the next value
 };
 
 }  // namespace

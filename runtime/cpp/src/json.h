@@ -1,4 +1,5 @@
-// A JSON document as a tree that keeps the order of members, for readers that say what is wrong.
+// A JSON document as a tree. It keeps the order of members, so that a reader can report the first
+// error.
 #pragma once
 
 #include <cstdint>
@@ -15,12 +16,12 @@ struct Json {
 
   Kind kind = Kind::null;
   bool flag = false;
-  double number = 0;  // of an integer too, rounded
-  std::string text;   // of a string; of an integer its digits, which no type may be able to hold
+  double number = 0;  // the value of a real, or of an integer, rounded
+  std::string text;   // a string's content, or an integer's digits, as it may exceed every type
   std::vector<Json> items;
-  std::vector<std::pair<std::string, Json>> members;  // as written; of a repeated key all
+  std::vector<std::pair<std::string, Json>> members;  // in document order, with repeated keys
 
-  // The last member of that key, or null.
+  // Returns the last member with that key, or null.
   const Json* find(std::string_view key) const;
 };
 
@@ -28,10 +29,10 @@ class JsonError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Throws JsonError for what is not JSON in UTF-8, or is nested deeper than 200.
+// Throws JsonError if `raw` is not JSON in UTF-8 or is nested deeper than 200 levels.
 Json parse_json(std::string_view raw);
 
-// The name of its kind as the Python runtime spells it: "int", "str".
+// Returns the name that the Python runtime gives to a kind of value, such as "int" or "str".
 const char* kind_name(const Json& value);
 
 }  // namespace glesam

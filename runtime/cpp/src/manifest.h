@@ -1,10 +1,17 @@
-// The contract's types: what manifest.json says. docs/manifest.schema.json is its schema.
+// The types of manifest.json. docs/manifest.schema.json is its schema, and
+// runtime/glesam_runtime/manifest.py the Python version, which documents every field.
+//
+// The contract grows in two ways, and neither changes kVersion. An optional field adds knowledge: a
+// reader ignores fields that it does not know. A name in `requires` changes meaning: a reader
+// refuses a bundle that requires a feature which it does not know.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace glesam {
@@ -13,22 +20,38 @@ inline constexpr const char* kFormat = "glesam-bundle";
 inline constexpr int kVersion = 1;
 inline constexpr const char* kManifestFile = "manifest.json";
 
+// The names in `requires` that this reader supports.
+inline constexpr std::array<std::string_view, 0> kKnownFeatures{};
+
+inline constexpr double kPixelOffset = 0.5;
+
+// The values of `point_labels` by meaning.
+struct PromptLabel {
+  const char* name;
+  std::int64_t value;
+};
+inline constexpr PromptLabel kPromptLabels[] = {{"background", 0},
+                                                {"foreground", 1},
+                                                {"box_top_left", 2},
+                                                {"box_bottom_right", 3},
+                                                {"padding", -1}};
+
 enum class Stage { encoder, enhancer, decoder };
 inline constexpr Stage kStages[] = {Stage::encoder, Stage::enhancer, Stage::decoder};
 inline constexpr const char* name_of(Stage stage) {
   return stage == Stage::encoder ? "encoder" : stage == Stage::enhancer ? "enhancer" : "decoder";
 }
 
-// A file of the bundle, in the manifest's own folder.
+// A file of the bundle. It lies in the same folder as the manifest.
 struct FileRef {
   std::string file;
   std::int64_t bytes = 0;
   std::string sha256;
 };
 
-// One axis: a size, or the capital letter of one that is free at run time.
+// One axis: a size, or the capital letter of a dynamic axis.
 struct Dimension {
-  std::int64_t size = 0;  // 0 where it is free
+  std::int64_t size = 0;  // 0: dynamic
   char symbol = 0;
 };
 bool operator==(const Dimension& a, const Dimension& b);
@@ -40,15 +63,15 @@ struct TensorSpec {
 };
 bool operator==(const TensorSpec& a, const TensorSpec& b);
 
-// Sizes of a free axis that an engine was built for.
+// The sizes of a dynamic axis that an engine accepts; its kernels were chosen for `opt`.
 struct AxisRange {
   std::int64_t min = 1, opt = 1, max = 1;
 };
 
 struct StageRecord {
   FileRef graph;
-  std::optional<FileRef> weights;  // the ONNX graph that an engine without weights takes them from
-  std::optional<FileRef> data;     // external weights of the ONNX graph, beside it
+  std::optional<FileRef> weights;     // the ONNX graph with the weights of a stripped engine
+  std::optional<FileRef> data;        // the ONNX graph's external weights
   std::map<char, AxisRange> profile;  // of an engine, by the letter of the axis
   std::string precision;              // "fp32", "fp16", "bf16", "int8", "fp8"
   std::vector<TensorSpec> inputs, outputs;
@@ -59,44 +82,46 @@ struct Model {
   bool trained = false;
 };
 
-// How an RGB uint8 image becomes the encoder's `image`, in this order.
+// How to turn an RGB uint8 image into the encoder's `image`, in this order of steps.
 struct Preprocessing {
   std::int64_t image_size = 0;  // S, pixels
-  bool square = false;          // both sides to S; else the longest, in proportion
-  bool float_kernel = false;    // float_bilinear; else Pillow's fixed-point bilinear
+  bool square = false;          // true: both sides become S; false: the longest side becomes S
+  bool float_kernel = false;    // true: float_bilinear; false: Pillow's fixed-point bilinear
   float mean[3] = {}, std[3] = {1, 1, 1};
-  bool padded = true;  // zeros right and below, up to S x S; else the image fills the square
+  bool padded = true;  // true: zeros fill the right and the bottom; false: nothing to fill
 };
 
 struct Stability {
   double offset = 0, threshold = 0;
 };
 
-// How `low_res_masks` become masks at the image's own size.
+// How to turn `low_res_masks` into masks at the image's own size.
 struct Postprocessing {
-  bool direct = false;  // one bilinear step to (H, W); else by way of S x S, the padding cropped
+  bool direct = false;  // true: resize to (H, W) in one step; false: by way of S x S
   double mask_threshold = 0;
   double stability_offset = 0;
-  bool first_if_stable = false;         // else the first mask is the answer
-  std::optional<Stability> stability;   // of first_if_stable
-  std::optional<double> low_res_limit;  // logits that a caller gets are clipped to it
+  bool first_if_stable = false;         // false: the first mask answers a single-mask prompt
+  std::optional<Stability> stability;   // the rule of first_if_stable
+  std::optional<double> low_res_limit;  // the returned logits are clipped to +-limit
 };
 
 struct Coordinates {
-  bool always_padded = false;  // two_points_padded: a padding point ends prompts with a box too
+  double pixel_offset = kPixelOffset;          // the graph adds it to each coordinate
+  std::map<std::string, std::int64_t> labels;  // must equal kPromptLabels
+  bool always_padded = false;  // two_points_padded: prompts with a box have a padding point too
 };
 
-// How engines were compiled, and so where they run.
+// How engines were compiled, which decides where they run.
 struct EngineBuild {
-  std::string version;                            // of the library
+  std::string version;                            // of TensorRT or TensorRT-RTX
   std::string system;                             // "linux-x86_64"
   std::vector<std::string> compute_capabilities;  // "8.9"
   bool runs_on_newer_gpus = false;                // hardware_compatibility "ampere_plus"
-  bool version_compatible = false;                // later versions run it too
-  bool stripped = false;                          // without weights
+  bool version_compatible = false;                // later versions can run them too
+  bool stripped = false;                          // the engines hold no weights
 };
 
-// The engine the graphs are written for.
+// The engine that the graphs are written for.
 struct Target {
   std::string engine;                // "onnx", "tensorrt", "tensorrt-rtx"
   std::int64_t batch = 0;            // N of encoder and enhancer; 0 is dynamic
@@ -113,7 +138,7 @@ struct Manifest {
   FileRef golden;
 };
 
-// Every file of the bundle but the manifest itself.
+// Returns every file of the bundle except the manifest itself.
 std::vector<FileRef> file_refs(const Manifest& manifest);
 
 }  // namespace glesam

@@ -9,11 +9,15 @@
 namespace glesam {
 namespace {
 
-// Whether it is a file name that cannot leave its folder. Its characters have been checked; a last
-// line break has not.
+[[noreturn]] void refuse(const std::string& where, std::string_view what) {
+  bundle_error(cat(where, ": ", what, "; export the bundle again"));
+}
+
+// Returns whether it is a file name that cannot leave its folder. The field's reader has checked the
+// characters, but lets a final line break pass.
 bool is_plain_name(const std::string& name) { return name.find('\n') == std::string::npos; }
 
-// Python's list of the letters: "['B', 'P']".
+// Returns the letters as Python prints a list: "['B', 'P']".
 template <typename Letters>
 std::string spell_axes(const Letters& letters) {
   std::vector<std::string> quoted;
@@ -21,32 +25,46 @@ std::string spell_axes(const Letters& letters) {
   return cat("[", join(quoted, ", "), "]");
 }
 
+void check_coordinates(const Coordinates& rules, const std::string& where) {
+  if (rules.pixel_offset != kPixelOffset) {
+    refuse(where, cat("pixel_offset must be ", general(kPixelOffset, 6)));
+  }
+  std::map<std::string, std::int64_t> wanted;
+  std::vector<std::string> spelled;
+  for (const PromptLabel& label : kPromptLabels) {
+    wanted[label.name] = label.value;
+    spelled.push_back(cat(label.name, " ", label.value));
+  }
+  if (rules.labels != wanted) refuse(where, cat("labels must be ", join(spelled, ", ")));
+}
+
 void check_profile(const StageRecord& stage, bool compiled, const std::string& where,
                    const char* name) {
-  std::set<char> free, declared;
+  std::set<char> expected, declared;
   for (const TensorSpec& tensor : stage.inputs) {
     for (const Dimension& axis : tensor.shape) {
-      if (axis.symbol != 0) free.insert(axis.symbol);
+      if (compiled && axis.symbol != 0) expected.insert(axis.symbol);
     }
   }
   for (const auto& [axis, range] : stage.profile) declared.insert(axis);
-  if (declared != (compiled ? free : std::set<char>{})) {
-    bundle_error(
-        cat(where, ": ", name, ": profile of ", spell_axes(declared), ", not ", spell_axes(free)));
+  if (declared != expected) {
+    refuse(where, cat(name, ": the axes of 'profile' are ", spell_axes(declared), ", not ",
+                      spell_axes(expected)));
   }
   for (const auto& [axis, range] : stage.profile) {
     if (range.min <= range.opt && range.opt <= range.max) continue;
-    bundle_error(cat(where, ": ", name, ": profile ", std::string(1, axis), " ", range.min, ":",
-                     range.opt, ":", range.max, " is not in order"));
+    refuse(where, cat(name, ": profile ", std::string(1, axis), " ", range.min, ":", range.opt, ":",
+                      range.max, " is not in ascending order"));
   }
 }
 
-// Engines that do not say how they were built, and graphs that say they are engines.
+// Refuses a manifest whose files and engine records do not match target.engine.
 void check_target(const Manifest& manifest, const std::string& where) {
   const Target& target = manifest.target;
   const bool compiled = target.engine != "onnx";
   if (compiled != target.build.has_value()) {
-    bundle_error(cat(where, ": engine ", py_repr(target.engine), " contradicts its 'build'"));
+    refuse(where,
+           cat("engine ", py_repr(target.engine), compiled ? " needs a" : " has no", " 'build'"));
   }
   const bool stripped = target.build.has_value() && target.build->stripped;
   const std::string_view ending = ".engine";
@@ -56,10 +74,12 @@ void check_target(const Manifest& manifest, const std::string& where) {
     const bool is_engine = file.size() >= ending.size() &&
                            std::string_view(file).substr(file.size() - ending.size()) == ending;
     if (compiled != is_engine) {
-      bundle_error(cat(where, ": ", py_repr(file), " is not a graph for ", py_repr(target.engine)));
+      refuse(where, cat(py_repr(file), " is not a graph for ", py_repr(target.engine)));
     }
     if (stripped != stage.weights.has_value()) {
-      bundle_error(cat(where, ": ", name_of(name), ": 'weights' contradicts 'stripped'"));
+      refuse(where, cat(name_of(name), ": ",
+                        stripped ? "a stripped engine needs" : "only a stripped engine has",
+                        " 'weights'"));
     }
     check_profile(stage, compiled, where, name_of(name));
   }
@@ -69,12 +89,12 @@ void check_files(const Manifest& manifest, const std::string& where) {
   const std::vector<FileRef> refs = file_refs(manifest);
   for (const FileRef& ref : refs) {
     if (!is_plain_name(ref.file)) {
-      bundle_error(cat(where, ": ", py_repr(ref.file), " is not a plain file name"));
+      refuse(where, cat(py_repr(ref.file), " is not a plain file name"));
     }
     const auto times = std::count_if(refs.begin(), refs.end(),
                                      [&](const FileRef& other) { return other.file == ref.file; });
     if (times > 1 || ref.file == kManifestFile) {
-      bundle_error(cat(where, ": file ", py_repr(ref.file), " is named twice"));
+      refuse(where, cat("file ", py_repr(ref.file), " is named twice"));
     }
   }
 }
@@ -86,28 +106,30 @@ void check_consistency(const Manifest& manifest, const std::string& where) {
   const auto& masks = manifest.postprocessing;
   const std::int64_t step = manifest.model.family == "sam" ? 16 : 32;
   if (rules.image_size % step != 0) {
-    bundle_error(cat(where, ": image_size ", rules.image_size, " is not a multiple of ", step));
+    refuse(where, cat("image_size ", rules.image_size, " is not a multiple of ", step));
   }
   if (rules.square == rules.padded) {
-    bundle_error(cat(where, ": resize '", rules.square ? "square" : "longest_side",
-                     "' contradicts pad '", rules.padded ? "right_bottom" : "none", "'"));
+    refuse(where, cat("resize '", rules.square ? "square" : "longest_side", "' contradicts pad '",
+                      rules.padded ? "right_bottom" : "none", "'"));
   }
   if (masks.first_if_stable != masks.stability.has_value()) {
-    bundle_error(cat(where, ": single_mask '", masks.first_if_stable ? "first_if_stable" : "first",
-                     "' contradicts stability"));
+    refuse(where, cat("single_mask ",
+                      masks.first_if_stable ? "'first_if_stable' needs a" : "'first' has no",
+                      " 'stability'"));
   }
+  check_coordinates(manifest.coordinates, where);
   for (const Stage name : kStages) {
     const auto found = manifest.stages.find(name);
     if (found == manifest.stages.end()) {
-      bundle_error(cat(where, ": stage '", name_of(name), "' is missing; export the bundle again"));
+      refuse(where, cat("stage '", name_of(name), "' is missing"));
     }
     const Interface wanted =
         expected_interface(name, rules.image_size, manifest.target.batch, manifest.model.family);
     const auto compare = [&](const std::vector<TensorSpec>& declared,
                              const std::vector<TensorSpec>& contract) {
       if (declared == contract) return;
-      bundle_error(cat(where, ": ", name_of(name), " declares ", spell(declared),
-                       ", the contract says ", spell(contract)));
+      refuse(where, cat(name_of(name), " declares ", spell(declared), ", the contract says ",
+                        spell(contract)));
     };
     compare(found->second.inputs, wanted.inputs);
     compare(found->second.outputs, wanted.outputs);

@@ -11,7 +11,8 @@ bool is_alphanumeric(char c) {
   return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
 }
 
-// A pattern's "$" lets a last line break pass; is_plain_name in manifest_check.cpp does not.
+// In the Python reader a pattern's "$" accepts a final line break, and so do these readers;
+// is_plain_name in manifest_check.cpp refuses it.
 std::string_view without_last_break(std::string_view text) {
   if (!text.empty() && text.back() == '\n') text.remove_suffix(1);
   return text;
@@ -187,18 +188,20 @@ Postprocessing read_postprocessing(const Node& node) {
 Coordinates read_coordinates(const Node& node) {
   Coordinates rules;
   const std::int64_t any = std::numeric_limits<std::int64_t>::min();
-  read_object(node,
-              {{"order", [](const Node& n) { read_word(n, {"xy"}); }},
-               {"space", [](const Node& n) { read_word(n, {"resized_pixels"}); }},
-               {"pixel_offset", [](const Node& n) { read_number(n); }},
-               {"labels",
-                [&](const Node& n) {
-                  read_map(n, [&](const std::string&, const Node& v) { read_integer(v, any); });
-                }},
-               {"box", [&](const Node& n) {
-                  rules.always_padded =
-                      read_word(n, {"two_points", "two_points_padded"}) == "two_points_padded";
-                }}});
+  read_object(node, {{"order", [](const Node& n) { read_word(n, {"xy"}); }},
+                     {"space", [](const Node& n) { read_word(n, {"resized_pixels"}); }},
+                     {"pixel_offset", [&](const Node& n) { rules.pixel_offset = read_number(n); }},
+                     {"labels",
+                      [&](const Node& n) {
+                        rules.labels.clear();
+                        read_map(n, [&](const std::string& key, const Node& v) {
+                          rules.labels[key] = read_integer(v, any);
+                        });
+                      }},
+                     {"box", [&](const Node& n) {
+                        rules.always_padded = read_word(n, {"two_points", "two_points_padded"}) ==
+                                              "two_points_padded";
+                      }}});
   return rules;
 }
 
@@ -239,6 +242,8 @@ Manifest read_manifest(const Node& node) {
       node,
       {{"format", [](const Node& n) { read_word(n, {kFormat}); }},
        {"version", [](const Node& n) { read_integer(n, kVersion); }},
+       {"requires", [](const Node& n) { read_array(n, [](const Node& i) { read_string(i); }); },
+        false},
        {"model", [&](const Node& n) { manifest.model = read_model(n); }},
        {"stages", stages},
        {"preprocessing", [&](const Node& n) { manifest.preprocessing = read_preprocessing(n); }},

@@ -1,4 +1,4 @@
-// The manifest's records, a function each, in the order of the contract's classes.
+// One reader function for each record of the manifest.
 #pragma once
 
 #include "manifest.h"
@@ -6,18 +6,18 @@
 
 namespace glesam {
 
-// These throw FieldError.
+// All of these throw FieldError if a field is missing or wrong.
 Manifest read_manifest(const Node& node);
 FileRef read_file_ref(const Node& node, const char* expected = "object");
 Target read_target(const Node& node);
 std::map<char, AxisRange> read_profile(const Node& node);
 
-// What a program that runs a bundle passes by, but may not be malformed either.
+// These check the informative records, which the library does not use, and keep nothing.
 void check_provenance(const Node& node);
 void check_parity(const Node& node);
 void check_calibration(const Node& node);
 
-// A string of 64 lower-case hex digits.
+// Reads a string of 64 lower-case hex digits.
 std::string read_sha256(const Node& node, const char* expected = "str");
 
 }  // namespace glesam

@@ -10,7 +10,7 @@
 namespace glesam {
 namespace {
 
-// Read first, so that a newer manifest is called newer and not malformed.
+// Reads format and version before the other fields, so that a newer version is reported as newer.
 void check_header(const Json& root, const std::string& where) {
   std::string format, version = "0";
   read_object({root}, {{"format", [&](const Node& n) { format = read_string(n); }, false},
@@ -27,8 +27,29 @@ void check_header(const Json& root, const std::string& where) {
   if (version != std::to_string(kVersion)) {
     const bool newer = version.front() != '-' && version != "0";
     bundle_error(cat(where, ": manifest version ", version, ", this program reads ", kVersion, "; ",
-                     newer ? "upgrade glesam-deploy" : "export the checkpoint again"));
+                     newer ? "upgrade glesam-runtime" : "export the checkpoint again"));
   }
+}
+
+// Reads `requires` before the other fields: a feature may change their types, and the error should
+// name the feature.
+void check_requires(const Json& root, const std::string& where) {
+  std::vector<std::string> unknown;
+  read_object({root}, {{"requires",
+                        [&](const Node& n) {
+                          unknown.clear();
+                          read_array(n, [&](const Node& item) {
+                            const std::string name = read_string(item);
+                            const auto& known = kKnownFeatures;
+                            if (std::find(known.begin(), known.end(), name) == known.end()) {
+                              unknown.push_back(py_repr(name));
+                            }
+                          });
+                        },
+                        false}});
+  if (unknown.empty()) return;
+  bundle_error(cat(where, ": requires ", join(unknown, ", "),
+                   ", which this program does not support; upgrade glesam-runtime"));
 }
 
 }  // namespace
@@ -46,6 +67,7 @@ Manifest parse_manifest(std::string_view raw, const std::string& where) {
   }
   Manifest manifest;
   try {
+    check_requires(root, where);
     manifest = read_manifest({root});
   } catch (const FieldError& error) {
     bundle_error(cat(where, ": ", error.what(), remedy));

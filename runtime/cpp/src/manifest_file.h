@@ -1,4 +1,4 @@
-// Reads and checks manifest.json.
+// Reading and checking manifest.json.
 #pragma once
 
 #include <string>
@@ -8,11 +8,13 @@
 
 namespace glesam {
 
-// Reads and checks a manifest; `where` names it in errors. Throws Error (bad_bundle): not JSON, not
-// a glesam bundle, another version, or a field amiss.
+// Reads and checks the bytes of manifest.json; `where` is its path, for error messages. Throws Error
+// (bad_bundle) if it is not JSON, is not a glesam bundle, has another version, requires an unknown
+// feature, or has a missing or wrong field.
 Manifest parse_manifest(std::string_view raw, const std::string& where);
 
-// What the types cannot say: a missing stage, or shapes that are not the contract's.
+// Throws Error (bad_bundle) for what the types cannot express, such as a missing stage or a shape
+// that is wrong.
 void check_consistency(const Manifest& manifest, const std::string& where);
 
 }  // namespace glesam

@@ -1,4 +1,4 @@
-// What the manifest reports, of no use to a program that runs a bundle: checked, not kept.
+// Checks the informative records: provenance, parity and calibration.
 #include "manifest_fields.h"
 
 #include "text.h"

@@ -1,4 +1,4 @@
-// The one place that knows what "target" may hold, and an engine's profile.
+// Reads "target" and an engine's profile.
 #include "manifest_fields.h"
 #include "text.h"
 
@@ -7,7 +7,7 @@ namespace {
 
 constexpr std::int64_t kAnyInteger = std::numeric_limits<std::int64_t>::min();
 
-// 0 is "dynamic".
+// Returns 0 for "dynamic".
 std::int64_t read_batch(const Node& node) {
   if (node.value.kind != Json::Kind::string) return read_integer(node, 1, "int | str");
   read_word(node, {"dynamic"});
@@ -16,7 +16,8 @@ std::int64_t read_batch(const Node& node) {
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-// "8.9": one or two digits, a point, a digit; a pattern's "$" lets a last line break pass.
+// Reads one or two digits, a point and a digit, such as "8.9". A final line break is accepted, as by
+// the "$" of the Python reader's pattern.
 std::string read_capability(const Node& node) {
   const std::string text = read_string(node);
   std::string_view name = text;

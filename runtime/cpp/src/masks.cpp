@@ -8,13 +8,13 @@
 namespace glesam {
 namespace {
 
-// Bilinear interpolation with half-pixel centres, edges held.
+// Bilinear interpolation with half-pixel centres. Beyond the edge it uses the edge's value.
 struct Bilinear {
   Bilinear(std::int64_t size_in, std::int64_t size_out)
       : last(size_in - 1), scale(static_cast<double>(size_in) / static_cast<double>(size_out)) {}
   struct Pair {
     std::int64_t left, right;
-    double weight;  // of right
+    double weight;  // the weight of `right`
   };
   Pair at(std::int64_t out) const {
     const double centre = std::max((static_cast<double>(out) + 0.5) * scale - 0.5, 0.0);
@@ -25,7 +25,7 @@ struct Bilinear {
   double scale;
 };
 
-// The weights of one output pixel among `side` logits.
+// Returns the weight of each of `side` logits in one output pixel.
 class Sum {
  public:
   void add(std::int64_t source, double weight) {
@@ -44,7 +44,8 @@ class Sum {
 AxisWeights pack(const std::vector<Sum>& sums, std::int64_t side) {
   AxisWeights axis;
   const auto by_source = [](const auto& a, const auto& b) { return a.first < b.first; };
-  std::vector<std::pair<std::int64_t, std::int64_t>> reach;  // first and last source
+  std::vector<std::pair<std::int64_t, std::int64_t>>
+      reach;  // the first and last logit of each output
   for (const Sum& sum : sums) {
     const auto ends = std::minmax_element(sum.terms.begin(), sum.terms.end(), by_source);
     reach.emplace_back(ends.first->first, ends.second->first);
@@ -53,7 +54,7 @@ AxisWeights pack(const std::vector<Sum>& sums, std::int64_t side) {
   }
   axis.weights.resize(sums.size() * axis.span);
   for (std::size_t out = 0; out < sums.size(); ++out) {
-    // Every output reads `span` logits, so the last ones begin early enough.
+    // Every output reads `span` logits, so the last outputs start early enough.
     const std::int64_t first =
         std::min(reach[out].first, side - static_cast<std::int64_t>(axis.span));
     axis.first.push_back(static_cast<std::int32_t>(first));
@@ -87,7 +88,7 @@ AxisWeights axis_of(std::int64_t side, std::int64_t image_size, std::int64_t res
   return pack(sums, side);
 }
 
-// Whether `first` is so clear-cut that it is the answer.
+// Returns whether the first mask is stable, so that it is the answer.
 bool is_stable(const float* mask, std::size_t pixels, const Stability& rule) {
   const auto count_above = [&](double bound) {
     return static_cast<float>(std::count_if(
@@ -137,7 +138,7 @@ Upscaler::Upscaler(const Geometry& geometry, const Postprocessing& rules)
 
 template <typename Row>
 void Upscaler::rows(const float* low_res, Row&& row) const {
-  // Rows first: few values, and the sums across are of neighbours in memory.
+  // Combine rows first: there are few values, and the sums across read neighbours in memory.
   std::vector<float> narrow(side_), wide(width_);
   for (std::size_t y = 0; y < height_; ++y) {
     const float* from = low_res + static_cast<std::size_t>(down_.first[y]) * side_;

@@ -1,8 +1,8 @@
-// From the decoder's low-resolution logits to masks of the original image.
+// Computes masks of the original image from the decoder's low-resolution logits.
 //
-// SAM's upscaling is two bilinear steps with the padding cropped between them, SAM 2's is one. Each
-// is linear and works on rows and columns apart, so all fold into a few weights an output pixel and
-// axis; the float logits of a huge image never exist at once unless asked for.
+// SAM upscales in two bilinear steps and crops the padding between them; SAM 2 upscales in one. Each
+// step is linear and separable, so all of them fold into two to four weights per output pixel and
+// axis. The float logits of a large image never exist at once, unless the caller asks for them.
 #pragma once
 
 #include <cstdint>
@@ -19,28 +19,29 @@ struct Decoded {
   std::vector<float> iou;                      // [B, C]
 };
 
-// Of the decoder's four masks the one that the rules name, or with `multimask` all but the first.
+// Selects from the decoder's four masks: the one that the rules name, or, with `multimask`, the last
+// three.
 Decoded choose(const Decoded& all, bool multimask, const Postprocessing& rules);
 
-// Logits as a later call takes them for its mask prompt: clipped where the rules say so.
+// Clips the logits that a later call can pass as its mask prompt, if the rules have a limit.
 void limit_for_mask_input(std::vector<float>& low_res, const Postprocessing& rules);
 
-// How each output pixel of an axis is made of the S/4 logits of a row or column.
+// The weights that make each output pixel of an axis from the S/4 logits of a row or column.
 struct AxisWeights {
   std::vector<std::int32_t> first;
-  std::vector<float> weights;  // `span` of each output
+  std::vector<float> weights;  // `span` weights for each output
   std::size_t span = 0;        // 2 to 4
 };
 
-// Makes masks of one image, one at a time; built once an image.
+// Computes the masks of one image, one mask per call.
 class Upscaler {
  public:
   Upscaler(const Geometry& geometry, const Postprocessing& rules);
 
-  // Logits at the original image's size: [S/4, S/4] -> [H, W].
+  // Computes logits at the original image's size: [S/4, S/4] -> [H, W].
   void logits(const float* low_res, float* out) const;
-  // A mask of 0 and 1, [H, W], and its stability: area above threshold + offset over area above
-  // threshold - offset; 0 where none is. `mask` may be null.
+  // Writes a mask of 0 and 1, [H, W], and returns its stability: its area above threshold + offset
+  // divided by its area above threshold - offset, or 0 if the latter is 0. `mask` may be null.
   double binarize(const float* low_res, std::uint8_t* mask) const;
 
  private:

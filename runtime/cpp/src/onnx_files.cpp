@@ -8,7 +8,7 @@
 namespace glesam {
 namespace {
 
-// Messages of onnx.proto on the way to a tensor.
+// The messages of onnx.proto that can contain a tensor.
 enum class Message {
   none,
   model,
@@ -22,7 +22,7 @@ enum class Message {
   entry
 };
 
-// What a field of a message holds; none is passed over by its length.
+// Returns the message that a field contains. Fields with `none` are skipped.
 Message child(Message message, std::uint64_t field) {
   switch (message) {
     case Message::model:
@@ -69,15 +69,15 @@ struct Malformed : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Steps through the fields of [begin, end).
+// Iterates over the fields in [begin, end).
 class Fields {
  public:
   Fields(Bytes& bytes, std::uint64_t begin, std::uint64_t end)
       : bytes_(bytes), position_(begin), end_(end) {}
 
   std::uint64_t field = 0, wire = 0;
-  std::uint64_t value = 0;  // of a varint; else where the payload begins
-  std::uint64_t stop = 0;   // where it ends
+  std::uint64_t value = 0;  // the value of a varint, or the offset of the payload
+  std::uint64_t stop = 0;   // the offset after the payload
 
   bool next() {
     if (position_ >= end_) return false;
@@ -109,7 +109,7 @@ class Fields {
       if (position_ >= end_) fail(cat("cut off at byte ", position_));
       const std::uint8_t byte = bytes_.at(position_++);
       const std::uint64_t bits = byte & 0x7f;
-      // The tenth byte has one bit left: a larger number is longer than anything here.
+      // A 64-bit number has one bit left in the tenth byte. No valid length is larger.
       if (shift == 63 && bits > 1) fail(cat("number too long at byte ", position_));
       number |= bits << shift;
       if (byte < 0x80) return number;
@@ -127,7 +127,7 @@ std::string text_of(Bytes& bytes, const Fields& at) {
   return text;
 }
 
-// Of a repeated field the last counts, as in protobuf.
+// The last value of a repeated field counts, as in protobuf.
 void read_entry(Bytes& bytes, const Fields& at, bool& named, std::set<std::string>& locations) {
   std::string key, value;
   Fields entry(bytes, at.value, at.stop);
@@ -148,7 +148,7 @@ std::set<std::string> walk(Bytes& bytes) {
   };
   std::set<std::string> locations;
   bool found_graph = false;
-  // A stack of its own: hostile nesting cannot exhaust the program's.
+  // An explicit stack, so that hostile nesting cannot exhaust the program's.
   std::vector<Span> pending{{Message::model, 0, bytes.size()}};
   while (!pending.empty()) {
     const Span span = pending.back();

@@ -1,8 +1,8 @@
-// Where an ONNX file wants its weights from, read without an engine.
+// Finds the files from which an ONNX graph takes its weights, without an engine.
 //
-// An ONNX graph may name any path of the machine as external data, so the names are read before an
-// engine opens the file. Only lengths and the few fields on the way to a name are decoded; weights
-// are skipped, so a file of gigabytes costs milliseconds.
+// An ONNX graph can name any path of the machine as external data, so the names are checked before
+// an engine opens the file. Only lengths and the fields that lead to a name are decoded. Weights are
+// skipped, so that a file of gigabytes takes milliseconds.
 #pragma once
 
 #include <filesystem>
@@ -13,10 +13,11 @@
 
 namespace glesam {
 
-// Every location that a tensor of an ONNX file names as external data; "" stands for a tensor that
-// is marked external and names none. Throws Error (bad_bundle) for what is not an ONNX protobuf.
+// Returns every location that a tensor of an ONNX file names as external data, and "" if a tensor is
+// marked external but names no location. Throws Error (bad_bundle) if the file is not an ONNX
+// protobuf.
 std::set<std::string> external_data_locations(const std::filesystem::path& path);
-// The same of open bytes, which `where` names in errors.
+// Does the same for an open file. `where` is its name for error messages.
 std::set<std::string> external_data_locations(Bytes& bytes, const std::string& where);
 
 }  // namespace glesam

@@ -1,4 +1,5 @@
-// A half-precision graph as OpenVINO computes it fastest; backends/openvino_graph.py does the same.
+// Rewrites a half-precision graph so that OpenVINO runs it faster, as backends/openvino_graph.py
+// does.
 #pragma once
 
 #include <memory>
@@ -6,9 +7,9 @@
 
 namespace glesam {
 
-// Makes a model float32 throughout, in place, on weights that stay in half precision. OpenVINO told
-// to compute in bfloat16 does so in a graph's float32 islands too; the casts around them only keep
-// attention from being fused.
+// Removes the casts from a model in place: every tensor becomes float32, and only the stored weights
+// stay in half precision. If OpenVINO is told to compute in bfloat16, it does so in the graph's
+// float32 islands too, and the casts around the islands only prevent the fusion of attention.
 void without_casts(const std::shared_ptr<ov::Model>& model);
 
 }  // namespace glesam

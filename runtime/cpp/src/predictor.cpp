@@ -160,7 +160,7 @@ Predictor::~Predictor() = default;
 Status Predictor::open(const std::string& bundle, const Params& params,
                        std::unique_ptr<Predictor>* predictor) noexcept {
   return guard([&] {
-    if (predictor == nullptr) input_error("predictor: a null pointer, the result needs a place");
+    if (predictor == nullptr) input_error("predictor: a null pointer; pass a place for the result");
     auto state = std::make_unique<State>();
     {
       const Timer timer(state->timings.load);
@@ -181,14 +181,14 @@ void Predictor::reset_image() noexcept { state_->image.reset(); }
 Status Predictor::predict(const Prompts& prompts, const PredictParams& params,
                           Prediction* result) noexcept {
   return guard([&] {
-    if (result == nullptr) input_error("result: a null pointer, the result needs a place");
+    if (result == nullptr) input_error("result: a null pointer; pass a place for the result");
     *result = state_->predict(prompts, params);
   });
 }
 
 Status Predictor::preprocess(const Image& image, std::vector<float>* tensor) const noexcept {
   return guard([&] {
-    if (tensor == nullptr) input_error("tensor: a null pointer, the result needs a place");
+    if (tensor == nullptr) input_error("tensor: a null pointer; pass a place for the result");
     *tensor = glesam::preprocess(image, state_->manifest().preprocessing).tensor;
   });
 }
@@ -198,7 +198,7 @@ const Timings& Predictor::timings() const noexcept { return state_->timings; }
 
 Status selftest(const std::string& bundle, const Params& params, Selftest* result) noexcept {
   return guard([&] {
-    if (result == nullptr) input_error("result: a null pointer, the result needs a place");
+    if (result == nullptr) input_error("result: a null pointer; pass a place for the result");
     const Opened opened = glesam::open(bundle, params, true);
     Selftest measured = run_selftest(opened.bundle, *opened.engine);
     measured.info = info_of(opened);

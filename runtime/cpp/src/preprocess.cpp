@@ -9,7 +9,7 @@
 namespace glesam {
 namespace {
 
-// Half up, but never to nothing: an image 20,000 times as wide as high keeps a row of one pixel.
+// Rounds half up, but to at least 1, so that an image 20,000 times as wide as high keeps a row.
 std::int64_t rounded(std::int64_t side, double scale) {
   return std::max<std::int64_t>(1, static_cast<std::int64_t>(side * scale + 0.5));
 }
@@ -44,11 +44,11 @@ Geometry geometry_of(Size original, const Preprocessing& rules) {
 void check_image(const Image& image) {
   const std::string size = cat(image.width, " x ", image.height, " pixels");
   if (image.width <= 0 || image.height <= 0) {
-    input_error(cat("image: ", size, ", it holds nothing"));
+    input_error(cat("image: ", size, ", but it needs at least 1 x 1"));
   }
   if (static_cast<std::int64_t>(image.width) * image.height > kMaxPixels) {
     input_error(cat("image: ", size, ", more than the ", kMaxPixels >> 20,
-                    " megapixels this program reads; scale it down"));
+                    " megapixels that this program reads; scale it down"));
   }
   if (image.rgb == nullptr) input_error(cat("image: a null pointer for ", size));
   const std::size_t row = static_cast<std::size_t>(image.width) * 3;

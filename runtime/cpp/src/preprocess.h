@@ -1,4 +1,4 @@
-// From raw pixels to the encoder's input tensor, bit for bit as the Python runtime makes it.
+// Computes the encoder's input tensor from raw pixels, with the same bits as the Python runtime.
 #pragma once
 
 #include <vector>
@@ -9,18 +9,19 @@
 
 namespace glesam {
 
-// The largest image that is taken, as in the Python runtime.
+// The largest image that is accepted, as in the Python runtime.
 inline constexpr std::int64_t kMaxPixels = std::int64_t{512} << 20;
 
-// Throws Error (invalid_input): null, empty, too large, or a stride shorter than a row.
+// Throws Error (invalid_input) if an image is null, empty or too large, or its stride is shorter
+// than a row.
 void check_image(const Image& image);
 
 struct Preprocessed {
-  std::vector<float> tensor;  // [3, S, S], normalised, zeros where the image does not reach
+  std::vector<float> tensor;  // [3, S, S], normalised; zeros beside the image
   Geometry geometry;
 };
 
-// Throws as check_image.
+// Resizes, normalises and pads an image. Throws the errors of check_image.
 Preprocessed preprocess(const Image& image, const Preprocessing& rules);
 
 }  // namespace glesam

@@ -63,7 +63,7 @@ void check(const Prompts& prompts, const Geometry& geometry, std::size_t mask_pi
     input_error(points > 0 ? "points: a null pointer, but points_per_prompt is not 0"
                            : "points: points_per_prompt is 0, but points are given");
   }
-  // Sizes first: what is read below must not lie beyond any memory.
+  // Check the sizes first: the code below must not read beyond the address space.
   const auto rows = static_cast<std::int64_t>(batch);
   elements({rows, static_cast<std::int64_t>(points) + 3, 4});
   elements({rows, static_cast<std::int64_t>(mask_pixels)});

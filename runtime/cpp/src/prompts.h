@@ -1,4 +1,4 @@
-// Prompts, checked in the original image's pixels, as the decoder's four prompt inputs.
+// Checks prompts and turns them into the decoder's four prompt inputs.
 #pragma once
 
 #include "geometry.h"
@@ -8,9 +8,9 @@
 
 namespace glesam {
 
-// point_coords, point_labels, mask_input and has_mask_input, tokens in the order of SAM's prompt
-// encoder: points, then the box's two corners, then the padding point where the rules ask for one.
-// Throws Error (invalid_input) for no prompt at all, or the first thing wrong with one.
+// Returns point_coords, point_labels, mask_input and has_mask_input. The order of tokens is that of
+// SAM's prompt encoder: points, then the box's two corners, then the padding point if the rules
+// require one. Throws Error (invalid_input) if there is no prompt or one is wrong.
 Tensors prompt_tensors(const Prompts& prompts, const Geometry& geometry, const Coordinates& rules);
 
 }  // namespace glesam

@@ -1,4 +1,4 @@
-// Antialiased bilinear resizing in the contract's two forms.
+// Antialiased bilinear resizing, in the two kernels of the contract.
 #pragma once
 
 #include <cstddef>
@@ -9,26 +9,28 @@
 
 namespace glesam {
 
-// Interleaved RGB in memory.
+// An interleaved RGB image in memory.
 struct Pixels {
   const std::uint8_t* data = nullptr;
   Size size;
-  std::size_t stride = 0;  // bytes from a row to the next
+  std::size_t stride = 0;  // bytes from one row to the next
 };
 
-// The neighbours each output pixel of an axis is made of.
+// The input pixels, and their weights, that make each output pixel of an axis.
 template <typename Weight>
 struct Taps {
-  std::vector<std::int64_t> first, count;  // of each output
-  std::vector<Weight> weights;             // `span` of each output, `count` of them used
+  std::vector<std::int64_t> first, count;  // for each output: its first input, its inputs
+  std::vector<Weight> weights;             // `span` for each output, of which `count` are used
   std::int64_t span = 0;
 };
 
-// pillow_bilinear: Pillow's, on uint8 with 22-bit weights and a rounding after each axis.
+// pillow_bilinear: Pillow's filter on uint8. Weights have 22 fraction bits, and each axis rounds its
+// result to uint8.
 std::vector<std::uint8_t> resize_fixed_point(const Pixels& image, Size size);
 
-// float_bilinear: the same triangle with weights that are multiples of 2^-28 and a rounding to
-// 2^-17 after the width, so that every sum is exact in double whatever its order; then float32.
+// float_bilinear: the same triangle filter in double. Weights are multiples of 2^-28, and the result
+// of the first axis, the width, is rounded to multiples of 2^-17. So every sum is exact in any
+// order. The result is float32.
 std::vector<float> resize_exact(const Pixels& image, Size size);
 
 }  // namespace glesam

@@ -7,9 +7,9 @@
 namespace glesam {
 namespace {
 
-constexpr double kUnits = 1 << 28;  // of them the weights of an output are made up
-// Added and taken away again it leaves multiples of 2^-17, rounded half to even: from 2^35 on a
-// double has no finer ones.
+constexpr double kUnits = 1 << 28;  // the weights of an output add up to this many units
+// Adding and subtracting this number rounds a value half to even to a multiple of 2^-17, which is
+// the spacing of doubles from 2^35 on.
 constexpr double kRounder = 0x1.8p35;
 using Weights = Taps<double>;
 
@@ -49,7 +49,7 @@ Weights taps_of(std::int64_t size_in, std::int64_t size_out) {
   return taps;
 }
 
-// A row of pixels, resized to the width of `taps`.
+// Resizes a row of pixels to the width of `taps`.
 void across(const std::uint8_t* from, const Weights& taps, std::vector<double>& to) {
   for (std::size_t x = 0; x < taps.first.size(); ++x) {
     const double* weight = taps.weights.data() + static_cast<std::int64_t>(x) * taps.span;
@@ -70,10 +70,10 @@ std::vector<float> resize_exact(const Pixels& image, Size size) {
   const std::size_t row = elements({size.width, 3});
   std::vector<float> out(elements({size.height, size.width, 3}));
   std::vector<double> sum(row);
-  // Rows of the input, resized in width: only those that the current output row is made of.
+  // A ring of input rows, resized in width: those that the current output row needs.
   std::vector<std::vector<double>> wide(static_cast<std::size_t>(rows.span),
                                         std::vector<double>(row));
-  std::int64_t made = 0;  // rows of the input below it are, or were, in `wide`
+  std::int64_t made = 0;  // the next input row to resize
   for (std::int64_t y = 0; y < size.height; ++y) {
     made = std::max(made, rows.first[y]);
     for (; made < rows.first[y] + rows.count[y]; ++made) {

@@ -7,11 +7,12 @@
 namespace glesam {
 namespace {
 
-constexpr int kBits = 22;  // fraction bits of a weight: 8 bits of pixel and 2 of headroom below 32
+constexpr int kBits = 22;  // fraction bits of a weight; 8 bits of pixel and 2 of headroom make 32
 using Weights = Taps<std::int32_t>;
 
-// The triangle as wide as one output pixel on either side of its centre, and never narrower than
-// one input pixel; cut at the edge, made to add up to one, then rounded.
+// The filter is a triangle around the centre of the output pixel. On each side it is as wide as one
+// output pixel, but at least one input pixel. The part beyond the image is cut off, and the rest is
+// divided by its sum and rounded.
 Weights taps_of(std::int64_t size_in, std::int64_t size_out) {
   const double scale = static_cast<double>(size_in) / static_cast<double>(size_out);
   const double reach = std::max(scale, 1.0);
@@ -47,7 +48,7 @@ std::uint8_t to_byte(std::int32_t sum) {
 
 constexpr std::int32_t kHalf = 1 << (kBits - 1);
 
-// Interleaved RGB of its own.
+// An interleaved RGB image that owns its pixels.
 struct Picture {
   Size size;
   std::vector<std::uint8_t> bytes;
@@ -110,7 +111,7 @@ std::vector<std::uint8_t> resize_fixed_point(const Pixels& image, Size size) {
   if (same_height && same_width) return copied(image).bytes;
   if (same_height) return resize_width(image, size.width).bytes;
   if (same_width) return resize_height(image, size.height).bytes;
-  // What is rounded between the axes makes their order show.
+  // The result is rounded between the axes, so their order matters. It is that of Pillow 13.
   const std::int64_t lost_height = image.size.height - size.height;
   const std::int64_t lost_width = image.size.width - size.width;
   if (lost_height > 0 && lost_height > 2 * lost_width) {

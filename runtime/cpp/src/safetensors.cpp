@@ -50,7 +50,7 @@ TensorEntry read_entry(const std::string& name, const Node& node) {
   std::uint64_t size = *unit;
   for (const std::int64_t axis : entry.shape) {
     if (__builtin_mul_overflow(size, static_cast<std::uint64_t>(axis), &size)) {
-      refuse(cat(py_repr(name), " has a shape beyond any memory"));
+      refuse(cat(py_repr(name), " has a shape that fits in no memory"));
     }
   }
   if (entry.end < entry.begin || entry.end - entry.begin != size) {
@@ -69,7 +69,7 @@ std::map<std::string, TensorEntry> parse_safetensors_header(std::string_view hea
   for (const auto& [name, value] : root.members) {
     if (name == "__metadata__") continue;
     if (!entries.emplace(name, read_entry(name, {value, name})).second) {
-      refuse(cat(py_repr(name), " is there twice"));
+      refuse(cat(py_repr(name), " occurs twice"));
     }
   }
   std::vector<const TensorEntry*> by_place;
@@ -79,7 +79,7 @@ std::map<std::string, TensorEntry> parse_safetensors_header(std::string_view hea
   });
   std::uint64_t position = 0;
   for (const TensorEntry* entry : by_place) {
-    if (entry->begin != position) refuse("its tensors overlap or leave a hole");
+    if (entry->begin != position) refuse("its tensors overlap or leave a gap");
     position = entry->end;
   }
   if (position != data_size) refuse("its tensors do not fill the file");

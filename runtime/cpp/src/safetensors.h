@@ -1,4 +1,4 @@
-// Reads safetensors files: an 8-byte length, a JSON header, then the tensors' bytes.
+// Reads safetensors files: an 8-byte length, a JSON header and the bytes of the tensors.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ namespace glesam {
 struct TensorEntry {
   std::string dtype;  // "F32", "U8"
   std::vector<std::int64_t> shape;
-  std::uint64_t begin = 0, end = 0;  // bytes, from the end of the header
+  std::uint64_t begin = 0, end = 0;  // byte offsets from the end of the header
 };
 
 // A tensor in memory.
@@ -24,17 +24,18 @@ struct StoredTensor {
   std::vector<std::int64_t> shape;
   std::vector<std::uint8_t> bytes;
 
-  // Its values; throws std::runtime_error where the type is another.
+  // Returns the values of an F32 tensor. Throws std::runtime_error for another type.
   std::vector<float> floats() const;
 };
 using StoredTensors = std::map<std::string, StoredTensor>;
 
-// Checks a header against the bytes that follow it: known types, sizes that match shapes, no hole,
-// no overlap. Throws std::runtime_error saying what is wrong.
+// Parses a header and checks it against the number of bytes that follow: types must be known, sizes
+// must match shapes, and tensors must fill the file without gaps and overlaps. Throws
+// std::runtime_error that says what is wrong.
 std::map<std::string, TensorEntry> parse_safetensors_header(std::string_view header,
                                                             std::uint64_t data_size);
 
-// Throws std::runtime_error.
+// Reads all tensors of a file. Throws std::runtime_error if it cannot be read or is malformed.
 StoredTensors read_safetensors(Bytes& file);
 StoredTensors read_safetensors(const std::filesystem::path& path);
 

@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::size_t kFirst = 4;
 
-// The golden tensors with the shapes that the contract gives them.
+// Reads the tensors of a golden file and refuses wrong types and shapes.
 class Golden {
  public:
   explicit Golden(const Bundle& bundle)
@@ -39,7 +39,7 @@ class Golden {
   }
 
   [[noreturn]] void refuse(const std::string& name) const {
-    bundle_error(cat(where_, ": ", name, " has another shape than the contract's; export again"));
+    bundle_error(cat(where_, ": ", name, " does not have the contract's shape; export again"));
   }
 
  private:

@@ -1,4 +1,5 @@
-// Does this machine compute what the exporter's did? The golden file, stage by stage and whole.
+// Compares this machine's results with a bundle's golden file, for each stage and for the whole
+// chain.
 #pragma once
 
 #include "engine.h"
@@ -6,7 +7,8 @@
 
 namespace glesam {
 
-// Fills everything but `info`. Throws Error: the golden file cannot be used, or the engine failed.
+// Returns the result with an empty `info`. Throws Error if the golden file cannot be used or the
+// engine fails.
 Selftest run_selftest(const Bundle& bundle, Engine& engine);
 
 }  // namespace glesam

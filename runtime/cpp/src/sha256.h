@@ -1,4 +1,4 @@
-// SHA-256 (FIPS 180-4), with the processor's own instructions where it has them.
+// SHA-256 (FIPS 180-4). It uses the processor's SHA instructions if there are any.
 #pragma once
 
 #include <array>
@@ -11,7 +11,7 @@ namespace glesam {
 class Sha256 {
  public:
   void update(const void* data, std::size_t size);
-  // 64 hex digits of everything given so far. Call it once, last.
+  // Returns the hash of all data as 64 hex digits. Call it once, after the last update.
   std::string hex();
 
  private:
@@ -28,7 +28,8 @@ using Compress = void (*)(std::uint32_t state[8], const std::uint8_t* blocks, st
 
 void compress_portable(std::uint32_t state[8], const std::uint8_t* blocks, std::size_t count);
 
-// The processor's own, or null where it has none: tests hold the two against each other.
+// Returns the version with SHA instructions, or null if the processor has none. Tests compare the
+// two versions.
 Compress compress_native();
 
 extern const std::uint32_t kRound[64];

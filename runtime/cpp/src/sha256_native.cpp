@@ -1,5 +1,6 @@
-// The SHA extensions of x86: two rounds an instruction, some six times the portable rate. They are
-// looked for at run time, so that one binary runs on every x86-64.
+// SHA-256 with the SHA extensions of x86. An instruction computes two rounds, which is about six
+// times as fast as the portable version. The extensions are detected at run time, so that one binary
+// runs on every x86-64.
 #include "sha256.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -15,13 +16,13 @@ __attribute__((target("sha,sse4.1"))) void compress_x86(std::uint32_t state[8],
                                                         std::size_t count) {
   const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
   auto* words = reinterpret_cast<__m128i*>(state);
-  // The instructions want the state as (A, B, E, F) and (C, D, G, H), high word first.
+  // The instructions take the state as (A, B, E, F) and (C, D, G, H), high word first.
   const __m128i dcba = _mm_loadu_si128(words), hgfe = _mm_loadu_si128(words + 1);
   const __m128i cdab = _mm_shuffle_epi32(dcba, 0xb1), efgh = _mm_shuffle_epi32(hgfe, 0x1b);
   __m128i abef = _mm_alignr_epi8(cdab, efgh, 8), cdgh = _mm_blend_epi16(efgh, cdab, 0xf0);
   for (; count > 0; --count, blocks += 64) {
     const __m128i abef_before = abef, cdgh_before = cdgh;
-    __m128i w[4];  // the last sixteen words of the message schedule, four a register
+    __m128i w[4];  // the last 16 words of the message schedule, 4 per register
     for (int i = 0; i < 16; ++i) {
       if (i < 4) {
         const auto* source = reinterpret_cast<const __m128i*>(blocks + 16 * i);

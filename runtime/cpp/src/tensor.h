@@ -1,4 +1,4 @@
-// What flows between the stages.
+// The tensors that pass from stage to stage.
 #pragma once
 
 #include <cstddef>
@@ -13,16 +13,16 @@ namespace glesam {
 
 using Shape = std::vector<std::int64_t>;
 
-// A float32 tensor on the host, or one that an engine left where it computed it.
+// A float32 tensor on the host or on an engine's device.
 struct Tensor {
   Shape shape;
-  const float* host = nullptr;        // null: on a device, read through its engine
-  std::shared_ptr<const void> owner;  // keeps what `host` or the engine points to; may be null
+  const float* host = nullptr;        // null: on a device; Engine::to_host copies it
+  std::shared_ptr<const void> owner;  // owns the memory; may be null
 };
 
 using Tensors = std::map<std::string, Tensor>;
 
-// Number of elements. Throws std::length_error beyond any memory.
+// Returns the number of elements. Throws std::length_error if they cannot fit in any memory.
 inline std::size_t elements(const Shape& shape) {
   std::size_t count = 1;
   for (const std::int64_t axis : shape) {
@@ -34,6 +34,7 @@ inline std::size_t elements(const Shape& shape) {
   return count;
 }
 
+// Returns a tensor on the host that owns `values`.
 inline Tensor host_tensor(Shape shape, std::vector<float> values) {
   auto owner = std::make_shared<std::vector<float>>(std::move(values));
   const float* data = owner->data();

@@ -13,7 +13,7 @@
 namespace glesam {
 namespace {
 
-// As the manifest spells it: "linux-x86_64".
+// Returns the system's name as the manifest spells it, such as "linux-x86_64".
 std::string system_name() {
   utsname names{};
   if (uname(&names) != 0) backend_error("the operating system does not say what it is");
@@ -23,7 +23,8 @@ std::string system_name() {
   return name;
 }
 
-// "10.13.3.9": 10, 13, 3, 9; what is no number ends it, and a version has one at least.
+// Returns the numbers of a version: "10.13.3.9" gives 10, 13, 3, 9. It stops at the first part that
+// is not a number and returns at least one number.
 std::vector<int> version_numbers(const std::string& version) {
   std::vector<int> numbers;
   std::istringstream parts(version);

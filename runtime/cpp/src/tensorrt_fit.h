@@ -1,4 +1,5 @@
-// Whether engine files run here, found out before one is deserialized, so that the mismatch is named.
+// Checks whether engine files run on this machine before they are deserialized, so that the error
+// can say what does not match.
 #pragma once
 
 #include <string>
@@ -7,12 +8,13 @@
 
 namespace glesam {
 
-// An engine file runs on the system and the version it was built on, or, where it was built so, on
-// later versions up to the next major one. `version` is the library's. Throws Error (backend).
+// Throws Error (backend) unless the engines run on this system with the library `version`. That is
+// the version that built them or, for version-compatible engines, also a later one up to the next
+// major version.
 void check_library(const Bundle& bundle, const std::string& version);
 
-// It runs on the GPUs it was built for, `here` being this one's compute capability, "8.9". Throws
-// Error (backend).
+// Throws Error (backend) unless the engines run on this GPU. `here` is its compute capability, such
+// as "8.9".
 void check_gpu(const Bundle& bundle, const std::string& here);
 
 }  // namespace glesam

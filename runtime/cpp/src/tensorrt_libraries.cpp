@@ -56,7 +56,7 @@ void TensorrtLog::log(Severity severity, const char* message) noexcept {
     const std::lock_guard<std::mutex> lock(mutex_);
     last_ = message;
   } catch (const std::exception&) {
-    // Without memory or lock for it the message is lost, and the failed call still reports.
+    // The message is lost without memory or lock, but the failed call still reports an error.
   }
 }
 

@@ -1,5 +1,5 @@
-// TensorRT's and CUDA's libraries, loaded at run time: a program that has this backend starts on
-// machines without them.
+// TensorRT's and CUDA's libraries. They are loaded at run time, so that a program with this backend
+// also starts on machines without them.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -14,16 +14,16 @@
 
 namespace glesam {
 
-// The functions of the CUDA runtime that are used here.
+// The functions of the CUDA runtime that this library uses.
 class Cuda {
  public:
-  // Throws Error (backend): no library, no driver, no such device.
+  // Throws Error (backend) if there is no library, no driver or no such device.
   Cuda(const std::string& device, int index);
 
   int device() const { return device_; }
   const std::string& compute_capability() const { return capability_; }  // "8.9"
 
-  // Throws Error (backend) with CUDA's words.
+  // Throws Error (backend) with CUDA's message if `code` is an error.
   void require(cudaError_t code, const char* what) const;
 
  private:
@@ -44,11 +44,11 @@ class Cuda {
   cudaError_t (*const stream_synchronize)(cudaStream_t);
 };
 
-// Keeps TensorRT's last error, which its functions do not return.
+// Keeps TensorRT's last error message, which its functions do not return.
 class TensorrtLog final : public nvinfer1::ILogger {
  public:
   void log(Severity severity, const char* message) noexcept override;
-  // What it was, with `otherwise` where there was none; empties it.
+  // Returns the message, or `otherwise` if there is none, and clears it.
   std::string take(const char* otherwise);
 
  private:
@@ -56,10 +56,10 @@ class TensorrtLog final : public nvinfer1::ILogger {
   std::string last_;
 };
 
-// TensorRT or TensorRT-RTX, whichever `target` names.
+// The library of TensorRT or TensorRT-RTX, whichever `target` names.
 class TensorrtLibrary {
  public:
-  // `library`: its path, or empty for its usual name. Throws Error (backend).
+  // `library` is its path; empty means its usual name. Throws Error (backend).
   TensorrtLibrary(const std::string& target, const std::string& library);
 
   const std::string& version() const { return version_; }

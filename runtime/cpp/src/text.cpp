@@ -7,13 +7,13 @@
 namespace glesam {
 namespace {
 
-// Code points that Python escapes: controls and the invisible ones of Latin-1.
+// Returns false for code points that Python escapes: controls and invisible ones of Latin-1.
 bool prints(std::uint32_t point) {
   return point >= 0x20 && point != 0x7f && !(point >= 0x80 && point <= 0xa0) && point != 0xad;
 }
 
 std::string to_text(double value, std::chars_format format, int digits) {
-  std::array<char, 512> buffer;  // the longest, 1e308 in fixed form, has 310
+  std::array<char, 512> buffer;  // the longest number, 1e308 in fixed form, has 310 characters
   const auto end =
       std::to_chars(buffer.data(), buffer.data() + buffer.size(), value, format, digits).ptr;
   return {buffer.data(), end};

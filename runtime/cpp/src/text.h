@@ -1,4 +1,4 @@
-// Text as the Python runtime spells it, whatever the process's locale.
+// Formats text as the Python runtime does, independent of the process's locale.
 #pragma once
 
 #include <string>
@@ -8,16 +8,16 @@
 
 namespace glesam {
 
-// A string as Python's repr(): 'it', "it's", escapes for what does not print.
+// Returns Python's repr() of a string: 'it', "it's", with escapes for non-printing characters.
 std::string py_repr(std::string_view text);
 
-// A number as Python's format(value, "g"); `digits` significant ones.
+// Returns Python's format(value, "g") with `digits` significant digits.
 std::string general(double value, int digits = 6);
 
-// A number with `digits` after the point.
+// Returns a number with `digits` digits after the point.
 std::string fixed(double value, int digits);
 
-// Line breaks and runs of blanks become one blank.
+// Replaces line breaks and runs of blanks by one blank.
 std::string one_line(std::string_view text);
 
 std::string join(const std::vector<std::string>& parts, std::string_view between);
@@ -28,7 +28,7 @@ void append(std::string& out, Integer value) {
   out += std::to_string(value);
 }
 
-// Its arguments, strings and integers, one after another.
+// Concatenates its arguments, which are strings and integers.
 template <typename... Parts>
 std::string cat(const Parts&... parts) {
   std::string out;

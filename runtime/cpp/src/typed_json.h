@@ -1,4 +1,4 @@
-// Reading typed values out of JSON, with the Python runtime's words for what does not fit.
+// Reading typed values from JSON. Error messages are those of the Python runtime.
 #pragma once
 
 #include <cstdint>
@@ -14,12 +14,12 @@
 
 namespace glesam {
 
-// A field amiss: "Expected `int`, got `str` - at `$.version`".
+// A missing or wrong field: "Expected `int`, got `str` - at `$.version`".
 class FieldError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// A value and where it stands, "$.model.gamma".
+// A value and its path in the document, such as "$.model.gamma".
 struct Node {
   const Json& value;
   std::string path = "$";
@@ -27,7 +27,8 @@ struct Node {
 
 [[noreturn]] void fail(const Node& node, std::string_view what);
 
-// `expected` is what a message names, "float | null" where null is allowed elsewhere.
+// `expected` is the type that an error message names. It is "float | null", for example, if the
+// field may be null, which the caller handles.
 void expect_object(const Node& node, const char* expected = "object");
 
 struct Field {
@@ -36,12 +37,12 @@ struct Field {
   bool required = true;
 };
 
-// Reads the members in the order of the document, so that the first thing wrong is the one
-// reported; unknown ones are passed over. Then a required one that is not there is an error.
+// Reads the members in the order of the document, so that the first error in it is reported, and
+// ignores unknown members. Then it reports the first required member that is missing.
 void read_object(const Node& node, std::initializer_list<Field> fields,
                  const char* expected = "object");
 
-// Every member, its key first.
+// Reads every member of an object whose keys are data.
 void read_map(const Node& node,
               const std::function<void(const std::string& key, const Node& value)>& read,
               const char* expected = "object");
@@ -52,12 +53,12 @@ void read_array(const Node& node, const std::function<void(const Node&)>& read,
 std::string read_string(const Node& node, const char* expected = "str");
 bool read_bool(const Node& node);
 
-// One of the words; `expected` as above.
+// Reads a string that must be one of the words. `expected`: see expect_object.
 std::string read_word(const Node& node, std::initializer_list<const char*> words,
                       const char* expected = "str");
 [[noreturn]] void fail_word(const std::string& word, const std::string& where);
 
-// An integer of at least `low`; beyond 64 bits it becomes the largest.
+// Reads an integer of at least `low`. A value beyond 64 bits becomes the nearest that fits.
 std::int64_t read_integer(const Node& node, std::int64_t low, const char* expected = "int");
 
 struct Range {

@@ -1,6 +1,6 @@
-// Times the library for tests/studies/cpp.py, a round each time it is asked for one.
-// Usage: bench BUNDLE RGB WIDTH HEIGHT PRECISION; a line on stdin is a round, and a line on stdout
-// its seconds: set_image, predict.
+// Times the library for tests/studies/cpp.py.
+// Usage: bench BUNDLE RGB WIDTH HEIGHT PRECISION. For each line on stdin it runs one round and prints
+// the seconds of set_image and predict.
 #include <chrono>
 #include <cstdlib>
 #include <fstream>

@@ -1,4 +1,4 @@
-/* The C ABI from C. Usage: c_api BUNDLE */
+/* Tests the C API from a C program. Usage: c_api BUNDLE */
 #include "glesam_c.h"
 
 #include <stdio.h>
@@ -54,7 +54,7 @@ int main(int argc, char **argv) {
     CHECK(result.width == 90 && result.height == 60);
     for (i = 0; i < 2 * 3 * 90 * 60; ++i) CHECK(result.masks[i] <= 1);
     for (i = 0; i < 6; ++i) CHECK(result.scores[i] == result.scores[i]);
-    /* A failed call leaves what was there: result, and the arrays it points to. */
+    /* A failed call does not change the result or the arrays that it points to. */
     kept = result;
     prompts.count = 0;
     CHECK(glesam_predict(predictor, &prompts, 1, &result) == GLESAM_INVALID_INPUT);

@@ -1,4 +1,4 @@
-"""Random images and prompts, as the Python predictor takes them and as run_cases.cpp reads them."""
+"""Random images and prompts, for the Python predictor and for run_cases.cpp."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS = ("points", "box", "points and box", "mask", "points and mask")
 
 @dataclass(frozen=True)
 class Case:
-    """An image and B prompts of one make-up."""
+    """An image and B prompts that have the same parts."""
 
     image: NDArray[np.uint8]
     prompts: dict[str, NDArray[Any]]
@@ -25,7 +25,7 @@ class Case:
     stride_excess: int
 
     def tensors(self, name: str) -> dict[str, NDArray[Any]]:
-        """For the file that run_cases.cpp reads."""
+        """Return the tensors for the file that run_cases.cpp reads."""
         names = {
             "point_coords": "points",
             "point_labels": "labels",

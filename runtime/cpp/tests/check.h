@@ -1,4 +1,4 @@
-// Enough of a test framework: named tests, checks that say what they found.
+// A minimal test framework with named tests and checks that report the values.
 #pragma once
 
 #include <cstdio>
@@ -36,7 +36,7 @@ struct Test {
   std::function<void()> run;
 };
 
-// Runs all of them; the exit code of main.
+// Runs all tests and returns the exit code for main.
 inline int run_tests(const std::vector<Test>& tests) {
   int failed = 0;
   for (const Test& test : tests) {

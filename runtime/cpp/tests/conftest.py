@@ -1,4 +1,4 @@
-"""Where the programs under test are, and the bundles they run."""
+"""Fixtures for the programs under test and the bundles that they run."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from glesam_runtime.bundle import builtin_bundle_path
 
 @pytest.fixture(scope="session")
 def programs() -> Path:
-    """The folder of the built programs; ctest names it."""
+    """Return the folder of the built programs, which ctest passes in the environment."""
     return Path(os.environ["GLESAM_CPP_PROGRAMS"])
 
 
 @pytest.fixture(scope="session")
 def nano() -> Path:
-    """The built-in bundle: SAM, trained."""
+    """Return the built-in bundle, a trained SAM."""
     return builtin_bundle_path()
 
 
 @pytest.fixture(scope="session")
 def nano2() -> Path:
-    """SAM 2's classes at nano's size, random weights; exported once a build folder."""
+    """Return a small SAM 2 with random weights. It is exported once per build folder."""
     return exported("", "--preset", "nano2", "--random-weights", "0")
 
 
 @pytest.fixture(scope="session")
 def nano_bf16() -> Path:
-    """The built-in model typed bfloat16; what its masks lose is not looked at here."""
+    """Return the built-in model in bfloat16. Its accuracy is not tested here."""
     return exported("-bf16", "--preset", "nano", "--bf16", "--allow-parity-failure")
 
 
 def exported(ending: str, *options: str) -> Path:
-    """A bundle beside the build folders, made if missing."""
+    """Return a bundle beside the build folders, and export it if it is missing."""
     folder = Path(os.environ["GLESAM_CPP_NANO2"] + ending)
     if not folder.is_dir():
         command = [sys.executable, "-m", "glesam_export", "onnx", *options]

@@ -1,4 +1,5 @@
-// What a careless caller gives: a message each, never a crash. Usage: misuse BUNDLE
+// Passes wrong arguments to the API. Each must give an error message and no crash.
+// Usage: misuse BUNDLE
 #include <cmath>
 #include <limits>
 #include <thread>
@@ -12,7 +13,7 @@ using glesam::Code;
 
 std::string bundle;
 
-// One for all tests but those of threads: a bundle takes a second to open.
+// All tests but that of threads use this predictor, because opening a bundle takes a second.
 std::unique_ptr<glesam::Predictor> shared;
 
 std::unique_ptr<glesam::Predictor> opened() {
@@ -60,14 +61,15 @@ void images() {
   const auto set = [&](glesam::Image image) { return predictor->set_image(image); };
   constexpr int huge = std::numeric_limits<int>::max();
   REFUSED(set({nullptr, 64, 48}), Code::invalid_input, "null pointer");
-  REFUSED(set({kPixels.data(), 0, 48}), Code::invalid_input, "0 x 48 pixels, it holds nothing");
+  REFUSED(set({kPixels.data(), 0, 48}), Code::invalid_input,
+          "0 x 48 pixels, but it needs at least 1 x 1");
   REFUSED(set({kPixels.data(), 64, -1}), Code::invalid_input, "64 x -1 pixels");
   REFUSED(set({kPixels.data(), huge, huge}), Code::invalid_input, "more than the 512 megapixels");
   REFUSED(set({kPixels.data(), 64, 48, 191}), Code::invalid_input, "a stride of 191 bytes");
   REFUSED(predictor->preprocess(kImage, nullptr), Code::invalid_input, "null pointer");
 }
 
-// The longest and thinnest that is taken, of one pixel repeated: sides of a pixel stay a pixel.
+// Very long and thin images: the side of one pixel must not become zero.
 void slivers() {
   const auto& predictor = shared;
   predictor->reset_image();
@@ -141,7 +143,7 @@ void a_failure_keeps_the_image() {
   REFUSED(predict(*predictor, prompts), Code::invalid_input, "no image is set");
 }
 
-// Predictors of one bundle in threads of their own give the same masks.
+// Predictors of the same bundle in different threads give the same masks.
 void threads() {
   std::vector<glesam::Prediction> results(2);
   std::vector<std::thread> running;

@@ -1,4 +1,4 @@
-// Opens each folder named and prints what is wrong with it, "ok" where nothing is; a line each.
+// Opens each folder that is named and prints one line: what is wrong with the bundle, or "ok".
 #include <cstdio>
 
 #include "bundle.h"

@@ -1,4 +1,4 @@
-// Runs the cases of a safetensors file through the library and writes what it makes of each.
+// Runs the cases of a safetensors file through the library and writes the results.
 // Usage: run_cases BUNDLE CASES RESULTS [BACKEND [LIBRARY]]
 //
 // Case i: "i.image" uint8 [H, W, 3]; "i.points" float64 [B, N, 2] with "i.labels" float32 [B, N];

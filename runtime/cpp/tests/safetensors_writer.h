@@ -1,4 +1,4 @@
-// Writes safetensors files, for what a test program hands back.
+// Writes safetensors files with the results of a test program.
 #pragma once
 
 #include <cstring>

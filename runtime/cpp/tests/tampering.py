@@ -1,4 +1,4 @@
-"""The table of tampered bundles: what is done to a good one, by name."""
+"""The changes that turn a good bundle into a tampered one, by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Change = Callable[[Path], object]
 
 
 def edited(*keys: str | int, to: Any = None, remove: bool = False) -> Change:
-    """Set or remove a field of the manifest."""
+    """Return a change that sets or removes a field of the manifest."""
 
     def change(folder: Path) -> None:
         path = folder / "manifest.json"
@@ -33,12 +33,12 @@ def edited(*keys: str | int, to: Any = None, remove: bool = False) -> Change:
 
 
 def manifest_of(raw: bytes) -> Change:
-    """Replace the manifest's bytes."""
+    """Return a change that replaces the manifest's bytes."""
     return lambda folder: (folder / "manifest.json").write_bytes(raw)
 
 
 def flipped(file: str) -> Change:
-    """Flip a bit in the middle of a file."""
+    """Return a change that flips a bit in the middle of a file."""
 
     def change(folder: Path) -> None:
         raw = bytearray((folder / file).read_bytes())
@@ -49,7 +49,7 @@ def flipped(file: str) -> Change:
 
 
 def replaced(file: str, raw: bytes) -> Change:
-    """Other bytes, and a manifest that agrees with them, as an attacker would write it."""
+    """Return a change that replaces a file and makes the manifest agree, as an attacker would."""
 
     def change(folder: Path) -> None:
         path = folder / file
@@ -63,14 +63,14 @@ def replaced(file: str, raw: bytes) -> Change:
 
 
 def linked(folder: Path) -> None:
-    """A file that is a link to another folder's."""
+    """Replace a file by a link to another folder."""
     path = folder / "decoder.onnx"
     shutil.move(path, folder.parent / "elsewhere.onnx")
     path.symlink_to(folder.parent / "elsewhere.onnx")
 
 
 def external(location: bytes | None) -> bytes:
-    """An ONNX model whose one tensor is external data at `location`, written field by field."""
+    """Return an ONNX model whose only tensor is external data at `location`."""
 
     def field(number: int, payload: bytes) -> bytes:
         return bytes([number << 3 | 2, len(payload)]) + payload
@@ -144,8 +144,22 @@ MANIFESTS: dict[str, tuple[Any, ...]] = {
     "half a stability": ("postprocessing", "stability", {"offset": 1}),
     "a limit below 0": ("postprocessing", "low_res_limit", -1),
     "a limit as text": ("postprocessing", "low_res_limit", "x"),
+    "a required feature": ("requires", ["levels"]),
+    "two required features": ("requires", ["levels", "it's \n\u00e9"]),
+    "a required number": ("requires", [3]),
+    "requires as text": ("requires", "levels"),
+    "requires null": ("requires", None),
+    "another order": ("coordinates", "order", "yx"),
+    "another space": ("coordinates", "space", "pixels"),
+    "no pixel offset": ("coordinates", "pixel_offset", 0),
+    "half a pixel less": ("coordinates", "pixel_offset", -0.5),
+    "a pixel offset as text": ("coordinates", "pixel_offset", "0.5"),
     "labels as array": ("coordinates", "labels", []),
     "a label of 1.5": ("coordinates", "labels", {"a": 1.5}),
+    "no labels": ("coordinates", "labels", {}),
+    "another label": ("coordinates", "labels", "padding", 4),
+    "a label beyond 64 bits": ("coordinates", "labels", "padding", -(10**30)),
+    "a label more": ("coordinates", "labels", "negative_box", 4),
     "unknown box": ("coordinates", "box", "centre"),
     "batch 0": ("target", "batch", 0),
     "batch of a word": ("target", "batch", "many"),
@@ -222,7 +236,7 @@ ENGINES: dict[str, tuple[Any, ...]] = {
 
 
 def compiled(folder: Path) -> None:
-    """Make a manifest one of engines, whose files are the graphs by another name."""
+    """Turn a bundle into one of engines. The engine files are the graphs under another name."""
     edited("target", "engine", to="tensorrt-rtx")(folder)
     edited(*WHOLE_BUILD, to=BUILD)(folder)
     for stage in ("encoder", "enhancer", "decoder"):
@@ -232,13 +246,25 @@ def compiled(folder: Path) -> None:
 
 
 def of_engines(change: Change) -> Change:
-    """A change to a bundle that has become one of engines."""
+    """Return a change to a bundle that is turned into one of engines first."""
 
     def changed(folder: Path) -> None:
         compiled(folder)
         change(folder)
 
     return changed
+
+
+def in_another_meaning(folder: Path) -> None:
+    """Require a feature, and change the type of another field."""
+    edited("requires", to=["levels"])(folder)
+    edited("model", to=[])(folder)
+
+
+def in_another_version(folder: Path) -> None:
+    """Give `requires` another type in a newer version."""
+    edited("version", to=2)(folder)
+    edited("requires", to={"levels": 3})(folder)
 
 
 REMOVED = ("format", "version", "model", "stages", "coordinates", "target", "parity", "golden")
@@ -248,6 +274,9 @@ CHANGES: dict[str, Change] = {
     **{name: of_engines(edited(*keys, to=value)) for name, (*keys, value) in ENGINES.items()},
     "a build without a source": of_engines(edited(*WHOLE_BUILD, "source", remove=True)),
     **{f"without {key}": edited(key, remove=True) for key in REMOVED},
+    "without a label": edited("coordinates", "labels", "padding", remove=True),
+    "a feature that changes a field": in_another_meaning,
+    "a version that changes requires": in_another_version,
     "without a stage": edited("stages", "enhancer", remove=True),
     "a flipped graph": flipped("encoder.onnx"),
     "a flipped golden": flipped("golden.safetensors"),
@@ -283,4 +312,4 @@ PARSERS_OWN: dict[str, Change] = {
     "no golden": replaced("golden.safetensors", b"golden"),
     "a golden cut off": replaced("golden.safetensors", (99).to_bytes(8, "little") + b"{}"),
 }
-"""Here the words in parentheses are those of the language's own parser."""
+"""The messages of these contain the words of each language's own parser, in parentheses."""

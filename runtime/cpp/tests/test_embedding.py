@@ -1,4 +1,4 @@
-"""A user's first program: installed, found by CMake and by pkg-config, built, run, documented."""
+"""The example program builds against the installed library and is the one in the documentation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLAGS = os.environ["GLESAM_CPP_FLAGS"].split()
 
 
 def run(*command: str | Path, **options: Any) -> str:
-    """Run a command; what it printed."""
+    """Run a command and return its output."""
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -29,14 +29,14 @@ def run(*command: str | Path, **options: Any) -> str:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library as `cmake --install` leaves it."""
+    """Install the library with `cmake --install` and return the prefix."""
     prefix = tmp_path_factory.mktemp("prefix")
     run("cmake", "--install", os.environ["GLESAM_CPP_BUILD"], "--prefix", prefix)
     return prefix
 
 
 def segment(program: Path, installed: Path, nano: Path, folder: Path) -> None:
-    """Run a built example and hold its mask against Python's."""
+    """Run a built example and compare its mask with Python's."""
     pixels = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
     image = Image.fromarray(pixels).resize((130, 90), Image.Resampling.BICUBIC)
     image.save(folder / "image.png")

@@ -1,4 +1,4 @@
-"""The C++ library against the Python runtime: the same bytes to the encoder, the same masks."""
+"""The C++ library gives the encoder the same bytes, and makes the same masks, as Python does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UPSCALING = 1e-5
 
 @pytest.fixture(scope="module", params=list(COUNT))
 def bundle(request: pytest.FixtureRequest) -> Path:
-    """SAM's preprocessing and SAM 2's, and graphs of half precision."""
+    """Return bundles with SAM's and SAM 2's preprocessing and with half-precision graphs."""
     if request.param == "nano_bf16" and os.environ["GLESAM_CPP_BACKENDS"] != "openvino":
         pytest.skip("ONNX Runtime's CPU has no kernels of that precision")
     path: Path = request.getfixturevalue(request.param)
@@ -33,13 +33,13 @@ def bundle(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def count(request: pytest.FixtureRequest) -> int:
-    """How many images a bundle is tried on."""
+    """Return the number of images for a bundle."""
     return AT_A_TIME if SANITIZED else COUNT[request.node.callspec.params["bundle"]]
 
 
 @pytest.fixture(params=os.environ["GLESAM_CPP_BACKENDS"].split())
 def backend(request: pytest.FixtureRequest) -> list[str]:
-    """A backend that is compiled in, and the library to load for it, the Python package's own."""
+    """Return a compiled backend and its library, which is that of the Python package."""
     name: str = request.param
     if name == "openvino":
         return [name]
@@ -76,7 +76,7 @@ _OUTPUTS = ("tensor", "masks", "logits", "scores", "stability", "low_res")
 
 
 def _compare(predictor: GleSamPredictor, case: Case, found: dict[str, np.ndarray]) -> float:
-    """Hold one case's results against Python's; the lowest IoU of its masks."""
+    """Compare the results of a case with Python's, and return the lowest IoU of its masks."""
     rules = predictor.bundle.manifest
     tensor = preprocess(case.image, rules.preprocessing).tensor
     np.testing.assert_array_equal(found["tensor"].view(np.uint32), tensor.view(np.uint32))

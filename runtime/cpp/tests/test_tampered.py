@@ -1,4 +1,4 @@
-"""Tampered bundles through both readers: refused by both, in the same words."""
+"""Both readers refuse tampered bundles, with the same messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _load(path: Path) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of some hundred kilobytes that obeys the contract."""
+    """Return a small bundle that obeys the contract."""
     helpers = _load(ROOT / "tests/runtime/conftest.py")
     folder: Path = helpers.write_toy_bundle(tmp_path_factory.mktemp("toy") / "bundle")
     return folder
@@ -47,7 +47,7 @@ def test_both_readers_say_the_same(toy: Path, programs: Path, tmp_path: Path) ->
     for name, folder in folders.items():
         with pytest.raises(BundleError) as caught:
             load_golden(open_bundle(folder))
-        # On the way to a terminal both runtimes put a message on one line.
+        # Both command lines print a message on one line.
         expected = " ".join(str(caught.value).split())
         if name in PARSERS_OWN:
             assert _outside_parentheses(said[name]) == _outside_parentheses(expected), name
@@ -62,14 +62,17 @@ def test_both_readers_open_a_good_one(
     more = shutil.copytree(nano, tmp_path / "more")
     edited("a_field_of_a_later_version", to={"x": [1]})(more)
     open_bundle(more)
+    none = shutil.copytree(nano, tmp_path / "none")
+    edited("requires", to=[])(none)
+    open_bundle(none)
     engines = shutil.copytree(nano, tmp_path / "engines")
     of_engines(edited("calibration", to=CALIBRATION))(engines)
     open_bundle(engines)
-    folders = nano, more, engines
+    folders = nano, more, none, engines
     run = subprocess.run(
         [programs / "read_bundle", *folders], capture_output=True, text=True, check=True
     )
-    assert run.stdout.splitlines() == ["ok"] * 3
+    assert run.stdout.splitlines() == ["ok"] * len(folders)
 
 
 def _outside_parentheses(message: str) -> str:

@@ -1,4 +1,4 @@
-// Image files, by stb.
+// Reads and writes image files with stb.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@ struct RgbImage {
   std::vector<std::uint8_t> rgb;
 };
 
-// Transparency shows white behind it. Throws std::runtime_error.
+// Reads an image and shows transparency on white. Throws std::runtime_error.
 RgbImage read_image(const std::string& path);
 
-// A mask of 0 and 1 as a PNG of 0 and 255. Throws std::runtime_error.
+// Writes a mask of 0 and 1 as a PNG of 0 and 255. Throws std::runtime_error.
 void write_mask(const std::string& path, const std::uint8_t* mask, int width, int height);

@@ -1,4 +1,4 @@
-// glesam-cpp: an image and prompts to masks, or the self-test of a bundle.
+// glesam-cpp: segments an image with a bundle, or runs a bundle's self-test.
 #include <cstdio>
 #include <exception>
 #include <filesystem>
@@ -68,7 +68,7 @@ int segment(const Options& options) {
   std::unique_ptr<glesam::Predictor> predictor;
   require(glesam::Predictor::open(options.bundle, options.params, &predictor));
   if (!predictor->info().trained) {
-    std::fprintf(stderr, "note: this bundle is untrained, its masks mean nothing\n");
+    std::fprintf(stderr, "note: this bundle has random weights, so its masks mean nothing\n");
   }
   require(predictor->set_image({image.rgb.data(), image.width, image.height}));
   glesam::PredictParams how;

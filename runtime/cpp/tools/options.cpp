@@ -6,27 +6,29 @@ const char* const kHelp =
     "Usage: glesam-cpp IMAGE --points X,Y[,LABEL] ... --bundle DIR [-o DIR]\n"
     "       glesam-cpp --selftest DIR\n"
     "\n"
-    "Segments IMAGE (JPEG, PNG, BMP, TGA; EXIF orientation is not applied) with a GleSAM bundle "
-    "and\n"
-    "writes <stem>_mask.png, or <stem>_mask_0.png and so on where there are several.\n"
+    "Segments IMAGE with a GleSAM bundle and writes <stem>_mask.png, or <stem>_mask_0.png,\n"
+    "<stem>_mask_1.png and so on if there are several masks. IMAGE is a JPEG, PNG, BMP or TGA\n"
+    "file; its EXIF orientation is not applied.\n"
     "\n"
-    "  --points X,Y[,LABEL]   a point in pixels; label 1 (object, the default) or 0 (background).\n"
-    "                         All points are one prompt.\n"
-    "  --box X0,Y0,X1,Y1      a box in pixels. Each is a prompt of its own; with points, one box\n"
-    "                         joins them.\n"
-    "  --bundle DIR           a bundle folder\n"
-    "  -o, --output DIR       folder for the results; default is the current one\n"
-    "  --multimask            three masks a prompt instead of one\n"
-    "  --no-enhance           plain SAM, without the enhancer\n"
-    "  --selftest DIR         compare this machine with the bundle's golden file\n"
-    "  --backend NAME         auto, or one of those that --version names\n"
-    "  --device NAME          cpu, cuda, cuda:N; default is the backend's\n"
-    "  --precision NAME       bf16 or fp16 inside OpenVINO; default is the graphs'\n"
-    "  --engine-library FILE  the engine's library, where it is not in its usual place\n"
-    "  --threads N            of the engine; default is the engine's choice\n"
-    "  --help, --version\n"
+    "  --points X,Y[,LABEL]   Add a point to the prompt, in pixels. Label 1 (default) marks the\n"
+    "                         object, 0 the background. Repeat it to add more points.\n"
+    "  --box X0,Y0,X1,Y1      Prompt with a box, in pixels. Each box is a separate object; one "
+    "box\n"
+    "                         can be combined with points.\n"
+    "  --bundle DIR           The bundle folder. Required.\n"
+    "  -o, --output DIR       The folder for the masks. Default: the current folder.\n"
+    "  --multimask            Write three candidate masks per prompt instead of one.\n"
+    "  --no-enhance           Skip the enhancer and run plain SAM.\n"
+    "  --selftest DIR         Compare this machine's results with the bundle's golden file.\n"
+    "  --backend NAME         auto (default) or a backend that --version lists.\n"
+    "  --device NAME          cpu, cuda or cuda:N; with OpenVINO also gpu or gpu:N. Default: the\n"
+    "                         backend's default.\n"
+    "  --precision NAME       bf16 or fp16 inside OpenVINO. Default: the graphs' precision.\n"
+    "  --engine-library FILE  The engine's library, if the dynamic loader does not find it.\n"
+    "  --threads N            The number of engine threads. Default: the engine's default.\n"
+    "  --help, --version      Print this text, or the version and the compiled backends.\n"
     "\n"
-    "Exit codes: 0 done, 1 the self-test failed, 2 bad input.\n";
+    "Exit codes: 0 success, 1 the self-test failed, 2 an error.\n";
 
 namespace {
 
@@ -45,7 +47,7 @@ std::vector<double> numbers(const std::string& text, const char* option, const c
     ++at;
   }
   if (at != end || values.size() < least || values.size() > most) {
-    throw UsageError(std::string(option) + " " + text + ": " + form + " is needed, in pixels");
+    throw UsageError(std::string(option) + " " + text + ": must be " + form + " in pixels");
   }
   return values;
 }
@@ -54,7 +56,7 @@ int count_of(const std::string& text, const std::string& option) {
   int value = 0;
   const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
   if (result.ec != std::errc() || result.ptr != text.data() + text.size() || value < 1) {
-    throw UsageError(option + " " + text + ": a number of at least 1 is needed");
+    throw UsageError(option + " " + text + ": must be a whole number of at least 1");
   }
   return value;
 }
@@ -64,15 +66,15 @@ void check(const Options& options) {
   const bool prompted = !options.labels.empty() || !options.boxes.empty();
   if (options.selftest) {
     if (prompted || !options.image.empty()) {
-      throw UsageError("--selftest takes no image and no prompts");
+      throw UsageError("--selftest cannot be combined with an image or prompts");
     }
     return;
   }
-  if (options.image.empty()) throw UsageError("no image: name a file (--help shows the options)");
-  if (options.bundle.empty()) throw UsageError("no bundle: give --bundle DIR");
-  if (!prompted) throw UsageError("no prompt: give --points or --box");
+  if (options.image.empty()) throw UsageError("no image: pass an image file (see --help)");
+  if (options.bundle.empty()) throw UsageError("no bundle: pass --bundle DIR");
+  if (!prompted) throw UsageError("no prompt: pass --points or --box");
   if (!options.labels.empty() && options.boxes.size() > 4) {
-    throw UsageError("--points beside several --box: run once for each object");
+    throw UsageError("--points with several --box: run the program once per object");
   }
 }
 
@@ -83,7 +85,7 @@ Options parse_options(const std::vector<std::string>& arguments) {
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const std::string& name = arguments[i];
     const auto value = [&]() -> const std::string& {
-      if (i + 1 == arguments.size()) throw UsageError(name + ": a value is needed");
+      if (i + 1 == arguments.size()) throw UsageError(name + ": needs a value");
       return arguments[++i];
     };
     if (name == "--points") {
@@ -119,11 +121,11 @@ Options parse_options(const std::vector<std::string>& arguments) {
     } else if (name == "--version") {
       options.version = true;
     } else if (name.size() > 1 && name.front() == '-') {
-      throw UsageError(name + ": no such option (--help shows the options)");
+      throw UsageError(name + ": no such option (see --help)");
     } else if (options.image.empty()) {
       options.image = name;
     } else {
-      throw UsageError(name + ": one image at a time");
+      throw UsageError(name + ": pass only one image");
     }
   }
   check(options);

@@ -1,4 +1,4 @@
-// What the command line asks for.
+// The options of the command line.
 #pragma once
 
 #include <stdexcept>
@@ -11,9 +11,9 @@ struct Options {
   std::string image;
   std::string bundle;
   std::string output = ".";
-  std::vector<double> points;  // x, y of each
+  std::vector<double> points;  // x, y for each point
   std::vector<float> labels;
-  std::vector<double> boxes;  // x0, y0, x1, y1 of each
+  std::vector<double> boxes;  // x0, y0, x1, y1 for each box
   bool multimask = false;
   bool selftest = false;
   bool help = false;
@@ -27,5 +27,5 @@ class UsageError : public std::runtime_error {
 
 extern const char* const kHelp;
 
-// Throws UsageError.
+// Parses and checks the arguments. Throws UsageError if one is wrong or missing.
 Options parse_options(const std::vector<std::string>& arguments);

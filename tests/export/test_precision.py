@@ -145,7 +145,7 @@ def test_emulation_is_the_dtypes_own_arithmetic(half: PrecisionName, tmp_path: P
         Small().eval(), (x,), dynamo=True, opset_version=tracing.OPSETS[half], verbose=False
     )
     assert program is not None
-    emulate.widen(program.model.graph)
+    emulate.to_float32(program.model.graph)
     program.save(tmp_path / "small.onnx")
     loaded = onnx.load(tmp_path / "small.onnx")
     assert not any(w.data_type == ONNX_TYPE[half] and not w.name for w in loaded.graph.initializer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from glesam_export.options import GraphOptions, batch_size, one_precision
+from glesam_export.graph_options import GraphOptions, batch_size, one_precision
 from glesam_runtime.errors import InputError
 
 

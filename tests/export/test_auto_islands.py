@@ -12,7 +12,7 @@ from torch import nn
 from glesam_export import build, precision, stages, verify
 from glesam_export.checkpoints.packed import PackedCheckpoint
 from glesam_export.graphs.base import Graph
-from glesam_export.ranking import rank
+from glesam_export.island_ranking import rank
 from glesam_export.weight_options import WeightOptions
 from glesam_export.weights import make_checkpoint
 from glesam_runtime import compare

@@ -110,13 +110,14 @@ def info(
 @app.command("trt")
 @expand_groups
 def export_engines(
+    *,
     output: Output,
-    options: EngineBuildOptions,
-    given: WeightOptions,
-    graphs: GraphOptions,
     bundle: Annotated[
         Path | None, engine_option(help_text="ONNX bundle to compile, instead of a checkpoint.")
     ] = None,
+    options: EngineBuildOptions,
+    given: WeightOptions,
+    graphs: GraphOptions,
     debug: Debug = False,
 ) -> None:
     """Compile an ONNX bundle or a checkpoint into TensorRT engines."""

@@ -1,4 +1,4 @@
-"""Engines for GPUs that are not here: compiled by TensorRT-RTX itself."""
+"""TensorRT-RTX compiles engines for GPUs that this machine does not have."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def step(what: str) -> nullcontext[None]:
 
 
 def fused_kernels(engine: Path) -> int:
-    """Attention kernels of an RTX engine: it holds their source until a GPU compiles it."""
+    """Count the attention kernels of an RTX engine, whose source is in the file."""
     return len(
         re.findall(
             rb"__global__ void (?:__launch_bounds__\([^)]*\) )?_gemm_mha", engine.read_bytes()
@@ -58,7 +58,7 @@ def fused_kernels(engine: Path) -> int:
 
 @pytest.fixture(scope="module")
 def half(traced: Traced, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The encoders of nano and nano2 in fp16."""
+    """Export the encoders of nano and nano2 in fp16."""
     paths = {}
     for name, checkpoint in (("encoder", random_nano()), ("sam2", random_nano2())):
         folder = tmp_path_factory.mktemp(name)
@@ -68,7 +68,7 @@ def half(traced: Traced, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 def test_the_command(glesam_export: Run, nano16_bundle: Path, tmp_path: Path) -> None:
-    """A bundle becomes engines for two GPUs that are not here."""
+    """The command compiles a bundle into engines for two GPUs."""
     folder = tmp_path / "engines"
     code, out, err = glesam_export(
         *("trt", "--bundle", nano16_bundle, "--engine", "tensorrt-rtx"),
@@ -128,10 +128,10 @@ except KeyboardInterrupt:
 
 
 def test_a_truncated_build_leaves_nothing(nano16_bundle: Path, tmp_path: Path) -> None:
-    """Ctrl-C while a kernel is being compiled.
+    """Ctrl-C during the compilation of a kernel leaves no files.
 
-    In a process of its own, as a user's is: with OpenVINO in it too, TensorRT-RTX 1.7 crashes when
-    a build is stopped.
+    The build runs in a process of its own, because TensorRT-RTX 1.7 crashes on a stopped build if
+    OpenVINO is loaded in the same process.
     """
     command = [sys.executable, "-c", INTERRUPTED, str(nano16_bundle), str(tmp_path / "engines")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -142,7 +142,7 @@ def test_a_truncated_build_leaves_nothing(nano16_bundle: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("stage", ["encoder", "sam2"])
 def test_attention_is_fused(stage: str, half: dict[str, Path], tmp_path: Path) -> None:
-    """Every attention of an encoder has a fused kernel, positions, windows, pooling and all."""
+    """Every attention of an encoder has a fused kernel, with positions, windows and pooling."""
     api = import_family("tensorrt-rtx")
     engine = tmp_path / "encoder.engine"
     compile_network(api, parse(api, half[stage]), (), RTX, engine, "encoder")
@@ -152,7 +152,7 @@ def test_attention_is_fused(stage: str, half: dict[str, Path], tmp_path: Path) -
 
 
 def test_float32_scores_are_left_to_the_kernel(tmp_path: Path) -> None:
-    """SD 2.1's island casts queries and keys up; its self-attentions fuse all the same."""
+    """SD 2.1's island casts queries and keys to float32; its self-attentions still fuse."""
     graph = stages.graph(random_nano(), "enhancer")
     precision.apply(graph, "enhancer", "fp16", ("sam_vit_b", "sd21"))
     path, _ = tracing.export(graph, "enhancer", "fp16", 256, 1, tmp_path)
@@ -168,7 +168,7 @@ def test_float32_scores_are_left_to_the_kernel(tmp_path: Path) -> None:
 
 
 def computed(model: ir.Model, folder: Path) -> np.ndarray:
-    """What a half-precision graph computes from noise, its arithmetic in float32."""
+    """Run a half-precision graph on noise with rounded results."""
     ir.save(model, folder / "computed.onnx")
     copy = ir.load(folder / "computed.onnx")
     emulate.to_float32(copy.graph)
@@ -198,7 +198,7 @@ def test_weights_behind_a_hard_link_are_refused(nano_bundle: Path, tmp_path: Pat
 
 
 def test_precision_is_looked_for(nano16_bundle: Path, nano_bundle: Path, tmp_path: Path) -> None:
-    """A float32 graph under the name of fp16, which fp16=True once built without a word."""
+    """A float32 graph that is labelled fp16 is an error."""
     api = import_family("tensorrt-rtx")
     typed = parse(api, open_bundle(nano16_bundle).graph_path("enhancer"))
     found = precision_check.network_precisions(typed.definition)
@@ -217,7 +217,7 @@ def test_precision_is_looked_for(nano16_bundle: Path, nano_bundle: Path, tmp_pat
 
 
 def test_the_inspector_is_read() -> None:
-    """The JSON of TensorRT's engine inspector, as its documentation shows it."""
+    """The JSON has the form that TensorRT's documentation shows."""
     layers = [
         {
             "Name": "a",
@@ -284,7 +284,7 @@ def test_profiles() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_bf16(stage: StageName, traced: Traced, tmp_path: Path) -> None:
-    """The library knows no bfloat16 deconvolution: the decoder's are islands."""
+    """The decoder compiles, because its deconvolutions are islands in bfloat16."""
     spec = traced.export_stage(random_nano(), stage, "bf16", 1, tmp_path)
     (tmp_path / "rewritten").mkdir()
     api = import_family("tensorrt-rtx")
@@ -301,7 +301,7 @@ def test_bf16(stage: StageName, traced: Traced, tmp_path: Path) -> None:
 
 
 def test_sam2(half: dict[str, Path], tmp_path: Path) -> None:
-    """SAM 2's encoder has its high-resolution features as outputs; they are typed and compiled."""
+    """SAM 2's encoder compiles with its high-resolution features as further outputs."""
     api = import_family("tensorrt-rtx")
     graph, _ = attention_fusion.write_fusible(half["sam2"], tmp_path, "fp16")
     parsed = parse(api, graph)

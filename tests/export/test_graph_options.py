@@ -1,4 +1,4 @@
-"""How graphs are asked to be typed and shaped."""
+"""The options for precision and batch size accept what they should, and nothing else."""
 
 from __future__ import annotations
 

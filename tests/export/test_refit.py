@@ -1,4 +1,4 @@
-"""Engines without weights take those of another bundle, and of none that is made otherwise."""
+"""Engines without weights accept the weights of a bundle that differs in its weights only."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def step(what: str) -> nullcontext[None]:
 def onnx_bundle(
     like: Path, folder: Path, checkpoint: RandomCheckpoint, precision: PrecisionName = "fp32"
 ) -> Path:
-    """Another checkpoint's graphs under a manifest that fits them, unverified."""
+    """Export another checkpoint's graphs with a matching manifest, without verification."""
     folder.mkdir()
     source = open_bundle(like)
     shutil.copyfile(source.golden_path, folder / source.golden_path.name)
@@ -50,7 +50,7 @@ def onnx_bundle(
 
 @pytest.fixture(scope="module")
 def other(nano_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Other weights and another gamma, of the same timestep."""
+    """Export other weights and another gamma for the same timestep."""
     folder = tmp_path_factory.mktemp("other") / "bundle"
     return onnx_bundle(nano_bundle, folder, random_nano(seed=1, gamma=3.0))
 
@@ -71,7 +71,7 @@ def test_the_engines_compute_what_the_new_bundle_does(
         assert new.graph_path(stage).read_bytes() == old.graph_path(stage).read_bytes()
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     answers = []
-    # Named: the golden file is another checkpoint's, so that none would be chosen.
+    # The backend is named: the golden file belongs to another checkpoint, so none would pass.
     for bundle, backend in ((new, "tensorrt"), (source, "onnxruntime")):
         predictor = GleSamPredictor(bundle, backend=backend)
         predictor.set_image(image)

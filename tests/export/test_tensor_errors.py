@@ -1,4 +1,4 @@
-"""Where two runs of a stage part, tensor by tensor."""
+"""The comparison finds the tensors that half precision rounds or overflows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 class Small(Graph):
-    """An encoder by its interface: two convolutions, the second of which may overflow."""
+    """Has an encoder's interface and two convolutions; the second one may overflow."""
 
     def __init__(self, gain: float) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Small(Graph):
 
 def compared(gain: float, folder: Path) -> list[tensor_errors.TensorError]:
     graph = Small(gain).eval()
-    precision.apply(graph, "enhancer", "fp16")  # of the stages, the one whose islands it has
+    precision.apply(graph, "enhancer", "fp16")  # the enhancer's islands are those of this graph
     path, _ = tracing.export(graph, "encoder", "fp16", 32, 1, folder)
     image = np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)
     runners = [tensor_errors.OnnxRunner(path, folder, rounded=rounded) for rounded in (False, True)]
@@ -46,7 +46,7 @@ def compared(gain: float, folder: Path) -> list[tensor_errors.TensorError]:
 
 
 def test_errors_are_those_of_torch(tmp_path: Path) -> None:
-    """The reference side is float32 on rounded weights, the other rounds as torch's halves do."""
+    """One side is float32 with rounded weights; the other rounds like torch's float16."""
     found = {error.op_type: error for error in compared(1.0, tmp_path)}
     graph = Small(1.0).eval()
     image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype("f4"))

@@ -41,7 +41,7 @@ _STAGE_OF: dict[ParityOutput, StageName] = {
 
 @dataclass(frozen=True)
 class ExportedDraft:
-    """A bundle that has been exported and does not pass its gate yet.
+    """Describes an exported bundle that does not pass its gate yet.
 
     Attributes:
         checkpoint: its weights.

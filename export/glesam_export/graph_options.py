@@ -28,7 +28,7 @@ Images = Annotated[
 
 @dataclass(frozen=True)
 class GraphOptions:
-    """Options that control the precision, shape and verification of the graphs."""
+    """Collects the options for the precision, shape and verification of the graphs."""
 
     precision: Annotated[
         str | None,
@@ -56,7 +56,7 @@ class GraphOptions:
 
     @property
     def flags(self) -> set[str]:
-        """The precisions requested by a flag of their own, such as --fp16."""
+        """Return the precisions requested by flags such as --fp16."""
         return {name for name in EXPORTED_PRECISIONS if getattr(self, name)}
 
 

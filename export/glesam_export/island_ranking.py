@@ -26,7 +26,7 @@ from glesam_export.graphs.base import Graph
 
 @dataclass(frozen=True)
 class Candidate:
-    """A module that could become an island.
+    """Describes a module that could become an island.
 
     Attributes:
         name: its path in the graph.
@@ -42,7 +42,7 @@ class Candidate:
 
     @property
     def worth(self) -> float:
-        """The error that the island removes, per weight."""
+        """Return the error that the island removes, per weight."""
         if not math.isfinite(self.island_error):
             return 0.0
         return max(0.0, self.error - self.island_error) / (1 + self.weights)
@@ -50,7 +50,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Call:
-    """The arguments of one call of a module.
+    """Holds the arguments of one call of a module.
 
     Attributes:
         positional: arguments given by position.
@@ -62,7 +62,7 @@ class Call:
 
     @property
     def values(self) -> tuple[Any, ...]:
-        """All arguments."""
+        """Return all arguments."""
         return (*self.positional, *self.named.values())
 
     def cast(self, dtype: torch.dtype) -> Call:

@@ -42,7 +42,7 @@ Tensors = Mapping[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class TensorError:
-    """The error of one tensor.
+    """Describes the error of one tensor.
 
     Attributes:
         tensor: its name in the graph.

@@ -30,7 +30,9 @@ _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 @dataclass(frozen=True)
 class Attention:
-    """The two matrix products of softmax(scores) @ values; biases and casts may lie between them.
+    """Refers to the two matrix products of softmax(scores) @ values.
+
+    Biases and casts may lie between the products.
 
     Attributes:
         scores: MatMul of queries [..., L, d] and transposed keys [..., d, M].
@@ -44,8 +46,8 @@ class Attention:
     def is_fusible(self) -> bool:
         """Tell whether TensorRT can fuse it.
 
-        Both products must be in half precision. The keys must be computed in the graph: attention
-        to constant keys never fuses.
+        Both products must be in half precision. The keys must be the output of a node, if only of a
+        Cast: attention to plain constant keys never fuses.
         """
         products = self.scores.outputs[0], self.weighted.outputs[0]
         keys = self.scores.inputs[1]
@@ -86,7 +88,7 @@ def make_fusible(graph: ir.Graph) -> tuple[str, ...]:
 def move_casts(graph: ir.Graph) -> int:
     """Multiply queries and keys in half precision and cast the product, in place.
 
-    Attention to constant keys stays as it is, because it fuses in no form.
+    Attention to plain constant keys stays as it is.
 
     Returns:
         The number of products that were rewritten.

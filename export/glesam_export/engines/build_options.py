@@ -49,7 +49,7 @@ def engine_option(*names: str, help_text: str, **settings: Any) -> typer.models.
 
 @dataclass(frozen=True)
 class EngineBuildOptions:
-    """Options that control how engines are built.
+    """Collects the options that control how engines are built.
 
     Raises:
         InputError: a value is malformed or out of range.
@@ -131,27 +131,27 @@ class EngineBuildOptions:
 
     @cached_property
     def family(self) -> EngineFamily:
-        """The engine library."""
+        """Return the engine library."""
         return family_named(self.engine, "--engine")
 
     @cached_property
     def capabilities(self) -> tuple[str, ...]:
-        """The requested compute capabilities, each once; empty means the GPU of this machine."""
+        """Return each requested compute capability once; empty means the GPU of this machine."""
         return tuple(dict.fromkeys(self.compute_capability or ()))
 
     @cached_property
     def axis_ranges(self) -> dict[str, AxisRange]:
-        """The sizes of every dynamic axis, by its letter."""
+        """Return the sizes of every dynamic axis, by its letter."""
         return profile_of(self.profile or ())
 
     @cached_property
     def workspace_bytes(self) -> int | None:
-        """The scratch memory limit in bytes; None leaves it to the library."""
+        """Return the scratch memory limit in bytes; None leaves it to the library."""
         return workspace_bytes(self.workspace)
 
     @property
     def saved_timing_cache(self) -> Path | None:
-        """The timing cache, if the file exists already."""
+        """Return the timing cache if the file exists already."""
         return self.timing_cache if self.timing_cache and self.timing_cache.exists() else None
 
 

@@ -37,7 +37,7 @@ from glesam_runtime.target import EngineBuild
 
 @dataclass(frozen=True)
 class CompiledStage:
-    """One compiled stage.
+    """Describes one compiled stage.
 
     Attributes:
         stage: the manifest's entry for its engine.

@@ -17,7 +17,7 @@ from glesam_runtime.target import AxisRange
 
 @dataclass(frozen=True)
 class Network:
-    """A parsed graph.
+    """Holds a parsed graph.
 
     Attributes:
         builder: the library's builder that created the network.

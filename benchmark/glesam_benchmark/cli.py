@@ -88,7 +88,7 @@ def run(
     from glesam_benchmark.chart import draw
     from glesam_benchmark.table import table
     from glesam_export import weights
-    from glesam_export.progress import step
+    from glesam_export.console_output import step
 
     others = [options.open_bundle(folder) for folder in variant or ()]
     measured = contenders.ours(opened, engines.backend or (), engines.common)
@@ -164,7 +164,7 @@ def profile(
 def _each(opened: Bundle, engines: options.Engines, job: Any, answer: type[T]) -> dict[str, T]:
     """A job for each engine asked for, in a process of its own."""
     from glesam_benchmark import contenders, process
-    from glesam_export.progress import step
+    from glesam_export.console_output import step
 
     asked: list[Contender] = contenders.ours(opened, engines.backend or (), engines.common)
     answers = {}

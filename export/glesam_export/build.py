@@ -12,7 +12,7 @@ import numpy as np
 from msgspec.structs import replace
 from safetensors.numpy import save
 
-from glesam_export import contract, onnx, plausible, record, verify, widen
+from glesam_export import auto_islands, contract, onnx, plausible, record, verify
 from glesam_export.cases import Case, make_cases
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.stages import Batch, export_stage
@@ -94,8 +94,8 @@ def build_bundle(
             draft = _manifest(checkpoint, options, stages, golden)
         parity = verify.measure(Bundle(folder, draft, ""), cases, reference, step)
         if options.auto_islands and not parity.passed:
-            work = widen.Work(checkpoint, *form, folder, cases, reference, step)
-            draft, parity = widen.until_it_passes(work, draft, parity)
+            exported = auto_islands.ExportedDraft(checkpoint, *form, folder, cases, reference, step)
+            draft, parity = auto_islands.add_islands(exported, draft, parity)
         manifest = replace(draft, parity=parity)
         if not options.allow_parity_failure:
             untried = options.precision != "fp32" and not options.auto_islands

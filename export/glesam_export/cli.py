@@ -1,4 +1,4 @@
-"""glesam-export: a checkpoint in, a verified bundle out."""
+"""glesam-export: what does each command do with its options?"""
 
 from __future__ import annotations
 
@@ -9,93 +9,52 @@ from typing import Annotated, Literal
 
 import typer
 
-from glesam_export import options, weights
-from glesam_export.engines import options as engine_options
-from glesam_export.engines.plan import Plan
+from glesam_export import graph_options, weights
+from glesam_export.engines.build_options import EngineBuildOptions, engine_option
+from glesam_export.graph_options import GraphOptions
 from glesam_export.weight_options import WeightOptions
 from glesam_runtime.console import make_app, run_app
 from glesam_runtime.errors import BundleError, InputError
 from glesam_runtime.option_groups import expand_groups
 
-app = make_app("Fold a GleSAM checkpoint into three verified ONNX graphs.")
+ABOUT = "Export a GleSAM checkpoint as three verified ONNX graphs, or as TensorRT engines."
 
-Images = Annotated[
-    list[Path] | None,
-    typer.Option("--image", help="Verify on this image instead of a procedural one; repeatable."),
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback behind an error.")]
+app = make_app(ABOUT)
 
-
-def _warn(words: str) -> None:
-    typer.echo(f"warning: {words}", err=True)
+Output = Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _warn(message: str) -> None:
+    typer.echo(f"warning: {message}", err=True)
+
+
+def _show_version(requested: bool) -> None:
+    if requested:
         from glesam_runtime import __version__
 
         print(f"glesam-export {__version__}")
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=ABOUT)
 def common(
     version: Annotated[
         bool | None,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = None,
 ) -> None:
-    """Fold a GleSAM checkpoint into three verified ONNX graphs."""
+    """Declare the options that stand before the command."""
 
 
 @app.command("onnx")
 @expand_groups
 def export_onnx(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")],
-    given: WeightOptions,
-    asked: options.GraphOptions,
-    debug: Debug = False,
+    output: Output, given: WeightOptions, graphs: GraphOptions, debug: Debug = False
 ) -> None:
     """Export a checkpoint to an ONNX bundle and verify it against PyTorch."""
-    precision, batch = (
-        options.one_precision(asked.precision, asked.flags),
-        options.batch_size(asked.batch),
-    )
-    checkpoint = weights.make_checkpoint(given)
-    if not checkpoint.trained:
-        typer.echo(
-            f"weights: {checkpoint.origin}, untrained; the masks will mean nothing", err=True
-        )
-    # Imported here: torch takes seconds, and --help and wrong options should not.
-    from glesam_export import build, progress, report
-
-    how = build.Options(
-        precision, batch, asked.image or (), asked.allow_parity_failure, asked.auto_islands
-    )
-    manifest = build.build_bundle(checkpoint, output, how, progress.step, _warn)
-    assert manifest.parity is not None, "build_bundle measures"
-    typer.echo(report.parity_table(manifest.parity))
+    _export(output, given, graphs)
     typer.echo(f"wrote {output}")
-
-
-def _export(output: Path, given: WeightOptions, asked: options.GraphOptions) -> None:
-    """Export, verify, and print the parity table."""
-    precision = options.one_precision(asked.precision, asked.flags)
-    batch = options.batch_size(asked.batch)
-    checkpoint = weights.make_checkpoint(given)
-    if not checkpoint.trained:
-        typer.echo(
-            f"weights: {checkpoint.origin}, untrained; the masks will mean nothing", err=True
-        )
-    # Imported here: torch takes seconds, and --help and wrong options should not.
-    from glesam_export import build, progress, report
-
-    how = build.Options(
-        precision, batch, asked.image or (), asked.allow_parity_failure, asked.auto_islands
-    )
-    manifest = build.build_bundle(checkpoint, output, how, progress.step, _warn)
-    assert manifest.parity is not None, "build_bundle measures"
-    typer.echo(report.parity_table(manifest.parity))
 
 
 @app.command("verify")
@@ -103,26 +62,30 @@ def _export(output: Path, given: WeightOptions, asked: options.GraphOptions) -> 
 def verify_bundle(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
     given: WeightOptions,
-    image: Images = None,
+    image: graph_options.Images = None,
     debug: Debug = False,
 ) -> None:
-    """Hold a bundle against the PyTorch reference made of the same weights."""
+    """Compare a bundle with the PyTorch reference of the same weights."""
     from glesam_runtime.bundle import open_bundle
 
     opened = open_bundle(bundle)
     checkpoint = weights.make_checkpoint(weights.for_bundle(given, opened.manifest))
-    from glesam_export import contract, plausible, progress, record, report, verify
+    from glesam_export import contract, plausible, record, verify
     from glesam_export.cases import make_cases
+    from glesam_export.console_output import parity_table, step
 
     for rules in ("preprocessing", "postprocessing", "coordinates"):
         if getattr(opened.manifest, rules) != getattr(contract, rules)(checkpoint.preset):
-            raise BundleError(f"{bundle}: its {rules!r} is not that of {checkpoint.preset.name}")
+            raise BundleError(
+                f"{bundle}: its {rules!r} differs from {checkpoint.preset.name}'s; "
+                "export the bundle again"
+            )
     cases = make_cases(checkpoint.preset, image or ())
-    reference = record.record_reference(checkpoint, cases, progress.step)
-    if found := plausible.warning(checkpoint, cases, reference, progress.step):
+    reference = record.record_reference(checkpoint, cases, step)
+    if found := plausible.warning(checkpoint, cases, reference, step):
         _warn(found)
-    parity = verify.measure(opened, cases, reference, progress.step)
-    typer.echo(report.parity_table(parity))
+    parity = verify.measure(opened, cases, reference, step)
+    typer.echo(parity_table(parity))
     verify.require(parity, str(bundle))
 
 
@@ -131,7 +94,7 @@ def info(
     files: Annotated[list[Path], typer.Argument(help="Checkpoint files and folders.")],
     debug: Debug = False,
 ) -> None:
-    """Say what files are, which preset they fit, and what is still missing for an export."""
+    """Identify checkpoint files, their preset, and what an export still needs."""
     from glesam_export.checkpoints.identify import identify
     from glesam_export.checkpoints.needs import missing
 
@@ -141,86 +104,117 @@ def info(
         for part in finding.lacks:
             typer.echo(f"  without {part}")
     for option in missing(findings):
-        typer.echo(f"still to give: {option}")
+        typer.echo(f"still needed: {option}")
 
 
 @app.command("trt")
 @expand_groups
 def export_engines(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")],
-    asked_engine: engine_options.EngineOptions,
+    *,
+    output: Output,
+    bundle: Annotated[
+        Path | None, engine_option(help_text="ONNX bundle to compile, instead of a checkpoint.")
+    ] = None,
+    options: EngineBuildOptions,
     given: WeightOptions,
-    asked: options.GraphOptions,
+    graphs: GraphOptions,
     debug: Debug = False,
 ) -> None:
-    """Compile a bundle, or a checkpoint in one go, into TensorRT engines."""
-    plan = engine_options.plan_of(asked_engine)
-    if asked_engine.bundle is not None:
-        clashing = given.given_weights or sorted(f"--{name}" for name in asked.flags)
+    """Compile an ONNX bundle or a checkpoint into TensorRT engines."""
+    if bundle is not None:
+        clashing = given.given_weights or sorted(f"--{name}" for name in graphs.flags)
         if clashing:
-            raise InputError(f"--bundle and {clashing[0]}: a bundle has its weights and precision")
-        _compile(asked_engine.bundle, output, plan)
+            raise InputError(
+                f"--bundle and {clashing[0]} exclude each other: a bundle already has weights and "
+                "a precision"
+            )
+        _compile(bundle, output, options)
         return
     with tempfile.TemporaryDirectory() as folder:
         onnx = Path(folder) / "onnx"
-        _export(onnx, given, asked)
-        _compile(onnx, output, plan)
-
-
-def _compile(source: Path, output: Path, plan: Plan) -> None:
-    """Compile an ONNX bundle and say what was made."""
-    from glesam_export import progress
-    from glesam_export.engines.bundle import compile_bundle
-    from glesam_export.engines.report import engine_table
-    from glesam_runtime.bundle import open_bundle
-
-    manifest = compile_bundle(open_bundle(source), output, plan, progress.step)
-    typer.echo(engine_table(manifest))
-    typer.echo(f"wrote {output}; on its GPU: glesam-run --selftest --bundle {output}")
+        _export(onnx, given, graphs)
+        _compile(onnx, output, options)
 
 
 @app.command("refit")
 def refit(
-    engines: Annotated[Path, typer.Argument(help="Engines compiled with --strip-weights.")],
+    engines: Annotated[Path, typer.Argument(help="Engine bundle compiled with --strip-weights.")],
     bundle: Annotated[Path, typer.Option(help="ONNX bundle with the new weights.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")],
+    output: Output,
     debug: Debug = False,
 ) -> None:
-    """Give engines other weights, of another LoRA or gamma, without compiling them again."""
-    from glesam_export import progress
+    """Replace the weights of engines (another LoRA or gamma) without compiling them again."""
+    from glesam_export.console_output import step
     from glesam_export.engines.refit import refit_bundle
     from glesam_runtime.bundle import open_bundle
 
-    refit_bundle(open_bundle(engines), open_bundle(bundle), output, progress.step)
-    typer.echo(f"wrote {output}; on its GPU: glesam-run --selftest --bundle {output}")
+    refit_bundle(open_bundle(engines), open_bundle(bundle), output, step)
+    _say_engines_are_written(output)
 
 
 @app.command("debug")
 def debug_stage(
     bundle: Annotated[Path, typer.Argument(help="ONNX bundle folder.")],
     stage: Annotated[
-        Literal["encoder", "enhancer", "decoder"], typer.Option(help="Which graph.")
+        Literal["encoder", "enhancer", "decoder"], typer.Option(help="Stage to compare.")
     ] = "encoder",
     against: Annotated[
         str,
         typer.Option(
-            help="'rounded', the graph with every half-precision result rounded, or an engine for "
-            "the GPU at hand: tensorrt, tensorrt-rtx."
+            help="Half-precision side: 'rounded' (rounds every result on the CPU), or tensorrt or "
+            "tensorrt-rtx (an engine on the GPU of this machine)."
         ),
     ] = "rounded",
-    top: Annotated[int, typer.Option(min=1, help="How many tensors to show.")] = 20,
+    top: Annotated[int, typer.Option(min=1, help="Number of tensors to show.")] = 20,
     debug: Debug = False,
 ) -> None:
-    """Compare every tensor of a stage in float32 with an engine's, or with its rounded values."""
-    from glesam_export.debug import compare_stage, table
+    """Find the tensors of a stage that lose most in half precision."""
+    from glesam_export.tensor_errors import compare_stage, error_table
     from glesam_runtime.bundle import open_bundle
 
-    typer.echo(table(compare_stage(open_bundle(bundle), stage, against), top))
+    typer.echo(error_table(compare_stage(open_bundle(bundle), stage, against), top))
 
 
 def main() -> None:
-    """Entry point of `glesam-export`."""
-    # PyTorch asks at its first allocation. Tensors of hundreds of megabytes come and go, and in
-    # small pages a fifth of the time of ViT-B's reference goes into clearing them.
+    """Run `glesam-export`."""
+    # PyTorch reads this at its first allocation and then uses huge pages. Tensors of hundreds of
+    # megabytes come and go; with small pages, clearing them takes a fifth of the time of ViT-B's
+    # reference.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     run_app(app, "glesam-export")
+
+
+def _export(output: Path, given: WeightOptions, graphs: GraphOptions) -> None:
+    """Export and verify a checkpoint, and print the parity table."""
+    precision = graph_options.one_precision(graphs.precision, graphs.flags)
+    batch = graph_options.batch_size(graphs.batch)
+    checkpoint = weights.make_checkpoint(given)
+    if not checkpoint.trained:
+        typer.echo(
+            f"weights: {checkpoint.origin}, untrained; the masks will mean nothing", err=True
+        )
+    # Imported here: importing torch takes seconds, which --help and wrong options do not need.
+    from glesam_export import build
+    from glesam_export.console_output import parity_table, step
+
+    how = build.Options(
+        precision, batch, graphs.image or (), graphs.allow_parity_failure, graphs.auto_islands
+    )
+    manifest = build.build_bundle(checkpoint, output, how, step, _warn)
+    assert manifest.parity is not None, "build_bundle measures it"
+    typer.echo(parity_table(manifest.parity))
+
+
+def _compile(source: Path, output: Path, options: EngineBuildOptions) -> None:
+    """Compile an ONNX bundle and print the table of its engines."""
+    from glesam_export.console_output import engine_table, step
+    from glesam_export.engines.bundle import compile_bundle
+    from glesam_runtime.bundle import open_bundle
+
+    manifest = compile_bundle(open_bundle(source), output, options, step)
+    typer.echo(engine_table(manifest))
+    _say_engines_are_written(output)
+
+
+def _say_engines_are_written(output: Path) -> None:
+    typer.echo(f"wrote {output}; verify it on its GPU: glesam-run --selftest --bundle {output}")

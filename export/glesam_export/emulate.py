@@ -1,9 +1,9 @@
-"""Runs a float16 or bfloat16 graph on any CPU as half-precision hardware would.
+"""How does a half-precision graph run on any CPU with the rounding of half-precision hardware?
 
-ONNX Runtime's CPU kernels take no bfloat16, and for float16 they compute runs of operations in
-float32 and leave out the roundings between. Here the graph is rewritten in float32 with every
-half-precision result rounded where the graph says it is one: half storage, float32 accumulation,
-overflow to infinity, on every machine the same.
+ONNX Runtime's CPU kernels do not support bfloat16. For float16 they compute runs of operations in
+float32 and skip the roundings between them. This module rewrites the graph in float32 and rounds
+every result whose type in the graph is half precision. This emulates half storage, float32
+accumulation and overflow to infinity, identically on every machine.
 """
 
 from __future__ import annotations
@@ -22,42 +22,43 @@ MOVES = frozenset(
     {"Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Relu", "Reshape"}
     | {"Resize", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 )
-"""Operations whose results are values they were given, rounded already."""
+"""Operations that only pass on input values. These are rounded already, so no rounding follows."""
 
 
 def emulated(bundle: Bundle, folder: Path) -> Bundle:
-    """A copy of a bundle's graphs that computes in float32 and rounds as the original would.
+    """Write copies of a bundle's graphs that compute in float32 and round like the originals.
 
     Args:
         bundle: of precision fp16 or bf16.
         folder: an empty folder for the graphs.
 
     Returns:
-        The same manifest over the rewritten graphs; golden.safetensors is not there.
+        A bundle of the rewritten graphs with the original manifest. It has no golden.safetensors.
 
     Raises:
-        BundleError: its weights are hard links.
+        BundleError: the bundle's weight files are hard links.
     """
     require_own_weights(bundle)
     for stage in STAGES:
         graph = bundle.manifest.stages[stage].graph.file
         model = ir.load(bundle.path / graph)
-        widen(model.graph)
+        to_float32(model.graph)
         ir.save(model, folder / graph, external_data=graph + ".data")
     return Bundle(folder, bundle.manifest, bundle.sha256)
 
 
-def widen(graph: ir.Graph, *, rounded: bool = True) -> dict[ir.Value, ir.Value]:
-    """Make every half value of a graph float32, rounded through its old type; in place.
+def to_float32(graph: ir.Graph, *, rounded: bool = True) -> dict[ir.Value, ir.Value]:
+    """Change every half-precision value of a graph to float32, in place.
 
     Args:
-        graph: of half precision, in whole or in part.
-        rounded: False keeps every result as it is computed, in float32; weights stay rounded.
+        graph: of half precision, entirely or in part.
+        rounded: True rounds each result through its original type. False keeps results in full
+            float32; only the weights stay rounded.
 
     Returns:
-        The rounded value of each result that is one.
+        The float32 value that replaces each rounded result and each constant.
     """
-    seen: dict[ir.Value, ir.Value] = {}
+    rounded_values: dict[ir.Value, ir.Value] = {}
     halves = [value for value in graph.initializers.values() if value.dtype in HALF]
     nodes = list(graph)
     for weight in halves:
@@ -86,12 +87,12 @@ def widen(graph: ir.Graph, *, rounded: bool = True) -> dict[ir.Value, ir.Value]:
                 casts = [narrow, _cast(narrow.outputs[0], ir.DataType.FLOAT)]
             graph.insert_after(node, casts)
             _reroute(readers, casts[-1].outputs[0])
-            seen[output] = casts[-1].outputs[0]
-    return seen
+            rounded_values[output] = casts[-1].outputs[0]
+    return rounded_values
 
 
 def _cast(value: ir.Value, to: ir.DataType) -> ir.Node:
-    """A new Cast of `value`, not in any graph yet."""
+    """Return a new Cast of `value` that is not in any graph yet."""
     name = f"{value.name}_as_{to.name}"
     node = ir.Node("", "Cast", [value], [ir.AttrInt64("to", to)], name=name)
     (output,) = node.outputs
@@ -100,6 +101,6 @@ def _cast(value: ir.Value, to: ir.DataType) -> ir.Node:
 
 
 def _reroute(readers: Sequence[tuple[ir.Node, int]], value: ir.Value) -> None:
-    """Let every reader take `value` instead."""
+    """Replace the input of every reader by `value`."""
     for node, index in readers:
         node.replace_input_with(index, value)

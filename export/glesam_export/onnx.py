@@ -1,4 +1,7 @@
-"""Traces a graph module to an ONNX file: named axes, nothing of this machine inside."""
+"""How is a graph module traced to an ONNX file?
+
+The file has named dynamic axes, and no paths or names of the machine that wrote it.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,16 @@ from glesam_runtime.interface import expected_interface
 from glesam_runtime.manifest import Family, PrecisionName, StageName, TensorSpec
 
 OPSETS: Mapping[PrecisionName, int] = {"fp32": 18, "fp16": 18, "bf16": 22}
-"""By precision: the oldest that serves, for reach; Conv takes bfloat16 from opset 22 on."""
+"""The oldest opset that supports each precision; older opsets run on more engines.
+
+Conv supports bfloat16 from opset 22 on.
+"""
 
 _TRACED_SIZES: Mapping[str, int] = {"N": 2, "B": 3, "P": 4}
-"""Sizes of free axes while tracing: no two alike and none that torch.export would specialise."""
+"""Sizes of the dynamic axes while tracing.
+
+All differ, and torch.export specialises none of them.
+"""
 
 
 @torch.no_grad()
@@ -33,25 +42,25 @@ def export(
     folder: Path,
     family: Family = "sam",
 ) -> tuple[Path, Path | None]:
-    """Write `<stage>.onnx` and, past 1 GiB of weights, `<stage>.onnx.data` beside it.
+    """Write `<stage>.onnx`, and `<stage>.onnx.data` beside it if the weights exceed 1 GiB.
 
     Args:
-        graph: of any stage, typed by `precision`. It is used up: its weights are freed once they
-            are written.
-        stage: which; fixes names and shapes of inputs and outputs.
-        precision: what it was typed to.
-        image_size: S.
+        graph: the stage's graph, typed by `precision.apply`. It cannot be used afterwards: its
+            weights are freed as soon as they are written.
+        stage: determines the names and shapes of inputs and outputs.
+        precision: the precision that the graph was typed to.
+        image_size: S, in pixels.
         batch: N of encoder and enhancer, or "dynamic".
-        folder: where to write.
-        family: whose interface the graph has.
+        folder: where the files go.
+        family: the model family, which determines the stage's interface.
 
     Returns:
-        The graph's path and its data's, if there is any.
+        The path of the graph, and the path of its .data file or None.
     """
     inputs, outputs = expected_interface(stage, image_size, batch, family)
     examples = tuple(_example(spec) for spec in inputs)
     with warnings.catch_warnings():
-        # The exporter warns of its own internals; what matters is checked against the reference.
+        # The exporter warns about its own internals; verification checks the result.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             graph.eval(),
@@ -60,14 +69,14 @@ def export(
             opset_version=OPSETS[precision],
             input_names=[spec.name for spec in inputs],
             output_names=[spec.name for spec in outputs],
-            dynamic_shapes=tuple(_free_axes(spec) for spec in inputs),
+            dynamic_shapes=tuple(_dynamic_axes(spec) for spec in inputs),
             verbose=False,
             optimize=False,
         )
     assert program is not None
     model = program.model
     simplify(model)
-    # Tracebacks with the paths of this machine; no engine reads them.
+    # Removes tracebacks, which contain paths of this machine and which no engine reads.
     ClearMetadataAndDocStringPass()(model)
     path = folder / f"{stage}.onnx"
     data = save_graph(model, path)
@@ -76,23 +85,23 @@ def export(
 
 
 def _free(graph: Graph) -> None:
-    """Give back the memory of a graph's weights.
+    """Free the memory of a graph's weights.
 
-    torch.export keeps what it traced reachable for as long as the process lives; for a U-Net that
-    is 3.3 GB, under everything that comes after.
+    torch.export keeps references to the traced weights until the process ends. For a U-Net that is
+    3.3 GB, on top of everything that runs later.
     """
     for tensor in (*graph.parameters(), *graph.buffers()):
         storage = tensor.untyped_storage()
-        if storage.resizable():  # a mapped file's is not, and is the page cache's anyway
+        if storage.resizable():  # a memory-mapped file's is not, and takes page cache only
             storage.resize_(0)
 
 
 def _example(spec: TensorSpec) -> Tensor:
-    """An input of the right shape to trace with."""
+    """Return an input to trace with: zeros of the right shape."""
     shape = [_TRACED_SIZES[axis] if isinstance(axis, str) else axis for axis in spec.shape]
     return torch.zeros(shape)
 
 
-def _free_axes(spec: TensorSpec) -> dict[int, str]:
-    """The axes of an input that are free at run time, by their letters."""
+def _dynamic_axes(spec: TensorSpec) -> dict[int, str]:
+    """Return the letters of an input's dynamic axes, by index."""
     return {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)}

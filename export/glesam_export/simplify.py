@@ -1,4 +1,4 @@
-"""Takes out of a traced graph what is no work of its model: constants, reshapes of reshapes."""
+"""Which operations of a traced graph are redundant, and how are they removed?"""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from onnxscript.rewriter.rules.common import (
 )
 
 ROUNDS = 2
-"""Of folding and rewriting, as many as onnxscript's own optimizer goes through."""
+"""Maximum rounds of constant folding and rewriting; onnxscript's own optimizer has as many."""
 
 RULES = (
     *mul_by_1_rule.commute(),
@@ -50,18 +50,18 @@ RULES = (
     fuse_pad_into_conv_rule,
     remove_optional_bias_from_conv_rule,
 )
-"""onnxscript's own rules, in its order, but for those that find nothing in our graphs.
+"""onnxscript's own rules in its own order, without those that never match in our graphs.
 
-Among these is slice_split_rule, which looks through all nodes for each node: 24 of the 48 seconds
-that ViT-B's encoder took to export.
+One of the omitted rules is slice_split_rule. It searches all nodes for each node, which took 24 of
+the 48 seconds that the export of ViT-B's encoder took.
 """
 
 
 def simplify(model: ir.Model) -> None:
-    """Fold constants, rewrite by RULES and drop what nothing reads, in place.
+    """Fold constants, apply RULES and remove unused nodes, in place.
 
-    Stands for the optimization of `torch.onnx.export`, whose rules cannot be chosen; what comes out
-    is the same, node for node and name for name.
+    This replaces the optimization of `torch.onnx.export`, whose rules cannot be chosen. The result
+    is identical, node for node and name for name.
     """
     common.InlinePass()(model)
     for _ in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""Wrong options and files of `glesam-export`: one line, exit code 2, nothing written."""
+"""`glesam-export` reports wrong options and files in one line with exit code 2."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 def refused(result: tuple[int, str, str], output: Path, *words: str) -> None:
-    """Exit code 2, one error line that holds every word, and no output."""
+    """Check for exit code 2, one error line with all these words, and no output."""
     code, out, err = result
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert code == 2, err
@@ -218,7 +218,7 @@ def test_version(glesam_export: Run) -> None:
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `nano_bundle` was exported from, in one file, nothing rounded."""
+    """Pack the checkpoint of `nano_bundle` into one file without rounding."""
     path = tmp_path_factory.mktemp("packed") / "p.safetensors"
     pack(random_nano(), path, torch.float32)
     return path
@@ -239,7 +239,7 @@ def test_verify_takes_a_checkpoint(
 def test_onnx_takes_a_checkpoint_and_says_when_it_is_untrained(
     packed: Path, glesam_export: Run, tmp_path: Path
 ) -> None:
-    """The image is missing, so that the export ends where its checkpoint has been opened."""
+    """The image is missing, so the export stops after it has opened the checkpoint."""
     arguments = ["--checkpoint", packed, "-o", tmp_path / "b", "--image", tmp_path / "nowhere.png"]
     code, _, err = glesam_export("onnx", *arguments)
     assert code == 2

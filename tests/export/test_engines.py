@@ -1,4 +1,4 @@
-"""Engines for GPUs that are not here: compiled by TensorRT-RTX itself."""
+"""TensorRT-RTX compiles engines for GPUs that this machine does not have."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ from msgspec.structs import replace
 
 from glesam_export import emulate, precision, stages
 from glesam_export import onnx as tracing
-from glesam_export.engines import fusible, network
+from glesam_export.engines import attention_fusion, precision_check
+from glesam_export.engines.build_options import (
+    PROFILE,
+    EngineBuildOptions,
+    profile_of,
+    workspace_bytes,
+)
 from glesam_export.engines.bundle import compile_bundle
-from glesam_export.engines.compile import compile_network
-from glesam_export.engines.inspect import layer_precisions
-from glesam_export.engines.plan import PROFILE, Plan, profile_of, workspace_bytes
+from glesam_export.engines.compile import compile_network, parse
 from glesam_runtime.backends.tensorrt_api import import_family, system_name
 from glesam_runtime.bundle import Bundle, file_ref, load_golden, open_bundle
 from glesam_runtime.compare import relative_l2
@@ -35,7 +39,7 @@ from ..traced import Traced
 from .conftest import random_nano, random_nano2
 
 CAPABILITIES = ("8.9", "12.0")
-RTX = Plan("tensorrt-rtx", CAPABILITIES)
+RTX = EngineBuildOptions("tensorrt-rtx", list(CAPABILITIES))
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -44,7 +48,7 @@ def step(what: str) -> nullcontext[None]:
 
 
 def fused_kernels(engine: Path) -> int:
-    """Attention kernels of an RTX engine: it holds their source until a GPU compiles it."""
+    """Count the attention kernels of an RTX engine, whose source is in the file."""
     return len(
         re.findall(
             rb"__global__ void (?:__launch_bounds__\([^)]*\) )?_gemm_mha", engine.read_bytes()
@@ -54,7 +58,7 @@ def fused_kernels(engine: Path) -> int:
 
 @pytest.fixture(scope="module")
 def half(traced: Traced, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The encoders of nano and nano2 in fp16."""
+    """Export the encoders of nano and nano2 in fp16."""
     paths = {}
     for name, checkpoint in (("encoder", random_nano()), ("sam2", random_nano2())):
         folder = tmp_path_factory.mktemp(name)
@@ -64,7 +68,7 @@ def half(traced: Traced, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 def test_the_command(glesam_export: Run, nano16_bundle: Path, tmp_path: Path) -> None:
-    """The issue's own example, from a bundle."""
+    """The command compiles a bundle into engines for two GPUs."""
     folder = tmp_path / "engines"
     code, out, err = glesam_export(
         *("trt", "--bundle", nano16_bundle, "--engine", "tensorrt-rtx"),
@@ -103,8 +107,8 @@ INTERRUPTED = """
 import os, signal, sys, threading
 from contextlib import nullcontext
 from pathlib import Path
+from glesam_export.engines.build_options import EngineBuildOptions
 from glesam_export.engines.bundle import compile_bundle
-from glesam_export.engines.plan import Plan
 from glesam_runtime.bundle import open_bundle
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -115,19 +119,19 @@ def noted(what):
         print("started", flush=True)
     return nullcontext()
 
-source, plan = open_bundle(sys.argv[1]), Plan("tensorrt-rtx", ("8.9",))
+source, options = open_bundle(sys.argv[1]), EngineBuildOptions("tensorrt-rtx", ["8.9"])
 try:
-    compile_bundle(source, Path(sys.argv[2]), plan, noted)
+    compile_bundle(source, Path(sys.argv[2]), options, noted)
 except KeyboardInterrupt:
     print("interrupted")
 """
 
 
 def test_a_truncated_build_leaves_nothing(nano16_bundle: Path, tmp_path: Path) -> None:
-    """Ctrl-C while a kernel is being compiled.
+    """Ctrl-C during the compilation of a kernel leaves no files.
 
-    In a process of its own, as a user's is: with OpenVINO in it too, TensorRT-RTX 1.7 crashes when
-    a build is stopped.
+    The build runs in a process of its own, because TensorRT-RTX 1.7 crashes on a stopped build if
+    OpenVINO is loaded in the same process.
     """
     command = [sys.executable, "-c", INTERRUPTED, str(nano16_bundle), str(tmp_path / "engines")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -138,36 +142,36 @@ def test_a_truncated_build_leaves_nothing(nano16_bundle: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("stage", ["encoder", "sam2"])
 def test_attention_is_fused(stage: str, half: dict[str, Path], tmp_path: Path) -> None:
-    """Every attention of an encoder has a fused kernel, positions, windows, pooling and all."""
+    """Every attention of an encoder has a fused kernel, with positions, windows and pooling."""
     api = import_family("tensorrt-rtx")
     engine = tmp_path / "encoder.engine"
-    compile_network(api, network.parse(api, half[stage]), (), RTX, engine, "encoder")
+    compile_network(api, parse(api, half[stage]), (), RTX, engine, "encoder")
     graph = ir.load(half[stage]).graph
-    assert fused_kernels(engine) == len(list(fusible.attentions(graph))) > 4
-    assert fusible.make_fusible(graph) == ()
+    assert fused_kernels(engine) == len(list(attention_fusion.attentions(graph))) > 4
+    assert attention_fusion.make_fusible(graph) == ()
 
 
 def test_float32_scores_are_left_to_the_kernel(tmp_path: Path) -> None:
-    """SD 2.1's island casts queries and keys up; its self-attentions fuse all the same."""
+    """SD 2.1's island casts queries and keys to float32; its self-attentions still fuse."""
     graph = stages.graph(random_nano(), "enhancer")
     precision.apply(graph, "enhancer", "fp16", ("sam_vit_b", "sd21"))
     path, _ = tracing.export(graph, "enhancer", "fp16", 256, 1, tmp_path)
     model = ir.load(path)
-    before = list(fusible.attentions(model.graph))
+    before = list(attention_fusion.attentions(model.graph))
     assert not any(each.is_fusible for each in before)
     wanted = computed(model, tmp_path)
-    assert fusible.make_fusible(model.graph) == (fusible.MOVED,)
-    after = [each.is_fusible for each in fusible.attentions(model.graph)]
+    assert attention_fusion.make_fusible(model.graph) == (attention_fusion.MOVED,)
+    after = [each.is_fusible for each in attention_fusion.attentions(model.graph)]
     assert sum(after) == len(before) / 2  # the others attend to the text, whose keys are constant
-    assert fusible.make_fusible(model.graph) == ()
+    assert attention_fusion.make_fusible(model.graph) == ()
     assert relative_l2(computed(model, tmp_path), wanted) < 1e-3  # scores rounded to half
 
 
 def computed(model: ir.Model, folder: Path) -> np.ndarray:
-    """What a half-precision graph computes from noise, its arithmetic in float32."""
+    """Run a half-precision graph on noise with rounded results."""
     ir.save(model, folder / "computed.onnx")
     copy = ir.load(folder / "computed.onnx")
-    emulate.widen(copy.graph)
+    emulate.to_float32(copy.graph)
     ir.save(copy, folder / "computed.onnx")
     session = onnxruntime.InferenceSession(
         folder / "computed.onnx", providers=["CPUExecutionProvider"]
@@ -194,26 +198,26 @@ def test_weights_behind_a_hard_link_are_refused(nano_bundle: Path, tmp_path: Pat
 
 
 def test_precision_is_looked_for(nano16_bundle: Path, nano_bundle: Path, tmp_path: Path) -> None:
-    """A float32 graph under the name of fp16, which fp16=True once built without a word."""
+    """A float32 graph that is labelled fp16 is an error."""
     api = import_family("tensorrt-rtx")
-    typed = network.parse(api, open_bundle(nano16_bundle).graph_path("enhancer"))
-    found = network.precisions(typed.definition)
+    typed = parse(api, open_bundle(nano16_bundle).graph_path("enhancer"))
+    found = precision_check.network_precisions(typed.definition)
     assert found["fp16"] > 50
-    network.require_precision(found, "fp16", "enhancer")
+    precision_check.require_precision(found, "fp16", "enhancer")
     source = open_bundle(nano_bundle)
     stages = {s: replace(source.manifest.stages[s], precision="fp16") for s in STAGES}
     renamed = Bundle(source.path, replace(source.manifest, stages=stages), source.sha256)
-    with pytest.raises(BackendError, match=r"encoder: fp16 was asked for, .* are \d+ fp32"):
+    with pytest.raises(BackendError, match=r"encoder: fp16 was requested, but .* are \d+ fp32"):
         compile_bundle(renamed, tmp_path / "engines", RTX, step)
     assert not (tmp_path / "engines").exists()
-    with pytest.raises(BackendError, match="fp32 was asked for"):
-        network.require_precision(found, "fp32", "enhancer")
-    with pytest.raises(BackendError, match="bf16 was asked for"):
-        network.require_precision(Counter(), "bf16", "enhancer")
+    with pytest.raises(BackendError, match="fp32 was requested"):
+        precision_check.require_precision(found, "fp32", "enhancer")
+    with pytest.raises(BackendError, match="bf16 was requested"):
+        precision_check.require_precision(Counter(), "bf16", "enhancer")
 
 
 def test_the_inspector_is_read() -> None:
-    """The JSON of TensorRT's engine inspector, as its documentation shows it."""
+    """The JSON has the form that TensorRT's documentation shows."""
     layers = [
         {
             "Name": "a",
@@ -223,9 +227,9 @@ def test_the_inspector_is_read() -> None:
         {"Name": "c", "Outputs": [{"Name": "z", "Format/Datatype": "BF16"}]},
         {"Name": "d", "Outputs": [{"Name": "z", "Format/Datatype": "N/A due to dynamic shapes"}]},
     ]
-    assert layer_precisions({"Layers": layers}, "e") == {"fp16": 2, "bf16": 1}
-    with pytest.raises(BackendError, match="tells no types"):
-        layer_precisions({"Layers": ["a", "b"]}, "e")
+    assert precision_check.layer_precisions({"Layers": layers}, "e") == {"fp16": 2, "bf16": 1}
+    with pytest.raises(BackendError, match="reports no layer types"):
+        precision_check.layer_precisions({"Layers": ["a", "b"]}, "e")
 
 
 @pytest.mark.parametrize(
@@ -234,10 +238,10 @@ def test_the_inspector_is_read() -> None:
         (("--engine", "onnx"), "--engine onnx: choose tensorrt or tensorrt-rtx"),
         ((), r"tensorrt cannot be imported .*glesam-deploy\[trt\]"),
         (("--engine", "tensorrt-rtx"), "finds no GPU to compile for .*--compute-capability"),
-        (("--compute-capability", "9.0"), "--compute-capability 9.0: .* compiles for 7.5"),
+        (("--compute-capability", "9.0"), "--compute-capability 9.0: .* supports 7.5"),
         (("--compute-capability", "8.9", "--timing-cache", "x"), "--timing-cache: .* leave it out"),
-        (("--compute-capability", "8.9", "--version-compatible"), "has no such thing"),
-        (("--compute-capability", "8.9", "--strip-weights"), "on the GPU that they are for"),
+        (("--compute-capability", "8.9", "--version-compatible"), "does not support it"),
+        (("--compute-capability", "8.9", "--strip-weights"), "on their target GPU"),
         (("--hardware-compatibility", "ampere_plus"), "--hardware-compatibility"),
         (("--profile", "B=2"), "--profile B=2: pass AXIS=MIN:OPT:MAX"),
         (("--profile", "Q=1:1:1"), "the axes are N, B, P"),
@@ -280,25 +284,31 @@ def test_profiles() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_bf16(stage: StageName, traced: Traced, tmp_path: Path) -> None:
-    """The library knows no bfloat16 deconvolution: the decoder's are islands."""
+    """The decoder compiles, because its deconvolutions are islands in bfloat16."""
     spec = traced.export_stage(random_nano(), stage, "bf16", 1, tmp_path)
     (tmp_path / "rewritten").mkdir()
     api = import_family("tensorrt-rtx")
-    graph, _ = network.rewrite(tmp_path / f"{stage}.onnx", tmp_path / "rewritten", "bf16")
-    parsed = network.parse(api, graph)
-    network.require_precision(network.precisions(parsed.definition), "bf16", stage)
+    graph, _ = attention_fusion.write_fusible(
+        tmp_path / f"{stage}.onnx", tmp_path / "rewritten", "bf16"
+    )
+    parsed = parse(api, graph)
+    precision_check.require_precision(
+        precision_check.network_precisions(parsed.definition), "bf16", stage
+    )
     engine = tmp_path / f"{stage}.engine"
     compile_network(api, parsed, spec.inputs, RTX, engine, stage)
     assert fused_kernels(engine) > 0
 
 
 def test_sam2(half: dict[str, Path], tmp_path: Path) -> None:
-    """SAM 2's encoder has its high-resolution features as outputs; they are typed and compiled."""
+    """SAM 2's encoder compiles with its high-resolution features as further outputs."""
     api = import_family("tensorrt-rtx")
-    graph, _ = network.rewrite(half["sam2"], tmp_path, "fp16")
-    parsed = network.parse(api, graph)
+    graph, _ = attention_fusion.write_fusible(half["sam2"], tmp_path, "fp16")
+    parsed = parse(api, graph)
     assert parsed.definition.num_outputs == 3
-    network.require_precision(network.precisions(parsed.definition), "fp16", "encoder")
+    precision_check.require_precision(
+        precision_check.network_precisions(parsed.definition), "fp16", "encoder"
+    )
     compile_network(api, parsed, (), RTX, tmp_path / "encoder.engine", "encoder")
     assert (tmp_path / "encoder.engine").stat().st_size > 1e6
 
@@ -306,4 +316,4 @@ def test_sam2(half: dict[str, Path], tmp_path: Path) -> None:
 def test_a_graph_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no graph")
     with pytest.raises(BackendError, match=r"bad.onnx: parsing: tensorrt-rtx [\d.]+ failed"):
-        network.parse(import_family("tensorrt-rtx"), tmp_path / "bad.onnx")
+        parse(import_family("tensorrt-rtx"), tmp_path / "bad.onnx")

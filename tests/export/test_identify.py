@@ -249,8 +249,8 @@ def test_info(glesam_export: Export, released: Released, tmp_path: Path) -> None
     code, out, _ = glesam_export("info", released.sam, released.lora)
     assert code == 0
     assert f"{released.sam}: SAM, whole: nano" in out
-    assert "still to give: --sd FOLDER" in out
-    assert "still to give: --gamma" in out
+    assert "still needed: --sd FOLDER" in out
+    assert "still needed: --gamma" in out
     code, out, _ = glesam_export("info", builtin_bundle_path())
     assert (code, "still" in out) == (0, False)
     code, _, err = glesam_export("info", tmp_path / "nowhere.pth")

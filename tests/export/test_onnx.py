@@ -1,4 +1,4 @@
-"""The files themselves: free axes, external data, nothing of this machine, the same each time."""
+"""ONNX files have dynamic axes and external data, are reproducible, and name no machine."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_batch_is_free_or_fixed(traced: Traced, tmp_path: Path) -> None:
 def test_decoder_takes_any_number_of_prompts_and_points(
     prompts: int, clicks: int, nano_bundle: Path
 ) -> None:
-    """A mask alone has no token at all; points end with the padding point."""
+    """A mask prompt has no points; points end with the padding point."""
     generator = torch.Generator().manual_seed(prompts + clicks)
     tokens = clicks + 1 if clicks else 0
     coords = torch.rand(prompts, tokens, 2, generator=generator) * 256

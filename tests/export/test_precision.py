@@ -1,4 +1,4 @@
-"""A typed graph is half where it says so, float32 on its islands and at its borders."""
+"""A typed graph is half precision except in its islands, inputs and outputs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_everything_but_islands_is_half(stage: StageName, half: PrecisionName) -
 
 @pytest.mark.parametrize("half", HALVES)
 def test_an_island_keeps_its_weights_to_the_last_bit(half: PrecisionName) -> None:
-    """Rounded to half and back they would be float32 by name only."""
+    """Weights of an island are never rounded to half precision."""
     original = stages.graph(random_nano(), "encoder").state_dict()
     graph = stages.graph(random_nano(), "encoder")
     precision.apply(graph, "encoder", half, further=("blocks.1.mlp", "blocks.2.attention"))
@@ -65,7 +65,7 @@ def test_a_preset_has_islands_of_its_own() -> None:
     precision.apply(graph, "enhancer", "fp16", ("sam_vit_b", "sd21"))
     q = torch.full((1, 1, 4, 8), 100.0, dtype=torch.float16)
     attend = next(module for module in graph.modules() if isinstance(module, Attend))
-    weights = attend.weights(100 * q, 100 * q)  # 8e8, past what float16 holds
+    weights = attend.weights(100 * q, 100 * q)  # 8e8, which overflows float16
     assert weights.dtype == torch.float16
     assert torch.equal(weights, torch.full((1, 1, 4, 4), 0.25, dtype=torch.float16))
 
@@ -107,7 +107,7 @@ def test_the_file_is_typed_and_its_borders_are_float32(
 def test_half_the_numbers_are_half_the_file(
     stage: StageName, nano_bundle: Path, nano16_bundle: Path
 ) -> None:
-    """Norms and softmaxes take and give float32, most weights are float16."""
+    """Norms and softmaxes have float32 inputs and outputs; most weights are float16."""
     path, whole = (open_bundle(b).graph_path(stage) for b in (nano16_bundle, nano_bundle))
     assert 0.45 < path.stat().st_size / whole.stat().st_size < 0.55
     model = onnx.load(path)
@@ -130,7 +130,7 @@ def test_half_the_numbers_are_half_the_file(
 
 @pytest.mark.parametrize("half", HALVES)
 def test_emulation_is_the_dtypes_own_arithmetic(half: PrecisionName, tmp_path: Path) -> None:
-    """Against torch on that dtype: an affine map, a product and a sum, some past 65504."""
+    """Emulation agrees with torch in that dtype, also for values that exceed 65504."""
     weight = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
 
     class Small(torch.nn.Module):
@@ -145,7 +145,7 @@ def test_emulation_is_the_dtypes_own_arithmetic(half: PrecisionName, tmp_path: P
         Small().eval(), (x,), dynamo=True, opset_version=tracing.OPSETS[half], verbose=False
     )
     assert program is not None
-    emulate.widen(program.model.graph)
+    emulate.to_float32(program.model.graph)
     program.save(tmp_path / "small.onnx")
     loaded = onnx.load(tmp_path / "small.onnx")
     assert not any(w.data_type == ONNX_TYPE[half] and not w.name for w in loaded.graph.initializer)
@@ -158,7 +158,7 @@ def test_emulation_is_the_dtypes_own_arithmetic(half: PrecisionName, tmp_path: P
     np.testing.assert_array_equal(np.isinf(found), np.isinf(expected))
     finite = np.isfinite(expected)
     step = {"fp16": 2.0**-10, "bf16": 2.0**-7}[half]
-    # One order of summation or another moves a sum by a step of its largest terms.
+    # A different order of summation changes a sum by up to one step of its largest term.
     largest = np.where(finite, np.abs(expected), 0).max(axis=1, keepdims=True)
     distance = np.abs(np.where(finite, found, 0) - np.where(finite, expected, 0))
     assert (distance <= 2 * step * largest).all()

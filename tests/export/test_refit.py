@@ -1,4 +1,4 @@
-"""Engines without weights take those of another bundle, and of none that is made otherwise."""
+"""Engines without weights accept the weights of a bundle that differs in its weights only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def step(what: str) -> nullcontext[None]:
 
 @pytest.fixture(scope="module")
 def other(nano_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built-in nano's graphs: other weights and another gamma.
+    """Copy the built-in nano's bundle: other weights, and another gamma in the manifest.
 
     The manifest states the timestep of `nano_bundle`; graphs of two timesteps differ in weights.
     """
@@ -58,7 +58,7 @@ def test_the_engines_compute_what_the_new_bundle_does(
         assert new.graph_path(stage).read_bytes() == old.graph_path(stage).read_bytes()
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     answers = []
-    # Named: the golden file is another checkpoint's, so that none would be chosen.
+    # The backend is named: the golden file belongs to another checkpoint, so none would pass.
     for bundle, backend in ((new, "tensorrt"), (source, "onnxruntime")):
         predictor = GleSamPredictor(bundle, backend=backend)
         predictor.set_image(image)

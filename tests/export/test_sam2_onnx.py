@@ -173,7 +173,7 @@ def _emulated_stays_near(path: Path, folder: Path) -> None:
     import onnx_ir
 
     model = onnx_ir.load(path)
-    emulate.widen(model.graph)
+    emulate.to_float32(model.graph)
     onnx_ir.save(model, folder / "wide.onnx")
     image = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(1))
     found = session(folder / "wide.onnx").run(list(FEATURES), {"image": image.numpy()})

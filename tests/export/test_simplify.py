@@ -1,4 +1,4 @@
-"""Simplified by our own choice of rules, a graph is what PyTorch's exporter would make of it."""
+"""Our choice of simplification rules gives the same graph as PyTorch's exporter."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from glesam_export.simplify import simplify
 
 
 def windows() -> tuple[nn.Module, tuple[torch.Tensor, ...], Any]:
-    """Attention in windows that do not divide the square: reshapes upon reshapes, pads, slices."""
+    """Windowed attention with padding: many reshapes, pads and slices."""
     block = Block(16, 2, window_size=3, input_size=(3, 3), use_rel_pos=True)
     return EncoderBlock(block, grid=4), (torch.zeros(1, 16, 16),), None
 
 
 def points() -> tuple[nn.Module, tuple[torch.Tensor, ...], Any]:
-    """Any number of prompts of any number of points: shapes that are computed."""
+    """Dynamic numbers of prompts and points: shapes that the graph computes."""
     encoder = PromptEncoder(16, (4, 4), (64, 64), mask_in_chans=4)
     free = {0: "B", 1: "P"}
     given = torch.zeros(3, 5, 2), torch.zeros(3, 5)

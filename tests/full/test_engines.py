@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from glesam_export import stages
-from glesam_export.engines import fusible, network
+from glesam_export.engines import attention_fusion, precision_check
+from glesam_export.engines.compile import parse
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_export.reference import build_unet
 from glesam_runtime.backends.tensorrt_api import import_family
@@ -59,7 +60,7 @@ def fused(engine: Path) -> int:
 def fusible_attentions(path: Path) -> int:
     """Attentions of a graph whose keys are computed: a head is one where they go one by one."""
     graph = ir.load(path).graph
-    keys = (attention.scores.inputs[1] for attention in fusible.attentions(graph))
+    keys = (attention.scores.inputs[1] for attention in attention_fusion.attentions(graph))
     return sum(key is not None and key.producer() is not None for key in keys)
 
 
@@ -119,10 +120,10 @@ def _parse(
     stages.export_stage(checkpoint, stage, precision, 1, folder)
     scratch = folder / "rewritten"
     scratch.mkdir()
-    graph, changes = network.rewrite(folder / f"{stage}.onnx", scratch, precision)
-    parsed = network.parse(api, graph)
-    found = network.precisions(parsed.definition)
-    network.require_precision(found, precision, stage)
+    graph, changes = attention_fusion.write_fusible(folder / f"{stage}.onnx", scratch, precision)
+    parsed = parse(api, graph)
+    found = precision_check.network_precisions(parsed.definition)
+    precision_check.require_precision(found, precision, stage)
     print(f"{preset} {unet} {stage}: {dict(found)} {'; '.join(changes)}")
 
 

@@ -140,7 +140,7 @@ def test_typed_graphs_lose_their_casts(
     assert not any("Softmax" in kind for kind in kinds), "attention is one kernel"
     image = np.random.default_rng(0).normal(size=(1, 3, 256, 256)).astype(np.float32)
     widened = ir.load(tmp_path / "encoder.onnx")
-    emulate.widen(widened.graph)
+    emulate.to_float32(widened.graph)
     ir.save(widened, tmp_path / "widened.onnx")
     session = onnxruntime.InferenceSession(
         tmp_path / "widened.onnx", providers=["CPUExecutionProvider"]

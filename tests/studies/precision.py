@@ -1,9 +1,9 @@
-"""fp16 and bf16 against the PyTorch reference, for every preset, as a page: docs/precision.md.
+"""How far are fp16 and bf16 from the PyTorch reference? Writes docs/precision.md.
 
 Usage: python -m tests.studies.precision FOLDER PAGE [PRESET ...]
 
-What was measured is kept in FOLDER and not measured again; bundles are removed. Named presets are
-measured alone, and the page is written with all that FOLDER has.
+FOLDER keeps the figures, and a preset that has figures there is not measured again. Bundles are
+removed. With PRESET only the named presets are measured; the page lists everything in FOLDER.
 """
 
 from __future__ import annotations
@@ -34,25 +34,45 @@ BUILT_IN = "nano"
 HEAD = """\
 # Precision
 
-What half precision costs, stage by stage, against the unfolded PyTorch model in float32: relative
-L2 of each stage on the reference's own inputs, and IoU of the final masks, all stages in half
-precision one after the other. One procedural scene, clear and at LQ-1..3, prompted by points, boxes
-and masks. `make precision` writes this page.
+Measure what fp16 and bf16 cost, and write this page (about two hours):
 
-No GPU is needed for it: the typed graphs run on the CPU with every half-precision result rounded
-where the graph says it is one (half storage, float32 accumulation, overflow to infinity), which is
-what a GPU's matrix units do, and differs from a real engine by the order of its sums. An engine is
-proved on its device by `glesam-run --selftest`.
+    make precision
 
-The nano has trained weights. All others have random ones (nobody's checkpoints are ours to ship):
-their errors are those of the real sizes, their masks are noise around zero, where any rounding
-flips pixels, so that their IoU is reported and no gate. eps is the U-Net's own answer: z_H hides
-its error at T = 999, where it is nearly z_L / sqrt(abar_T).
+Export and verify one preset in half precision:
 
-Gates: relative L2 of each stage 0.02; IoU 0.995 in the mean and 0.98 at worst, for trained weights.
+    glesam-export onnx --preset nano --fp16 -o nano-fp16/
+
+## Errors by stage
+
+Each row is one preset in one precision, on one procedural scene at one level of degradation. The
+prompts are points, boxes and masks. The reference is the unfolded PyTorch model in float32.
+
+- encoder, enhancer, eps, decoder: relative L2 error of the stage on the reference's inputs. eps is
+  the output of the U-Net. It is listed because z_H hides its error at T = 999, where z_H is nearly
+  z_L / sqrt(abar_T).
+- IoU mean, IoU worst: IoU of the final masks with the reference's masks. Here each stage takes the
+  output of the half-precision stage before it.
+
+A bundle passes its gate if each stage's relative L2 is at most 0.02 and the IoU is at least 0.995
+in the mean and 0.98 at worst. The IoU limits apply to trained weights only. The nano has trained
+weights; all other presets have random weights, because this project may not distribute anyone's
+checkpoints. Random weights give errors of realistic size, but their masks are noise around zero,
+where any rounding flips pixels.
+
+`make precision` measured all figures:
 
 | preset | U-Net | precision | level | encoder | enhancer | eps | decoder | IoU mean | IoU worst |
 |---|---|---|---|---:|---:|---:|---:|---:|---:|
+"""
+
+METHOD = """\
+## How it is measured without a GPU
+
+The exported graphs run on the CPU, and every half-precision result is rounded to the type that the
+graph gives it. This emulates half storage, float32 accumulation and overflow to infinity, as in the
+matrix units of a GPU. A real engine differs only in the order of its sums
+([ADR 3](adr/0003-half-precision-judged-by-rounding.md)). `glesam-run --selftest` verifies an engine
+on its device.
 """
 
 
@@ -127,14 +147,16 @@ def page(rows: list[Row]) -> str:
     for row in outside:
         lines += [
             "",
-            f"{row.preset} in {row.precision} lies outside its gate as it is, and is not written; "
+            f"{row.preset} in {row.precision} fails its gate, so its bundle is not written. "
             "`--auto-islands` looks for modules to keep in float32.",
         ]
     lines += [
         "",
         "## What stays in float32",
         "",
-        "| stage | island | in | why |",
+        "An island is a module that computes in float32 inside a half-precision graph.",
+        "",
+        "| stage | island | precisions | reason |",
         "|---|---|---|---|",
     ]
     islands = [
@@ -151,14 +173,20 @@ def page(rows: list[Row]) -> str:
             f"| {where} | {island.name} | {', '.join(island.precisions)} | {island.reason} |"
         )
     lines.append(
-        "| enhancer | GLE's last add | fp16, bf16 | at T = 999 it takes two terms from each other "
-        "that are 14.6 times the result |"
+        "| enhancer | GLE's last add | fp16, bf16 | at T = 999 it subtracts two terms that are "
+        "14.6 times the result |"
     )
     lines += [
         "",
-        "Where a gate fails all the same, `--auto-islands` ranks every module by the error that an "
-        "island around it would take away for each weight it keeps in float32, and adds the best, "
-        "twice as many each time, until the bundle passes; the manifest names them.",
+        "If a bundle still fails its gate, `--auto-islands` adds islands until it passes:",
+        "",
+        "1. It ranks the modules of the stage with the largest error. A module's rank is the error "
+        "that it would lose as an island, per weight that the island keeps in float32.",
+        "2. It makes the best module an island, exports the stage again and verifies the bundle. "
+        "Each further round adds twice as many islands to the stage.",
+        "3. The manifest lists the added islands.",
+        "",
+        METHOD.rstrip(),
     ]
     return "\n".join(lines) + "\n"
 

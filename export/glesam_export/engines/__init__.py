@@ -1,1 +1,1 @@
-"""Compiles ONNX bundles into TensorRT engines, and says which GPUs they are for."""
+"""Compile ONNX bundles into TensorRT engines."""

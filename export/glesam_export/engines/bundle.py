@@ -1,4 +1,4 @@
-"""From an ONNX bundle to a bundle of engines: compiled, looked into, and only then put in place."""
+"""How does an ONNX bundle become a bundle of engines?"""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from glesam_export.engines import network
-from glesam_export.engines.compile import compile_network, ranges
-from glesam_export.engines.inspect import inspected_precisions
-from glesam_export.engines.plan import Plan, check, gpu_at_hand
+from glesam_export.engines.attention_fusion import write_fusible
+from glesam_export.engines.build_options import EngineBuildOptions, find_gpu, require_support
+from glesam_export.engines.compile import compile_network, parse, ranges
+from glesam_export.engines.precision_check import (
+    engine_precisions,
+    network_precisions,
+    require_precision,
+)
 from glesam_export.engines.refit import keep_weights
 from glesam_export.record import Step
 from glesam_runtime.backends.tensorrt_api import Api, import_family, system_name
@@ -32,45 +36,53 @@ from glesam_runtime.target import EngineBuild
 
 
 @dataclass(frozen=True)
-class Compiled:
-    """A stage's engine as the manifest describes it, and in what its graph was changed."""
+class CompiledStage:
+    """Describes one compiled stage.
+
+    Attributes:
+        stage: the manifest's entry for its engine.
+        changes: how its graph was rewritten before the build.
+    """
 
     stage: Stage
     changes: tuple[str, ...]
 
 
-def compile_bundle(source: Bundle, destination: Path, plan: Plan, step: Step) -> Manifest:
-    """Compile a bundle's graphs; `destination` appears whole or not at all.
+def compile_bundle(
+    source: Bundle, destination: Path, options: EngineBuildOptions, step: Step
+) -> Manifest:
+    """Compile a bundle's graphs into engines and write them as a new bundle.
 
-    The parity figures stay those of the ONNX bundle, whose graphs the engines compute: without a
-    GPU there are no others. `glesam-run --selftest` on the device proves the engines themselves.
+    `destination` appears complete or not at all. The new bundle keeps the parity figures of the
+    ONNX bundle, because this machine may have no GPU to measure the engines on;
+    `glesam-run --selftest` verifies the engines on their GPU.
 
     Args:
         source: a bundle of ONNX graphs.
-        destination: a new folder, an empty one, or a bundle to replace.
-        plan: how.
-        step: announces long work.
+        destination: a new folder, an empty folder, or a bundle to replace.
+        options: control the build.
+        step: reports progress.
 
     Returns:
-        The manifest as written.
+        The manifest of the new bundle.
 
     Raises:
-        BundleError: the source's weights are hard links.
-        InputError: the source holds engines already, the plan asks for what the library has not,
-            or the destination cannot be written.
-        BackendError: the library or a GPU is missing, or compiling failed.
+        BundleError: the source's weight files are hard links.
+        InputError: the source holds engines, the library does not support an option, or the
+            destination cannot be written.
+        BackendError: the library or a GPU is missing, or the build failed.
     """
     if source.manifest.target.engine != "onnx":
         raise InputError(f"{source.path}: holds engines already; pass the ONNX bundle it came from")
     if Path(destination).resolve() == source.path.resolve():
         raise InputError(f"{destination}: is the ONNX bundle itself; choose another folder")
     require_own_weights(source)
-    api = import_family(plan.family)
-    check(plan, api)
-    gpu = gpu_at_hand(plan, api)
+    api = import_family(options.family)
+    require_support(options, api)
+    gpu = find_gpu(options, api)
     with staged_folder(destination) as folder:
         compiled = {
-            stage: _compile(api, source, stage, plan, gpu, folder, step) for stage in STAGES
+            stage: _compile(api, source, stage, options, gpu, folder, step) for stage in STAGES
         }
         shutil.copyfile(source.golden_path, folder / source.golden_path.name)
         manifest = replace(
@@ -78,8 +90,8 @@ def compile_bundle(source: Bundle, destination: Path, plan: Plan, step: Step) ->
             stages={stage: each.stage for stage, each in compiled.items()},
             target=replace(
                 source.manifest.target,
-                engine=plan.family,
-                build=_build(api, source, plan, gpu, compiled),
+                engine=options.family,
+                build=_describe_build(api, source, options, gpu, compiled),
             ),
         )
         (folder / MANIFEST_FILE).write_bytes(dump(manifest))
@@ -90,56 +102,57 @@ def _compile(
     api: Api,
     source: Bundle,
     stage: StageName,
-    plan: Plan,
+    options: EngineBuildOptions,
     gpu: Gpu | None,
     folder: Path,
     step: Step,
-) -> Compiled:
-    """Parse, check, compile and describe one stage."""
+) -> CompiledStage:
+    """Parse, check and compile one stage, and describe the result."""
     spec = source.manifest.stages[stage]
     path = folder / f"{stage}.engine"
     with tempfile.TemporaryDirectory() as scratch:
         with step(f"parse {stage}"):
-            graph, changes = network.rewrite(
-                source.graph_path(stage), Path(scratch), spec.precision
-            )
-            parsed = network.parse(api, graph)
-            found = network.precisions(parsed.definition)
-            network.require_precision(found, spec.precision, stage)
-        with step(f"compile {stage} ({spec.precision}, {plan.family})"):
-            compile_network(api, parsed, spec.inputs, plan, path, stage)
-        weights, data = keep_weights(graph, folder) if plan.strip else (None, None)
+            graph, changes = write_fusible(source.graph_path(stage), Path(scratch), spec.precision)
+            network = parse(api, graph)
+            require_precision(network_precisions(network.definition), spec.precision, stage)
+        with step(f"compile {stage} ({spec.precision}, {options.family})"):
+            compile_network(api, network, spec.inputs, options, path, stage)
+        weights, data = keep_weights(graph, folder) if options.strip_weights else (None, None)
     if gpu is not None:
         with step(f"inspect {stage}"):
-            network.require_precision(inspected_precisions(api, path), spec.precision, stage)
+            require_precision(engine_precisions(api, path), spec.precision, stage)
     described = replace(
         spec,
         graph=file_ref(path),
         weights=weights,
         data=data,
-        profile=ranges(spec.inputs, plan.profile) or None,
+        profile=ranges(spec.inputs, options.axis_ranges) or None,
     )
-    return Compiled(described, changes)
+    return CompiledStage(described, changes)
 
 
-def _build(
-    api: Api, source: Bundle, plan: Plan, gpu: Gpu | None, compiled: dict[StageName, Compiled]
+def _describe_build(
+    api: Api,
+    source: Bundle,
+    options: EngineBuildOptions,
+    gpu: Gpu | None,
+    compiled: dict[StageName, CompiledStage],
 ) -> EngineBuild:
-    """How the engines were built, for the manifest."""
-    kept = plan.timing_cache is not None and plan.timing_cache.exists()
+    """Return the manifest's record of the build."""
+    cache = options.saved_timing_cache
     changes = {change: None for each in compiled.values() for change in each.changes}
     return EngineBuild(
         version=api.version,
         system=system_name(),
-        compute_capabilities=(gpu.capability,) if gpu is not None else plan.capabilities,
+        compute_capabilities=(gpu.capability,) if gpu is not None else options.capabilities,
         source=source.sha256,
         precision_seen_in="network" if gpu is None else "engine",
         gpu=gpu.name if gpu is not None else None,
-        hardware_compatibility=plan.hardware_compatibility,
-        version_compatible=plan.version_compatible,
-        refittable=plan.strip,
-        stripped=plan.strip,
-        optimization_level=plan.optimization_level,
-        timing_cache=sha256_of(plan.timing_cache) if kept and plan.timing_cache else None,
+        hardware_compatibility=options.hardware_compatibility,
+        version_compatible=options.version_compatible,
+        refittable=options.strip_weights,
+        stripped=options.strip_weights,
+        optimization_level=options.builder_optimization_level,
+        timing_cache=sha256_of(cache) if cache is not None else None,
         changes=tuple(changes),
     )

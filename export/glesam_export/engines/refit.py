@@ -1,8 +1,8 @@
-"""Other weights for engines that were compiled without: another LoRA or gamma, no rebuild.
+"""How do engines get other weights (another LoRA or gamma) without a rebuild?
 
-Nothing is compiled and no GPU is needed: such a bundle keeps its engines and, beside each, the ONNX
-graph that the runtime takes the weights from. Another graph may take its place if it differs in
-weights alone.
+An engine built with --strip-weights holds no weights. Its bundle stores an ONNX graph beside each
+engine, and the runtime takes the weights from there. Refitting replaces that graph by one that
+differs in its weights only. It compiles nothing and needs no GPU.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx_ir as ir
 from msgspec.structs import replace
 
-from glesam_export.engines import network
+from glesam_export.engines.attention_fusion import write_fusible
 from glesam_export.record import Step
 from glesam_runtime.bundle import Bundle, file_ref
 from glesam_runtime.errors import InputError
@@ -27,13 +27,13 @@ def refit_bundle(engines: Bundle, source: Bundle, destination: Path, step: Step)
     """Write a bundle of the same engines with the weights of another ONNX bundle.
 
     Args:
-        engines: compiled with --strip-weights.
-        source: ONNX graphs of the same form.
-        destination: a new folder, an empty one, or a bundle to replace.
-        step: announces long work.
+        engines: a bundle compiled with --strip-weights.
+        source: an ONNX bundle whose graphs differ in their weights only.
+        destination: a new folder, an empty folder, or a bundle to replace.
+        step: reports progress.
 
     Returns:
-        The manifest as written: the engines' target, everything else the source's.
+        The new manifest: the target of `engines`, everything else from `source`.
 
     Raises:
         InputError: the engines hold their weights, or the graphs differ in more than weights.
@@ -45,7 +45,7 @@ def refit_bundle(engines: Bundle, source: Bundle, destination: Path, step: Step)
         )
     if source.manifest.target.engine != "onnx":
         raise InputError(f"{source.path}: holds engines; pass the ONNX bundle with the new weights")
-    _same_model(engines, source)
+    _require_same_model(engines, source)
     with staged_folder(destination) as folder:
         stages = {}
         for stage in STAGES:
@@ -58,25 +58,28 @@ def refit_bundle(engines: Bundle, source: Bundle, destination: Path, step: Step)
     return manifest
 
 
-def _same_model(engines: Bundle, source: Bundle) -> None:
-    """What is compiled in must be alike: all of the model but gamma, which weights have in them."""
+def _require_same_model(engines: Bundle, source: Bundle) -> None:
+    """Reject a model that differs in what is compiled into the engines.
+
+    Gamma may differ, because the fold puts it into weights.
+    """
     old, new = engines.manifest.model, source.manifest.model
     for field in ("family", "preset", "unet", "timestep", "alpha_bar"):
         if getattr(old, field) != getattr(new, field):
             raise InputError(
-                f"{source.path}: {field} {getattr(new, field)}, the engines have "
+                f"{source.path}: has {field} {getattr(new, field)}, the engines have "
                 f"{getattr(old, field)}; compile it instead"
             )
 
 
 def _refit(engines: Bundle, source: Bundle, stage: StageName, folder: Path) -> Stage:
-    """One stage: its engine, and the new graph where it has the form of the old one."""
+    """Copy one stage's engine and put the new graph beside it."""
     old, new = engines.manifest.stages[stage], source.manifest.stages[stage]
     weights = engines.weights_path(stage)
-    assert weights is not None, "the manifest's reader has seen to it"
+    assert weights is not None, "the manifest's reader checks it"
     with tempfile.TemporaryDirectory() as scratch:
-        graph, _ = network.rewrite(source.graph_path(stage), Path(scratch), new.precision)
-        if old.precision != new.precision or _form(graph) != _form(weights):
+        graph, _ = write_fusible(source.graph_path(stage), Path(scratch), new.precision)
+        if old.precision != new.precision or _structure(graph) != _structure(weights):
             raise InputError(
                 f"{source.path}: its {stage} differs from the engine's in more than weights; "
                 "compile it instead"
@@ -87,7 +90,7 @@ def _refit(engines: Bundle, source: Bundle, stage: StageName, folder: Path) -> S
 
 
 def keep_weights(graph: Path, folder: Path) -> tuple[FileRef, FileRef | None]:
-    """Put a graph, and its data where it has a file of them, beside an engine without weights."""
+    """Copy a graph, and its .data file if it has one, beside an engine without weights."""
     copies = []
     for path in (graph, graph.with_name(f"{graph.name}.data")):
         if path.exists():
@@ -96,8 +99,11 @@ def keep_weights(graph: Path, folder: Path) -> tuple[FileRef, FileRef | None]:
     return copies[0], copies[1] if len(copies) > 1 else None
 
 
-def _form(path: Path) -> list[object]:
-    """All of a graph but its weights' values: what an engine has compiled in."""
+def _structure(path: Path) -> list[object]:
+    """Return everything in a graph except the values of its weights.
+
+    An engine has all of this compiled in.
+    """
     graph = ir.load(path).graph
     values = {
         name: (value.dtype, tuple(value.shape or ())) for name, value in graph.initializers.items()
@@ -108,7 +114,7 @@ def _form(path: Path) -> list[object]:
             tuple(value.name if value is not None else "" for value in node.inputs),
             tuple(value.name for value in node.outputs),
             tuple(
-                sorted((name, _spelled(attribute)) for name, attribute in node.attributes.items())
+                sorted((name, _as_text(attribute)) for name, attribute in node.attributes.items())
             ),
         )
         for node in graph
@@ -116,7 +122,7 @@ def _form(path: Path) -> list[object]:
     return [sorted(values.items()), nodes]
 
 
-def _spelled(attribute: ir.Attr) -> str:
-    """An attribute's value; of a tensor, the numbers."""
+def _as_text(attribute: ir.Attr) -> str:
+    """Return an attribute's value as text; of a tensor, its numbers."""
     value = attribute.value
     return str(value.numpy().tolist()) if isinstance(value, ir.TensorProtocol) else str(value)

@@ -1,10 +1,11 @@
-"""Finds what must stay float32 in a half-precision graph: modules ranked by the error they make.
+"""Which modules of a half-precision graph gain most from staying in float32?
 
-A module is judged where it stands, on the input that float32 gives it: once computed in half
-precision and once in float32 between half-precision borders, as an island would be. What an island
-takes off the error, for each weight that it keeps in float32, is its worth. One that overflows
-inside and not at its border is worth most; one whose own output does not fit half precision is
-worth nothing, and the module around it is found instead.
+Each module is judged on the input that it gets in the float32 graph. It runs once in half precision
+and once as an island: in float32 with inputs and output in half precision. Its worth is the error
+that the island removes, per weight that it keeps in float32.
+
+A module that overflows inside but not in its output is worth most. A module whose output itself
+does not fit into half precision is worth nothing; the module around it is found instead.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from glesam_export.graphs.base import Graph
 
 @dataclass(frozen=True)
 class Candidate:
-    """A module that could become an island.
+    """Describes a module that could become an island.
 
     Attributes:
-        name: in its graph.
-        error: relative L2 of its output in half precision; infinite where that overflows.
-        island_error: the same with float32 inside and half precision at its borders.
-        weights: numbers it would keep in float32.
+        name: its path in the graph.
+        error: relative L2 of its output in half precision; infinite if it overflows.
+        island_error: relative L2 of its output as an island.
+        weights: the number of weights that the island keeps in float32.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Candidate:
 
     @property
     def worth(self) -> float:
-        """Error that the island takes away, for each weight."""
+        """Return the error that the island removes, per weight."""
         if not math.isfinite(self.island_error):
             return 0.0
         return max(0.0, self.error - self.island_error) / (1 + self.weights)
@@ -49,24 +50,29 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Call:
-    """What a module was called with."""
+    """Holds the arguments of one call of a module.
 
-    given: tuple[Any, ...]
+    Attributes:
+        positional: arguments given by position.
+        named: arguments given by name.
+    """
+
+    positional: tuple[Any, ...]
     named: dict[str, Any]
 
     @property
     def values(self) -> tuple[Any, ...]:
-        """All of it."""
-        return (*self.given, *self.named.values())
+        """Return all arguments."""
+        return (*self.positional, *self.named.values())
 
     def cast(self, dtype: torch.dtype) -> Call:
-        """The same in another dtype."""
-        given = tuple(value.to(dtype) for value in self.given)
-        return Call(given, {name: value.to(dtype) for name, value in self.named.items()})
+        """Return the same call with its tensors in another dtype."""
+        positional = tuple(value.to(dtype) for value in self.positional)
+        return Call(positional, {name: value.to(dtype) for name, value in self.named.items()})
 
-    def of(self, module: nn.Module) -> Tensor:
-        """What a module makes of it."""
-        result: Tensor = module(*self.given, **self.named)
+    def run(self, module: nn.Module) -> Tensor:
+        """Call a module with these arguments."""
+        result: Tensor = module(*self.positional, **self.named)
         return result
 
 
@@ -77,16 +83,16 @@ def rank(
     dtype: torch.dtype,
     calls: Sequence[tuple[Tensor, ...]],
 ) -> list[Candidate]:
-    """Judge every module of a stage, the most worthwhile island first.
+    """Rank the modules of a stage by their worth as islands, best first.
 
     Args:
-        graph: in float32.
-        kinds: classes of the islands that there are already.
-        dtype: half precision.
-        calls: inputs of the stage, in order.
+        graph: the stage's graph in float32.
+        kinds: module classes that are islands already.
+        dtype: torch.float16 or torch.bfloat16.
+        calls: inputs to run the stage on, each in the order of the graph's inputs.
 
     Returns:
-        Candidates of some worth, none inside another of the list.
+        The candidates of positive worth. None of them lies inside another one.
     """
     worst: dict[str, Candidate] = {}
     busy = False
@@ -94,8 +100,8 @@ def rank(
     def judge(path: str, module: nn.Module, call: Call, output: Any) -> None:
         nonlocal busy
         if busy or not all(isinstance(value, Tensor) for value in (output, *call.values)):
-            return  # an island stands around what takes tensors and gives one
-        busy = True  # the module is run again in here, and its hooks with it
+            return  # an island takes tensors and returns one tensor
+        busy = True  # judging runs the module again, which calls its hooks again
         try:
             found = _judge(path, module, call, output, kinds, dtype)
         finally:
@@ -126,19 +132,20 @@ def _judge(
     kinds: tuple[type[nn.Module], ...],
     dtype: torch.dtype,
 ) -> Candidate:
+    """Measure a module's error in half precision and as an island."""
     rounded = call.cast(dtype)
     half = copy.deepcopy(module)
     precision.type_module(half, kinds, dtype)
     return Candidate(
         path,
-        _error(rounded.of(half), output),
-        _error(rounded.cast(torch.float32).of(module).to(dtype), output),
+        _error(rounded.run(half), output),
+        _error(rounded.cast(torch.float32).run(module).to(dtype), output),
         sum(parameter.numel() for parameter in module.parameters()),
     )
 
 
 def _modules(graph: Graph, kinds: tuple[type[nn.Module], ...]) -> Iterator[tuple[str, nn.Module]]:
-    """Modules that are no islands yet and lie in none."""
+    """Yield the modules that are not islands and do not lie inside one, by path."""
     islands: list[str] = []
     for path, module in graph.named_modules():
         if any(path.startswith(f"{island}.") for island in islands):
@@ -150,14 +157,14 @@ def _modules(graph: Graph, kinds: tuple[type[nn.Module], ...]) -> Iterator[tuple
 
 
 def _error(actual: Tensor, expected: Tensor) -> float:
-    """Relative L2; infinite for what is not finite."""
+    """Return the relative L2 error; infinite if `actual` is not finite."""
     difference = actual.double() - expected.double()
     error = float(difference.norm() / expected.double().norm().clamp_min(1e-30))
     return error if math.isfinite(error) else math.inf
 
 
 def _apart(ranked: Sequence[Candidate]) -> list[Candidate]:
-    """Leave out what lies inside or around a better one."""
+    """Drop candidates that lie inside or around a better one."""
     kept: list[Candidate] = []
     for candidate in ranked:
         name = candidate.name + "."

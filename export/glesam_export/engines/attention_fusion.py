@@ -1,54 +1,97 @@
-"""Gives attention the form that TensorRT has fused kernels for, without changing a value.
+"""Which form of attention do TensorRT's fused kernels accept, and how does a graph get it?
 
-Unfused, the scores of one of ViT-B's global heads are 4096 x 4096 numbers that go to memory and
-back. Attention fuses as it is exported, with the softmax a float32 island or not and with biases
-(`graphs.attention`), but for one thing: where `precision` keeps scores in float32, queries and keys
-are cast before they are multiplied, and nothing fuses. A fused kernel has no other than float32
-scores, it takes half-precision queries and keys and adds up in float32: the cast moves behind the
-product. An engine that writes scores out would overflow then, so this is done to the graph that
-TensorRT parses and not to the bundle's.
+Without fusion, one global head of ViT-B writes 4096 x 4096 scores to memory and reads them back.
+Exported attention already has a form that fuses, with biases and with a float32 softmax
+(`graphs.attention`), with one exception: if `precision` keeps the scores in float32, queries and
+keys are cast to float32 before they are multiplied, and nothing fuses.
+
+A fused kernel takes queries and keys in half precision and accumulates scores in float32, so the
+cast can move behind the product. This holds only inside a fused kernel: an engine that writes the
+scores to memory would overflow. The rewrite therefore applies to the graph that TensorRT parses,
+not to the bundle's graph.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from glesam_runtime.manifest import PrecisionName
 
 MOVED = "float32 attention scores left to the fused kernel's accumulators"
-"""For the manifest."""
+"""Describes the rewrite in the manifest."""
 
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 @dataclass(frozen=True)
 class Attention:
-    """softmax(scores) @ values in a graph: the two products, biases and casts aside."""
+    """Refers to the two matrix products of softmax(scores) @ values.
+
+    Biases and casts may lie between the products.
+
+    Attributes:
+        scores: MatMul of queries [..., L, d] and transposed keys [..., d, M].
+        weighted: MatMul of weights [..., L, M] and values [..., M, e].
+    """
 
     scores: ir.Node
-    """MatMul of queries [..., L, d] and transposed keys [..., d, M]."""
     weighted: ir.Node
-    """MatMul of weights [..., L, M] and values [..., M, e]."""
 
     @property
     def is_fusible(self) -> bool:
-        """In half precision throughout, and of keys that are computed: constant ones never fuse."""
+        """Tell whether TensorRT can fuse it.
+
+        Both products must be in half precision. The keys must be the output of a node, if only of a
+        Cast: attention to plain constant keys never fuses.
+        """
         products = self.scores.outputs[0], self.weighted.outputs[0]
         keys = self.scores.inputs[1]
         computed = keys is not None and keys.producer() is not None
         return computed and all(product.dtype in _HALF for product in products)
 
 
+def write_fusible(
+    source: Path, folder: Path, precision: PrecisionName
+) -> tuple[Path, tuple[str, ...]]:
+    """Write a copy of a graph whose attention fuses.
+
+    Args:
+        source: an ONNX graph.
+        folder: where the copy and its weights go.
+        precision: of the graph. TensorRT has no fused kernels for fp32.
+
+    Returns:
+        The graph to parse, and the changes made. Without changes the graph is `source` itself.
+    """
+    if precision == "fp32":
+        return source, ()
+    model = ir.load(source)
+    changes = make_fusible(model.graph)
+    if not changes:
+        return source, ()
+    path = folder / source.name
+    RemoveUnusedNodesPass()(model)
+    ir.save(model, path, external_data=f"{source.name}.data")
+    return path, changes
+
+
 def make_fusible(graph: ir.Graph) -> tuple[str, ...]:
-    """Rewrite a half-precision graph's attentions in place; the names of what was done."""
+    """Rewrite the attention of a half-precision graph in place; return the changes made."""
     return (MOVED,) if move_casts(graph) else ()
 
 
 def move_casts(graph: ir.Graph) -> int:
-    """Multiply queries and keys in half precision where both were cast up for it; how many were.
+    """Multiply queries and keys in half precision and cast the product, in place.
 
-    Constant keys stay as they are: their attention is fused in no form.
+    Attention to plain constant keys stays as it is.
+
+    Returns:
+        The number of products that were rewritten.
     """
     count = 0
     for attention in list(attentions(graph)):
@@ -60,7 +103,7 @@ def move_casts(graph: ir.Graph) -> int:
         readers = list(product.uses())
         scores.replace_input_with(0, queries)
         scores.replace_input_with(1, _transposed_half(graph, scores, keys))
-        assert queries.dtype is not None, "_half_source looked at it"
+        assert queries.dtype is not None, "_half_source checks it"
         product.dtype = queries.dtype
         cast = ir.Node("", "Cast", [product], [ir.AttrInt64("to", ir.DataType.FLOAT)])
         assert product.shape is not None, "traced graphs have shapes"
@@ -73,12 +116,12 @@ def move_casts(graph: ir.Graph) -> int:
 
 
 def attentions(graph: ir.Graph) -> Iterator[Attention]:
-    """Every attention of a graph, in order."""
+    """Yield every attention of a graph in its order."""
     for node in graph:
         if node.op_type != "Softmax":
             continue
         before, after = node.inputs[0], node.outputs[0]
-        scores = _product(before.producer() if before is not None else None)
+        scores = _skip_casts_and_biases(before.producer() if before is not None else None)
         readers = [user for user, _ in after.uses()]
         if len(readers) == 1 and readers[0].op_type == "Cast":
             readers = [user for user, _ in readers[0].outputs[0].uses()]
@@ -89,7 +132,10 @@ def attentions(graph: ir.Graph) -> Iterator[Attention]:
 
 
 def _half_source(value: ir.Value | None) -> ir.Value | None:
-    """What a float32 value was in half precision: itself before a cast, or its transpose was."""
+    """Return the half-precision value behind a float32 one, or None if there is none.
+
+    If the cast lies before a transpose, the result is the transposed float32 value itself.
+    """
     node = value.producer() if value is not None else None
     if node is not None and node.op_type == "Transpose" and node.inputs[0] is not None:
         return value if _half_source(node.inputs[0]) is not None else None
@@ -99,12 +145,12 @@ def _half_source(value: ir.Value | None) -> ir.Value | None:
 
 
 def _transposed_half(graph: ir.Graph, before: ir.Node, keys: ir.Value) -> ir.Value:
-    """Keys in half precision: as they are, or transposed anew where they were cast before that."""
+    """Return the keys in half precision; insert a new transpose if the cast lies before theirs."""
     transpose = keys.producer()
     if keys.dtype in _HALF or transpose is None:
         return keys
     source = _half_source(transpose.inputs[0])
-    assert source is not None, "_half_source found it"
+    assert source is not None, "_half_source returned these keys"
     assert keys.shape is not None, "traced graphs have shapes"
     node = ir.Node("", "Transpose", [source], list(transpose.attributes.values()))
     _describe(node.outputs[0], f"{keys.name}_half", source.dtype, list(keys.shape))
@@ -112,8 +158,8 @@ def _transposed_half(graph: ir.Graph, before: ir.Node, keys: ir.Value) -> ir.Val
     return node.outputs[0]
 
 
-def _product(node: ir.Node | None) -> ir.Node | None:
-    """What is behind a cast or a bias."""
+def _skip_casts_and_biases(node: ir.Node | None) -> ir.Node | None:
+    """Follow the first input past casts and added biases; return the node that comes before."""
     while node is not None and node.op_type in ("Cast", "Add") and node.inputs[0] is not None:
         node = node.inputs[0].producer()
     return node
@@ -122,6 +168,7 @@ def _product(node: ir.Node | None) -> ir.Node | None:
 def _describe(
     value: ir.Value, name: str, dtype: ir.DataType | None, shape: Sequence[int | ir.SymbolicDim]
 ) -> None:
+    """Set the name, type and shape of a new value."""
     value.name, value.shape = name, ir.Shape(shape)
     if dtype is not None:
         value.dtype = dtype

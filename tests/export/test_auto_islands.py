@@ -1,4 +1,4 @@
-"""Islands are found by the error they take away, and widened until a bundle passes."""
+"""Modules are ranked by the error that an island removes, and become islands until all pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from glesam_export import build, precision, stages, verify
 from glesam_export.graphs.base import Graph
-from glesam_export.ranking import rank
+from glesam_export.island_ranking import rank
 from glesam_runtime import compare
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.errors import ParityError
@@ -25,10 +25,10 @@ LOUD = 1e7
 
 
 class Overflowing:
-    """A random nano with one attention whose values pass 65504, and whose output does not.
+    """A random nano with one attention whose values exceed 65504 but whose output does not.
 
-    In float32 it computes what nano computes: the values' weights times LOUD, the projection's
-    over LOUD.
+    The weights of the values are multiplied by LOUD and those of the projection divided by it, so
+    the result in float32 is nano's.
     """
 
     def __init__(self, block: int) -> None:
@@ -50,7 +50,7 @@ class Overflowing:
 
 
 class Chain(Graph):
-    """Three layers, of which the second overflows inside and its halves also at their borders."""
+    """Three layers; the second overflows inside, and its two parts overflow in their outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def test_the_overflow_is_worth_most_and_its_halves_nothing() -> None:
 
 
 def test_bfloat16_has_the_range_of_float32() -> None:
-    """What overflows in float16 only rounds there."""
+    """A value that overflows in float16 is only rounded in bfloat16."""
     x = torch.randn(8, 16, generator=torch.Generator().manual_seed(1))
     ranked = rank(Chain().eval(), (), torch.bfloat16, [(x,)])
     assert "loud" in [candidate.name for candidate in ranked]
@@ -88,7 +88,7 @@ def test_bfloat16_has_the_range_of_float32() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_can_be_ranked_and_typed(stage: StageName, tmp_path: Path) -> None:
-    """SAM's decoder calls its attentions by name; each candidate is an island that works."""
+    """Every candidate works as an island, also where SAM's decoder passes arguments by name."""
     checkpoint = random_nano()
     inputs, _ = expected_interface(stage, 256, 1)
     sizes = {"B": 2, "P": 3}

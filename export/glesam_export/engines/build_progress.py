@@ -1,4 +1,4 @@
-"""How far a build is, from the library's own IProgressMonitor, and a way to stop one."""
+"""How does an engine build show its progress, and how does Ctrl-C stop it?"""
 
 from __future__ import annotations
 
@@ -16,32 +16,36 @@ from glesam_runtime.backends.tensorrt_api import Api
 
 
 @contextmanager
-def watched(api: Api, what: str) -> Iterator[Any]:
-    """Yield a progress monitor for one build, its outermost phases shown on a terminal.
+def show_progress(api: Api, name: str) -> Iterator[Any]:
+    """Yield an IProgressMonitor for one build; it shows the outer phases on a terminal.
 
-    The library calls it from threads of its own and has no other way to be stopped: Ctrl-C is
-    kept until it asks whether to go on.
+    The library calls the monitor from its own threads, and a build can only be stopped by the
+    monitor's answer. Ctrl-C is therefore remembered until the library asks whether to continue.
+
+    Args:
+        api: the engine library.
+        name: what is built, shown before each phase.
 
     Raises:
-        KeyboardInterrupt: after the build, where it was asked for meanwhile.
+        KeyboardInterrupt: the user pressed Ctrl-C during the build; raised when the build ends.
     """
     console = Console(stderr=True)
     stopped = threading.Event()
     bars = Progress(console=console, transient=True, disable=not console.is_terminal)
     try:
-        with bars, _interrupts(stopped):
-            yield _monitor(api.trt, bars, what, stopped)
+        with bars, _remember_interrupts(stopped):
+            yield _monitor(api.trt, bars, name, stopped)
     except Exception as error:
-        if stopped.is_set():  # a build that was stopped ends in an error of the library's
+        if stopped.is_set():  # the library reports a stopped build as an error
             raise KeyboardInterrupt from error
         raise
     if stopped.is_set():
         raise KeyboardInterrupt
 
 
-def _monitor(trt: Any, bars: Progress, what: str, stopped: threading.Event) -> Any:
+def _monitor(trt: Any, bars: Progress, name: str, stopped: threading.Event) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """A bar for each phase that is at most one phase deep."""
+        """Shows a bar for each outermost phase and for each phase directly inside one."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
@@ -49,21 +53,21 @@ def _monitor(trt: Any, bars: Progress, what: str, stopped: threading.Event) -> A
             self.outermost: set[str] = set()
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            """A phase of so many steps begins."""
+            """Start the bar of a phase that has this many steps."""
             if parent_phase is None:
                 self.outermost.add(phase_name)
             elif parent_phase not in self.outermost:
                 return
-            self.tasks[phase_name] = bars.add_task(f"{what}: {phase_name}", total=num_steps)
+            self.tasks[phase_name] = bars.add_task(f"{name}: {phase_name}", total=num_steps)
 
         def phase_finish(self, phase_name: str) -> None:
-            """A phase ends."""
+            """Remove the bar of a finished phase."""
             task = self.tasks.pop(phase_name, None)
             if task is not None:
                 bars.remove_task(task)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            """A step is done; False stops the build."""
+            """Advance a phase's bar; return False to stop the build."""
             if phase_name in self.tasks:
                 bars.update(self.tasks[phase_name], completed=step + 1)
             return not stopped.is_set()
@@ -72,16 +76,19 @@ def _monitor(trt: Any, bars: Progress, what: str, stopped: threading.Event) -> A
 
 
 @contextmanager
-def _interrupts(stopped: threading.Event) -> Iterator[None]:
-    """Note Ctrl-C instead of raising it, where this thread may."""
+def _remember_interrupts(stopped: threading.Event) -> Iterator[None]:
+    """Set `stopped` on Ctrl-C instead of raising, if this is the main thread.
+
+    Python allows only the main thread to change signal handlers.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def remember(number: int, frame: FrameType | None) -> None:
         stopped.set()
 
-    earlier = signal.signal(signal.SIGINT, note)
+    earlier = signal.signal(signal.SIGINT, remember)
     try:
         yield
     finally:

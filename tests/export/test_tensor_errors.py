@@ -1,4 +1,4 @@
-"""Where two runs of a stage part, tensor by tensor."""
+"""The comparison finds the tensors that half precision rounds or overflows."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from glesam_export import layers, precision
 from glesam_export import onnx as tracing
-from glesam_export.debug import table
+from glesam_export import precision, tensor_errors
 from glesam_export.graphs.base import Graph
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 class Small(Graph):
-    """An encoder by its interface: two convolutions, the second of which may overflow."""
+    """Has an encoder's interface and two convolutions; the second one may overflow."""
 
     def __init__(self, gain: float) -> None:
         super().__init__()
@@ -37,17 +36,17 @@ class Small(Graph):
         return y.float()
 
 
-def compared(gain: float, folder: Path) -> list[layers.LayerError]:
+def compared(gain: float, folder: Path) -> list[tensor_errors.TensorError]:
     graph = Small(gain).eval()
-    precision.apply(graph, "enhancer", "fp16")  # of the stages, the one whose islands it has
+    precision.apply(graph, "enhancer", "fp16")  # the enhancer's islands are those of this graph
     path, _ = tracing.export(graph, "encoder", "fp16", 32, 1, folder)
     image = np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)
-    sides = [layers.OnnxSide(path, folder, rounded=rounded) for rounded in (False, True)]
-    return list(layers.compare_layers(ir.load(path).graph, *sides, {"image": image}))
+    runners = [tensor_errors.OnnxRunner(path, folder, rounded=rounded) for rounded in (False, True)]
+    return list(tensor_errors.compare_tensors(ir.load(path).graph, *runners, {"image": image}))
 
 
 def test_errors_are_those_of_torch(tmp_path: Path) -> None:
-    """The reference side is float32 on rounded weights, the other rounds as torch's halves do."""
+    """One side is float32 with rounded weights; the other rounds like torch's float16."""
     found = {error.op_type: error for error in compared(1.0, tmp_path)}
     graph = Small(1.0).eval()
     image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype("f4"))
@@ -65,14 +64,14 @@ def test_the_first_overflow_is_named(tmp_path: Path) -> None:
     assert first.op_type == "Conv"
     assert first.largest > 65504
     assert [error.op_type for error in errors].index("Relu") < errors.index(first)
-    text = table(errors, top=1)
+    text = tensor_errors.error_table(errors, top=1)
     assert f"first not finite: {first.tensor} (Conv)" in text
     assert f"of {len(errors)} tensors" in text
 
 
 def test_groups_do_not_change_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = compared(1.0, tmp_path)
-    monkeypatch.setattr(layers, "GROUP_BYTES", 1)
+    monkeypatch.setattr(tensor_errors, "GROUP_BYTES", 1)
     assert compared(1.0, tmp_path) == whole
     assert len({error.tensor for error in whole}) == len(whole) > 5
 
@@ -84,8 +83,8 @@ def test_the_command(glesam_export: Run, nano16_bundle: Path, nano_bundle: Path)
     assert "3 of " in out
     code, _, err = glesam_export("debug", nano_bundle)
     assert code == 2
-    assert "encoder is fp32 and rounds nothing" in err
+    assert "encoder is fp32, which rounds nothing" in err
     code, _, err = glesam_export("debug", nano16_bundle, "--against", "tensorrt-rtx")
     assert code == 2
     assert "no NVIDIA GPU can be used here" in err
-    assert "--against rounded needs none" in err
+    assert "--against rounded needs no GPU" in err

@@ -1,10 +1,10 @@
-"""How graphs are asked to be typed and shaped."""
+"""The options for precision and batch size accept what they should, and nothing else."""
 
 from __future__ import annotations
 
 import pytest
 
-from glesam_export.options import GraphOptions, batch_size, one_precision
+from glesam_export.graph_options import GraphOptions, batch_size, one_precision
 from glesam_runtime.errors import InputError
 
 

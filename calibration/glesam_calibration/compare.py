@@ -16,9 +16,9 @@ from glesam_calibration.comparison import BETWEEN, FLOAT, QUANTIZED, Comparison
 from glesam_calibration.figures import solve_eps, stage_error
 from glesam_evaluation import metrics
 from glesam_evaluation.protocol import Row
-from glesam_runtime import chain, masks
+from glesam_runtime import chain, golden, masks
 from glesam_runtime.backends import load_engine
-from glesam_runtime.backends.base import Engine
+from glesam_runtime.backends.base import Engine, Value
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.image import Geometry, preprocess
 from glesam_runtime.manifest import (
@@ -75,6 +75,18 @@ class Yardstick:
             _answers(decoder, question, outputs.features, outputs.chained)
             for question, outputs in zip(self._questions, self._outputs, strict=True)
         ]
+
+    def judge(self, other: Bundle) -> Comparison:
+        """Compare a bundle with the float one, and run its golden check.
+
+        Args:
+            other: of the same model, with its golden file in place.
+
+        Raises:
+            BundleError: the golden file cannot be used.
+            BackendError: the engine is missing or cannot run it.
+        """
+        return replace(self.measure(other), golden_failures=golden_failures(other))
 
     def measure(self, other: Bundle, stages: Collection[StageName] = STAGES) -> Comparison:
         """Compare a bundle with the float one.
@@ -173,6 +185,52 @@ def compare_in_parts(
         if progress is not None:
             progress(first + part.count - cases.first, end - cases.first)
     return Comparison(tuple(rows), tuple(images))
+
+
+def golden_failures(bundle: Bundle) -> tuple[str, ...]:
+    """Run the golden check of a bundle, as `glesam-run --selftest` does, and return what fails.
+
+    A reader refuses a bundle that fails this check, so a calibration must not write one.
+
+    Args:
+        bundle: a folder with all three graphs and the golden file, with or without a manifest file.
+
+    Raises:
+        BundleError: the golden file cannot be used.
+        BackendError: the engine is missing or cannot run it.
+    """
+    return golden.check(bundle, _OneStageLoaded(bundle)).failures
+
+
+class _OneStageLoaded:
+    """An engine that keeps one stage in memory, and returns every output on the host."""
+
+    name, device = "one stage at a time", "cpu"
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._loaded: tuple[StageName, Engine] | None = None
+
+    def describe(self) -> dict[str, str]:
+        """Return the description of the engine that runs the stages."""
+        return {"engine": ENGINE, "device": self.device}
+
+    def run(self, stage: StageName, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        """Run one graph; load it first if another one is loaded."""
+        if self._loaded is None or self._loaded[0] != stage:
+            self._loaded = None  # frees the other graph before this one is loaded
+            self._loaded = stage, load_engine(self._bundle, ENGINE, stages=[stage])
+        engine = self._loaded[1]
+        outputs = engine.run(stage, inputs)
+        return {name: np.array(engine.to_host(value)) for name, value in outputs.items()}
+
+    def to_host(self, value: Value) -> Array:
+        """Return a value that `run` returned: it is on the host already."""
+        return np.asarray(value)
+
+    def share(self) -> Engine:
+        """Refuse: stages are loaded in turn, so two threads would unload each other's."""
+        raise NotImplementedError("one thread at a time")
 
 
 Answers = Mapping[str, tuple[Array, Array]]

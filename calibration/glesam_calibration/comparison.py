@@ -22,6 +22,8 @@ class Comparison:
     rows: tuple[Row, ...]
     """Segmenters are FLOAT and QUANTIZED against the truth, and BETWEEN."""
     images: tuple[ImageParity, ...]
+    golden_failures: tuple[str, ...] = ()
+    """What the golden check of the quantized bundle reports, if it was run; empty is a pass."""
 
     @property
     def mean_iou(self) -> float:
@@ -53,8 +55,13 @@ class Comparison:
         return float(means[0] - means[1])
 
     def failures(self, gate: Gate) -> list[str]:
-        """What lies outside a gate, a line each; its worst is asked of `worst_iou`."""
-        return compare.failures(gate, {}, self.mean_iou, self.worst_iou)
+        """Return what fails, one line each: the gate on the compared masks, and the golden check.
+
+        The gate's limit on the worst mask applies to `worst_iou`. The golden check applies the same
+        limits to all masks of the golden file.
+        """
+        found = compare.failures(gate, {}, self.mean_iou, self.worst_iou)
+        return found + [f"golden file: {failure}" for failure in self.golden_failures]
 
     def _between(self) -> list[float]:
         return [row.iou for row in self.rows if row.segmenter == BETWEEN]

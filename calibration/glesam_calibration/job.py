@@ -159,7 +159,7 @@ def calibrate(
             shutil.copyfile(bundle.golden_path, folder / GOLDEN_FILE)
             draft = _manifest(bundle, stages, recipe, samples)
         with talk.step("quantized bundle"):
-            measured = yardstick.measure(Bundle(folder, draft, ""))
+            measured = yardstick.judge(Bundle(folder, draft, ""))
         manifest = structs.replace(draft, parity=_parity(measured, recipe, bundle))
         if not allow_parity_failure:
             _require(manifest, measured, destination)

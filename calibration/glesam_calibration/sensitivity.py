@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from glesam_calibration.observe import Observed
 from glesam_calibration.quantize import Recipe, write_stage
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.errors import InputError, ParityError
-from glesam_runtime.manifest import STAGES, Gate, StageName
+from glesam_runtime.manifest import GOLDEN_FILE, STAGES, Gate, StageName
 
 Unit = Literal["layer", "block"]
 FORMAT, VERSION = "glesam-sensitivity", 1
@@ -104,8 +105,8 @@ def rank(
             for other in layers
             if other.stage == one.stage and other.unit not in one.layers
         ]
-        measured = trial(
-            yardstick, seen, replace(recipe, float_layers={one.stage: others}), [one.stage]
+        measured = _trial_of_stage(
+            yardstick, seen[one.stage], replace(recipe, float_layers={one.stage: others}), one.stage
         )
         errors = [image.errors[_ERROR_OF[one.stage]].relative_l2 for image in measured.images]
         costs.append(
@@ -122,20 +123,27 @@ def rank(
     return Ranking(bundle.sha256, recipe.kind, recipe.ranges_by, unit, images, tuple(ordered))
 
 
-def trial(
-    yardstick: Yardstick,
-    seen: Mapping[StageName, Observed],
-    recipe: Recipe,
-    stages: Sequence[StageName] = STAGES,
-) -> Comparison:
-    """Quantize some stages for a moment, and measure the whole."""
+def trial(yardstick: Yardstick, seen: Mapping[StageName, Observed], recipe: Recipe) -> Comparison:
+    """Quantize all stages into a temporary folder, and judge the bundle as a calibration does."""
     bundle = yardstick.bundle
     with tempfile.TemporaryDirectory(prefix="glesam-") as name:
         folder = Path(name)
-        written = {s: write_stage(bundle, s, seen[s], recipe, folder) for s in stages}
-        described = {**bundle.manifest.stages, **written}
+        stages = {s: write_stage(bundle, s, seen[s], recipe, folder) for s in STAGES}
+        shutil.copyfile(bundle.golden_path, folder / GOLDEN_FILE)
+        manifest = msgspec.structs.replace(bundle.manifest, stages=stages)
+        return yardstick.judge(Bundle(folder, manifest, ""))
+
+
+def _trial_of_stage(
+    yardstick: Yardstick, seen: Observed, recipe: Recipe, stage: StageName
+) -> Comparison:
+    """Quantize one stage into a temporary folder, and compare the chain with the float one."""
+    bundle = yardstick.bundle
+    with tempfile.TemporaryDirectory(prefix="glesam-") as name:
+        written = write_stage(bundle, stage, seen, recipe, Path(name))
+        described = {**bundle.manifest.stages, stage: written}
         manifest = msgspec.structs.replace(bundle.manifest, stages=described)
-        return yardstick.measure(Bundle(folder, manifest, ""), stages)
+        return yardstick.measure(Bundle(Path(name), manifest, ""), [stage])
 
 
 def keep_fewest(

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from glesam_calibration.cli import app
+from glesam_calibration.job import state_folder
 from glesam_runtime import open_bundle
 from glesam_runtime.console import exit_code_of
 from glesam_runtime.manifest_file import dump
@@ -22,9 +23,13 @@ def run(*arguments: str) -> int:
     return exit_code_of(app, "glesam-calibrate", arguments)
 
 
-def test_quantize_and_report(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_quantize_and_report(
+    tmp_path: Path, statistics: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "b"
-    assert run("nano", "--int8", *FEW, "-o", str(out)) == 0
+    shutil.copytree(statistics, state_folder(out))
+    judged = ("--evaluate", "scenes:1@2000000", "--evaluate-images", "1")
+    assert run("nano", "--int8", *judged, "--resume", "-o", str(out)) == 0
     printed = capfd.readouterr()
     assert "no images given: calibrating on procedural ones" in printed.err
     assert "LQ-3" in printed.out

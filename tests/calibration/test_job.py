@@ -51,7 +51,46 @@ def test_the_bundle_keeps_the_contract_and_its_gate(int8_bundle: Path) -> None:
     assert (record.source, record.method, record.procedural) == (source.sha256, "mse", True)
     assert [sample.level for sample in record.samples][:4] == ["clear", "LQ-1", "LQ-2", "LQ-3"]
     assert size_of(manifest) <= 0.35 * size_of(before)
-    assert run_selftest(found).passed
+
+
+def test_what_the_gate_accepts_the_selftest_accepts(int8_bundle: Path) -> None:
+    # 12 masks, of which the gate's cases are none: calibrate() runs this check before it writes.
+    result = run_selftest(open_bundle(int8_bundle), compare.ENGINE)
+    assert result.failures == ()
+    assert run_selftest(open_bundle(int8_bundle)).passed, "on the engine that auto chooses"
+
+
+def test_a_bundle_that_fails_its_golden_check_is_not_written(
+    make_quantized: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_it(bundle: Bundle) -> tuple[str, ...]:
+        assert not (bundle.path / "manifest.json").exists(), "before anything reads it as a bundle"
+        return ("worst mask IoU 0.94858 is below 0.95",)
+
+    monkeypatch.setattr(compare, "golden_failures", without_it)
+    folder = tmp_path / "bundle"
+    with pytest.raises(ParityError, match=r"golden file: worst mask IoU 0\.94858 is below 0\.95"):
+        make_quantized(folder)
+    assert not folder.exists()
+    make_quantized(folder, allow_parity_failure=True)
+    parity = open_bundle(folder).manifest.parity
+    assert parity is not None
+    assert not parity.passed
+
+
+def test_the_golden_check_of_a_calibration_is_that_of_the_runtime(
+    few_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = open_bundle(shutil.copytree(few_bundle, tmp_path / "bundle"))
+    assert compare.golden_failures(bundle) == run_selftest(bundle, compare.ENGINE).failures
+    graph = ir.load(bundle.graph_path("decoder"))
+    (bias,) = [v for n, v in graph.graph.initializers.items() if n == "upscaling.3.bias"]
+    assert bias.const_value is not None
+    bias.const_value = ir.tensor(bias.const_value.numpy() + np.float32(9), name=bias.name)
+    ir.save(graph, bundle.graph_path("decoder"))
+    (mean, worst) = compare.golden_failures(bundle)
+    assert mean.startswith("mean mask IoU 0.")
+    assert worst.startswith("worst mask IoU 0.")
 
 
 def test_latents_that_pass_the_blocks_are_not_rounded(int8_bundle: Path) -> None:
@@ -144,7 +183,7 @@ class Interrupted(Exception):
 
 @pytest.mark.parametrize("stop_at", [("encoder", 4), ("enhancer", 1), ("decoder", 6)])
 def test_interrupted_and_resumed_it_is_the_same_bit_for_bit(
-    stop_at: tuple[str, int], make_quantized: Make, int8_bundle: Path, tmp_path: Path, quiet: Talk
+    stop_at: tuple[str, int], quantize_few: Make, few_bundle: Path, tmp_path: Path, quiet: Talk
 ) -> None:
     seen: list[tuple[str, int]] = []
 
@@ -154,13 +193,13 @@ def test_interrupted_and_resumed_it_is_the_same_bit_for_bit(
 
     folder = tmp_path / "bundle"
     with pytest.raises(Interrupted):
-        make_quantized(folder, talk=replace(quiet, progress=stop))
+        quantize_few(folder, talk=replace(quiet, progress=stop))
     assert not folder.exists()
     assert job.state_folder(folder).is_dir()
     watched = replace(quiet, progress=lambda stage, done, _: seen.append((stage, done)))
-    make_quantized(folder, talk=watched, resume=True)
+    quantize_few(folder, talk=watched, resume=True)
     assert stop_at not in seen, "what was done is not done again"
-    assert contents(folder) == contents(int8_bundle)
+    assert contents(folder) == contents(few_bundle)
     assert not job.state_folder(folder).exists()
 
 
@@ -180,31 +219,31 @@ def test_memory_is_bounded_by_groups_and_the_result_the_same(
 
 
 def test_another_plan_is_not_gone_on_from(
-    make_quantized: Make, data: Data, tmp_path: Path, quiet: Talk
+    quantize_few: Make, data: Data, tmp_path: Path, quiet: Talk
 ) -> None:
     def stop(*_: object) -> None:
         raise Interrupted
 
     folder = tmp_path / "bundle"
     with pytest.raises(InputError, match="no calibration to resume"):
-        make_quantized(folder, resume=True)
+        quantize_few(folder, resume=True)
     with pytest.raises(Interrupted):
-        make_quantized(folder, talk=replace(quiet, progress=stop))
+        quantize_few(folder, talk=replace(quiet, progress=stop))
     with pytest.raises(InputError, match="statistics of another seed"):
-        make_quantized(folder, resume=True, data=replace(data, seed=1))
+        quantize_few(folder, resume=True, data=replace(data, samples=6, seed=1))
     damaged = job.state_folder(folder) / "encoder.safetensors"
     damaged.write_bytes(b"?")
     with pytest.raises(InputError, match="damaged"):
-        make_quantized(folder, resume=True)
+        quantize_few(folder, resume=True)
 
 
-def test_a_foreign_folder_is_left_alone(make_quantized: Make, tmp_path: Path) -> None:
+def test_a_foreign_folder_is_left_alone(quantize_few: Make, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     state = job.state_folder(folder)
     state.mkdir()
     (state / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="holds no calibration of ours"):
-        make_quantized(folder)
+        quantize_few(folder)
     assert (state / "thesis.txt").read_text() == "mine"
 
 
@@ -224,7 +263,7 @@ def test_outside_its_gate_nothing_is_written_and_statistics_stay(
     with pytest.raises(ParityError, match=r"mean mask IoU .* is below 0\.98.*--resume"):
         make_quantized(folder, coarse)
     assert not folder.exists()
-    make_quantized(folder, coarse, resume=True, allow_parity_failure=True)
+    make_quantized(folder, coarse, allow_parity_failure=True)
     parity = open_bundle(folder).manifest.parity
     assert parity is not None
     assert not parity.passed
@@ -253,7 +292,7 @@ def test_layers_kept_in_float_and_stages_of_weights_alone(
 
 
 def test_a_full_disk_is_told_and_leaves_what_there_was(
-    make_quantized: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quantize_few: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import errno
     import os
@@ -265,7 +304,7 @@ def test_a_full_disk_is_told_and_leaves_what_there_was(
 
     monkeypatch.setattr(state, "save_file", full)
     with pytest.raises(InputError, match="no space left"):
-        make_quantized(tmp_path / "bundle")
+        quantize_few(tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 

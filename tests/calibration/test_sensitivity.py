@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,9 +60,10 @@ def test_what_cannot_be_reached_is_told() -> None:
         keep_fewest(YARDSTICK, {}, Recipe("fp8"), ranking([0.1]), 0.9, OPEN)  # type: ignore[arg-type]
 
 
-def test_a_ranking_on_nano(data: Data, quiet: Talk, tmp_path: Path) -> None:
+def test_a_ranking_on_nano(data: Data, quiet: Talk, statistics: Path, tmp_path: Path) -> None:
     bundle = open_bundle()
-    _, _, seen = job.take_statistics(bundle, data, tmp_path / "state", False, quiet)
+    kept = shutil.copytree(statistics, tmp_path / "state")
+    _, _, seen = job.take_statistics(bundle, data, kept, True, quiet)
     yardstick = compare.Yardstick(bundle, job.gate_cases(data))
     units = sensitivity.units_of(bundle, "block")
     assert {unit.stage for unit in units} == {"encoder", "enhancer", "decoder"}

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from glesam_calibration.images import LEVELS
 from glesam_evaluation.conditions import show
 from glesam_evaluation.datasets import Dataset
-from glesam_evaluation.prompt_kinds import draw_prompts
-from glesam_evaluation.protocol import Plan, chosen_masks
+from glesam_evaluation.prompting import draw_prompts
+from glesam_evaluation.protocol import EvaluationPlan, chosen_masks
 from glesam_runtime.image import Geometry, geometry_of
 from glesam_runtime.manifest import Level, Manifest
 from glesam_runtime.prompts import check_prompts, prompt_tensors
@@ -60,7 +60,7 @@ class Question:
 def ask(cases: Cases, index: int, level: Level, manifest: Manifest) -> Question:
     """Draw the prompts of a case, and turn them into the decoder's tensors."""
     sample = cases.dataset[index]
-    numbers = chosen_masks(sample, Plan(seed=cases.seed, max_masks=cases.max_masks))
+    numbers = chosen_masks(sample, EvaluationPlan(seed=cases.seed, max_masks=cases.max_masks))
     truth = sample.masks[numbers]
     rules = manifest.preprocessing
     height, width = sample.image.shape[:2]

@@ -201,7 +201,7 @@ def compare_bundles(
     from glesam_calibration import compare, report
     from glesam_calibration.cases import Cases
     from glesam_evaluation.datasets import open_dataset
-    from glesam_evaluation.prompt_kinds import parse_prompt_kinds
+    from glesam_evaluation.prompting import parse_prompt_kinds
     from glesam_runtime.bundle import open_bundle
 
     opened, other = options.open_float(bundle), open_bundle(quantized)

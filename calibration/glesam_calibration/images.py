@@ -11,9 +11,10 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from glesam_evaluation.conditions import derive, show
+from glesam_evaluation.conditions import show
+from glesam_evaluation.seeds import derive
 from glesam_evaluation.datasets.folder import image_files
-from glesam_evaluation.datasets.procedural import SceneDataset
+from glesam_evaluation.datasets.stand_ins import SceneDataset
 from glesam_evaluation.datasets.sample import name_some, printable
 from glesam_runtime.errors import InputError
 from glesam_runtime.image import read_image

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from glesam_evaluation.conditions import derive
-from glesam_evaluation.prompt_kinds import draw_prompts
+from glesam_evaluation.seeds import derive
+from glesam_evaluation.prompting import draw_prompts
 from glesam_runtime.image import Geometry
 from glesam_runtime.manifest import Coordinates
 from glesam_runtime.prompts import check_prompts, prompt_tensors

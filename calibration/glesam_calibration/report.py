@@ -9,7 +9,7 @@ import numpy as np
 
 from glesam_calibration.comparison import BETWEEN, Comparison
 from glesam_calibration.images import LEVELS
-from glesam_evaluation.report import describe_model, markdown
+from glesam_evaluation.results import describe_model, markdown
 from glesam_evaluation.results import Results
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.manifest import STAGES, ImageParity, Manifest, ParityOutput

@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 from skimage.draw import disk
 
 from glesam_evaluation.datasets import Sample, open_dataset
-from glesam_evaluation.datasets.coco_masks import decode_segmentation
+from glesam_evaluation.datasets.coco import decode_segmentation
 from glesam_evaluation.datasets.mask_files import read_masks
 from glesam_evaluation.scenes import make_scene
 from glesam_runtime.errors import InputError

@@ -24,10 +24,10 @@ from glesam_evaluation.degrade import (
     apply_recipe,
     degrade,
     degrade_single,
-    lqseg,
+    apply,
     sample_recipe,
 )
-from glesam_evaluation.degrade.steps import jpeg
+from glesam_evaluation.degrade.apply import jpeg
 from glesam_evaluation.scenes import make_scene
 from glesam_runtime.errors import InputError
 
@@ -84,7 +84,7 @@ def test_the_second_jpeg_is_written_at_the_levels_size(
         sizes.append(pixels.shape[:2])
         return jpeg(pixels, quality)
 
-    monkeypatch.setattr(lqseg, "jpeg", watched)
+    monkeypatch.setattr(apply, "jpeg", watched)
     recipe = Recipe(level=3, rate=4, first=ONE, second=ONE, final="area")
     assert apply_recipe(image, recipe).shape == image.shape  # 96 x 128
     assert sizes == [(67, 90), (24, 32)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from glesam_calibration.job import Data, Talk, calibrate, state_folder, take_statistics
+from glesam_calibration.calibrator import Data, Talk, calibrate, state_folder, take_statistics
 from glesam_calibration.quantize import Recipe
 from glesam_evaluation.datasets import open_dataset
 from glesam_runtime import open_bundle

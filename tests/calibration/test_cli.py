@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from glesam_calibration.calibrator import state_folder
 from glesam_calibration.cli import app
-from glesam_calibration.job import state_folder
 from glesam_runtime import open_bundle
 from glesam_runtime.console import exit_code_of
 from glesam_runtime.manifest_file import dump
@@ -108,11 +108,11 @@ def test_help_needs_no_libraries() -> None:
 def test_interrupted_it_says_how_to_go_on(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from glesam_calibration import job
+    from glesam_calibration import calibrator
 
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(job, "observe", stop)
+    monkeypatch.setattr(calibrator, "collect_statistics", stop)
     assert run("nano", "--int8", *FEW, "-o", str(tmp_path / "b")) == 130
     assert "--resume goes on" in capfd.readouterr().err

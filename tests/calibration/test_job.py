@@ -12,12 +12,18 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from glesam_calibration import compare, job
-from glesam_calibration.comparison import BETWEEN, FLOAT, QUANTIZED, Comparison
-from glesam_calibration.job import Data, Talk
-from glesam_calibration.layers import find_layers
+from glesam_calibration import calibrator, yardstick
+from glesam_calibration.bundle_comparison import (
+    BETWEEN,
+    FLOAT,
+    QUANTIZED,
+    Comparison,
+    size_of,
+    summary,
+)
+from glesam_calibration.calibrator import Data, Talk
+from glesam_calibration.quantizable_layers import find_layers
 from glesam_calibration.quantize import Recipe
-from glesam_calibration.report import size_of, summary
 from glesam_evaluation.protocol import Row
 from glesam_runtime import BundleError, InputError, ParityError, open_bundle
 from glesam_runtime.bundle import Bundle, file_ref
@@ -55,7 +61,7 @@ def test_the_bundle_keeps_the_contract_and_its_gate(int8_bundle: Path) -> None:
 
 def test_what_the_gate_accepts_the_selftest_accepts(int8_bundle: Path) -> None:
     # 12 masks, of which the gate's cases are none: calibrate() runs this check before it writes.
-    result = run_selftest(open_bundle(int8_bundle), compare.ENGINE)
+    result = run_selftest(open_bundle(int8_bundle), yardstick.ENGINE)
     assert result.failures == ()
     assert run_selftest(open_bundle(int8_bundle)).passed, "on the engine that auto chooses"
 
@@ -67,7 +73,7 @@ def test_a_bundle_that_fails_its_golden_check_is_not_written(
         assert not (bundle.path / "manifest.json").exists(), "before anything reads it as a bundle"
         return ("worst mask IoU 0.94858 is below 0.95",)
 
-    monkeypatch.setattr(compare, "golden_failures", without_it)
+    monkeypatch.setattr(yardstick, "golden_failures", without_it)
     folder = tmp_path / "bundle"
     with pytest.raises(ParityError, match=r"golden file: worst mask IoU 0\.94858 is below 0\.95"):
         make_quantized(folder)
@@ -82,13 +88,13 @@ def test_the_golden_check_of_a_calibration_is_that_of_the_runtime(
     few_bundle: Path, tmp_path: Path
 ) -> None:
     bundle = open_bundle(shutil.copytree(few_bundle, tmp_path / "bundle"))
-    assert compare.golden_failures(bundle) == run_selftest(bundle, compare.ENGINE).failures
+    assert yardstick.golden_failures(bundle) == run_selftest(bundle, yardstick.ENGINE).failures
     graph = ir.load(bundle.graph_path("decoder"))
     (bias,) = [v for n, v in graph.graph.initializers.items() if n == "upscaling.3.bias"]
     assert bias.const_value is not None
     bias.const_value = ir.tensor(bias.const_value.numpy() + np.float32(9), name=bias.name)
     ir.save(graph, bundle.graph_path("decoder"))
-    (mean, worst) = compare.golden_failures(bundle)
+    (mean, worst) = yardstick.golden_failures(bundle)
     assert mean.startswith("mean mask IoU 0.")
     assert worst.startswith("worst mask IoU 0.")
 
@@ -134,9 +140,9 @@ def test_another_engine_keeps_the_gate_too(
     bundle = open_bundle(int8_bundle)
     parity = bundle.manifest.parity
     assert parity is not None
-    cases = job.gate_cases(data)
-    of_float, of_eight_bits = (compare.Yardstick(b, cases) for b in (open_bundle(), bundle))
-    monkeypatch.setattr(compare, "ENGINE", "openvino")
+    cases = calibrator.gate_cases(data)
+    of_float, of_eight_bits = (yardstick.Yardstick(b, cases) for b in (open_bundle(), bundle))
+    monkeypatch.setattr(yardstick, "ENGINE", "openvino")
     measured = of_float.measure(bundle)
     assert measured.failures(parity.gate) == []
     assert measured.mean_iou >= 0.99
@@ -195,12 +201,12 @@ def test_interrupted_and_resumed_it_is_the_same_bit_for_bit(
     with pytest.raises(Interrupted):
         quantize_few(folder, talk=replace(quiet, progress=stop))
     assert not folder.exists()
-    assert job.state_folder(folder).is_dir()
+    assert calibrator.state_folder(folder).is_dir()
     watched = replace(quiet, progress=lambda stage, done, _: seen.append((stage, done)))
     quantize_few(folder, talk=watched, resume=True)
     assert stop_at not in seen, "what was done is not done again"
     assert contents(folder) == contents(few_bundle)
-    assert not job.state_folder(folder).exists()
+    assert not calibrator.state_folder(folder).exists()
 
 
 def test_memory_is_bounded_by_groups_and_the_result_the_same(
@@ -209,8 +215,8 @@ def test_memory_is_bounded_by_groups_and_the_result_the_same(
     bundle, data = open_bundle(), replace(data, samples=2)
     runs: list[int] = []
     talk = replace(quiet, progress=lambda stage, done, total: runs.append(total))
-    _, _, whole = job.take_statistics(bundle, data, tmp_path / "whole", False, quiet)
-    _, _, parts = job.take_statistics(bundle, data, tmp_path / "parts", False, talk, 1 << 22)
+    _, _, whole = calibrator.take_statistics(bundle, data, tmp_path / "whole", False, quiet)
+    _, _, parts = calibrator.take_statistics(bundle, data, tmp_path / "parts", False, talk, 1 << 22)
     assert max(runs) >= 2 * data.samples
     for stage, found in whole.items():
         assert found.keys() == parts[stage].keys()
@@ -231,7 +237,7 @@ def test_another_plan_is_not_gone_on_from(
         quantize_few(folder, talk=replace(quiet, progress=stop))
     with pytest.raises(InputError, match="statistics of another seed"):
         quantize_few(folder, resume=True, data=replace(data, samples=6, seed=1))
-    damaged = job.state_folder(folder) / "encoder.safetensors"
+    damaged = calibrator.state_folder(folder) / "encoder.safetensors"
     damaged.write_bytes(b"?")
     with pytest.raises(InputError, match="damaged"):
         quantize_few(folder, resume=True)
@@ -239,7 +245,7 @@ def test_another_plan_is_not_gone_on_from(
 
 def test_a_foreign_folder_is_left_alone(quantize_few: Make, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
-    state = job.state_folder(folder)
+    state = calibrator.state_folder(folder)
     state.mkdir()
     (state / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="holds no calibration of ours"):
@@ -251,7 +257,7 @@ def test_what_is_quantized_already_is_refused(
     int8_bundle: Path, data: Data, tmp_path: Path, quiet: Talk
 ) -> None:
     with pytest.raises(BundleError, match="encoder is quantized already"):
-        job.calibrate(open_bundle(int8_bundle), tmp_path / "b", data, Recipe(), quiet)
+        calibrator.calibrate(open_bundle(int8_bundle), tmp_path / "b", data, Recipe(), quiet)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -297,12 +303,12 @@ def test_a_full_disk_is_told_and_leaves_what_there_was(
     import errno
     import os
 
-    from glesam_calibration import state
+    from glesam_calibration import kept_statistics
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(state, "save_file", full)
+    monkeypatch.setattr(kept_statistics, "save_file", full)
     with pytest.raises(InputError, match="no space left"):
         quantize_few(tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
@@ -325,4 +331,4 @@ def test_weights_behind_a_hard_link_are_refused_before_any_work(
     stages["encoder"] = msgspec.structs.replace(stages["encoder"], data=file_ref(weights))
     manifest = msgspec.structs.replace(source.manifest, stages=stages)
     with pytest.raises(BundleError, match=r"encoder\.onnx\.data: is a hard link"):
-        job.calibrate(Bundle(copy, manifest, ""), tmp_path / "b", data, Recipe(), quiet)
+        calibrator.calibrate(Bundle(copy, manifest, ""), tmp_path / "b", data, Recipe(), quiet)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glesam_calibration import chart, compare, job, sensitivity
-from glesam_calibration.job import Data, Talk
+from glesam_calibration import calibrator, sensitivity, yardstick
+from glesam_calibration.calibrator import Data, Talk
 from glesam_calibration.quantize import Recipe
 from glesam_calibration.sensitivity import Cost, Ranking, keep_fewest
 from glesam_runtime import InputError, ParityError, open_bundle
@@ -63,15 +63,15 @@ def test_what_cannot_be_reached_is_told() -> None:
 def test_a_ranking_on_nano(data: Data, quiet: Talk, statistics: Path, tmp_path: Path) -> None:
     bundle = open_bundle()
     kept = shutil.copytree(statistics, tmp_path / "state")
-    _, _, seen = job.take_statistics(bundle, data, kept, True, quiet)
-    yardstick = compare.Yardstick(bundle, job.gate_cases(data))
+    _, _, seen = calibrator.take_statistics(bundle, data, kept, True, quiet)
+    judge = yardstick.Yardstick(bundle, calibrator.gate_cases(data))
     units = sensitivity.units_of(bundle, "block")
     assert {unit.stage for unit in units} == {"encoder", "enhancer", "decoder"}
     assert sum(len(unit.layers) for unit in units) == 27 + 105 + 51
     chosen = ("blocks.0", "conv_out", "upscaling.3", "hypernetworks.3")
     few = [unit for unit in units if unit.unit in chosen]
     recipe = Recipe(weights_only=())
-    found = sensitivity.rank(yardstick, seen, recipe, "block", lambda *_: None, few)
+    found = sensitivity.rank(judge, seen, recipe, "block", lambda *_: None, few)
     lost = [cost.iou_lost for cost in found.costs]
     assert lost == sorted(lost, reverse=True)
     by_unit = {cost.unit: cost for cost in found.costs}
@@ -84,7 +84,7 @@ def test_a_ranking_on_nano(data: Data, quiet: Talk, statistics: Path, tmp_path: 
     path = tmp_path / "sensitivity.json"
     path.write_bytes(msgspec.json.encode(found))
     assert sensitivity.read_ranking(path) == found
-    chart.draw(found, tmp_path / "chart.png")
+    sensitivity.draw_ranking(found, tmp_path / "chart.png")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
     path.write_text("[]")
     with pytest.raises(InputError, match=r"not a sensitivity\.json"):

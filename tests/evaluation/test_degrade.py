@@ -21,10 +21,10 @@ from glesam_evaluation.degrade import (
     Pass,
     Recipe,
     Resize,
+    apply,
     apply_recipe,
     degrade,
     degrade_single,
-    apply,
     sample_recipe,
 )
 from glesam_evaluation.degrade.apply import jpeg

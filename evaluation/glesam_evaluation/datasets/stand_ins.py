@@ -1,7 +1,7 @@
-"""Give an image source where the user has no images with masks: own files, or procedural scenes.
+"""Use procedural scenes as a dataset, and find images that have no masks: files, or scenes.
 
-Procedural scenes need no files: a range of seeds is a dataset. Every use of them starts at seeds of
-its own, so that no scene is calibrated on and judged by at once.
+A range of seeds is a dataset of scenes, and no file is needed. Each use of scenes has seeds of its
+own, so that no scene is both calibrated on and judged on.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from glesam_runtime.errors import InputError
 from glesam_runtime.image import read_image
 
 FIRST_CALIBRATION_SCENE = 1_000_000
-"""Seed of the first scene that a calibration takes; trainings and evaluations start at 0."""
-GATE_SCENES = "scenes:4@2000000"
-"""The dataset that a calibration's gate is measured on by default."""
+"""Seed of the first scene that a calibration uses. Trainings and evaluations start at 0, and the
+comparison with the float bundle at 2,000,000."""
 
 SIDE = 256
 MIN_AREA = 0.004

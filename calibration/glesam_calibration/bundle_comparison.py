@@ -214,7 +214,7 @@ def report(
         [
             summary(float_bundle.manifest, quantized.manifest, measured),
             "",
-            "Relative L2 error of each stage for the float bundle's inputs (eps: the U-Net's output),",
+            "Relative L2 error per stage on the float bundle's inputs (eps: output of the U-Net),",
             "and mean and worst IoU with the float bundle's masks, over all masks:",
             "",
             "```",

@@ -53,14 +53,14 @@ def test_quantize_and_report(
         ((), "one of --int8 and --fp8"),
         (("--int8", "--fp8"), "one of --int8 and --fp8"),
         (("--int8", "--method", "mean"), "--method mean: must be one of mse, min-max"),
-        (("--int8", "--method", "entropy", "--percentile", "99"), "goes with --method percentile"),
-        (("--fp8", "--method", "mse"), "its steps are those of integers"),
+        (("--int8", "--method", "entropy", "--percentile", "99"), "requires --method percentile"),
+        (("--fp8", "--method", "mse"), "mse: supports int8 only"),
         (("--int8", "--percentile", "20"), "above 50"),
         (("--int8", "--smooth", "2"), "from 0 to 1"),
-        (("--int8", "--weights-only", "head"), "comma list of encoder"),
+        (("--int8", "--weights-only", "head"), "comma-separated list of encoder"),
         (("--int8", "--float", "encoder"), "must be STAGE:LAYER"),
-        (("--int8", "--target-iou", "2"), "above 0 and be at most 1"),
-        (("--int8", "--sensitivity", "x"), "goes with --target-iou"),
+        (("--int8", "--target-iou", "2"), "must be above 0 and at most 1"),
+        (("--int8", "--sensitivity", "x"), "requires --target-iou"),
         (("--int8", "--by", "stage"), "layer or block"),
         (("--int8", "--images", "nowhere"), "nowhere: no such file or folder"),
         (("--int8", "--evaluate", "scenes:x"), "scenes:N"),
@@ -115,4 +115,4 @@ def test_interrupted_it_says_how_to_go_on(
 
     monkeypatch.setattr(calibrator, "collect_statistics", stop)
     assert run("nano", "--int8", *FEW, "-o", str(tmp_path / "b")) == 130
-    assert "--resume goes on" in capfd.readouterr().err
+    assert "--resume continues" in capfd.readouterr().err

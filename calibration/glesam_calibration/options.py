@@ -92,7 +92,7 @@ class ImageOptions:
 
 @dataclass(frozen=True)
 class RecipeOptions:
-    """How to quantize."""
+    """Options that say how to quantize."""
 
     int8: Annotated[bool, typer.Option("--int8", help="Quantize to eight-bit integers.")] = False
     fp8: Annotated[bool, typer.Option("--fp8", help="Quantize to eight-bit floats (e4m3).")] = False

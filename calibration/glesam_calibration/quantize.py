@@ -29,7 +29,7 @@ errors out, and they are 4 % of SD 2.1's multiplications (ADR 14)."""
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to quantize."""
+    """A recipe of quantization: the type, how to choose ranges, and what stays in float."""
 
     kind: qdq.EightBit = "int8"
     method: Method | None = None

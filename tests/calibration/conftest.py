@@ -1,4 +1,4 @@
-"""The built-in nano in eight bits, and the statistics it is made from, taken once."""
+"""Quantize the built-in nano once, from statistics that are collected once."""
 
 from __future__ import annotations
 

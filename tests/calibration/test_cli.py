@@ -1,4 +1,4 @@
-"""The command line: what it prints, and what it says of bad arguments."""
+"""Test the command line: what it prints, and its errors for wrong arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images are taken, and what is said of those that cannot be."""
+"""Test which images are chosen, and the errors for images that cannot be used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A calibration from end to end on the built-in nano."""
+"""Test a whole calibration of the built-in nano."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def test_a_foreign_folder_is_left_alone(quantize_few: Make, tmp_path: Path) -> N
     state = calibrator.state_folder(folder)
     state.mkdir()
     (state / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match="holds no calibration of ours"):
+    with pytest.raises(InputError, match="contains files that are no calibration"):
         quantize_few(folder)
     assert (state / "thesis.txt").read_text() == "mine"
 

@@ -1,4 +1,4 @@
-"""What is quantized, and what it is called."""
+"""Test which layers are quantized, and their names."""
 
 from __future__ import annotations
 

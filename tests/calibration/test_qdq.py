@@ -1,4 +1,4 @@
-"""The numbers that Q/DQ writes, held against ONNX Runtime's own quantizer and ONNX's evaluator."""
+"""Compare the numbers of Q/DQ with ONNX Runtime's own quantizer and ONNX's evaluator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of a range each method keeps."""
+"""Test how much of a range each method keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranking, and the search for the fewest layers to keep in float."""
+"""Test the ranking, and the search for the fewest layers to keep in float."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scale migration leaves the function as it is and the channels even."""
+"""Test that smoothing keeps the function and evens out the channels."""
 
 from __future__ import annotations
 

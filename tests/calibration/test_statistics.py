@@ -1,4 +1,4 @@
-"""Statistics taken piece by piece are those of the whole."""
+"""Test that statistics collected in pieces equal those of the whole."""
 
 from __future__ import annotations
 

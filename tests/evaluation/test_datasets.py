@@ -1,4 +1,4 @@
-"""Datasets: every layout that they come in, and every way in which one can be broken."""
+"""Test every layout of datasets, and the errors for broken ones."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""LQSeg as a whole: deterministic, of the image's own size, and its levels in order."""
+"""Test LQSeg: it is deterministic, keeps the size of an image, and its levels are in order."""
 
 import hashlib
 import subprocess

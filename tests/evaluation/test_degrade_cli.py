@@ -1,4 +1,4 @@
-"""glesam-degrade: what it writes, and one line for whatever is wrong."""
+"""Test glesam-degrade: the files it writes, and its one-line errors."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The protocol: the same images and prompts for all, whatever else is evaluated."""
+"""Test the protocol: all segmenters get the same images and prompts."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Single steps against what they stand for: noise statistics, Pillow's JPEG, SciPy's filters."""
+"""Test single steps: noise statistics, JPEG against Pillow, filters against SciPy."""
 
 import io
 

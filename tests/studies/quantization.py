@@ -1,8 +1,8 @@
-"""What eight bits cost nano, by every method, as a page: docs/quantization.md.
+"""Measure what eight bits cost nano, by every method, and write docs/quantization.md.
 
 Usage: python -m tests.studies.quantization FOLDER PAGE
 
-FOLDER keeps the bundles and the ranking; pictures go to `images` beside PAGE.
+FOLDER keeps the bundles and statistics. Pictures go to `images` beside PAGE.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DATA = calibrator.Data(
     (), samples=64, seed=0, truth=open_dataset("scenes:4@2000000"), truth_images=4
 )
 JUDGED = "scenes:6@3000000"
-"""Scenes that neither statistics nor gates have seen."""
+"""Scenes that are used neither for statistics nor for the gate."""
 
 RECIPES: Mapping[str, Recipe] = {
     "int8 (default: mse, decoder weights only)": Recipe(),
@@ -74,7 +74,7 @@ sys.exit(0 if builder.build_serialized_network(network, config) is not None else
 
 @dataclass(frozen=True)
 class Trial:
-    """One recipe on the scenes it is judged by, and on those of the gate."""
+    """The comparisons of one recipe, on the scenes JUDGED and on those of the gate."""
 
     name: str
     judged: Comparison
@@ -84,7 +84,7 @@ class Trial:
 def trials(
     judge: yardstick.Yardstick, gate: yardstick.Yardstick, seen: Mapping[StageName, StageStatistics]
 ) -> Iterator[Trial]:
-    """Every recipe."""
+    """Quantize with every recipe and compare."""
     for name, recipe in RECIPES.items():
         print(name, flush=True)
         yield Trial(
@@ -95,7 +95,7 @@ def trials(
 
 
 def table(found: list[Trial]) -> str:
-    """A row a recipe."""
+    """Return a Markdown table with a row per recipe."""
     lines = [
         "| recipe | encoder | eps | decoder | IoU mean | worst found | gate: mean | worst found "
         "| truth lost |",
@@ -120,7 +120,7 @@ def table(found: list[Trial]) -> str:
 
 
 def engines(bundle: Bundle) -> str:
-    """The same bundle on ONNX Runtime and OpenVINO, and through TensorRT-RTX's builder."""
+    """Compare a bundle on ONNX Runtime and OpenVINO, and build it with TensorRT-RTX."""
     judge = yardstick.Yardstick(bundle, Cases(open_dataset(JUDGED), 4))
     kept, yardstick.ENGINE = yardstick.ENGINE, "openvino"
     try:
@@ -155,7 +155,7 @@ TALK = calibrator.Talk(print, lambda *_: None, _step)
 
 
 def made(folder: Path, recipe: Recipe, statistics: Path) -> Bundle:
-    """A bundle of the built-in nano, inside its gate or not, from statistics taken before."""
+    """Quantize the built-in nano from existing statistics, whether it passes its gate or not."""
     kept = calibrator.state_folder(folder)
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(statistics, kept)

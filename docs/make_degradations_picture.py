@@ -1,4 +1,4 @@
-"""Draw docs/images/degradations.png: photographs of scikit-image, clear and degraded.
+"""Draw docs/images/degradations.png from photographs of scikit-image, clear and degraded.
 
 Run from anywhere: python docs/make_degradations_picture.py
 """
@@ -24,8 +24,8 @@ GAP, CAPTION = 8, 26
 
 
 def main() -> None:
-    """Three photographs, four tiles each."""
-    # (top, left, height, width) of each crop: 3 to 4, the subject in the middle.
+    """Draw three photographs, with four tiles each."""
+    # (top, left, height, width) of each crop: aspect 3 to 4, with the subject in the middle.
     chelsea = crop(data.chelsea(), 0, 30, 300, 400)
     coffee = crop(data.coffee(), 10, 70, 375, 500)
     astronaut = crop(data.astronaut(), 0, 0, 384, 512)
@@ -40,7 +40,7 @@ def main() -> None:
             x, y = GAP + column * (TILE[1] + GAP), GAP + row * (TILE[0] + CAPTION + GAP)
             sheet.paste(Image.fromarray(tile), (x, y))
             pen.text((x + 2, y + TILE[0] + 3), caption, fill=(40, 40, 40), font=font)
-    # Noise does not compress: 256 colours, dithered, make a third of the file.
+    # Noise does not compress. 256 dithered colours reduce the file to a third.
     small = sheet.quantize(256, kmeans=3, dither=Image.Dither.FLOYDSTEINBERG)
     with staged_file(PLACE) as partial:
         small.save(partial, format="PNG", optimize=True)
@@ -54,13 +54,13 @@ def crop(photograph: Picture, top: int, left: int, height: int, width: int) -> P
 
 
 def levels(tile: Picture, seed: int) -> list[tuple[str, Picture]]:
-    """Caption and picture: clear, LQ-1, LQ-2, LQ-3 of one seed."""
+    """Return captions and pictures: clear, LQ-1, LQ-2 and LQ-3 of one seed."""
     degraded = [(f"LQ-{n}, seed {seed}", degrade(tile, n, seed)) for n in (1, 2, 3)]
     return [("clear", tile), *degraded]
 
 
 def unseen(tile: Picture, severity: float) -> list[tuple[str, Picture]]:
-    """Caption and picture: clear, and the degradations no LQSeg recipe contains."""
+    """Return captions and pictures: clear, and the degradations that are in no LQSeg recipe."""
     degraded = [
         (f"{kind.replace('_', ' ')} {severity}", degrade_single(tile, kind, severity))
         for kind in UNSEEN

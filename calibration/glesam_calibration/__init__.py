@@ -1,7 +1,8 @@
-"""Post-training quantization: a float bundle to one with explicit Q/DQ.
+"""Quantize a float bundle to INT8 or FP8 with explicit Q/DQ nodes.
 
-plan = make_plan(bundle, images, samples=64, seed=0)      # images: which images, at which level
-statistics = observe(bundle, plan, state)                 # observe: what flows into each layer
-write_quantized(bundle, statistics, recipe, folder)       # quantize: the graphs
-report = compare(bundle, quantized, cases)                # accuracy: what it costs
+manifest, comparison = calibrate(bundle, folder, data, Recipe("int8"), talk)   # calibrator
+
+`calibrator` calls the other modules in this order: calibration_set (which images, at which level),
+activations (statistics of what flows into each layer), quantize (the graphs), yardstick (how far
+the result lies from the float bundle).
 """

@@ -1,4 +1,4 @@
-"""glesam-calibrate: a float bundle in, an INT8 or FP8 bundle out, and what it cost."""
+"""Implement the command glesam-calibrate: quantize a float bundle, and report what it costs."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ import typer
 from glesam_calibration import options
 from glesam_runtime.console import WithDefault, run_app
 from glesam_runtime.errors import InputError
+from glesam_runtime.option_groups import expand_groups
 
-# Imported where used: `--help` needs nothing of it, and a wrong option is told at once.
+# Imported where used, so that `--help` and wrong options need none of these modules.
 if TYPE_CHECKING:
-    from glesam_calibration.job import Talk
+    from glesam_calibration.calibrator import Talk
 
 _DEFAULT = "quantize"
 
 
 class _Commands(WithDefault):
-    """`glesam-calibrate BUNDLE ...` is `glesam-calibrate quantize BUNDLE ...`."""
+    """Makes `glesam-calibrate BUNDLE ...` the same as `glesam-calibrate quantize BUNDLE ...`."""
 
     default = _DEFAULT
 
 
 app = typer.Typer(
-    help="Quantize a float bundle to INT8 or FP8, and say what it costs.",
+    help="Quantize a float bundle to INT8 or FP8, and report what it costs.",
     cls=_Commands,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -38,26 +39,20 @@ app = typer.Typer(
 
 
 def main() -> NoReturn:
-    """The glesam-calibrate command."""
+    """Run the glesam-calibrate command."""
     run_app(app, "glesam-calibrate")
 
 
 @app.command(_DEFAULT)
+@expand_groups
 def quantize(
     bundle: options.BundlePath,
+    given: options.ImageOptions,
+    how: options.RecipeOptions,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Bundle folder to write.")
     ],
-    images: options.Places = None,
-    more: options.MorePlaces = None,
-    int8: options.Int8 = False,
-    fp8: options.Fp8 = False,
-    samples: options.SampleCount = 64,
-    seed: options.Seed = 0,
-    method: options.Method = None,
-    percentile: options.Percentile = None,
     smooth: options.Smooth = None,
-    weights_only: options.WeightsOnly = "decoder",
     keep_float: Annotated[
         list[str] | None,
         typer.Option("--float", metavar="STAGE:LAYER", help="Keep a layer in float; repeatable."),
@@ -71,38 +66,45 @@ def quantize(
     ] = None,
     ranking: Annotated[
         Path | None,
-        typer.Option("--sensitivity", metavar="FILE", help="For --target-iou, if it is known."),
+        typer.Option(
+            "--sensitivity",
+            metavar="FILE",
+            help="Ranking of layers for --target-iou, a sensitivity.json. Default: measure it.",
+        ),
     ] = None,
     by: options.By = "layer",
-    evaluate: options.Truth = options.TRUTH,
-    evaluate_images: options.TruthImages = 4,
+    evaluate_images: options.JudgeImages = 4,
     resume: options.Resume = False,
     allow_parity_failure: Annotated[
-        bool, typer.Option("--allow-parity-failure", help="Write a bundle outside its gate.")
+        bool,
+        typer.Option(
+            "--allow-parity-failure",
+            help="Write the bundle even if it fails its accuracy limits.",
+        ),
     ] = False,
     debug: options.Debug = False,
 ) -> None:
-    """Quantize BUNDLE. The default command: its name may be left out.
+    """Quantize BUNDLE. This is the default command, so its name can be left out.
 
-    Statistics are taken of IMAGES, clear and at LQ-1..3; without any, of procedural ones.
+    Statistics are collected on IMAGES, clear and at LQ-1 to LQ-3. The default is procedural images.
     """
-    recipe = options.recipe(int8, fp8, method, percentile, smooth, weights_only, keep_float or [])
+    recipe = how.recipe(smooth, keep_float or ())
     unit = options.unit_of(by)
     if target_iou is not None and not 0 < target_iou <= 1:
-        raise InputError(f"--target-iou {target_iou:g}: must lie above 0 and be at most 1")
+        raise InputError(f"--target-iou {target_iou:g}: must be above 0 and at most 1")
     if ranking is not None and target_iou is None:
-        raise InputError("--sensitivity goes with --target-iou")
+        raise InputError("--sensitivity requires --target-iou")
     options.require_calibration()
-    from glesam_calibration import job, report, sensitivity
+    from glesam_calibration import bundle_comparison, calibrator, sensitivity
 
     target = None
     if target_iou is not None:
         known = None if ranking is None else sensitivity.read_ranking(ranking)
-        target = job.Target(target_iou, unit, known)
+        target = calibrator.Target(target_iou, unit, known)
     opened = options.open_float(bundle)
-    data = options.data_of(images, more, samples, seed, evaluate, evaluate_images)
-    with _told_how_to_resume(output):
-        manifest, measured = job.calibrate(
+    data = given.data(evaluate_images)
+    with _resume_hint(output):
+        manifest, measured = calibrator.calibrate(
             opened,
             output,
             data,
@@ -112,8 +114,8 @@ def quantize(
             resume=resume,
             allow_parity_failure=allow_parity_failure,
         )
-    print(report.stage_table(measured.images))
-    print(report.summary(opened.manifest, manifest, measured))
+    print(bundle_comparison.stage_table(measured.images))
+    print(bundle_comparison.summary(opened.manifest, manifest, measured))
     assert manifest.calibration is not None, "just calibrated"
     for stage, names in manifest.calibration.float_layers.items():
         print(f"float in the {stage}: {', '.join(names)}")
@@ -121,54 +123,49 @@ def quantize(
 
 
 @app.command("sensitivity")
+@expand_groups
 def rank(
     bundle: options.BundlePath,
+    given: options.ImageOptions,
+    how: options.RecipeOptions,
     output: Annotated[
         Path,
         typer.Option(
             "--output", "-o", metavar="DIR", help="Folder for sensitivity.json and sensitivity.png."
         ),
     ],
-    images: options.Places = None,
-    more: options.MorePlaces = None,
-    int8: options.Int8 = False,
-    fp8: options.Fp8 = False,
-    samples: options.SampleCount = 64,
-    seed: options.Seed = 0,
-    method: options.Method = None,
-    percentile: options.Percentile = None,
-    weights_only: options.WeightsOnly = "decoder",
     by: options.By = "layer",
-    evaluate: options.Truth = options.TRUTH,
-    evaluate_images: options.TruthImages = 2,
+    evaluate_images: options.JudgeImages = 2,
     resume: options.Resume = False,
     debug: options.Debug = False,
 ) -> None:
-    """Rank layers by what quantizing each alone costs, in mask IoU and in its stage's error."""
-    recipe = options.recipe(int8, fp8, method, percentile, None, weights_only, [])
+    """Rank layers by the mask IoU lost if each is quantized alone, with the error of its stage."""
+    recipe = how.recipe()
     unit = options.unit_of(by)
-    options.require_calibration()
     import msgspec
 
-    from glesam_calibration import chart, compare, job, sensitivity
+    from glesam_calibration import calibrator, sensitivity
+    from glesam_calibration.yardstick import Yardstick
     from glesam_evaluation.plot import require_matplotlib
     from glesam_runtime.staging import staged_file
 
     require_matplotlib()
     opened = options.open_float(bundle)
-    data = options.data_of(images, more, samples, seed, evaluate, evaluate_images)
+    data = given.data(evaluate_images)
     talk = _talk()
     output.mkdir(parents=True, exist_ok=True)
-    with _told_how_to_resume(output):
-        _, state, seen = job.take_statistics(opened, data, output / ".calibration", resume, talk)
-        yardstick = compare.Yardstick(opened, job.gate_cases(data))
+    with _resume_hint(output):
+        _, state, seen = calibrator.take_statistics(
+            opened, data, output / ".calibration", resume, talk
+        )
+        yardstick = Yardstick(opened, calibrator.gate_cases(data))
         ranking = sensitivity.rank(yardstick, seen, recipe, unit, _counter(f"{unit}s"))
     with (
         staged_file(output / "sensitivity.json") as json,
         staged_file(output / "sensitivity.png") as plot,
     ):
         json.write_bytes(msgspec.json.format(msgspec.json.encode(ranking), indent=2) + b"\n")
-        chart.draw(ranking, plot)
+        sensitivity.draw_ranking(ranking, plot)
     state.remove()
     print(f"{'stage':<10}{unit:<58}{'IoU lost':>10}{'error':>10}")
     for cost in ranking.costs[:20]:
@@ -179,15 +176,17 @@ def rank(
 @app.command("report")
 def compare_bundles(
     bundle: options.BundlePath,
-    quantized: Annotated[Path, typer.Argument(metavar="QUANTIZED", help="What was made of it.")],
+    quantized: Annotated[
+        Path, typer.Argument(metavar="QUANTIZED", help="The bundle that was made from it.")
+    ],
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="Images with masks: a folder, a JSON, scenes:N.")
     ],
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="The first N images only.")
+        int | None, typer.Option(min=1, metavar="N", help="Use only the first N images.")
     ] = None,
     prompts: Annotated[
-        str, typer.Option(help="Comma list: 1-point to 10-point, box, noise-box.")
+        str, typer.Option(help="Comma-separated list: 1-point to 10-point, box, noise-box.")
     ] = "3-point,box",
     seed: options.Seed = 0,
     output: Annotated[
@@ -196,29 +195,30 @@ def compare_bundles(
     ] = None,
     debug: options.Debug = False,
 ) -> None:
-    """Float and quantized bundle against the truth and each other: IoU, Dice, pixel accuracy."""
+    """Compare both bundles with the ground truth and each other: IoU, Dice, pixel accuracy."""
     options.require_calibration()
-    from glesam_calibration import compare, report
-    from glesam_calibration.cases import Cases
+    from glesam_calibration import bundle_comparison
+    from glesam_calibration.comparison_cases import Cases
+    from glesam_calibration.yardstick import compare_in_parts
     from glesam_evaluation.datasets import open_dataset
-    from glesam_evaluation.prompt_kinds import parse_prompt_kinds
+    from glesam_evaluation.prompting import parse_prompt_kinds
     from glesam_runtime.bundle import open_bundle
 
     opened, other = options.open_float(bundle), open_bundle(quantized)
     if opened.manifest.model != other.manifest.model:
-        raise InputError(f"{quantized}: is not made of {bundle}: another model")
+        raise InputError(f"{quantized}: was not made from {bundle}: it is another model")
     dataset = open_dataset(data)
     count = len(dataset) if limit is None else min(limit, len(dataset))
     cases = Cases(dataset, count, prompts=parse_prompt_kinds(prompts), seed=seed)
-    measured = compare.compare_in_parts(opened, other, cases, _counter("images"))
-    print(report.report(opened, other, data, seed, measured), end="")
+    measured = compare_in_parts(opened, other, cases, _counter("images"))
+    print(bundle_comparison.report(opened, other, data, seed, measured), end="")
     if output is not None:
-        report.write_report(opened, other, data, seed, measured, output)
+        bundle_comparison.write_report(opened, other, data, seed, measured, output)
         print(f"\n{output}: report.md, plot.png")
 
 
 def _talk() -> Talk:
-    from glesam_calibration.job import Talk
+    from glesam_calibration.calibrator import Talk
 
     counters: dict[str, Any] = {}
 
@@ -229,7 +229,7 @@ def _talk() -> Talk:
 
 
 def _counter(what: str) -> Any:
-    """Says on stderr how much of something is done, a line each tenth."""
+    """Return a function that reports progress on stderr, with a line for each tenth."""
 
     def told(done: int, total: int) -> None:
         if done == total or done * 10 // total > (done - 1) * 10 // total:
@@ -240,18 +240,20 @@ def _counter(what: str) -> Any:
 
 @contextmanager
 def _step(what: str) -> Iterator[None]:
-    """Say on stderr what is done, and how long it took."""
+    """Report on stderr how long a step took."""
     start = time.perf_counter()
     yield
     print(f"{what:<44} {time.perf_counter() - start:7.1f} s", file=sys.stderr, flush=True)
 
 
 @contextmanager
-def _told_how_to_resume(output: Path) -> Iterator[None]:
+def _resume_hint(output: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"{output}: statistics so far are kept; --resume goes on from them", err=True)
+        typer.echo(
+            f"{output}: the statistics so far are kept; --resume continues from them", err=True
+        )
         raise
 
 

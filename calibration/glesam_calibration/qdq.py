@@ -1,7 +1,7 @@
-"""Writes Q/DQ into a graph: symmetric, weights by output channel, activations by tensor.
+"""Insert Q/DQ nodes into a graph: symmetric, weights per output channel, activations per tensor.
 
-Only what flows into a layer is quantized, never what comes out: biases, residual additions,
-normalisations and softmax see float32, and each engine fuses what it can.
+Only the inputs of a layer are quantized, not its outputs. Biases, residual additions,
+normalisations and softmax therefore get float32, and each engine fuses what it can.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from glesam_calibration.layers import Layer
+from glesam_calibration.quantizable_layers import Layer
 
 EightBit = Literal["int8", "fp8"]
 
 
 @dataclass(frozen=True)
 class Format:
-    """A type of eight bits. Its zero point is always zero."""
+    """An eight-bit type. Its zero point is always zero."""
 
     largest: float
-    """The largest number that is used; int8's -128 is not, so that the range is symmetric."""
+    """The largest number in use. int8 does not use -128, so that the range is symmetric."""
     dtype: np.dtype
     opset: int
-    """The first in which Q/DQ take it."""
+    """The first opset whose Q/DQ support the type."""
 
 
 FORMATS: Mapping[EightBit, Format] = {
@@ -38,23 +38,23 @@ FORMATS: Mapping[EightBit, Format] = {
 
 
 def scales_of(weights: NDArray[np.float32], axis: int, kind: EightBit) -> NDArray[np.float32]:
-    """A scale for each channel of an axis: its largest magnitude over the type's."""
+    """Return a scale for each channel of an axis: its largest magnitude over that of the type."""
     others = tuple(index for index in range(weights.ndim) if index != axis)
     return scale_for(np.abs(weights).max(axis=others), kind)
 
 
 def scale_for(largest: NDArray[np.float32] | float, kind: EightBit) -> NDArray[np.float32]:
-    """The scale at which `largest` is the type's largest number; 1 where it is 0."""
+    """Return the scale that maps `largest` to the largest number of the type; 1 where it is 0."""
     magnitude = np.asarray(largest, np.float64)
     scale = np.where(magnitude > 0, magnitude / FORMATS[kind].largest, 1.0).astype(np.float32)
-    # Of subnormal weights; dividing by a scale of 0 would make NaN of them.
+    # Subnormal weights would give a scale of 0, and a division by it gives NaN.
     return np.maximum(scale, np.finfo(np.float32).tiny)
 
 
 def quantize(
     weights: NDArray[np.float32], scales: NDArray[np.float32], axis: int, kind: EightBit
 ) -> NDArray[np.generic]:
-    """Weights in eight bits, as QuantizeLinear rounds: half to even, saturated."""
+    """Quantize weights as QuantizeLinear does: round half to even, saturate."""
     shape = [1] * weights.ndim
     shape[axis] = -1
     form = FORMATS[kind]
@@ -71,14 +71,14 @@ def insert(
     ranges: Mapping[str, float] | None,
     kind: EightBit,
 ) -> None:
-    """Quantize layers of a graph, in place.
+    """Quantize layers of a graph in place.
 
     Args:
         model: a float graph.
-        layers: of this graph, from `find_layers`.
-        ranges: the largest magnitude kept of each activation, by the tensor's name; None leaves
-            activations in float, so that weights alone are stored in eight bits.
-        kind: the type.
+        layers: layers of this graph, from `find_layers`.
+        ranges: largest magnitude to keep of each activation, by tensor name; None leaves
+            activations in float, so that only the weights are stored in eight bits.
+        kind: the eight-bit type.
     """
     graph = model.graph
     nodes = {node.name: node for node in graph}
@@ -100,18 +100,18 @@ def insert(
             )
         node.replace_input_with(0, activations[layer.activation])
     _drop_unused(graph, {layer.weight for layer in layers})
-    # Between opset 18 and 19 nothing changed but the types that operations take.
+    # Opset 19 differs from 18 only in the types that operations support.
     model.opset_imports[""] = max(model.opset_imports[""], FORMATS[kind].opset)
 
 
 def _values(graph: ir.Graph) -> dict[str, ir.Value]:
-    """Every tensor that something in the graph computes or is given, by name."""
+    """Return every tensor that is computed by the graph or given to it, by name."""
     made = {output.name: output for node in graph for output in node.outputs if output.name}
     return {**{value.name: value for value in graph.inputs if value.name}, **made}
 
 
 def _dequantized_weight(graph: ir.Graph, layer: Layer, kind: EightBit) -> ir.Value:
-    """The weight in eight bits, and back to float32 by DequantizeLinear."""
+    """Store a weight in eight bits, and return it dequantized to float32 by DequantizeLinear."""
     tensor = graph.initializers[layer.weight].const_value
     assert tensor is not None, "find_layers takes initializers alone"
     weights = tensor.numpy()
@@ -131,7 +131,7 @@ def _dequantized_weight(graph: ir.Graph, layer: Layer, kind: EightBit) -> ir.Val
 
 
 def _requantized(graph: ir.Graph, source: ir.Value, largest: float, kind: EightBit) -> ir.Value:
-    """An activation to eight bits and back."""
+    """Quantize an activation to eight bits and dequantize it."""
     if kind == "fp8":
         source = _without_relu(graph, source)
     scale = add_initializer(graph, f"{source.name}.scale", scale_for(largest, kind))
@@ -151,10 +151,10 @@ def _requantized(graph: ir.Graph, source: ir.Value, largest: float, kind: EightB
 
 
 def _without_relu(graph: ir.Graph, value: ir.Value) -> ir.Value:
-    """The same values from Max(x, 0) where Relu computed them.
+    """Replace a Relu by Max(x, 0), which gives the same values.
 
-    ONNX Runtime (1.32) drops a Relu before a QuantizeLinear whose zero point is 0, as if negative
-    numbers were cut off there as in uint8. In float8 they are not, and come through.
+    ONNX Runtime (1.32) drops a Relu before a QuantizeLinear whose zero point is 0. That is right
+    for uint8, which cuts off negative numbers. In float8 they would pass through.
     """
     relu = value.producer()
     if relu is None or relu.op_type != "Relu":
@@ -174,7 +174,7 @@ def _first(graph: ir.Graph) -> ir.Node:
 
 
 def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
-    """Give a graph a constant."""
+    """Add a constant to a graph."""
     tensor = ir.tensor(array, name=name)
     value = ir.Value(
         name=name,
@@ -193,7 +193,7 @@ def _name_output(node: ir.Node, name: str, dtype: ir.DataType, shape: ir.Shape |
 
 
 def _drop_unused(graph: ir.Graph, names: set[str]) -> None:
-    """Take away float weights that nothing reads any more."""
+    """Delete float weights that no node reads any more."""
     for name in names:
         value = graph.initializers.get(name)
         if value is not None and not value.uses() and value not in graph.outputs:

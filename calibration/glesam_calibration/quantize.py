@@ -1,4 +1,4 @@
-"""From a float bundle and statistics to quantized graphs."""
+"""Quantize the graphs of a float bundle, given statistics and a recipe."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from onnx_ir.passes.common import DeduplicateHashedInitializersPass
 
 from glesam_calibration import qdq, smooth
+from glesam_calibration.activations import StageStatistics
 from glesam_calibration.graph_files import save_graph
-from glesam_calibration.layers import Layer, find_layers, is_quantized
-from glesam_calibration.observe import Observed
+from glesam_calibration.quantizable_layers import Layer, find_layers, is_quantized
 from glesam_calibration.ranges import DEFAULT, PERCENTILE, Method, kept_range
 from glesam_runtime.bundle import Bundle, file_ref, require_own_weights
 from glesam_runtime.errors import BundleError, InputError
@@ -23,50 +23,52 @@ from glesam_runtime.manifest import STAGES, Stage, StageName
 _ISLANDS = ("biases", "normalisations", "softmax", "products of activations")
 
 PAST_THE_BLOCKS: Mapping[StageName, str] = {"enhancer": r"conv_in|conv_out|.*\.shortcut"}
-"""Layers by which a latent gets past the U-Net's blocks to its answer. Nothing behind them averages
-out what is rounded there, and they are 4 % of SD 2.1's work (ADR 14)."""
+"""Layers through which a latent bypasses the U-Net's blocks. No later layer averages their rounding
+errors out, and they are 4 % of SD 2.1's multiplications (ADR 14)."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to quantize."""
+    """A recipe of quantization: the type, how to choose ranges, and what stays in float."""
 
     kind: qdq.EightBit = "int8"
     method: Method | None = None
-    """How ranges are found; None is what suits the kind."""
+    """How ranges are chosen; None is the default of the kind."""
     percentile: float = PERCENTILE
     smoothing: float | None = None
-    """SmoothQuant's alpha; None is without."""
+    """Alpha of SmoothQuant; None skips smoothing."""
     weights_only: tuple[StageName, ...] = ("decoder",)
-    """Stages whose weights are stored in eight bits while they compute in float32."""
+    """Stages that store their weights in eight bits and compute in float32."""
     float_layers: Mapping[StageName, Collection[str]] = field(default_factory=dict)
     """Names of layers to keep in float32, by stage."""
     float_inputs: Mapping[StageName, str] = field(default_factory=lambda: PAST_THE_BLOCKS)
-    """Pattern of the layers, by stage, of which the weights alone are stored in eight bits."""
+    """Pattern, by stage, of the names of layers of which only the weights are stored in eight
+    bits."""
 
     def __post_init__(self) -> None:
         if (self.kind, self.method) == ("fp8", "mse"):
-            raise InputError("method mse: its steps are those of integers; leave it out for fp8")
+            raise InputError("method mse: supports int8 only; leave it out for fp8")
 
     @property
     def ranges_by(self) -> Method:
-        """The method, or the kind's."""
+        """Return the method, or the default of the kind."""
         return self.method or DEFAULT[self.kind]
 
 
 def require_float(bundle: Bundle) -> None:
-    """Refuse a bundle that ranges cannot be taken from.
+    """Check that a bundle can be quantized.
 
     Raises:
-        BundleError: it is quantized already, its graphs are typed in half precision, or its
-            weights are hard links.
+        BundleError: the bundle is already quantized, its graphs are half precision, or its weights
+            are hard links.
     """
     precisions = {name: bundle.manifest.stages[name].precision for name in STAGES}
     for stage, precision in precisions.items():
         if precision in ("int8", "fp8") or is_quantized(ir.load(bundle.graph_path(stage)).graph):
             raise BundleError(
-                f"{bundle.path}: its {stage} is quantized already; give the float32 bundle it was "
-                "made of"
+                f"{bundle.path}: its {stage} is quantized already; give the float32 "
+                f"bundle that it was "
+                "made from"
             )
         if precision != "fp32":
             raise BundleError(
@@ -76,18 +78,18 @@ def require_float(bundle: Bundle) -> None:
 
 
 def quantized(
-    path: Path, stage: StageName, seen: Observed, recipe: Recipe
+    path: Path, stage: StageName, seen: StageStatistics, recipe: Recipe
 ) -> tuple[ir.Model, tuple[str, ...]]:
-    """A stage's graph, quantized, and what of it stays float32.
+    """Return the quantized graph of a stage, and names of the parts that stay float32.
 
     Args:
         path: the float graph.
-        stage: which.
-        seen: statistics of what flows into its layers.
-        recipe: how.
+        stage: the stage of the graph.
+        seen: statistics of the inputs of its layers.
+        recipe: how to quantize.
 
     Raises:
-        BundleError: the recipe keeps a layer that the graph has not.
+        BundleError: the recipe keeps a layer in float that the graph does not have.
     """
     keep = recipe.float_layers.get(stage, ())
     model = ir.load(path)
@@ -95,7 +97,10 @@ def quantized(
     chosen = [layer for layer in layers if layer.name not in keep]
     unknown = set(keep) - {layer.name for layer in layers}
     if unknown:
-        raise BundleError(f"{path}: has no layer {sorted(unknown)[0]!r}")
+        raise BundleError(
+            f"{path}: has no layer {sorted(unknown)[0]!r}; `glesam-calibrate "
+            f"sensitivity` lists them"
+        )
     if stage in recipe.weights_only:
         qdq.insert(model, chosen, None, recipe.kind)
         return model, (*_ISLANDS, "activations")
@@ -111,25 +116,25 @@ def quantized(
     return model, (*_ISLANDS, *(f"input of {layer.name}" for layer in past))
 
 
-def ranges_of(layers: Collection[Layer], seen: Observed, recipe: Recipe) -> dict[str, float]:
-    """The largest magnitude kept of each tensor that flows into one of the layers."""
+def ranges_of(layers: Collection[Layer], seen: StageStatistics, recipe: Recipe) -> dict[str, float]:
+    """Return the largest magnitude to keep of each tensor that flows into one of the layers."""
     names = dict.fromkeys(layer.activation for layer in layers)
     return {name: kept_range(seen[name], recipe.ranges_by, recipe.percentile) for name in names}
 
 
 def write_stages(
-    bundle: Bundle, seen: Mapping[StageName, Observed], recipe: Recipe, folder: Path
+    bundle: Bundle, seen: Mapping[StageName, StageStatistics], recipe: Recipe, folder: Path
 ) -> dict[StageName, Stage]:
     """Write the quantized graphs into a folder and describe them for the manifest."""
     return {stage: write_stage(bundle, stage, seen[stage], recipe, folder) for stage in STAGES}
 
 
 def write_stage(
-    bundle: Bundle, stage: StageName, seen: Observed, recipe: Recipe, folder: Path
+    bundle: Bundle, stage: StageName, seen: StageStatistics, recipe: Recipe, folder: Path
 ) -> Stage:
     """Write one quantized graph into a folder and describe it for the manifest."""
     model, islands = quantized(bundle.graph_path(stage), stage, seen, recipe)
-    # Beside eight-bit weights even small constants show, and exporters write some of them often.
+    # Exporters write some constants many times, which is noticeable beside eight-bit weights.
     DeduplicateHashedInitializersPass()(model)
     holds_q = is_quantized(model.graph)
     path = folder / f"{stage}.onnx"

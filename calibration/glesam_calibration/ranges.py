@@ -1,4 +1,4 @@
-"""How much of a tensor's range is kept: what lies beyond is cut off, so that the rest is finer."""
+"""Choose how much of a tensor's range to keep; larger values are cut off."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from glesam_runtime.errors import InputError
 
 Method = Literal["mse", "min-max", "percentile", "entropy"]
 DEFAULT: Mapping[EightBit, Method] = {"int8": "mse", "fp8": "min-max"}
-"""Floats of eight bits are as fine, relative to themselves, whatever is cut off above them."""
+"""The relative precision of eight-bit floats does not depend on the range, so fp8 keeps all of
+it."""
 PERCENTILE = 99.99
-"""Of all magnitudes; what a method named without a figure keeps."""
+"""Default of the percentile method: percent of all magnitudes."""
 
 _LEVELS = 128
-"""Magnitudes that eight bits with a sign tell apart."""
+"""Number of magnitudes that eight bits with a sign can represent."""
 _STEP = 16
-"""Bins between two ranges that are compared."""
+"""Distance of two compared ranges, bins."""
 _LEAST_KEPT = 99.9
-"""Percent of all magnitudes that the entropy method keeps at least. A tensor may be the same few
-numbers most of the time, as what a mask prompt becomes is where none is given, and the divergence
-then asks to cut off everything else."""
+"""Minimum percentage of all magnitudes that the entropy method keeps. Some tensors hold the same
+few numbers most of the time, such as the embedding of an absent mask prompt. The lowest divergence
+then cuts off everything else."""
 
 
 def kept_range(statistics: Statistics, method: Method, percentile: float = PERCENTILE) -> float:
-    """The largest magnitude that is kept, at most the largest seen.
+    """Return the largest magnitude to keep, at most the largest seen.
 
     Args:
-        statistics: of the tensor.
-        method: mse keeps what int8 then rounds with the least squared error, min-max everything,
-            percentile the given share of all values, entropy what changes the distribution least
-            (Kullback-Leibler), as TensorRT's calibrator does.
-        percentile: above 50, at most 100.
+        statistics: statistics of the tensor.
+        method: mse minimises the squared error of int8, min-max keeps everything, percentile keeps
+            a share of all values, and entropy changes the distribution least (Kullback-Leibler),
+            like TensorRT's calibrator.
+        percentile: for the method percentile, above 50 and at most 100.
 
     Raises:
-        InputError: no such method or percentile.
+        InputError: the method is unknown, or the percentile is out of range.
     """
     if not 50 < percentile <= 100:
         raise InputError(f"percentile {percentile:g}: must lie above 50 and be at most 100")
@@ -52,7 +53,7 @@ def kept_range(statistics: Statistics, method: Method, percentile: float = PERCE
 
 
 def _mse(statistics: Statistics, _: float) -> float:
-    """The range that costs least in squared error, of what is rounded and what is cut off."""
+    """Return the range with the least squared error from rounding and cutting off."""
     used = int(np.flatnonzero(statistics.counts)[-1]) + 1
     magnitudes, counts = np.arange(used) + 0.5, statistics.counts[:used]
     stops = [*range(_LEVELS, used, _STEP), max(used, _LEVELS)]
@@ -70,21 +71,21 @@ def _everything(statistics: Statistics, _: float) -> float:
 
 
 def _percentile(statistics: Statistics, percentile: float) -> float:
-    """The upper edge of the bin in which the share is reached."""
+    """Return the upper edge of the bin that reaches the percentile."""
     return _bins_for(statistics, percentile) * statistics.reach / BINS
 
 
 def _bins_for(statistics: Statistics, percentile: float) -> int:
-    """How many bins hold a share of all magnitudes."""
+    """Return the number of bins that hold a share of all magnitudes."""
     cumulated = np.cumsum(statistics.counts)
     place = int(np.searchsorted(cumulated, cumulated[-1] * (percentile / 100)))
     return min(place, BINS - 1) + 1
 
 
 def _entropy(statistics: Statistics, _: float) -> float:
-    """The range whose histogram in `_LEVELS` steps diverges least from the finer one."""
+    """Return the range whose histogram of `_LEVELS` steps diverges least from the finer one."""
     counts = statistics.counts.astype(np.float64)
-    # Exact zeros are exact in every range; a mask's or a ReLU's would drown the rest.
+    # Zeros are exact in every range; those of a mask or a ReLU would dominate the result.
     counts[0] = min(counts[0], counts[1])
     used = int(np.flatnonzero(statistics.counts)[-1]) + 1
     first = max(_LEVELS, _bins_for(statistics, _LEAST_KEPT))
@@ -94,13 +95,13 @@ def _entropy(statistics: Statistics, _: float) -> float:
 
 
 def _divergence(counts: NDArray[np.float64], stop: int) -> float:
-    """KL(fine || coarse) of what is left when everything from bin `stop` on is cut to the last."""
+    """Return KL(fine || coarse) if all values from bin `stop` on are cut to the last bin."""
     fine = counts[:stop].copy()
     edges = np.minimum(np.arange(_LEVELS + 1) * stop // _LEVELS, stop)
     starts, widths = edges[:-1], np.diff(edges)
     filled = fine > 0
-    # A level spreads what fell into it over those of its bins that held anything. What was cut
-    # off is in the fine histogram's last bin, and in no level: that is its price.
+    # A level spreads its count over those of its bins that are not empty. Values that are cut off
+    # count in the last bin of the fine histogram but in no level, which increases the divergence.
     sums = np.add.reduceat(fine, starts)
     occupied = np.add.reduceat(filled.astype(np.float64), starts)
     level = sums / np.maximum(occupied, 1)

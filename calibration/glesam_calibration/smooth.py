@@ -1,9 +1,9 @@
-"""Moves the scale of outlier channels from activations into weights (SmoothQuant, 2211.10438).
+"""Move the scale of outlier channels from activations into weights (SmoothQuant, 2211.10438).
 
-SAM's encoder has a few channels a hundred times as large as the rest, and one scale a tensor
-leaves eight bits for them alone. Where a LayerNorm feeds nothing but layers, its gain and offset
-are divided by a factor a channel and the layers' weights multiplied by it: the same function, with
-evener numbers.
+SAM's encoder has a few channels that are a hundred times as large as the rest. With one scale per
+tensor, the other channels get almost no precision. Where a LayerNorm feeds only layers, its gain
+and offset are divided by a factor per channel, and the weights of the layers are multiplied by it.
+The function stays the same, with more even numbers.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from glesam_calibration.layers import Layer
 from glesam_calibration.qdq import add_initializer
+from glesam_calibration.quantizable_layers import Layer
 from glesam_calibration.statistics import Statistics
 
 
 @dataclass(frozen=True)
 class Site:
-    """A LayerNorm and the layers that it alone feeds."""
+    """A LayerNorm and the layers that it feeds."""
 
     norm: str
-    """The node's name."""
+    """Name of the node."""
     layers: tuple[Layer, ...]
 
 
 def find_sites(graph: ir.Graph, layers: Sequence[Layer]) -> tuple[Site, ...]:
-    """Every LayerNorm over the last axis whose output reaches matrix products and nothing else.
+    """Return every LayerNorm over the last axis whose output reaches only matrix products.
 
-    What moves tokens about without touching channels may lie between them: reshapes, transposes,
-    and the padding of windows.
+    Nodes that move tokens but not channels may lie in between: reshapes, transposes, and the
+    padding of windows.
     """
     by_node = {layer.node: layer for layer in layers}
     sites = []
@@ -52,16 +52,16 @@ def find_sites(graph: ir.Graph, layers: Sequence[Layer]) -> tuple[Site, ...]:
 def migrate(
     graph: ir.Graph, sites: Sequence[Site], seen: Mapping[str, Statistics], alpha: float
 ) -> dict[str, float]:
-    """Even out a graph in place.
+    """Smooth a graph in place.
 
     Args:
-        graph: float, with the weights of every site's layers its own.
-        sites: from `find_sites`.
-        seen: statistics with the channels of what flows into the sites' layers.
-        alpha: 0 leaves all to the activations, 1 gives all to the weights.
+        graph: a float graph in which no other node reads the weights of the sites' layers.
+        sites: sites from `find_sites`.
+        seen: statistics, with channels, of the inputs of the sites' layers.
+        alpha: 0 moves no scale to the weights, 1 moves all of it.
 
     Returns:
-        The largest magnitude that is left of each activation, by the tensor's name.
+        The largest magnitude of each smoothed activation, by tensor name.
     """
     nodes = {node.name: node for node in graph}
     ranges: dict[str, float] = {}
@@ -84,7 +84,7 @@ def migrate(
 
 
 def _reached(value: ir.Value, graph: ir.Graph, by_node: Mapping[str, Layer]) -> list[Layer] | None:
-    """The layers a tensor ends up in, its last axis untouched; None if it goes elsewhere too."""
+    """Return the layers that read a tensor, its last axis unchanged; None if others read it."""
     layers: list[Layer] = []
     if value in graph.outputs or not value.uses():
         return None
@@ -92,7 +92,7 @@ def _reached(value: ir.Value, graph: ir.Graph, by_node: Mapping[str, Layer]) -> 
         node = use.node
         layer = by_node.get(node.name or "")
         if layer is not None and use.idx == 0 and layer.op in ("MatMul", "Gemm"):
-            # A weight that something else reads too cannot be changed for this site alone.
+            # A weight that another node reads too cannot be changed for this site.
             if len(graph.initializers[layer.weight].uses()) != 1:
                 return None
             layers.append(layer)
@@ -107,7 +107,7 @@ def _reached(value: ir.Value, graph: ir.Graph, by_node: Mapping[str, Layer]) -> 
 
 
 def _keeps_channels(node: ir.Node) -> bool:
-    """Whether a node moves rows of channels about and leaves each as it is, or adds rows of 0."""
+    """Return whether a node only moves rows of channels, or adds rows of 0."""
     source, result = node.inputs[0], node.outputs[0]
     if source is None or source.shape is None or result.shape is None:
         return False
@@ -130,7 +130,7 @@ def _keeps_channels(node: ir.Node) -> bool:
 def _factors(
     activations: NDArray[np.float32], weights: NDArray[np.float32], alpha: float
 ) -> NDArray[np.float32]:
-    """What each channel is divided by: a^alpha / w^(1 - alpha), 1 where either is 0."""
+    """Return the divisor of each channel: a^alpha / w^(1 - alpha), or 1 where a or w is 0."""
     a, w = activations.astype(np.float64), weights.astype(np.float64)
     usable = (a > 0) & (w > 0)
     factors = np.ones_like(a)
@@ -145,7 +145,7 @@ def _channels(seen: Mapping[str, Statistics], layer: Layer) -> NDArray[np.float3
 
 
 def _weight_rows(graph: ir.Graph, layer: Layer) -> NDArray[np.float32]:
-    """The largest magnitude that each input channel is multiplied by."""
+    """Return the largest magnitude of the weights of each input channel."""
     found: NDArray[np.float32] = np.abs(_array(graph.initializers[layer.weight])).max(
         axis=layer.axis
     )
@@ -162,7 +162,7 @@ def _array(value: ir.Value) -> NDArray[np.float32]:
 
 
 def _replace(graph: ir.Graph, node: ir.Node, index: int, array: NDArray[np.float32]) -> None:
-    """Give a node a constant of its own: exporters share equal ones between nodes."""
+    """Give a node a constant of its own, because exporters share equal constants between nodes."""
     old = node.inputs[index]
     assert old is not None, "replaced by its like"
     value = add_initializer(graph, f"{node.name}.smoothed.{index}", array)

@@ -1,4 +1,4 @@
-"""What is known of a tensor after any number of samples, in memory that does not grow with them."""
+"""Collect statistics of a tensor, in memory that does not grow with the number of samples."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BINS = 4096
-"""Of a histogram. Its reach is a power of two, so that at least half of them are in use."""
+"""Bins of a histogram. Its reach is a power of two, so that at least half of the bins are used."""
 
 
 class Statistics:
-    """Extremes, a histogram of magnitudes, and the largest magnitude of each channel.
+    """Minimum, maximum, a histogram of magnitudes, and the largest magnitude of each channel.
 
-    The histogram reaches from 0 to 2 ** `exponent`. When a larger value comes, its reach doubles
-    and neighbouring bins are added up: the counts are those it would have had from the start.
+    The histogram reaches from 0 to 2 ** `exponent`. For a larger value its reach doubles, and pairs
+    of bins are merged. The counts are then the same as with the larger reach from the start.
     """
 
     def __init__(self, channels: int | None = None) -> None:
-        """Start with nothing seen.
+        """Start empty.
 
         Args:
-            channels: how many the last axis has; None does not tell them apart.
+            channels: size of the last axis; None collects no statistics per channel.
         """
         self.low = np.float32(np.inf)
         self.high = np.float32(-np.inf)
         self.exponent: int | None = None
-        """None as long as everything seen was 0."""
+        """None as long as all values were 0."""
         self.counts: NDArray[np.int64] = np.zeros(BINS, np.int64)
         self.channels: NDArray[np.float32] | None = (
             None if channels is None else np.zeros(channels, np.float32)
@@ -41,26 +41,26 @@ class Statistics:
 
     @property
     def largest(self) -> float:
-        """The largest magnitude seen; 0 before any."""
+        """Return the largest magnitude seen; 0 if there was none."""
         return max(0.0, float(self.high), -float(self.low))
 
     @property
     def reach(self) -> float:
-        """Where the histogram ends."""
+        """Return the upper end of the histogram."""
         return 1.0 if self.exponent is None else math.ldexp(1.0, self.exponent)
 
     def update(self, values: NDArray[np.float32], name: str = "a tensor") -> None:
-        """Take in one more sample of the tensor, float32 of any shape.
+        """Add one more sample of the tensor, float32 of any shape.
 
         Raises:
-            BundleError: it holds NaN or infinity; `name` is named.
+            BundleError: the sample has NaN or infinity; the message starts with `name`.
         """
         if values.size == 0:
             return
         low, high = values.min(), values.max()
         if not (np.isfinite(low) and np.isfinite(high)):
             raise BundleError(
-                f"{name}: not finite on a calibration image; verify the float bundle first"
+                f"{name}: is not finite on a calibration image; verify the float bundle first"
             )
         self.low, self.high = min(self.low, low), max(self.high, high)
         magnitudes = np.abs(values)
@@ -73,10 +73,10 @@ class Statistics:
         self.counts += np.bincount(places, minlength=BINS)
 
     def _stretch(self, largest: float) -> None:
-        """Let the histogram reach `largest`."""
+        """Extend the histogram to `largest`."""
         if largest == 0.0:
             return
-        # Below 2 ** -100 nothing is told from 0: 2 ** -exponent has to stay a float32.
+        # Values below 2 ** -100 count as 0, because 2 ** -exponent must be a float32.
         needed = max(math.frexp(largest)[1], -100)
         if self.exponent is None:
             self.exponent = needed  # all counts so far are zeros, in the first bin of any reach
@@ -86,7 +86,7 @@ class Statistics:
             self.counts = np.concatenate([merged, np.zeros(BINS - len(merged), np.int64)])
 
     def as_tensors(self) -> dict[str, NDArray[np.generic]]:
-        """Everything, to be saved."""
+        """Return all statistics as tensors, for a file."""
         known = self.exponent is not None
         tensors: dict[str, NDArray[np.generic]] = {
             "range": np.asarray([self.low, self.high], np.float32),
@@ -99,7 +99,7 @@ class Statistics:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[np.generic]]) -> Statistics:
-        """What `as_tensors` gave."""
+        """Restore statistics from the tensors of `as_tensors`."""
         found = cls()
         found.low, found.high = np.asarray(tensors["range"], np.float32)
         known, exponent = np.asarray(tensors["exponent"], np.int64).tolist()

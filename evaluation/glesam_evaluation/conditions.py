@@ -1,31 +1,30 @@
-"""In what state an image is shown: clear, LQ-1..3, or under one degradation LQSeg has not."""
+"""Show an image in a condition: clear, LQ-1 to LQ-3, or with one single degradation."""
 
 from __future__ import annotations
-
-import hashlib
-import json
 
 import numpy as np
 import numpy.typing as npt
 
 from glesam_evaluation.degrade import SINGLE, UNSEEN, degrade, degrade_single
+from glesam_evaluation.seeds import derive
 from glesam_runtime.errors import InputError
 
 CLEAR = "clear"
 LQ = ("LQ-1", "LQ-2", "LQ-3")
 CONDITIONS = (CLEAR, *LQ, *SINGLE)
-"""All there are. The unseen ones are `UNSEEN`; blur, noise and jpeg are LQSeg's steps alone."""
+"""All conditions. Those of `UNSEEN` are in no LQSeg recipe; blur, noise, jpeg are single steps."""
 DEFAULT = (CLEAR, *LQ, *UNSEEN)
 
 SEVERITY = 0.7
-"""Of every single degradation, from 0 to 1: plain to see, and the objects are still to be told."""
+"""Severity of every single degradation, from 0 to 1: clearly visible, with objects still
+recognisable."""
 
 
 def parse_conditions(text: str) -> tuple[str, ...]:
-    """Read a comma list of CONDITIONS, in which `unseen` means all of UNSEEN.
+    """Parse a comma-separated list of CONDITIONS; `unseen` stands for all of UNSEEN.
 
     Raises:
-        InputError: a name that is none of these, or no name at all.
+        InputError: a name is unknown, or the list is empty.
     """
     known = {name.lower(): (name,) for name in CONDITIONS} | {"unseen": tuple(UNSEEN)}
     words = [word.strip() for word in text.split(",") if word.strip()]
@@ -42,13 +41,13 @@ def parse_conditions(text: str) -> tuple[str, ...]:
 def show(
     image: npt.NDArray[np.uint8], condition: str, seed: int, name: str
 ) -> npt.NDArray[np.uint8]:
-    """The image in a condition; uint8 RGB [H,W,3] in and out.
+    """Return an image in a condition; uint8 RGB [H,W,3] in and out.
 
-    What is drawn depends on `seed` and the image's `name` alone: LQ-1, LQ-2 and LQ-3 of an image
-    differ in the level only, and another condition beside it changes nothing.
+    The degradation depends only on `seed` and the image's `name`. LQ-1, LQ-2 and LQ-3 of an image
+    therefore differ only in their level, and a result does not depend on the other conditions.
 
     Raises:
-        InputError: an unknown condition.
+        InputError: the condition is unknown.
     """
     if condition == CLEAR:
         return image
@@ -58,16 +57,3 @@ def show(
     if condition in SINGLE:
         return degrade_single(image, condition, SEVERITY, drawn)
     raise InputError(f"condition {condition!r}: must be one of {', '.join(CONDITIONS)}")
-
-
-def derive(seed: int, *words: str | int) -> int:
-    """A seed of its own for each use of one seed, the same in every process and on every machine.
-
-    Raises:
-        InputError: `seed` is not a whole number >= 0.
-    """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed {seed!r}: must be a whole number >= 0")
-    # Escaped to ASCII: a file name need not be UTF-8.
-    digest = hashlib.sha256(json.dumps([seed, *words]).encode("ascii")).digest()
-    return int.from_bytes(digest[:8], "little")

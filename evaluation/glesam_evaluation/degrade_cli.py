@@ -1,4 +1,4 @@
-"""glesam-degrade: one image to its low-quality version."""
+"""Implement the command glesam-degrade, which writes a low-quality version of an image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from glesam_runtime.console import make_app, run_app
 from glesam_runtime.errors import InputError
 
-# Imported where used: `--help` needs no OpenCV, and may run where the extra is not installed.
+# Imported where used, so that `--help` works without OpenCV.
 if TYPE_CHECKING:
     from glesam_evaluation.degrade import Recipe
 
@@ -22,41 +22,46 @@ _LOSSLESS = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
 
 
 def degrade_main() -> NoReturn:
-    """The glesam-degrade command."""
+    """Run the glesam-degrade command."""
     run_app(degrade_app, "glesam-degrade")
 
 
 @degrade_app.command()
 def degrade(
-    image: Annotated[Path, typer.Argument(help="An image file.")],
+    image: Annotated[Path, typer.Argument(help="Image file to degrade.")],
     level: Annotated[
-        int, typer.Option(metavar="1|2|3", help="LQ-1, LQ-2 or LQ-3: sampled down by 1, 2 or 4.")
+        int,
+        typer.Option(
+            metavar="1|2|3", help="Level LQ-1, LQ-2 or LQ-3: reduced in size by 1, 2 or 4."
+        ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="A .png, .bmp or .tif file.")
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="File to write: .png, .bmp or .tif."),
     ],
-    seed: Annotated[int, typer.Option(help="Another seed draws another degradation.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random degradation.")] = 0,
     json: Annotated[
-        bool, typer.Option("--json", help="Print what was drawn, as one JSON document.")
+        bool, typer.Option("--json", help="Print the drawn parameters as JSON.")
     ] = False,
-    debug: Annotated[  # read by console.py, from the arguments themselves
-        bool, typer.Option("--debug", help="Show the traceback behind an error.")
+    debug: Annotated[  # console.py reads it from the command line
+        bool, typer.Option("--debug", help="Show the traceback of an error.")
     ] = False,
 ) -> None:
     """Degrade IMAGE to LQ-1, LQ-2 or LQ-3 and write it, at its original size, to FILE.
 
-    The same image, level and seed give the same file. A seed draws the same blur, noise and JPEG
-    quality for every level, so that the levels of one seed can be compared.
+    The same image, level and seed give the same file. One seed uses the same blur, noise and JPEG
+    quality at every level, so its levels can be compared.
     """
     recipe = _draw(level, seed)
     file_format = _LOSSLESS.get(output.suffix.lower())
     if file_format is None:
         raise InputError(
-            f"{output}: a lossless {', '.join(_LOSSLESS)} file is needed; "
-            "any other would add a degradation of its own"
+            f"{output}: must be a lossless file ({', '.join(_LOSSLESS)}), because other "
+            f"formats degrade "
+            "the image further"
         )
     if output.exists() and image.exists() and output.samefile(image):
-        raise InputError(f"{output}: is the image itself; choose another name for the output")
+        raise InputError(f"{output}: is the input image; choose another name for the output")
 
     from PIL import Image
 

@@ -1,6 +1,7 @@
-"""How well a mask covers the truth: IoU, Dice and pixel accuracy (paper, Sec. 4).
+"""Compute IoU, Dice and pixel accuracy of masks against the ground truth (paper, Sec. 4).
 
-All take bool masks [...,H,W] of one shape and return float64 [...], one figure a mask.
+Every function takes two bool arrays of one shape [...,H,W] and returns float64 [...], one value per
+mask.
 """
 
 from __future__ import annotations
@@ -15,30 +16,30 @@ Figures = npt.NDArray[np.float64]
 
 
 def iou(predicted: Masks, truth: Masks) -> Figures:
-    """Intersection over union; 1 where both are empty.
+    """Return the intersection over the union; 1 where both masks are empty.
 
     Raises:
-        InputError: not bool, or of different shapes.
+        InputError: the masks are not bool, or their shapes differ.
     """
     both, either, _ = _counts(predicted, truth)
     return _ratio(both, either)
 
 
 def dice(predicted: Masks, truth: Masks) -> Figures:
-    """Twice the intersection over the sum of both areas; 1 where both are empty.
+    """Return twice the intersection over the sum of both areas; 1 where both masks are empty.
 
     Raises:
-        InputError: not bool, or of different shapes.
+        InputError: the masks are not bool, or their shapes differ.
     """
     both, either, _ = _counts(predicted, truth)
     return _ratio(2 * both, both + either)
 
 
 def pixel_accuracy(predicted: Masks, truth: Masks) -> Figures:
-    """Share of all pixels, background included, on which both agree.
+    """Return the share of all pixels, background included, on which both masks agree.
 
     Raises:
-        InputError: not bool, or of different shapes.
+        InputError: the masks are not bool, or their shapes differ.
     """
     both, either, pixels = _counts(predicted, truth)
     return _ratio(pixels - either + both, np.full_like(both, pixels))
@@ -47,7 +48,7 @@ def pixel_accuracy(predicted: Masks, truth: Masks) -> Figures:
 def _counts(
     predicted: Masks, truth: Masks
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
-    """Pixels in both, in either, and in all."""
+    """Count the pixels in both masks, in either of them, and in the image."""
     if predicted.dtype != np.bool_ or truth.dtype != np.bool_ or predicted.shape != truth.shape:
         raise InputError(
             f"masks: {predicted.dtype} {list(predicted.shape)} and {truth.dtype} "

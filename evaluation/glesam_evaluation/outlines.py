@@ -1,4 +1,4 @@
-"""The shapes of a scene: ellipses, polygons, stars, blobs and rings, as closed contours."""
+"""Draw the shapes of a scene as closed contours: ellipses, polygons, stars, blobs and rings."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy.typing as npt
 Contour = npt.NDArray[np.float64]
 """[P,2], (x, y) in pixels."""
 
-_SMOOTH = 72  # vertices of a curved contour: a pixel's accuracy up to a radius of about 1000
+_SMOOTH = 72  # vertices of a curved contour: accurate to one pixel up to a radius of about 1000
 
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """One contour, or two where the second is a hole; `radius` is its rough size in pixels."""
+    """A shape of one contour, or of two if the second is a hole; `radius` is in pixels."""
 
     contours: tuple[Contour, ...]
     radius: float
 
 
 def random_outline(rng: np.random.Generator, height: int, width: int) -> Outline:
-    """Draw a shape with its centre in a `height` x `width` image.
+    """Draw a random shape whose centre lies in an image of `height` x `width` pixels.
 
-    Radii follow the dead-leaves model's power law r^-2, from 1/20 to 2/5 of the shorter side: many
-    small ones, few large ones. No shape is smaller than 3 pixels, so none can vanish.
+    Radii follow the power law r^-2 of the dead-leaves model, from 1/20 to 2/5 of the shorter side:
+    many are small, few are large. The smallest radius is 3 pixels, so that no shape vanishes.
     """
     side = min(height, width)
     smallest, largest = max(3.0, side / 20), max(4.0, side / 2.5)
-    # Inverse of the distribution function of r^-2.
+    # The inverse of the distribution function of r^-2.
     radius = 1 / (1 / largest + rng.random() * (1 / smallest - 1 / largest))
     centre = rng.random(2) * (width - 1, height - 1)
 
@@ -41,7 +41,7 @@ def random_outline(rng: np.random.Generator, height: int, width: int) -> Outline
     return Outline(tuple(contour @ to_image.T + centre for contour in unit), radius)
 
 
-# Each of these returns contours about the origin, with a radius of about 1.
+# Each of these functions returns contours around the origin, with a radius of about 1.
 
 
 def _ellipse(rng: np.random.Generator) -> tuple[Contour, ...]:
@@ -50,7 +50,7 @@ def _ellipse(rng: np.random.Generator) -> tuple[Contour, ...]:
 
 def _polygon(rng: np.random.Generator) -> tuple[Contour, ...]:
     corners = int(rng.integers(3, 8))
-    # Jitter below half a step keeps the corners in order, so that no edges cross.
+    # A jitter below half a step keeps the corners in order, so that no edges cross.
     jitter = rng.uniform(-0.35, 0.35, corners) * 2 * np.pi / corners
     return (_polar(_angles(corners) + jitter, rng.uniform(0.75, 1.1, corners)),)
 

@@ -1,4 +1,4 @@
-"""An evaluation as a picture: IoU by condition, and by the number of points."""
+"""Plot an evaluation: IoU by condition, and IoU by number of points."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glesam_evaluation.conditions import CONDITIONS
-from glesam_evaluation.prompt_kinds import points_of
+from glesam_evaluation.prompting import points_of
 from glesam_evaluation.results import LQ_MEAN, Results
 from glesam_runtime.errors import InputError
 
@@ -14,30 +14,31 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito's, told apart by colour-blind readers too."""
+"""The palette of Okabe and Ito, which colour-blind readers can tell apart."""
 _MARKERS = "osD^vP"
-_LEAST_SPAN = 5.0
+_LEAST_SPAN = 5.0  # percent of IoU
 _DASHES = ("-", "--", ":", "-.")
 
 
 def require_matplotlib() -> None:
-    """Raise InputError if it is missing: better before an evaluation than after."""
+    """Raise InputError if matplotlib is missing. Call it before a long run, not after."""
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:
         raise InputError(
-            "matplotlib, for the plot, is not installed: pip install 'glesam-deploy[calibration]'"
+            "matplotlib is not installed, and the plot needs it: pip install "
+            "'glesam-deploy[calibration]'"
         ) from error
 
 
 def draw(results: Results, path: Path) -> None:
-    """Write a PNG: IoU against condition; beside it against points where there are several counts.
+    """Write a PNG with IoU by condition and, if there are several numbers of points, IoU by points.
 
     Raises:
         InputError: matplotlib is not installed.
     """
     require_matplotlib()
-    # Without pyplot: no window system is looked for, and no state is left behind.
+    # Without pyplot, matplotlib looks for no window system and keeps no global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -60,7 +61,7 @@ def draw(results: Results, path: Path) -> None:
 
 
 def _by_condition(results: Results, axis: Axes) -> None:
-    """A line a segmenter and kind of prompt; of several counts of points the middle one."""
+    """Draw a line per segmenter and kind of prompt, with only one number of points."""
     shown = [name for name in CONDITIONS if name in results.conditions]
     means = {(m.segmenter, m.prompt, m.condition): 100 * m.iou for m in results.means()}
     prompts = _few(results.prompts)
@@ -79,7 +80,7 @@ def _by_condition(results: Results, axis: Axes) -> None:
 
 
 def _by_points(results: Results, counts: list[int], axis: Axes) -> None:
-    """A line a segmenter, on the LQ mean if all of LQ-1..3 ran, else on the first condition."""
+    """Draw a line per segmenter, for the LQ mean if LQ-1 to LQ-3 ran, else the first condition."""
     means = {(m.segmenter, m.prompt, m.condition): 100 * m.iou for m in results.means()}
     condition = LQ_MEAN if LQ_MEAN in results.columns else results.conditions[0]
     for number, segmenter in enumerate(results.segmenters):
@@ -96,7 +97,7 @@ def _by_points(results: Results, counts: list[int], axis: Axes) -> None:
 
 
 def _widen(axis: Axes) -> None:
-    """Show at least `_LEAST_SPAN` points, or noise would look like a finding."""
+    """Show at least `_LEAST_SPAN` percent on the y axis, so that noise looks small."""
     low, high = axis.get_ylim()
     short = _LEAST_SPAN - (high - low)
     if short > 0:
@@ -104,7 +105,7 @@ def _widen(axis: Axes) -> None:
 
 
 def _few(prompts: list[str]) -> list[str]:
-    """The boxes, and one count of points: ten lines on one another are not to be read."""
+    """Return the box prompts and one number of points, because ten lines would be unreadable."""
     counted = sorted(
         (p for p in prompts if points_of(p) is not None), key=lambda p: points_of(p) or 0
     )

@@ -1,4 +1,4 @@
-"""The evaluation itself: every segmenter gets the same images and the same prompts."""
+"""Evaluate segmenters: every one gets the same images and the same prompts."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 from glesam_evaluation import metrics
-from glesam_evaluation.conditions import DEFAULT, derive, show
+from glesam_evaluation.conditions import DEFAULT, show
 from glesam_evaluation.datasets import Dataset, Sample
-from glesam_evaluation.prompt_kinds import Prompts, draw_prompts
+from glesam_evaluation.prompting import Prompts, draw_prompts
+from glesam_evaluation.seeds import derive
 from glesam_runtime.errors import InputError
 
 DEFAULT_PROMPTS = ("3-point",)
 MAX_MASKS = 10
 _AT_ONCE = 16
-"""Prompts in one decoder call: 16 masks of four, at full size 64 MB of logits."""
+"""Prompts per decoder call: 16 prompts of four masks each are 64 MB of logits at full size."""
 
 
 class Segmenter(Protocol):
-    """Anything that segments what it is shown."""
+    """Anything that can be evaluated: it takes an image, then prompts about it."""
 
     def set_image(self, image: npt.NDArray[np.uint8]) -> None:
-        """Look at an image, uint8 RGB [H,W,3]; what follows is about it."""
+        """Set the image, uint8 RGB [H,W,3], that the following calls of `segment` are about."""
 
     def segment(
         self,
@@ -33,10 +34,10 @@ class Segmenter(Protocol):
         labels: npt.NDArray[np.float32] | None,
         boxes: npt.NDArray[np.float64] | None,
     ) -> npt.NDArray[np.bool_]:
-        """One mask a prompt, bool [B,H,W].
+        """Return one mask per prompt, bool [B,H,W].
 
-        SAM's single mask (multimask_output=False) for every prompt, as in the paper's evaluation:
-        choosing the best of three would need the truth, or another network's opinion.
+        Use SAM's single mask (multimask_output=False) for every prompt, as the paper does. Choosing
+        the best of three masks would need the ground truth, or another network.
 
         Args:
             points: [B,N,2], (x, y) in pixels of the image, or None.
@@ -46,16 +47,16 @@ class Segmenter(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to evaluate. The defaults are the paper's."""
+class EvaluationPlan:
+    """What an evaluation runs. The defaults are those of the paper."""
 
     prompts: tuple[str, ...] = DEFAULT_PROMPTS
     conditions: tuple[str, ...] = DEFAULT
     seed: int = 0
     max_masks: int = MAX_MASKS
-    """Most objects taken of an image, drawn from it by the seed."""
+    """Maximum number of objects per image; the seed decides which."""
     limit: int | None = None
-    """Most images taken, the first ones; None is all."""
+    """Maximum number of images, counted from the first; None is all."""
 
     def __post_init__(self) -> None:
         for name, value in (("max_masks", self.max_masks), ("limit", self.limit)):
@@ -65,11 +66,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Row:
-    """One prediction and its figures."""
+    """One predicted mask and its metrics."""
 
     image: str
     mask: int
-    """Which of the image's masks."""
+    """Number of the mask in its image."""
     condition: str
     prompt: str
     segmenter: str
@@ -81,25 +82,25 @@ class Row:
 def evaluate(
     segmenters: Mapping[str, Segmenter],
     dataset: Dataset,
-    plan: Plan = Plan(),
+    plan: EvaluationPlan = EvaluationPlan(),
     progress: Callable[[int, int], object] | None = None,
 ) -> list[Row]:
-    """Run every segmenter on every sample in every condition with every kind of prompt.
+    """Run every segmenter on every sample, in every condition, with every kind of prompt.
 
-    A row depends on its own sample, condition, kind of prompt and the seed alone, not on what else
-    is evaluated, or in which order.
+    A row depends only on its sample, condition, kind of prompt and the seed. It does not depend on
+    what else is evaluated, or in which order.
 
     Args:
-        segmenters: by the name they have in the rows.
-        dataset: what on.
-        plan: how.
-        progress: told after each image how many are done, and of how many.
+        segmenters: segmenters by name; the rows use these names.
+        dataset: images with ground-truth masks.
+        plan: prompts, conditions, seed and limits.
+        progress: called after each image with the number of finished images and their total.
 
     Raises:
-        InputError: a sample cannot be read, or nothing to evaluate is named.
+        InputError: a sample cannot be read, or there are no segmenters, prompts or conditions.
     """
     if not segmenters or not plan.prompts or not plan.conditions:
-        raise InputError("nothing to evaluate: name segmenters, prompts and conditions")
+        raise InputError("nothing to evaluate: give at least one segmenter, prompt and condition")
     total = len(dataset) if plan.limit is None else min(plan.limit, len(dataset))
     rows: list[Row] = []
     for index in range(total):
@@ -110,7 +111,7 @@ def evaluate(
 
 
 def _evaluate_sample(
-    segmenters: Mapping[str, Segmenter], sample: Sample, plan: Plan
+    segmenters: Mapping[str, Segmenter], sample: Sample, plan: EvaluationPlan
 ) -> Iterator[Row]:
     numbers = chosen_masks(sample, plan)
     truth = sample.masks[numbers]
@@ -129,8 +130,8 @@ def _evaluate_sample(
                     )
 
 
-def chosen_masks(sample: Sample, plan: Plan) -> list[int]:
-    """Which of a sample's masks are evaluated."""
+def chosen_masks(sample: Sample, plan: EvaluationPlan) -> list[int]:
+    """Return the numbers of the masks of a sample that are evaluated."""
     count = len(sample.masks)
     if count <= plan.max_masks:
         return list(range(count))
@@ -141,7 +142,7 @@ def chosen_masks(sample: Sample, plan: Plan) -> list[int]:
 def _figures(
     segmenter: Segmenter, prompts: Prompts, truth: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
-    """IoU, Dice and pixel accuracy of each prompt's mask: [B,3]."""
+    """Return IoU, Dice and pixel accuracy of the mask of each prompt: float64 [B,3]."""
     measures = (metrics.iou, metrics.dice, metrics.pixel_accuracy)
     figures = []
     for start in range(0, len(truth), _AT_ONCE):

@@ -1,4 +1,4 @@
-"""What an evaluation found: rows, their means, and both as JSON and back."""
+"""Hold the results of an evaluation: rows and their means, as JSON and as Markdown tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from glesam_evaluation.conditions import CLEAR, LQ
+from glesam_evaluation.conditions import CLEAR, LQ, SEVERITY
 from glesam_evaluation.degrade import UNSEEN
 from glesam_evaluation.protocol import Row
 from glesam_runtime.errors import InputError
@@ -26,7 +26,7 @@ _FIELDS = tuple(Row.__dataclass_fields__)
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean over all masks of one segmenter, kind of prompt and column of the table."""
+    """The mean over all masks, for one segmenter, kind of prompt and column of the table."""
 
     segmenter: str
     prompt: str
@@ -40,45 +40,48 @@ class Mean:
 
 @dataclass(frozen=True)
 class Results:
-    """Rows, and what they are of."""
+    """The rows of an evaluation, and what was evaluated."""
 
     model: str
-    """One line: which model, and what its figures are worth."""
+    """One line that names the model and says how to read its results."""
     dataset: str
     seed: int
     rows: tuple[Row, ...]
 
     @property
     def images(self) -> int:
-        """How many images there were."""
+        """Return the number of images."""
         return len({row.image for row in self.rows})
 
     @property
     def segmenters(self) -> list[str]:
-        """Their names, as evaluated."""
+        """Return the names of the segmenters, in the order of evaluation."""
         return list(dict.fromkeys(row.segmenter for row in self.rows))
 
     @property
     def prompts(self) -> list[str]:
-        """Kinds of prompt, as evaluated."""
+        """Return the kinds of prompt, in the order of evaluation."""
         return list(dict.fromkeys(row.prompt for row in self.rows))
 
     @property
     def conditions(self) -> list[str]:
-        """Conditions, as evaluated."""
+        """Return the conditions, in the order of evaluation."""
         return list(dict.fromkeys(row.condition for row in self.rows))
 
     @property
     def columns(self) -> list[str]:
-        """The table's: the paper's order first, then single degradations LQSeg knows."""
+        """Return the columns of the tables: those of the paper, then other degradations."""
         held = {mean.condition for mean in self.means()}
         others = [name for name in self.conditions if name not in (*_COLUMNS, *UNSEEN)]
-        # One unseen degradation alone has no unseen mean; then it stands for itself.
+        # Without all unseen degradations there is no unseen mean, so each one gets a column.
         single = [name for name in UNSEEN if name in held and UNSEEN_MEAN not in held]
         return [name for name in _COLUMNS if name in held] + single + others
 
     def means(self) -> list[Mean]:
-        """Every mask counts alike; `LQ mean` and `unseen mean` only where all of theirs ran."""
+        """Return the means over masks, each mask counted once.
+
+        `LQ mean` and `unseen mean` exist only where all of their conditions ran.
+        """
         groups: dict[tuple[str, str], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
         for row in self.rows:
             groups[row.segmenter, row.prompt][row.condition].append(row)
@@ -96,7 +99,7 @@ class Results:
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: means first, then every row as an array."""
+        """Return a dictionary for JSON: the means first, then every row as an array."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -120,10 +123,10 @@ class _File(msgspec.Struct):
 
 
 def read_results(path: Path) -> Results:
-    """Read what `Results.as_dict` gave a JSON file.
+    """Read a JSON file that holds the dictionary of `Results.as_dict`.
 
     Raises:
-        InputError: unreadable, or not such a file.
+        InputError: the file cannot be read, or is not such a file.
     """
     try:
         file = msgspec.json.decode(path.read_bytes(), type=_File)
@@ -133,7 +136,9 @@ def read_results(path: Path) -> Results:
         raise InputError(f"{path}: not an evaluation's report.json ({error})") from error
     if (file.format, file.version) != (FORMAT, VERSION):
         raise InputError(
-            f"{path}: {file.format} version {file.version}, this program reads {FORMAT} {VERSION}"
+            f"{path}: is {file.format} version {file.version}, but this program reads "
+            f"{FORMAT} version "
+            f"{VERSION}; evaluate again"
         )
     try:
         named = [dict(zip(file.row_fields, row, strict=True)) for row in file.rows]
@@ -146,3 +151,70 @@ def read_results(path: Path) -> Results:
 def _mean(segmenter: str, prompt: str, condition: str, rows: Iterable[Row]) -> Mean:
     figures = np.asarray([[getattr(row, metric) for metric in METRICS] for row in rows])
     return Mean(segmenter, prompt, condition, len(figures), *figures.mean(axis=0).tolist())
+
+
+_TITLES = dict(zip(METRICS, ("IoU", "Dice", "PA"), strict=True))
+
+
+def describe_model(preset: str, unet: str, trained: bool, source: str) -> str:
+    """Return the first line of a report, which names the model and says how to read its results.
+
+    Args:
+        preset: preset of the SAM.
+        unet: preset of the U-Net.
+        trained: whether the weights are trained.
+        source: where the model comes from, in words.
+    """
+    if not trained:
+        return f"{preset} with {unet}: untrained, these figures mean nothing ({source})"
+    if preset == "nano":
+        return (
+            "nano: a 5 M parameter model trained on procedural scenes; not comparable with the "
+            f"paper's figures ({source})"
+        )
+    return f"{preset} with {unet} ({source})"
+
+
+def markdown(results: Results) -> str:
+    """Return Markdown tables of IoU, Dice and PA in percent, a row per segmenter and prompt."""
+    means = {(mean.segmenter, mean.prompt, mean.condition): mean for mean in results.means()}
+    masks = len({(row.image, row.mask) for row in results.rows})
+    lines = [
+        results.model,
+        "",
+        f"{_count(masks, 'mask')} in {_count(results.images, 'image')} of {results.dataset}, "
+        f"seed {results.seed}. Means over masks, in percent; the decoder's single mask "
+        "(`multimask_output=False`); each segmenter sees the same images and prompts. "
+        f"Single degradations have severity {SEVERITY:g}.",
+    ]
+    for metric, title in _TITLES.items():
+        lines += ["", f"## {title}", "", *_table(results, means, metric)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(results: Results, means: dict[tuple[str, str, str], Mean], metric: str) -> list[str]:
+    columns = results.columns
+    rows = [["prompt", "segmenter", *columns]]
+    for prompt in results.prompts:
+        for segmenter in results.segmenters:
+            found = [means.get((segmenter, prompt, column)) for column in columns]
+            figures = [f"{100 * getattr(mean, metric):.2f}" if mean else "-" for mean in found]
+            rows.append([prompt, segmenter, *figures])
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    rule = [
+        "-" * width if index < 2 else "-" * (width - 1) + ":" for index, width in enumerate(widths)
+    ]
+    rows.insert(1, rule)
+    return ["| " + " | ".join(_padded(row, widths)) + " |" for row in rows]
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" + ("" if number == 1 else "s")
+
+
+def _padded(row: list[str], widths: list[int]) -> list[str]:
+    """Align words to the left and figures to the right."""
+    return [
+        text.ljust(width) if index < 2 else text.rjust(width)
+        for index, (text, width) in enumerate(zip(row, widths, strict=True))
+    ]

@@ -1,8 +1,8 @@
-"""Procedural scenes whose instance masks are known exactly: dead leaves with texture and light.
+"""Make procedural scenes with exact instance masks: dead leaves with texture and light.
 
-Shapes of every size lie on one another like leaves on a forest floor (the dead-leaves model:
-J. Serra 1982; A. B. Lee, D. Mumford, J. Huang 2001), whose edges, sizes and occlusions have the
-statistics of natural images. No file is read: a seed is a scene.
+Shapes of many sizes lie on top of each other like leaves on a forest floor (the dead-leaves model:
+J. Serra 1982; A. B. Lee, D. Mumford, J. Huang 2001). Their edges, sizes and occlusions have the
+statistics of natural images. A seed fully determines a scene, and no file is read.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ MIN_SIDE, MAX_SIDE = 16, 8192
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """An image and what is in it.
+    """An image and its instances.
 
-    `image` is uint8 RGB [H,W,3]. `instances` is int32 [H,W]: 0 is background, 1..K the instance
-    whose surface one sees there, in the order they were laid down (K lies on top). A mask is
-    exact geometry; the picture's edges are as soft as a lens makes them, well below a pixel.
+    `image` is uint8 RGB [H,W,3]. `instances` is int32 [H,W]: 0 is background, and 1..K is the
+    instance that is visible there, numbered from the lowest to the highest (K lies on top). Masks
+    are exact geometry. The edges in the image are as soft as a lens makes them, well below a pixel.
     """
 
     image: npt.NDArray[np.uint8]
@@ -35,12 +35,12 @@ class Scene:
 
     @property
     def count(self) -> int:
-        """K, the number of instances; at least 1, and each is somewhere visible."""
+        """Return the number of instances K. There is at least 1, and each is visible somewhere."""
         return int(self.instances.max())
 
     @property
     def masks(self) -> npt.NDArray[np.bool_]:
-        """The visible part of each instance, bool [K,H,W]: disjoint, and none is empty."""
+        """Return the visible part of each instance, bool [K,H,W]: disjoint, and none is empty."""
         ids = np.arange(1, self.count + 1, dtype=np.int32)
         masks: npt.NDArray[np.bool_] = self.instances[None] == ids[:, None, None]
         return masks
@@ -48,7 +48,7 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class _Leaf:
-    """A rasterised shape: its bounding box in the image, and which pixels of it are covered."""
+    """A rasterised shape: its bounding box in the image, and the pixels it covers there."""
 
     rows: slice
     columns: slice
@@ -64,17 +64,17 @@ def make_scene(
     shapes: tuple[int, int] = (8, 24),
     min_visible: float = 0.001,
 ) -> Scene:
-    """Make the scene that belongs to `seed`.
+    """Make the scene of a seed.
 
     Args:
         seed: a whole number >= 0; the same arguments give the same bytes on one machine.
-        height: pixels, 16 to 8192; likewise `width`.
-        width: pixels.
-        shapes: fewest and most shapes laid down. Those that end up hidden are taken away again.
-        min_visible: the smallest visible part of an instance, as a share of the image's area.
+        height: height of the image, 16 to 8192 pixels.
+        width: width of the image, 16 to 8192 pixels.
+        shapes: minimum and maximum number of shapes. Shapes that end up hidden are removed.
+        min_visible: smallest visible part of an instance, as a share of the image's area.
 
     Raises:
-        InputError: an argument outside its range.
+        InputError: an argument is outside its range.
     """
     _check(height, width, shapes, min_visible)
     rng = generator(seed)
@@ -97,16 +97,17 @@ def _check(height: int, width: int, shapes: tuple[int, int], min_visible: float)
 
 
 def _lay_down(rng: np.random.Generator, height: int, width: int, count: int) -> list[Outline]:
-    """Draw outlines, the lowest first."""
+    """Draw outlines, ordered from the lowest to the highest."""
     outlines = [random_outline(rng, height, width) for _ in range(count)]
-    # Large ones tend to lie below, or they would bury the rest; the factor keeps exceptions.
+    # Large shapes tend to lie below, or they would hide the rest; the random factor allows
+    # exceptions.
     order = np.argsort([-outline.radius * rng.lognormal(0, 0.6) for outline in outlines])
     return [outlines[index] for index in order]
 
 
 def _rasterise(outline: Outline, height: int, width: int) -> _Leaf:
     stamp = np.zeros((height, width), dtype=np.uint8)
-    # Two contours fill even-odd: the second is a hole in the first.
+    # fillPoly uses the even-odd rule, so the second contour is a hole in the first.
     cv2.fillPoly(stamp, [np.rint(c).astype(np.int32) for c in outline.contours], 1)
     x, y, w, h = cv2.boundingRect(stamp)
     rows, columns = slice(y, y + h), slice(x, x + w)
@@ -121,7 +122,7 @@ def _instances(leaves: list[_Leaf], height: int, width: int) -> npt.NDArray[np.i
 
 
 def _visible(leaves: list[_Leaf], height: int, width: int, min_visible: float) -> list[_Leaf]:
-    """Take away what is hidden, which only uncovers more of what stays."""
+    """Remove hidden leaves. The others stay visible, because a removal only uncovers pixels."""
     ids = _instances(leaves, height, width)
     areas = np.bincount(ids.ravel(), minlength=len(leaves) + 1)[1:]
     least = max(1.0, min_visible * height * width)
@@ -130,7 +131,7 @@ def _visible(leaves: list[_Leaf], height: int, width: int, min_visible: float) -
 
 
 def _paint(rng: np.random.Generator, leaves: list[_Leaf], height: int, width: int) -> FloatImage:
-    """Paint background and leaves, lowest first; float32 [H,W,3] around [0, 1]."""
+    """Paint the background, then the leaves from the lowest up; float32 [H,W,3] around [0, 1]."""
     noise = noise_field(rng, height, width)
     palette = Palette.random(rng)
     light = float(rng.uniform(0, 2 * np.pi))
@@ -146,13 +147,13 @@ def _paint(rng: np.random.Generator, leaves: list[_Leaf], height: int, width: in
 
 
 def _shading(rng: np.random.Generator, leaf: _Leaf, light: float) -> npt.NDArray[np.float32]:
-    """Brightness of a leaf's bounding box: lit from one side, and rounded off at its edge."""
+    """Return the brightness of a leaf's bounding box: lit from one side and shaded at the edge."""
     h, w = leaf.covered.shape
     x = np.linspace(-1, 1, w, dtype=np.float32)[None, :]
     y = np.linspace(-1, 1, h, dtype=np.float32)[:, None]
     tilt = np.float32(rng.uniform(0, 0.35))
     brightness = 1 - tilt * (x * np.float32(np.cos(light)) + y * np.float32(np.sin(light)))
-    # A border of zeros, so that a shape cut off by the bounding box has an edge there.
+    # A border of zeros gives a shape an edge where the bounding box cuts it off.
     padded = np.pad(leaf.covered.astype(np.uint8), 1)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
     rounding = np.float32(rng.uniform(0, 0.5))
@@ -161,12 +162,12 @@ def _shading(rng: np.random.Generator, leaf: _Leaf, light: float) -> npt.NDArray
 
 
 def _cast_shadow(rng: np.random.Generator, canvas: FloatImage, leaf: _Leaf, light: float) -> None:
-    """Darken in place what lies below a leaf, softly, away from the light."""
+    """Darken the canvas in place with the soft shadow of a leaf, away from the light."""
     strength = float(rng.uniform(0, 0.55))
     height, width = canvas.shape[:2]
     softness = max(0.8, leaf.radius * 0.08)
     offset = softness * float(rng.uniform(0.5, 2))
-    # The window holds the leaf, its shadow's offset, and three sigmas of softness around it.
+    # The window holds the leaf, the offset of its shadow and a margin of three sigmas of softness.
     margin = int(np.ceil(3 * softness + offset))
     top, left = max(0, leaf.rows.start - margin), max(0, leaf.columns.start - margin)
     bottom, right = min(height, leaf.rows.stop + margin), min(width, leaf.columns.stop + margin)
@@ -182,7 +183,7 @@ def _cast_shadow(rng: np.random.Generator, canvas: FloatImage, leaf: _Leaf, ligh
 
 
 def _photograph(rng: np.random.Generator, canvas: FloatImage) -> npt.NDArray[np.uint8]:
-    """Expose, soften the pixel-sharp edges as a lens does, and add sensor noise."""
+    """Apply exposure, soften the sharp edges as a lens does, and add sensor noise."""
     height, width = canvas.shape[:2]
     exposed = canvas * np.float32(rng.uniform(0.9, 1.3))
     seen = cv2.GaussianBlur(exposed, (0, 0), float(rng.uniform(0.35, 0.8)))

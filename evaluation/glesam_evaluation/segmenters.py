@@ -1,4 +1,4 @@
-"""A model as a segmenter, with and without its enhancer, at the cost of one encoder run."""
+"""Wrap a model as two segmenters, with and without its enhancer, that share one encoder run."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ WITHOUT, WITH = "without enhancer", "with enhancer"
 
 
 class Stages(Protocol):
-    """A model's three stages. Embeddings are whatever its own `encode` and `enhance` return."""
+    """The three stages of a model. The type of its embeddings is its own."""
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How it takes an image."""
+        """Return the rules for preparing an image."""
 
     @property
     def postprocessing(self) -> Postprocessing:
-        """How its logits become masks."""
+        """Return the rules that turn logits into masks."""
 
     @property
     def coordinates(self) -> Coordinates:
-        """How it takes prompts."""
+        """Return the rules for prompts."""
 
     def encode(self, image: npt.NDArray[np.float32]) -> Any:
-        """Image float32 [1,3,S,S], normalised and padded -> z_L, and what goes with it."""
+        """Encode a normalised and padded image, float32 [1,3,S,S], into z_L and other features."""
 
     def enhance(self, embeddings: Any) -> Any:
-        """z_L -> z_H."""
+        """Turn z_L into z_H."""
 
     def decode(
         self, embeddings: Any, prompts: Mapping[str, npt.NDArray[np.float32]]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Logits [B,4,S/4,S/4] and predicted IoU [B,4] for `prompts.prompt_tensors`."""
+        """Return logits [B,4,S/4,S/4] and predicted IoU [B,4] for `prompts.prompt_tensors`."""
 
 
 class BundleStages:
-    """A bundle's graphs in an engine."""
+    """The stages of a bundle, run by an engine."""
 
     def __init__(self, bundle: Bundle, backend: str = "auto", device: str | None = None) -> None:
         """Load all three graphs.
@@ -65,36 +65,36 @@ class BundleStages:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The manifest's."""
+        """Return the rules of the manifest."""
         return self._manifest.preprocessing
 
     @property
     def postprocessing(self) -> Postprocessing:
-        """The manifest's."""
+        """Return the rules of the manifest."""
         return self._manifest.postprocessing
 
     @property
     def coordinates(self) -> Coordinates:
-        """The manifest's."""
+        """Return the rules of the manifest."""
         return self._manifest.coordinates
 
     def encode(self, image: npt.NDArray[np.float32]) -> Any:
-        """Image float32 [1,3,S,S] -> z_L, left where the engine computed it."""
+        """Encode an image, float32 [1,3,S,S]; z_L stays on the device of the engine."""
         return chain.encode(self._engine, self._manifest, image)
 
     def enhance(self, embeddings: Any) -> Any:
-        """z_L -> z_H, left where the engine computed it."""
+        """Turn z_L into z_H; both stay on the device of the engine."""
         return chain.enhance(self._engine, self._manifest, embeddings)
 
     def decode(
         self, embeddings: Any, prompts: Mapping[str, npt.NDArray[np.float32]]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Logits [B,4,S/4,S/4] and predicted IoU [B,4]."""
+        """Return logits [B,4,S/4,S/4] and predicted IoU [B,4]."""
         return chain.decode(self._engine, embeddings, dict(prompts))
 
 
 class SharedEncoder:
-    """The last image's z_L, so that two segmenters of one model encode it once."""
+    """A cache of the last image's z_L, so that two segmenters of one model encode it once."""
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
@@ -102,7 +102,7 @@ class SharedEncoder:
         self._encoded: tuple[Any, Geometry] | None = None
 
     def encode(self, image: npt.NDArray[np.uint8]) -> tuple[Any, Geometry]:
-        """z_L and how the image lies in the square; the same array again costs nothing."""
+        """Return z_L and the geometry of an image; the same array again is not encoded again."""
         if self._encoded is None or image is not self._image:
             prepared = preprocess(image, self._stages.preprocessing)
             self._encoded = self._stages.encode(prepared.tensor), prepared.geometry
@@ -111,7 +111,7 @@ class SharedEncoder:
 
 
 class StagedSegmenter:
-    """The host's part around three stages: what GleSamPredictor does, for any implementation."""
+    """A segmenter of three stages: it does what GleSamPredictor does, for any implementation."""
 
     def __init__(
         self, stages: Stages, *, enhance: bool, encoder: SharedEncoder | None = None
@@ -120,18 +120,18 @@ class StagedSegmenter:
 
         Args:
             stages: the model.
-            enhance: False decodes z_L itself, as plain SAM does.
-            encoder: shared with another segmenter of the same model (`with_and_without`).
+            enhance: False skips the enhancer and decodes z_L, as plain SAM does.
+            encoder: a cache that another segmenter of the same model shares.
         """
         self._stages, self._enhance = stages, enhance
         self._encoder = encoder or SharedEncoder(stages)
         self._seen: tuple[Any, Geometry] | None = None
 
     def set_image(self, image: npt.NDArray[np.uint8]) -> None:
-        """Encode, and enhance, uint8 RGB [H,W,3]; an array must not change its content later.
+        """Encode and enhance an image, uint8 RGB [H,W,3]; do not change the array afterwards.
 
         Raises:
-            InputError: not such an image.
+            InputError: the image has another shape or dtype.
         """
         embeddings, geometry = self._encoder.encode(image)
         if self._enhance:
@@ -144,10 +144,10 @@ class StagedSegmenter:
         labels: npt.NDArray[np.float32] | None,
         boxes: npt.NDArray[np.float64] | None,
     ) -> npt.NDArray[np.bool_]:
-        """One mask a prompt, bool [B,H,W]: SAM's single mask.
+        """Return one mask per prompt, bool [B,H,W]: SAM's single mask.
 
         Raises:
-            InputError: no image is set, or a prompt cannot be used.
+            InputError: no image is set, or a prompt is not valid.
         """
         if self._seen is None:
             raise InputError("no image is set; call set_image first")
@@ -161,7 +161,7 @@ class StagedSegmenter:
 
 
 def with_and_without(stages: Stages) -> dict[str, Segmenter]:
-    """A model as its own baseline: plain SAM, and with the enhancer."""
+    """Return two segmenters of a model: without the enhancer (plain SAM), and with it."""
     encoder = SharedEncoder(stages)
     return {
         WITHOUT: StagedSegmenter(stages, enhance=False, encoder=encoder),
@@ -172,7 +172,7 @@ def with_and_without(stages: Stages) -> dict[str, Segmenter]:
 def bundle_segmenters(
     bundle: Bundle, backend: str = "auto", device: str | None = None
 ) -> dict[str, Segmenter]:
-    """A bundle without and with its enhancer.
+    """Return two segmenters of a bundle: without its enhancer, and with it.
 
     Raises:
         BackendError: the engine is missing or cannot run the bundle.

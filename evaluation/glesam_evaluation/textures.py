@@ -1,4 +1,4 @@
-"""The surfaces of a scene: two colours, mixed by a pattern."""
+"""Draw the surfaces of a scene: two colours mixed by a pattern."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import numpy as np
 import numpy.typing as npt
 
 FloatImage = npt.NDArray[np.float32]
-"""Colours are float32 [H,W,3] in [0, 1]; patterns float32 [H,W] in [0, 1]."""
+"""A colour image float32 [H,W,3] in [0, 1], or a pattern float32 [H,W] in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Palette:
-    """A scene's few hues, so that neighbours sometimes look alike and edges are not all easy."""
+    """The few hues of a scene, so that some neighbours look alike and have weak edges."""
 
     hues: tuple[float, ...]
-    """Degrees."""
+    """Hues in degrees."""
     vividness: float
     """Largest saturation, 0 to 1."""
 
     @staticmethod
     def random(rng: np.random.Generator) -> Palette:
-        """Draw three to six hues, dull or vivid."""
+        """Draw three to six hues and a vividness."""
         hues = rng.uniform(0, 360, int(rng.integers(3, 7)))
         return Palette(tuple(float(hue) for hue in hues), float(rng.uniform(0.25, 0.95)))
 
     def colour(self, rng: np.random.Generator) -> FloatImage:
-        """Draw a colour, float32 [3]."""
+        """Draw a colour, float32 RGB [3]."""
         hue = (rng.choice(self.hues) + rng.normal(0, 8)) % 360
         saturation = self.vividness * np.sqrt(rng.random())
         hsv = np.array([[[hue, saturation, rng.uniform(0.15, 0.95)]]], dtype=np.float32)
@@ -37,7 +37,7 @@ class Palette:
 
 
 def noise_field(rng: np.random.Generator, height: int, width: int) -> FloatImage:
-    """Sum noise of falling wavelengths (1/f) to a cloudy pattern [H,W] in [0, 1]."""
+    """Sum noise of falling wavelengths (1/f) into a cloudy pattern, float32 [H,W] in [0, 1]."""
     total = np.zeros((height, width), dtype=np.float32)
     cells, amplitude = 3, 1.0
     while cells < max(height, width):
@@ -58,10 +58,10 @@ def random_texture(
 ) -> FloatImage:
     """Draw a surface [height,width,3]; `scale` in pixels sets the size of its pattern.
 
-    `noise` is a noise_field of at least that size, of which each surface takes its own piece.
+    `noise` is a noise_field of at least that size. Each surface uses a random piece of it.
     """
     first = palette.colour(rng)
-    # The second colour is often a lighter or darker first: most things have one hue.
+    # The second colour is often a lighter or darker shade of the first: most things have one hue.
     other = palette.colour(rng) if rng.random() < 0.4 else first * np.float32(rng.uniform(0.4, 1.6))
     piece = _piece(rng, noise, height, width)
     pattern = _pattern(rng, piece, scale)
@@ -74,21 +74,21 @@ def _piece(rng: np.random.Generator, noise: FloatImage, height: int, width: int)
     top = int(rng.integers(noise.shape[0] - height + 1))
     left = int(rng.integers(noise.shape[1] - width + 1))
     piece = noise[top : top + height, left : left + width]
-    # A mirrored piece, so that two surfaces from one place still differ.
+    # Mirrored at random, so that two surfaces from the same place still differ.
     return piece[:: int(rng.choice((-1, 1))), :: int(rng.choice((-1, 1)))]
 
 
 def _pattern(rng: np.random.Generator, piece: FloatImage, scale: float) -> FloatImage:
-    """Draw plain, a gradient, clouds, veins, stripes, checks or dots, as large as `piece`."""
+    """Draw a plain, graded, cloudy, veined, striped, checked or dotted pattern like `piece`."""
     height, width = piece.shape
     angle = rng.uniform(0, np.pi)
     x = np.arange(width, dtype=np.float32)[None, :] - np.float32(width / 2)
     y = np.arange(height, dtype=np.float32)[:, None] - np.float32(height / 2)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    # Noise bends the axes a little: nothing in nature is ruled with a straight-edge.
+    # Noise bends the axes a little, because natural patterns are not perfectly straight.
     bend = np.float32(rng.uniform(0, 0.8) * scale) * (piece - np.float32(0.5))
     along, across = x * cos + y * sin + bend, y * cos - x * sin + bend
-    # At least 5 pixels a period, or the pattern would be moiré.
+    # A period of at least 5 pixels avoids moiré.
     wave = np.float32(2 * np.pi / max(5.0, scale * rng.uniform(0.15, 0.6)))
     sharpness = np.float32(rng.uniform(1, 6))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from glesam_calibration.figures import solve_eps, stage_error
+from glesam_calibration.bundle_comparison import solve_eps, stage_error
 from glesam_export.cases import Case
 from glesam_export.emulate import emulated
 from glesam_export.record import Masks, Outputs, Step, known

@@ -1,4 +1,4 @@
-"""Small graphs to quantize."""
+"""Build small graphs to quantize."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: what it prints, and what it says of bad arguments."""
+"""Test the command line: what it prints, and its errors for wrong arguments."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from glesam_calibration.calibrator import state_folder
 from glesam_calibration.cli import app
 from glesam_runtime import open_bundle
 from glesam_runtime.console import exit_code_of
@@ -22,9 +23,13 @@ def run(*arguments: str) -> int:
     return exit_code_of(app, "glesam-calibrate", arguments)
 
 
-def test_quantize_and_report(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_quantize_and_report(
+    tmp_path: Path, statistics: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "b"
-    assert run("nano", "--int8", *FEW, "-o", str(out)) == 0
+    shutil.copytree(statistics, state_folder(out))
+    judged = ("--evaluate", "scenes:1@2000000", "--evaluate-images", "1")
+    assert run("nano", "--int8", *judged, "--resume", "-o", str(out)) == 0
     printed = capfd.readouterr()
     assert "no images given: calibrating on procedural ones" in printed.err
     assert "LQ-3" in printed.out
@@ -48,14 +53,14 @@ def test_quantize_and_report(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
         ((), "one of --int8 and --fp8"),
         (("--int8", "--fp8"), "one of --int8 and --fp8"),
         (("--int8", "--method", "mean"), "--method mean: must be one of mse, min-max"),
-        (("--int8", "--method", "entropy", "--percentile", "99"), "goes with --method percentile"),
-        (("--fp8", "--method", "mse"), "its steps are those of integers"),
+        (("--int8", "--method", "entropy", "--percentile", "99"), "requires --method percentile"),
+        (("--fp8", "--method", "mse"), "mse: supports int8 only"),
         (("--int8", "--percentile", "20"), "above 50"),
         (("--int8", "--smooth", "2"), "from 0 to 1"),
-        (("--int8", "--weights-only", "head"), "comma list of encoder"),
+        (("--int8", "--weights-only", "head"), "comma-separated list of encoder"),
         (("--int8", "--float", "encoder"), "must be STAGE:LAYER"),
-        (("--int8", "--target-iou", "2"), "above 0 and be at most 1"),
-        (("--int8", "--sensitivity", "x"), "goes with --target-iou"),
+        (("--int8", "--target-iou", "2"), "must be above 0 and at most 1"),
+        (("--int8", "--sensitivity", "x"), "requires --target-iou"),
         (("--int8", "--by", "stage"), "layer or block"),
         (("--int8", "--images", "nowhere"), "nowhere: no such file or folder"),
         (("--int8", "--evaluate", "scenes:x"), "scenes:N"),
@@ -103,11 +108,11 @@ def test_help_needs_no_libraries() -> None:
 def test_interrupted_it_says_how_to_go_on(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from glesam_calibration import job
+    from glesam_calibration import calibrator
 
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(job, "observe", stop)
+    monkeypatch.setattr(calibrator, "collect_statistics", stop)
     assert run("nano", "--int8", *FEW, "-o", str(tmp_path / "b")) == 130
-    assert "--resume goes on" in capfd.readouterr().err
+    assert "--resume continues" in capfd.readouterr().err

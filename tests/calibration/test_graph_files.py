@@ -1,4 +1,4 @@
-"""Graphs are written whole, wherever their weights lay before."""
+"""Test that graphs are written completely, wherever their weights were before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images are taken, and what is said of those that cannot be."""
+"""Test which images are chosen, and the errors for images that cannot be used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from glesam_calibration.images import LEVELS, choose_samples, find_sources
+from glesam_calibration.calibration_set import LEVELS, choose_samples
+from glesam_evaluation.datasets.stand_ins import find_sources
 from glesam_runtime.errors import InputError
 
 

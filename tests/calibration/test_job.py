@@ -1,4 +1,4 @@
-"""A calibration from end to end on the built-in nano."""
+"""Test a whole calibration of the built-in nano."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from glesam_calibration import compare, job
-from glesam_calibration.comparison import BETWEEN, FLOAT, QUANTIZED, Comparison
-from glesam_calibration.job import Data, Talk
-from glesam_calibration.layers import find_layers
+from glesam_calibration import calibrator, yardstick
+from glesam_calibration.bundle_comparison import (
+    BETWEEN,
+    FLOAT,
+    QUANTIZED,
+    Comparison,
+    size_of,
+    summary,
+)
+from glesam_calibration.calibrator import Data, Talk
+from glesam_calibration.quantizable_layers import find_layers
 from glesam_calibration.quantize import Recipe
-from glesam_calibration.report import size_of, summary
 from glesam_evaluation.protocol import Row
 from glesam_runtime import BundleError, InputError, ParityError, open_bundle
 from glesam_runtime.bundle import Bundle, file_ref
@@ -51,7 +57,46 @@ def test_the_bundle_keeps_the_contract_and_its_gate(int8_bundle: Path) -> None:
     assert (record.source, record.method, record.procedural) == (source.sha256, "mse", True)
     assert [sample.level for sample in record.samples][:4] == ["clear", "LQ-1", "LQ-2", "LQ-3"]
     assert size_of(manifest) <= 0.35 * size_of(before)
-    assert run_selftest(found).passed
+
+
+def test_what_the_gate_accepts_the_selftest_accepts(int8_bundle: Path) -> None:
+    # 12 masks, of which the gate's cases are none: calibrate() runs this check before it writes.
+    result = run_selftest(open_bundle(int8_bundle), yardstick.ENGINE)
+    assert result.failures == ()
+    assert run_selftest(open_bundle(int8_bundle)).passed, "on the engine that auto chooses"
+
+
+def test_a_bundle_that_fails_its_golden_check_is_not_written(
+    make_quantized: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_it(bundle: Bundle) -> tuple[str, ...]:
+        assert not (bundle.path / "manifest.json").exists(), "before anything reads it as a bundle"
+        return ("worst mask IoU 0.94858 is below 0.95",)
+
+    monkeypatch.setattr(yardstick, "golden_failures", without_it)
+    folder = tmp_path / "bundle"
+    with pytest.raises(ParityError, match=r"golden file: worst mask IoU 0\.94858 is below 0\.95"):
+        make_quantized(folder)
+    assert not folder.exists()
+    make_quantized(folder, allow_parity_failure=True)
+    parity = open_bundle(folder).manifest.parity
+    assert parity is not None
+    assert not parity.passed
+
+
+def test_the_golden_check_of_a_calibration_is_that_of_the_runtime(
+    few_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = open_bundle(shutil.copytree(few_bundle, tmp_path / "bundle"))
+    assert yardstick.golden_failures(bundle) == run_selftest(bundle, yardstick.ENGINE).failures
+    graph = ir.load(bundle.graph_path("decoder"))
+    (bias,) = [v for n, v in graph.graph.initializers.items() if n == "upscaling.3.bias"]
+    assert bias.const_value is not None
+    bias.const_value = ir.tensor(bias.const_value.numpy() + np.float32(9), name=bias.name)
+    ir.save(graph, bundle.graph_path("decoder"))
+    (mean, worst) = yardstick.golden_failures(bundle)
+    assert mean.startswith("mean mask IoU 0.")
+    assert worst.startswith("worst mask IoU 0.")
 
 
 def test_latents_that_pass_the_blocks_are_not_rounded(int8_bundle: Path) -> None:
@@ -95,9 +140,9 @@ def test_another_engine_keeps_the_gate_too(
     bundle = open_bundle(int8_bundle)
     parity = bundle.manifest.parity
     assert parity is not None
-    cases = job.gate_cases(data)
-    of_float, of_eight_bits = (compare.Yardstick(b, cases) for b in (open_bundle(), bundle))
-    monkeypatch.setattr(compare, "ENGINE", "openvino")
+    cases = calibrator.gate_cases(data)
+    of_float, of_eight_bits = (yardstick.Yardstick(b, cases) for b in (open_bundle(), bundle))
+    monkeypatch.setattr(yardstick, "ENGINE", "openvino")
     measured = of_float.measure(bundle)
     assert measured.failures(parity.gate) == []
     assert measured.mean_iou >= 0.99
@@ -144,7 +189,7 @@ class Interrupted(Exception):
 
 @pytest.mark.parametrize("stop_at", [("encoder", 4), ("enhancer", 1), ("decoder", 6)])
 def test_interrupted_and_resumed_it_is_the_same_bit_for_bit(
-    stop_at: tuple[str, int], make_quantized: Make, int8_bundle: Path, tmp_path: Path, quiet: Talk
+    stop_at: tuple[str, int], quantize_few: Make, few_bundle: Path, tmp_path: Path, quiet: Talk
 ) -> None:
     seen: list[tuple[str, int]] = []
 
@@ -154,14 +199,14 @@ def test_interrupted_and_resumed_it_is_the_same_bit_for_bit(
 
     folder = tmp_path / "bundle"
     with pytest.raises(Interrupted):
-        make_quantized(folder, talk=replace(quiet, progress=stop))
+        quantize_few(folder, talk=replace(quiet, progress=stop))
     assert not folder.exists()
-    assert job.state_folder(folder).is_dir()
+    assert calibrator.state_folder(folder).is_dir()
     watched = replace(quiet, progress=lambda stage, done, _: seen.append((stage, done)))
-    make_quantized(folder, talk=watched, resume=True)
+    quantize_few(folder, talk=watched, resume=True)
     assert stop_at not in seen, "what was done is not done again"
-    assert contents(folder) == contents(int8_bundle)
-    assert not job.state_folder(folder).exists()
+    assert contents(folder) == contents(few_bundle)
+    assert not calibrator.state_folder(folder).exists()
 
 
 def test_memory_is_bounded_by_groups_and_the_result_the_same(
@@ -170,8 +215,8 @@ def test_memory_is_bounded_by_groups_and_the_result_the_same(
     bundle, data = open_bundle(), replace(data, samples=2)
     runs: list[int] = []
     talk = replace(quiet, progress=lambda stage, done, total: runs.append(total))
-    _, _, whole = job.take_statistics(bundle, data, tmp_path / "whole", False, quiet)
-    _, _, parts = job.take_statistics(bundle, data, tmp_path / "parts", False, talk, 1 << 22)
+    _, _, whole = calibrator.take_statistics(bundle, data, tmp_path / "whole", False, quiet)
+    _, _, parts = calibrator.take_statistics(bundle, data, tmp_path / "parts", False, talk, 1 << 22)
     assert max(runs) >= 2 * data.samples
     for stage, found in whole.items():
         assert found.keys() == parts[stage].keys()
@@ -180,31 +225,31 @@ def test_memory_is_bounded_by_groups_and_the_result_the_same(
 
 
 def test_another_plan_is_not_gone_on_from(
-    make_quantized: Make, data: Data, tmp_path: Path, quiet: Talk
+    quantize_few: Make, data: Data, tmp_path: Path, quiet: Talk
 ) -> None:
     def stop(*_: object) -> None:
         raise Interrupted
 
     folder = tmp_path / "bundle"
     with pytest.raises(InputError, match="no calibration to resume"):
-        make_quantized(folder, resume=True)
+        quantize_few(folder, resume=True)
     with pytest.raises(Interrupted):
-        make_quantized(folder, talk=replace(quiet, progress=stop))
+        quantize_few(folder, talk=replace(quiet, progress=stop))
     with pytest.raises(InputError, match="statistics of another seed"):
-        make_quantized(folder, resume=True, data=replace(data, seed=1))
-    damaged = job.state_folder(folder) / "encoder.safetensors"
+        quantize_few(folder, resume=True, data=replace(data, samples=6, seed=1))
+    damaged = calibrator.state_folder(folder) / "encoder.safetensors"
     damaged.write_bytes(b"?")
     with pytest.raises(InputError, match="damaged"):
-        make_quantized(folder, resume=True)
+        quantize_few(folder, resume=True)
 
 
-def test_a_foreign_folder_is_left_alone(make_quantized: Make, tmp_path: Path) -> None:
+def test_a_foreign_folder_is_left_alone(quantize_few: Make, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
-    state = job.state_folder(folder)
+    state = calibrator.state_folder(folder)
     state.mkdir()
     (state / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match="holds no calibration of ours"):
-        make_quantized(folder)
+    with pytest.raises(InputError, match="contains files that are no calibration"):
+        quantize_few(folder)
     assert (state / "thesis.txt").read_text() == "mine"
 
 
@@ -212,7 +257,7 @@ def test_what_is_quantized_already_is_refused(
     int8_bundle: Path, data: Data, tmp_path: Path, quiet: Talk
 ) -> None:
     with pytest.raises(BundleError, match="encoder is quantized already"):
-        job.calibrate(open_bundle(int8_bundle), tmp_path / "b", data, Recipe(), quiet)
+        calibrator.calibrate(open_bundle(int8_bundle), tmp_path / "b", data, Recipe(), quiet)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -224,7 +269,7 @@ def test_outside_its_gate_nothing_is_written_and_statistics_stay(
     with pytest.raises(ParityError, match=r"mean mask IoU .* is below 0\.98.*--resume"):
         make_quantized(folder, coarse)
     assert not folder.exists()
-    make_quantized(folder, coarse, resume=True, allow_parity_failure=True)
+    make_quantized(folder, coarse, allow_parity_failure=True)
     parity = open_bundle(folder).manifest.parity
     assert parity is not None
     assert not parity.passed
@@ -253,19 +298,19 @@ def test_layers_kept_in_float_and_stages_of_weights_alone(
 
 
 def test_a_full_disk_is_told_and_leaves_what_there_was(
-    make_quantized: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quantize_few: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import errno
     import os
 
-    from glesam_calibration import state
+    from glesam_calibration import kept_statistics
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(state, "save_file", full)
+    monkeypatch.setattr(kept_statistics, "save_file", full)
     with pytest.raises(InputError, match="no space left"):
-        make_quantized(tmp_path / "bundle")
+        quantize_few(tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 
@@ -286,4 +331,4 @@ def test_weights_behind_a_hard_link_are_refused_before_any_work(
     stages["encoder"] = msgspec.structs.replace(stages["encoder"], data=file_ref(weights))
     manifest = msgspec.structs.replace(source.manifest, stages=stages)
     with pytest.raises(BundleError, match=r"encoder\.onnx\.data: is a hard link"):
-        job.calibrate(Bundle(copy, manifest, ""), tmp_path / "b", data, Recipe(), quiet)
+        calibrator.calibrate(Bundle(copy, manifest, ""), tmp_path / "b", data, Recipe(), quiet)

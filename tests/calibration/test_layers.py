@@ -1,12 +1,12 @@
-"""What is quantized, and what it is called."""
+"""Test which layers are quantized, and their names."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 import pytest
 
-from glesam_calibration.layers import block_of, find_layers, is_quantized
 from glesam_calibration.qdq import insert
+from glesam_calibration.quantizable_layers import block_of, find_layers, is_quantized
 from glesam_runtime import open_bundle
 
 from .graphs import layered

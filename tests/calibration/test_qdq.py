@@ -1,4 +1,4 @@
-"""The numbers that Q/DQ writes, held against ONNX Runtime's own quantizer and ONNX's evaluator."""
+"""Compare the numbers of Q/DQ with ONNX Runtime's own quantizer and ONNX's evaluator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glesam_calibration import qdq
-from glesam_calibration.layers import find_layers
+from glesam_calibration.quantizable_layers import find_layers
 from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.backends.onnxruntime_session import session_options
 

@@ -1,4 +1,4 @@
-"""How much of a range each method keeps."""
+"""Test how much of a range each method keeps."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_mse_keeps_outliers_that_are_worth_it() -> None:
 
 
 def test_mse_is_not_for_floats() -> None:
-    with pytest.raises(InputError, match="steps are those of integers"):
+    with pytest.raises(InputError, match="mse: supports int8 only"):
         Recipe(kind="fp8", method="mse")
     assert (Recipe().ranges_by, Recipe(kind="fp8").ranges_by) == ("mse", "min-max")
 

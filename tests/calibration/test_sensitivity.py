@@ -1,7 +1,8 @@
-"""Ranking, and the search for the fewest layers to keep in float."""
+"""Test the ranking, and the search for the fewest layers to keep in float."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glesam_calibration import chart, compare, job, sensitivity
-from glesam_calibration.job import Data, Talk
+from glesam_calibration import calibrator, sensitivity, yardstick
+from glesam_calibration.calibrator import Data, Talk
 from glesam_calibration.quantize import Recipe
 from glesam_calibration.sensitivity import Cost, Ranking, keep_fewest
 from glesam_runtime import InputError, ParityError, open_bundle
@@ -59,17 +60,18 @@ def test_what_cannot_be_reached_is_told() -> None:
         keep_fewest(YARDSTICK, {}, Recipe("fp8"), ranking([0.1]), 0.9, OPEN)  # type: ignore[arg-type]
 
 
-def test_a_ranking_on_nano(data: Data, quiet: Talk, tmp_path: Path) -> None:
+def test_a_ranking_on_nano(data: Data, quiet: Talk, statistics: Path, tmp_path: Path) -> None:
     bundle = open_bundle()
-    _, _, seen = job.take_statistics(bundle, data, tmp_path / "state", False, quiet)
-    yardstick = compare.Yardstick(bundle, job.gate_cases(data))
+    kept = shutil.copytree(statistics, tmp_path / "state")
+    _, _, seen = calibrator.take_statistics(bundle, data, kept, True, quiet)
+    judge = yardstick.Yardstick(bundle, calibrator.gate_cases(data))
     units = sensitivity.units_of(bundle, "block")
     assert {unit.stage for unit in units} == {"encoder", "enhancer", "decoder"}
     assert sum(len(unit.layers) for unit in units) == 27 + 105 + 51
     chosen = ("blocks.0", "conv_out", "upscaling.3", "hypernetworks.3")
     few = [unit for unit in units if unit.unit in chosen]
     recipe = Recipe(weights_only=())
-    found = sensitivity.rank(yardstick, seen, recipe, "block", lambda *_: None, few)
+    found = sensitivity.rank(judge, seen, recipe, "block", lambda *_: None, few)
     lost = [cost.iou_lost for cost in found.costs]
     assert lost == sorted(lost, reverse=True)
     by_unit = {cost.unit: cost for cost in found.costs}
@@ -82,7 +84,7 @@ def test_a_ranking_on_nano(data: Data, quiet: Talk, tmp_path: Path) -> None:
     path = tmp_path / "sensitivity.json"
     path.write_bytes(msgspec.json.encode(found))
     assert sensitivity.read_ranking(path) == found
-    chart.draw(found, tmp_path / "chart.png")
+    sensitivity.draw_ranking(found, tmp_path / "chart.png")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
     path.write_text("[]")
     with pytest.raises(InputError, match=r"not a sensitivity\.json"):

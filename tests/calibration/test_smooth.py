@@ -1,4 +1,4 @@
-"""Scale migration leaves the function as it is and the channels even."""
+"""Test that smoothing keeps the function and evens out the channels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from glesam_calibration.layers import find_layers
+from glesam_calibration.quantizable_layers import find_layers
 from glesam_calibration.quantize import Recipe, quantized
 from glesam_calibration.smooth import find_sites, migrate
 from glesam_calibration.statistics import Statistics

@@ -1,4 +1,4 @@
-"""Statistics taken piece by piece are those of the whole."""
+"""Test that statistics collected in pieces equal those of the whole."""
 
 from __future__ import annotations
 
@@ -66,5 +66,5 @@ def test_zeros_are_counted_and_nothing_is_nothing() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_told_by_name(bad: float) -> None:
-    with pytest.raises(BundleError, match="encoder: val_7: not finite"):
+    with pytest.raises(BundleError, match="encoder: val_7: is not finite"):
         Statistics().update(np.asarray([0, bad], np.float32), "encoder: val_7")

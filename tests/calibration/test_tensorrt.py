@@ -1,4 +1,4 @@
-"""TensorRT-RTX reads the quantized graphs, without a GPU."""
+"""Test that TensorRT-RTX reads the quantized graphs, without a GPU."""
 
 from __future__ import annotations
 

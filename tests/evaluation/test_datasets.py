@@ -1,4 +1,4 @@
-"""Datasets: every layout that they come in, and every way in which one can be broken."""
+"""Test every layout of datasets, and the errors for broken ones."""
 
 import json
 import pickle
@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 from skimage.draw import disk
 
 from glesam_evaluation.datasets import Sample, open_dataset
-from glesam_evaluation.datasets.coco_masks import decode_segmentation
+from glesam_evaluation.datasets.coco import decode_segmentation
 from glesam_evaluation.datasets.mask_files import read_masks
 from glesam_evaluation.scenes import make_scene
 from glesam_runtime.errors import InputError
@@ -150,7 +150,7 @@ def broken_nothing(folder: Path) -> None:
         (lambda folder: save(folder / "a.png", PHOTO), ["a.png", "remove them or add masks"]),
         (broken_lack, ["a.png, b.png, c.png and 1 more", "remove them or add masks"]),
         (broken_size, ["masks/a.png", "24 x 32", "32 x 24"]),
-        (broken_sizes, ["2 masks", "a.png, b.png", "make them the image's size"]),
+        (broken_sizes, ["2 masks", "a.png, b.png", "resize them"]),
         (broken_twins, ["a.jpg", "same name"]),
         (broken_text, ["masks/a.png", "not an image"]),
         (broken_image, ["images/a.png", "not an image"]),
@@ -172,7 +172,7 @@ def test_an_empty_mask_is_told_when_it_is_read(tmp_path: Path) -> None:
     save(tmp_path / "masks/a_1.png", FIRST & SECOND)
     assert len(open_dataset(str(tmp_path))[0].masks) == 1
     save(tmp_path / "masks/a_0.png", FIRST & SECOND)
-    with pytest.raises(InputError, match=r"a_0\.png: empty"):
+    with pytest.raises(InputError, match=r"a_0\.png: is empty"):
         open_dataset(str(tmp_path))[0]
 
 
@@ -350,10 +350,10 @@ NO_IMAGE = {"image_id": 8, "segmentation": GOOD}
         ([crowd(FIRST)], "no image in it has an object"),
         ([{"image_id": 7, "segmentation": [SQUARE], "area": 0.0}], "has an object"),
         ([{"image_id": 7}], "has an object"),
-        (([GOOD], {"file_name": "b.png"}), "b.png; say where with --images"),
+        (([GOOD], {"file_name": "b.png"}), "b.png; give their folder with --images"),
         (([GOOD], {"file_name": None}), "neither file_name nor coco_url"),
-        (([GOOD], {"width": WIDTH + 1}), "a.png: 32 x 24 pixels"),
-        (([GOOD], {"height": 10**12}), "a.png: 32 x 24 pixels"),
+        (([GOOD], {"width": WIDTH + 1}), "a.png: has 32 x 24 pixels"),
+        (([GOOD], {"height": 10**12}), "a.png: has 32 x 24 pixels"),
         (([GOOD], {"file_name": "text.png"}), "not an image"),
     ],
 )
@@ -414,7 +414,7 @@ def test_two_images_of_one_name_and_a_second_file_of_another_size(tmp_path: Path
         "annotations": [{"image_id": 7, "segmentation": GOOD}, NO_IMAGE],
     }
     path.write_text(json.dumps(twice))
-    with pytest.raises(InputError, match="two images are called"):
+    with pytest.raises(InputError, match="two images have the name"):
         open_dataset(str(path))
     data = open_dataset(str(annotate(path, GOOD)))
     save(tmp_path / "a.png", PHOTO[:-1])
@@ -471,7 +471,7 @@ def test_all_can_be_pickled(tmp_path: Path) -> None:
         ("", False, "no images"),
         ("nowhere", False, "no such folder or file"),
         ("folder", True, "--images"),
-        ("text.txt", False, "a dataset is"),
+        ("text.txt", False, "is no dataset"),
         ("x.json", "missing", "no such folder"),
     ],
 )

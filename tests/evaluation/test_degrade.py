@@ -1,4 +1,4 @@
-"""LQSeg as a whole: deterministic, of the image's own size, and its levels in order."""
+"""Test LQSeg: it is deterministic, keeps the size of an image, and its levels are in order."""
 
 import hashlib
 import subprocess
@@ -21,13 +21,13 @@ from glesam_evaluation.degrade import (
     Pass,
     Recipe,
     Resize,
+    apply,
     apply_recipe,
     degrade,
     degrade_single,
-    lqseg,
     sample_recipe,
 )
-from glesam_evaluation.degrade.steps import jpeg
+from glesam_evaluation.degrade.apply import jpeg
 from glesam_evaluation.scenes import make_scene
 from glesam_runtime.errors import InputError
 
@@ -84,7 +84,7 @@ def test_the_second_jpeg_is_written_at_the_levels_size(
         sizes.append(pixels.shape[:2])
         return jpeg(pixels, quality)
 
-    monkeypatch.setattr(lqseg, "jpeg", watched)
+    monkeypatch.setattr(apply, "jpeg", watched)
     recipe = Recipe(level=3, rate=4, first=ONE, second=ONE, final="area")
     assert apply_recipe(image, recipe).shape == image.shape  # 96 x 128
     assert sizes == [(67, 90), (24, 32)]

@@ -1,4 +1,4 @@
-"""glesam-degrade: what it writes, and one line for whatever is wrong."""
+"""Test glesam-degrade: the files it writes, and its one-line errors."""
 
 import json
 import sys
@@ -59,7 +59,7 @@ def test_bad_input_is_one_line_and_code_2(
         ([photo, "-o", out], "level"),
         ([photo, "--level", 1, "-o", tmp_path / "low.jpg"], "lossless"),
         ([photo, "--level", 1, "-o", tmp_path], "lossless"),
-        ([photo, "--level", 1, "-o", photo], "is the image itself"),
+        ([photo, "--level", 1, "-o", photo], "is the input image"),
         ([photo, "--level", 1, "-o", tmp_path / "missing" / "low.png"], "missing"),
         ([tmp_path / "none.png", "--level", 1, "-o", out], "no such file"),
         ([text, "--level", 1, "-o", out], "not an image"),

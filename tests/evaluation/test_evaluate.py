@@ -1,4 +1,4 @@
-"""The protocol: the same images and prompts for all, whatever else is evaluated."""
+"""Test the protocol: all segmenters get the same images and prompts."""
 
 import dataclasses
 import json
@@ -15,7 +15,6 @@ from glesam_evaluation.conditions import (
     CONDITIONS,
     DEFAULT,
     SEVERITY,
-    derive,
     parse_conditions,
     show,
 )
@@ -23,11 +22,10 @@ from glesam_evaluation.datasets import Sample, open_dataset
 from glesam_evaluation.degrade import UNSEEN, degrade, degrade_single
 from glesam_evaluation.metrics import iou, pixel_accuracy
 from glesam_evaluation.plot import draw
-from glesam_evaluation.prompt_kinds import draw_prompts, parse_prompt_kinds
-from glesam_evaluation.prompting import tight_box
-from glesam_evaluation.protocol import Plan, Row, evaluate
-from glesam_evaluation.report import describe_model, markdown
-from glesam_evaluation.results import Results, read_results
+from glesam_evaluation.prompting import draw_prompts, parse_prompt_kinds, tight_box
+from glesam_evaluation.protocol import EvaluationPlan, Row, evaluate
+from glesam_evaluation.results import Results, describe_model, markdown, read_results
+from glesam_evaluation.seeds import derive
 from glesam_evaluation.segmenters import bundle_segmenters, with_and_without
 from glesam_runtime import GleSamPredictor, open_bundle
 from glesam_runtime.errors import InputError
@@ -105,7 +103,7 @@ def by_key(rows: list[Row]) -> dict[tuple, tuple]:
 
 def test_every_segmenter_sees_the_same_images_and_prompts() -> None:
     one, other = Watched(), Watched()
-    plan = Plan(ALL_PROMPTS, CONDITIONS)
+    plan = EvaluationPlan(ALL_PROMPTS, CONDITIONS)
     rows = evaluate({"one": one, "other": other}, Tiles(), plan)
     assert len(rows) == 2 * 3 * len(CONDITIONS) * len(ALL_PROMPTS) * 2
     np.testing.assert_array_equal(one.images, other.images)
@@ -121,8 +119,10 @@ def test_every_segmenter_sees_the_same_images_and_prompts() -> None:
 
 
 def test_a_row_does_not_depend_on_what_else_is_evaluated() -> None:
-    everything = by_key(evaluate({"a": Watched()}, Tiles(), Plan(ALL_PROMPTS, CONDITIONS)))
-    some = Plan(("box", "3-point"), ("haze", "LQ-3", "clear"))
+    everything = by_key(
+        evaluate({"a": Watched()}, Tiles(), EvaluationPlan(ALL_PROMPTS, CONDITIONS))
+    )
+    some = EvaluationPlan(("box", "3-point"), ("haze", "LQ-3", "clear"))
     fewer = evaluate({"b": Watched(), "a": Watched()}, Tiles(), some)
     for key, figures in by_key(fewer).items():
         if key[-1] == "a":
@@ -136,7 +136,7 @@ def test_a_row_does_not_depend_on_what_else_is_evaluated() -> None:
 
 def test_a_seed_decides_and_max_masks_keeps_what_it_takes() -> None:
     def run(**options: object) -> dict[tuple, tuple]:
-        return by_key(evaluate({"a": Watched()}, Tiles(objects=9), Plan(**options)))
+        return by_key(evaluate({"a": Watched()}, Tiles(objects=9), EvaluationPlan(**options)))
 
     assert run() == run()
     assert run() != run(seed=1)
@@ -151,21 +151,21 @@ def test_a_seed_decides_and_max_masks_keeps_what_it_takes() -> None:
 def test_many_objects_come_in_parts() -> None:
     watched = Watched()
     rows = evaluate(
-        {"a": watched}, Tiles(1, 25), Plan(("box", "3-point"), ("clear",), max_masks=25)
+        {"a": watched}, Tiles(1, 25), EvaluationPlan(("box", "3-point"), ("clear",), max_masks=25)
     )
     assert len(rows) == 50
     assert watched.largest == 16
 
 
 def test_figures_are_those_of_the_masks() -> None:
-    plan = Plan(("box", "noise-box"), ("clear", "LQ-1"))
+    plan = EvaluationPlan(("box", "noise-box"), ("clear", "LQ-1"))
     dataset = Tiles()
     rows = evaluate({"box": Perfect()}, dataset, plan)
     assert all(
         (row.iou, row.dice, row.pixel_accuracy) == (1, 1, 1) for row in rows if row.prompt == "box"
     )
     watched = Watched()
-    rows = evaluate({"a": watched}, dataset, Plan(("3-point",), ("clear",)))
+    rows = evaluate({"a": watched}, dataset, EvaluationPlan(("3-point",), ("clear",)))
     predicted = watched.segment(*watched.prompts[0])
     for row, mask, truth in zip(rows, predicted, dataset[0].masks, strict=False):
         assert row.iou == iou(mask, truth)
@@ -234,14 +234,14 @@ def test_unknown_prompts_are_refused(text: str) -> None:
 def test_bad_plans_are_refused() -> None:
     tiles = Tiles()
     for bad in (
-        lambda: Plan(max_masks=0),
-        lambda: Plan(limit=0),
+        lambda: EvaluationPlan(max_masks=0),
+        lambda: EvaluationPlan(limit=0),
         lambda: evaluate({}, tiles),
-        lambda: evaluate({"a": Watched()}, tiles, Plan(prompts=())),
-        lambda: evaluate({"a": Watched()}, tiles, Plan(conditions=())),
-        lambda: evaluate({"a": Watched()}, tiles, Plan(conditions=("fog",))),
-        lambda: evaluate({"a": Watched()}, tiles, Plan(prompts=("mask",))),
-        lambda: evaluate({"a": Watched()}, tiles, Plan(seed=-1)),
+        lambda: evaluate({"a": Watched()}, tiles, EvaluationPlan(prompts=())),
+        lambda: evaluate({"a": Watched()}, tiles, EvaluationPlan(conditions=())),
+        lambda: evaluate({"a": Watched()}, tiles, EvaluationPlan(conditions=("fog",))),
+        lambda: evaluate({"a": Watched()}, tiles, EvaluationPlan(prompts=("mask",))),
+        lambda: evaluate({"a": Watched()}, tiles, EvaluationPlan(seed=-1)),
     ):
         with pytest.raises(InputError):
             bad()
@@ -252,7 +252,7 @@ def test_progress_counts_images() -> None:
     evaluate(
         {"a": Watched()},
         Tiles(3),
-        Plan(conditions=("clear",), limit=2),
+        EvaluationPlan(conditions=("clear",), limit=2),
         lambda done, of: told.append((done, of)),
     )
     assert told == [(1, 2), (2, 2)]
@@ -319,7 +319,7 @@ def test_an_image_is_encoded_once_for_both_and_the_first_mask_taken() -> None:
     segmenters = with_and_without(stages)
     with pytest.raises(InputError, match="no image is set"):
         segmenters["with enhancer"].segment(np.ones((1, 1, 2)), np.ones((1, 1)), None)
-    plan = Plan(("3-point", "box"), ("clear", "haze"), limit=1)
+    plan = EvaluationPlan(("3-point", "box"), ("clear", "haze"), limit=1)
     rows = evaluate(segmenters, Tiles(), plan)
     once = ["encode", *["decode z_L"] * 2, "enhance", *["decode z_H"] * 2]
     assert stages.runs == once * 2
@@ -342,7 +342,9 @@ def test_neither_torch_nor_matplotlib_is_imported() -> None:
 def results(
     conditions: tuple[str, ...] = DEFAULT, prompts: tuple[str, ...] = ALL_PROMPTS
 ) -> Results:
-    rows = evaluate({"plain": Watched(), "better": Watched()}, Tiles(), Plan(prompts, conditions))
+    rows = evaluate(
+        {"plain": Watched(), "better": Watched()}, Tiles(), EvaluationPlan(prompts, conditions)
+    )
     return Results("toy: a toy", "tiles", 0, tuple(rows))
 
 

@@ -1,4 +1,4 @@
-"""Blur kernels against their definitions, and Gaussians against SciPy."""
+"""Compare blur kernels with their definitions, and Gaussians with SciPy."""
 
 import math
 

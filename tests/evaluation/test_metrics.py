@@ -1,4 +1,4 @@
-"""IoU, Dice and pixel accuracy against other people's code, and against one another."""
+"""Compare IoU, Dice and pixel accuracy with other implementations and with each other."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Prompts from masks: inside, tight, and no farther off than asked."""
+"""Test prompts from masks: inside, tight, and with no more noise than asked."""
 
 import numpy as np
 import pytest

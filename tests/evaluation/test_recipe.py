@@ -1,4 +1,4 @@
-"""Recipes: every value inside the paper's ranges, the stated shares, and a way to JSON and back."""
+"""Test recipes: values inside the paper's ranges, the stated shares, and JSON and back."""
 
 import math
 from collections import Counter

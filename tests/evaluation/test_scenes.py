@@ -1,4 +1,4 @@
-"""Scenes: deterministic, of any size, and masks that are exactly what one sees."""
+"""Test scenes: deterministic, of any size, with masks that are exactly what is visible."""
 
 import time
 

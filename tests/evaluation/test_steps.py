@@ -1,4 +1,4 @@
-"""Single steps against what they stand for: noise statistics, Pillow's JPEG, SciPy's filters."""
+"""Test single steps: noise statistics, JPEG against Pillow, filters against SciPy."""
 
 import io
 
@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from glesam_evaluation.degrade import Noise, steps
+from glesam_evaluation.degrade import Noise
+from glesam_evaluation.degrade import apply as steps
 from glesam_evaluation.degrade.kernels import gaussian_kernel
 from glesam_evaluation.scenes import make_scene
 from glesam_runtime.errors import InputError

@@ -1,8 +1,8 @@
-"""What eight bits cost nano, by every method, as a page: docs/quantization.md.
+"""Measure what eight bits cost nano, by every method, and write docs/quantization.md.
 
 Usage: python -m tests.studies.quantization FOLDER PAGE
 
-FOLDER keeps the bundles and the ranking; pictures go to `images` beside PAGE.
+FOLDER keeps the bundles and statistics. Pictures go to `images` beside PAGE.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ from pathlib import Path
 
 import numpy as np
 
-from glesam_calibration import chart, compare, job, report, sensitivity
-from glesam_calibration.cases import Cases
-from glesam_calibration.comparison import BETWEEN, Comparison
-from glesam_calibration.observe import Observed
+from glesam_calibration import bundle_comparison, calibrator, sensitivity, yardstick
+from glesam_calibration.activations import StageStatistics
+from glesam_calibration.bundle_comparison import BETWEEN, Comparison
+from glesam_calibration.comparison_cases import Cases
 from glesam_calibration.quantize import Recipe
 from glesam_evaluation.datasets import open_dataset
 from glesam_evaluation.plot import draw
 from glesam_runtime.bundle import Bundle, open_bundle
 from glesam_runtime.manifest import STAGES, StageName
 
-DATA = job.Data((), samples=64, seed=0, truth=open_dataset("scenes:4@2000000"), truth_images=4)
+DATA = calibrator.Data(
+    (), samples=64, seed=0, truth=open_dataset("scenes:4@2000000"), truth_images=4
+)
 JUDGED = "scenes:6@3000000"
-"""Scenes that neither statistics nor gates have seen."""
+"""Scenes that are used neither for statistics nor for the gate."""
 
 RECIPES: Mapping[str, Recipe] = {
     "int8 (default: mse, decoder weights only)": Recipe(),
@@ -72,7 +74,7 @@ sys.exit(0 if builder.build_serialized_network(network, config) is not None else
 
 @dataclass(frozen=True)
 class Trial:
-    """One recipe on the scenes it is judged by, and on those of the gate."""
+    """The comparisons of one recipe, on the scenes JUDGED and on those of the gate."""
 
     name: str
     judged: Comparison
@@ -80,9 +82,9 @@ class Trial:
 
 
 def trials(
-    judge: compare.Yardstick, gate: compare.Yardstick, seen: Mapping[StageName, Observed]
+    judge: yardstick.Yardstick, gate: yardstick.Yardstick, seen: Mapping[StageName, StageStatistics]
 ) -> Iterator[Trial]:
-    """Every recipe."""
+    """Quantize with every recipe and compare."""
     for name, recipe in RECIPES.items():
         print(name, flush=True)
         yield Trial(
@@ -93,7 +95,7 @@ def trials(
 
 
 def table(found: list[Trial]) -> str:
-    """A row a recipe."""
+    """Return a Markdown table with a row per recipe."""
     lines = [
         "| recipe | encoder | eps | decoder | IoU mean | worst found | gate: mean | worst found "
         "| truth lost |",
@@ -118,13 +120,13 @@ def table(found: list[Trial]) -> str:
 
 
 def engines(bundle: Bundle) -> str:
-    """The same bundle on ONNX Runtime and OpenVINO, and through TensorRT-RTX's builder."""
-    yardstick = compare.Yardstick(bundle, Cases(open_dataset(JUDGED), 4))
-    kept, compare.ENGINE = compare.ENGINE, "openvino"
+    """Compare a bundle on ONNX Runtime and OpenVINO, and build it with TensorRT-RTX."""
+    judge = yardstick.Yardstick(bundle, Cases(open_dataset(JUDGED), 4))
+    kept, yardstick.ENGINE = yardstick.ENGINE, "openvino"
     try:
-        measured = yardstick.measure(bundle)
+        measured = judge.measure(bundle)
     finally:
-        compare.ENGINE = kept
+        yardstick.ENGINE = kept
     precision = bundle.manifest.stages["encoder"].precision
     masks = sum(row.segmenter == BETWEEN for row in measured.rows)
     return (
@@ -149,15 +151,17 @@ def _step(what: str) -> Iterator[None]:
     print(what, flush=True)
 
 
-TALK = job.Talk(print, lambda *_: None, _step)
+TALK = calibrator.Talk(print, lambda *_: None, _step)
 
 
 def made(folder: Path, recipe: Recipe, statistics: Path) -> Bundle:
-    """A bundle of the built-in nano, inside its gate or not, from statistics taken before."""
-    kept = job.state_folder(folder)
+    """Quantize the built-in nano from existing statistics, whether it passes its gate or not."""
+    kept = calibrator.state_folder(folder)
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(statistics, kept)
-    job.calibrate(open_bundle(), folder, DATA, recipe, TALK, resume=True, allow_parity_failure=True)
+    calibrator.calibrate(
+        open_bundle(), folder, DATA, recipe, TALK, resume=True, allow_parity_failure=True
+    )
     return open_bundle(folder)
 
 
@@ -166,25 +170,25 @@ def main(folder: Path, page: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     source = open_bundle()
     statistics = folder / ".statistics"
-    _, state, seen = job.take_statistics(source, DATA, statistics, statistics.exists(), TALK)
-    gate = compare.Yardstick(source, job.gate_cases(DATA))
+    _, state, seen = calibrator.take_statistics(source, DATA, statistics, statistics.exists(), TALK)
+    gate = yardstick.Yardstick(source, calibrator.gate_cases(DATA))
     cases = Cases(open_dataset(JUDGED), 6)
-    judge = compare.Yardstick(source, cases)
+    judge = yardstick.Yardstick(source, cases)
     found = list(trials(judge, gate, seen))
     ranking = sensitivity.rank(
-        compare.Yardstick(source, replace(job.gate_cases(DATA), count=2)),
+        yardstick.Yardstick(source, replace(calibrator.gate_cases(DATA), count=2)),
         seen,
         Recipe(weights_only=()),
         "block",
         lambda *_: None,
     )
     pictures = page.parent / "images"
-    chart.draw(ranking, pictures / "sensitivity.png", 20)
+    sensitivity.draw_ranking(ranking, pictures / "sensitivity.png", 20)
     int8 = made(folder / "int8", Recipe(), statistics)
     fp8 = made(folder / "fp8", Recipe(kind="fp8", smoothing=0.5), statistics)
     state.remove()
-    measured = compare.compare_in_parts(source, int8, cases)
-    draw(report.results(int8, JUDGED, 0, measured), pictures / "quantization.png")
+    measured = yardstick.compare_in_parts(source, int8, cases)
+    draw(bundle_comparison.results(int8, JUDGED, 0, measured), pictures / "quantization.png")
     worst = "\n".join(
         f"| {cost.stage} | `{cost.unit}` | {cost.elements:,} | {cost.iou_lost:.5f} | "
         f"{cost.stage_error:.4f} |"
@@ -193,7 +197,10 @@ def main(folder: Path, page: Path) -> None:
     text = GUIDE
     for name, part in (
         ("METHODS", table(found)),
-        ("REPORT", report.report(source, int8, JUDGED, 0, measured).replace("\n## ", "\n### ")),
+        (
+            "REPORT",
+            bundle_comparison.report(source, int8, JUDGED, 0, measured).replace("\n## ", "\n### "),
+        ),
         ("SENSITIVITY", worst),
         ("ENGINES", "\n".join(engines(bundle) for bundle in (int8, fp8))),
         ("JUDGED", JUDGED),

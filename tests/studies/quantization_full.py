@@ -1,8 +1,8 @@
-"""Calibration at full size within 10 GB: ViT-B with SD 2.1, random weights, 8 samples.
+"""Calibrate a full-size bundle within 10 GB: ViT-B with SD 2.1, random weights, 8 samples.
 
 Usage: python -m tests.studies.quantization_full FOLDER
 
-A float bundle that is in FOLDER already is used again.
+A float bundle that already is in FOLDER is used again.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ PEAK_LIMIT = 10e9
 
 
 def main(folder: Path) -> None:
-    """Export, calibrate, print the figures.
+    """Export, calibrate, and print time and memory.
 
     Raises:
-        SystemExit: the calibration held more than PEAK_LIMIT.
+        SystemExit: the calibration used more memory than PEAK_LIMIT.
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "bundle"

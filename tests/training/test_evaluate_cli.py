@@ -14,9 +14,8 @@ from PIL import Image
 from segment_anything import SamPredictor
 
 from glesam_evaluation.datasets import open_dataset
-from glesam_evaluation.prompt_kinds import draw_prompts
-from glesam_evaluation.report import markdown
-from glesam_evaluation.results import read_results
+from glesam_evaluation.prompting import draw_prompts
+from glesam_evaluation.results import markdown, read_results
 from glesam_evaluation.scenes import make_scene
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.reference import build_sam

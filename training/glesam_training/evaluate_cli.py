@@ -96,12 +96,11 @@ def run(
     from glesam_evaluation.datasets import open_dataset
     from glesam_evaluation.datasets.sample import printable
     from glesam_evaluation.plot import require_matplotlib
-    from glesam_evaluation.prompt_kinds import parse_prompt_kinds
-    from glesam_evaluation.protocol import Plan, evaluate
-    from glesam_evaluation.report import markdown
-    from glesam_evaluation.results import Results
+    from glesam_evaluation.prompting import parse_prompt_kinds
+    from glesam_evaluation.protocol import EvaluationPlan, evaluate
+    from glesam_evaluation.results import Results, markdown
 
-    plan = Plan(
+    plan = EvaluationPlan(
         parse_prompt_kinds(prompts),
         parse_conditions(conditions),
         seed,
@@ -138,7 +137,7 @@ def _open_model(model: str, device: str | None) -> tuple[str, dict[str, Segmente
 
 
 def _open_bundle(path: Path | None, device: str | None) -> tuple[str, dict[str, Segmenter]]:
-    from glesam_evaluation.report import describe_model
+    from glesam_evaluation.results import describe_model
     from glesam_evaluation.segmenters import bundle_segmenters
     from glesam_runtime.bundle import open_bundle
 
@@ -162,7 +161,7 @@ def _open_checkpoint(path: Path, device: str | None) -> tuple[str, dict[str, Seg
             f"{path}: a checkpoint needs {error.name}, which is not installed: "
             "pip install 'glesam-deploy[training]'"
         ) from error
-    from glesam_evaluation.report import describe_model
+    from glesam_evaluation.results import describe_model
 
     checkpoint = open_checkpoint(path)
     about = describe_model(
@@ -200,7 +199,7 @@ def _check_output(folder: Path) -> None:
 def _write(results: Results, folder: Path) -> None:
     """Write the three files, all of them or none."""
     from glesam_evaluation.plot import draw
-    from glesam_evaluation.report import markdown
+    from glesam_evaluation.results import markdown
     from glesam_runtime.staging import staged_file
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Images with the masks of what is in them, from wherever one has them.
+"""Open datasets: images with the masks of the objects in them.
 
 data = open_dataset("ECSSD")                            # folders of images and masks
 data = open_dataset("annotations/instances_val2017.json")   # COCO, LVIS
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from glesam_evaluation.datasets.coco import CocoDataset
 from glesam_evaluation.datasets.folder import FolderDataset
-from glesam_evaluation.datasets.procedural import SceneDataset
 from glesam_evaluation.datasets.sample import Dataset, Sample
+from glesam_evaluation.datasets.stand_ins import SceneDataset
 from glesam_runtime.errors import InputError
 
 __all__ = ["CocoDataset", "Dataset", "FolderDataset", "Sample", "SceneDataset", "open_dataset"]
@@ -23,25 +23,27 @@ _SCENES = re.compile(r"scenes:(\d{1,9})(?:@(\d{1,18}))?", re.ASCII)
 
 
 def open_dataset(spec: str, images: Path | None = None) -> Dataset:
-    """Open the dataset that `spec` names; images are read later, sizes are checked now.
+    """Open the dataset that `spec` names. Sizes are checked now, and images are read later.
 
     Args:
         spec: `scenes:N` or `scenes:N@FIRST` for N procedural scenes of seeds FIRST (0) and up; a
             folder (see `folder`: images/ and masks/, or each mask beside its image); or a COCO or
             LVIS JSON.
-        images: where a JSON's images are, if not near it.
+        images: folder of the images of a JSON, if they are not near it.
 
     Raises:
-        InputError: no such dataset, nothing in it, or something wrong with it; `Dataset` is whole
-            once it is open.
+        InputError: there is no such dataset, it is empty, or a file in it is not valid. A dataset
+            that opens is complete.
     """
     path = Path(spec)
     is_file = path.is_file()
     if images is not None and not is_file:
-        raise InputError(f"--images {images}: goes with a COCO or LVIS JSON, not with {spec}")
+        raise InputError(f"--images {images}: is only for a COCO or LVIS JSON, and {spec} is none")
     if is_file:
         if path.suffix.lower() != ".json":
-            raise InputError(f"{spec}: a dataset is a folder, a COCO or LVIS .json, or scenes:N")
+            raise InputError(
+                f"{spec}: is no dataset; give a folder, a COCO or LVIS .json, or scenes:N"
+            )
         return CocoDataset(path, images)
     if path.is_dir():
         return FolderDataset(path)
@@ -49,5 +51,5 @@ def open_dataset(spec: str, images: Path | None = None) -> Dataset:
     if match is not None:
         return SceneDataset(int(match[1]), int(match[2] or 0))
     if spec.startswith("scenes"):
-        raise InputError(f"{spec}: procedural scenes are scenes:N or scenes:N@FIRST")
-    raise InputError(f"{spec}: no such folder or file; or use scenes:N, for procedural scenes")
+        raise InputError(f"{spec}: write procedural scenes as scenes:N or scenes:N@FIRST")
+    raise InputError(f"{spec}: no such folder or file; for procedural scenes use scenes:N")

@@ -1,4 +1,4 @@
-"""Folders of image and mask files, in the layouts that segmentation datasets come in."""
+"""Read folders of image and mask files, in the layouts of common segmentation datasets."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _MASKS = re.compile(
     r"(?P<before>.*?[-_])??(ground_?truth_masks?|ground_?truth|gts?|masks?)(?P<after>[-_].*)?",
     re.IGNORECASE,
 )
-"""Folder names: ECSSD's images and ground_truth_mask, DUTS-TE-Image and DUTS-TE-Mask, im and gt,
-images_test and masks_test of ThinObject5K. What stands before and after must be the same."""
+"""Folder names, such as images and ground_truth_mask (ECSSD), DUTS-TE-Image and DUTS-TE-Mask, im
+and gt, images_test and masks_test (ThinObject5K). The rest of both names must be equal."""
 
 _JPEGS = {".jpg", ".jpeg"}
 _SUFFIXES = _JPEGS | {".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
@@ -38,28 +38,28 @@ class _Pair:
 
 
 class FolderDataset:
-    """Pairs of image and mask files, by name."""
+    """A dataset of image and mask files that are paired by name."""
 
     def __init__(self, folder: Path) -> None:
-        """Find the pairs, and check from their headers that sizes agree.
+        """Find the pairs, and check by the file headers that their sizes agree.
 
         Raises:
-            InputError: no images, an image without a mask, two images of one name, a mask of
-                another size than its image, a file that is no image.
+            InputError: there are no images, an image has no mask, two images have one name, a mask
+                has another size than its image, or a file is not an image.
         """
         self._pairs = sorted(_find_pairs(folder), key=lambda pair: pair.name)
         _check(self._pairs, folder)
 
     @property
     def names(self) -> Sequence[str]:
-        """The images' file names without their endings."""
+        """Return the file names of the images without their suffixes."""
         return [pair.name for pair in self._pairs]
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read an image and its masks; those that are empty are left out."""
+        """Read an image and its masks, without empty ones."""
         pair = self._pairs[index]
         image = read_image(pair.image)
         masks = []
@@ -71,7 +71,7 @@ class FolderDataset:
         joined = np.concatenate(masks)
         if not len(joined):
             raise InputError(
-                f"{pair.masks[0]}: empty, so {pair.image.name} shows no object; "
+                f"{pair.masks[0]}: is empty, so {pair.image.name} has no object; "
                 "remove the image or draw its mask"
             )
         return Sample(pair.name, image, joined)
@@ -90,7 +90,7 @@ def _find_pairs(folder: Path) -> list[_Pair]:
         pattern = f"in {mask_folder}"
     if not images:
         raise InputError(
-            f"{folder}: no images; a dataset has images/ and masks/, or photo.jpg beside "
+            f"{folder}: no images; a dataset needs images/ and masks/, or photo.jpg beside "
             "photo_mask.png"
         )
     by_stem = _by_stem(images)
@@ -110,13 +110,17 @@ def _find_pairs(folder: Path) -> list[_Pair]:
 
 
 def _image_and_mask_folder(folder: Path) -> tuple[Path, Path] | None:
-    """The two folders of a dataset, given the one around them or its image folder; else None."""
+    """Return the image and mask folder of a dataset, given its folder or its image folder.
+
+    Returns:
+        None if there is no such pair.
+    """
     pairs = _folder_pairs(folder)
     exact = [pair for pair in pairs if (pair[0].name, pair[1].name) == ("images", "masks")]
     if len(pairs) > 1 and not exact:
         raise InputError(
-            f"{folder}: holds several datasets, {name_some(pair[0].name for pair in pairs)}; "
-            "name the image folder of one"
+            f"{folder}: contains several datasets, {name_some(pair[0].name for pair in pairs)}; "
+            "give the image folder of one of them"
         )
     if pairs:
         return (exact or pairs)[0]
@@ -125,7 +129,7 @@ def _image_and_mask_folder(folder: Path) -> tuple[Path, Path] | None:
 
 
 def _folder_pairs(folder: Path) -> list[tuple[Path, Path]]:
-    """Sub-folders of images with those of their masks."""
+    """Return the subfolders of images, each with the subfolder of its masks."""
     subs = sorted(path for path in folder.iterdir() if path.is_dir())
     masks = {_rest(match): path for path in subs if (match := _MASKS.fullmatch(path.name))}
     return [
@@ -136,15 +140,15 @@ def _folder_pairs(folder: Path) -> list[tuple[Path, Path]]:
 
 
 def _rest(match: re.Match[str]) -> tuple[str, str]:
-    """What a folder's name says besides images or masks."""
+    """Return the parts of a folder name around the word for images or masks."""
     return (match["before"] or "").lower(), (match["after"] or "").lower()
 
 
 def _split_flat(files: Sequence[Path]) -> tuple[list[Path], list[tuple[str, Path]]]:
-    """Tell images from masks in one folder; a mask comes with its image's stem.
+    """Split the files of one folder into images, and masks with the stem of their image.
 
-    A mask is `STEM_mask.*` or `STEM_mask_*.*` where there is a STEM, or (MSRA10K and the like) a
-    file that is no JPEG beside a JPEG of the same stem.
+    A mask is `STEM_mask.*` or `STEM_mask_*.*` where a file with that STEM exists. A file that is
+    not a JPEG beside a JPEG of the same stem is a mask too (as in MSRA10K).
     """
     stems = {path.stem for path in files}
     jpegs = {path.stem for path in files if path.suffix.lower() in _JPEGS}
@@ -166,13 +170,14 @@ def _by_stem(images: Iterable[Path]) -> dict[str, Path]:
         other = by_stem.setdefault(path.stem, path)
         if other is not path:
             raise InputError(
-                f"{path}: {other.name} has the same name, and a mask could be of either; rename one"
+                f"{path}: {other.name} has the same name, so a mask could belong to "
+                f"either; rename one"
             )
     return by_stem
 
 
 def _owner(stem: str, by_stem: dict[str, Path]) -> str | None:
-    """The image a mask belongs to: its stem, or the longest one that `_...` was added to."""
+    """Return the stem of the image of a mask: its own stem, or the longest one before a `_`."""
     while stem not in by_stem:
         stem, underscore, _ = stem.rpartition("_")
         if not underscore:
@@ -181,7 +186,7 @@ def _owner(stem: str, by_stem: dict[str, Path]) -> str | None:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Image files of a folder, by name; hidden ones, as some systems leave them, left out."""
+    """Return the image files of a folder, sorted by name, without hidden files."""
     return sorted(
         path
         for path in folder.iterdir()
@@ -190,7 +195,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def _check(pairs: Sequence[_Pair], folder: Path) -> None:
-    """Compare the sizes in all headers: a bad pair is found now, not after an hour."""
+    """Compare the sizes in all file headers, so that a bad pair is found before a long run."""
     wrong = []
     for pair in pairs:
         size = size_of(pair.image)
@@ -203,12 +208,12 @@ def _check(pairs: Sequence[_Pair], folder: Path) -> None:
     if wrong:
         raise InputError(
             f"{folder}: {len(wrong)} masks have another size than their image: "
-            f"{name_some(path.name for path, _, _ in wrong)}; make them the image's size"
+            f"{name_some(path.name for path, _, _ in wrong)}; resize them"
         )
 
 
 def _size_error(path: Path, mask: tuple[int, ...], image: tuple[int, ...]) -> InputError:
     return InputError(
-        f"{path}: a mask of {mask[1]} x {mask[0]} pixels, its image has {image[1]} x {image[0]}; "
-        "make it the image's size"
+        f"{path}: the mask has {mask[1]} x {mask[0]} pixels, but its image has {image[1]} x "
+        f"{image[0]}; resize the mask"
     )

@@ -1,4 +1,4 @@
-"""One mask file to the objects in it, whichever way the file says so."""
+"""Read a mask file: binary, gray, palette or colour, with one object or many."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ from PIL import Image, UnidentifiedImageError
 from glesam_runtime.errors import InputError
 
 MAX_OBJECTS = 1000
-"""More values than this are a photograph or a damaged file, not an instance map."""
+"""Maximum number of values; a file with more is a photograph or damaged, not an instance map."""
 
 _VOID = 255
-"""In a palette map: the border that PASCAL VOC draws around its objects."""
+"""Palette index of the border that PASCAL VOC draws around objects."""
 _BLACK, _WHITE = 16, 239
-"""How far antialiasing and JPEG leave what was 0 and 255."""
+"""Limits within which antialiasing and JPEG leave pixels that were 0 and 255."""
 
 Masks = npt.NDArray[np.bool_]
 
 
 def read_masks(path: Path) -> Masks:
-    """Read a mask file: bool [K,H,W], one mask for each object in it; K is 0 where none is.
+    """Read a mask file as bool [K,H,W], one mask per object; K may be 0.
 
-    One value beside zero is one object, whatever the value. Gray from black to white is one object
-    too where the shades between lie along edges only (antialiasing, JPEG), cut at 127. Any other
-    gray, palette or colour image is an instance map: each value but zero (palette: index; colour:
-    all but black) is an object. Transparent pixels are background; index 255 of a palette map with
-    other objects is VOC's border and no object.
+    - One value besides zero is one object.
+    - A gray image whose shades between black and white lie only along edges (antialiasing, JPEG) is
+      one object: the pixels above 127.
+    - Any other gray, palette or colour image is an instance map, and each value but zero (palette:
+      index; colour: any but black) is an object.
+    - Transparent pixels are background. Index 255 of a palette image with other objects is the
+      border of PASCAL VOC, which is not an object.
 
     Raises:
-        InputError: unreadable, not an image, or more than MAX_OBJECTS different values.
+        InputError: the file cannot be read, is not an image, or has more than MAX_OBJECTS values.
     """
     try:
         with Image.open(path) as image:
@@ -39,7 +41,7 @@ def read_masks(path: Path) -> Masks:
             values, is_gray, void = _values(image)
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: not an image in a known format") from error
-    except Exception as error:  # decoders raise whatever their bytes lead them to
+    except Exception as error:  # decoders raise errors of any type on damaged files
         raise InputError(f"{path}: cannot be read as a mask ({error})") from error
 
     lossy = path.suffix.lower() in (".jpg", ".jpeg")
@@ -52,15 +54,15 @@ def read_masks(path: Path) -> Masks:
         labels = labels[labels != void]
     if len(labels) > MAX_OBJECTS:
         raise InputError(
-            f"{path}: {len(labels)} different values, which is no mask; "
-            "save 0 and 255, or the number of its object in each pixel"
+            f"{path}: has {len(labels)} different values, so it is not a mask; "
+            "save 0 and 255, or the number of the object in each pixel"
         )
     masks: Masks = values[None] == labels[:, None, None]
     return masks
 
 
 def _values(image: Image.Image) -> tuple[npt.NDArray[np.int64], bool, int | None]:
-    """Each pixel's value [H,W], whether it is a gray from 0 to 255, and the value for void."""
+    """Return the pixel values [H,W], whether they are gray from 0 to 255, and the void value."""
     alpha = None
     if image.mode in ("LA", "PA", "RGBA"):
         alpha = np.asarray(image.getchannel("A"))
@@ -85,15 +87,15 @@ def _values(image: Image.Image) -> tuple[npt.NDArray[np.int64], bool, int | None
 
 
 def _has_gray_palette(image: Image.Image) -> bool:
-    """Whether the palette is shades of gray only, which some programs save gray images with."""
+    """Return whether the palette has only shades of gray, as some programs save gray images."""
     colours = np.asarray(image.getpalette("RGB"), np.int64).reshape(-1, 3)
     return bool((colours == colours[:, :1]).all())
 
 
 def _is_antialiased(values: npt.NDArray[np.int64]) -> bool:
-    """Whether gray values are one white object on black with soft edges, not object numbers.
+    """Return whether gray values are one white object with soft edges, and not object numbers.
 
-    Objects have an inside of one value; shades along an edge rarely fill 2 x 2 pixels.
+    The inside of an object has one value. Shades along an edge rarely fill 2 x 2 pixels.
     """
     if values.max(initial=0) < _WHITE:
         return False
@@ -102,7 +104,7 @@ def _is_antialiased(values: npt.NDArray[np.int64]) -> bool:
         return not ((values > 0) & (values < _WHITE)).any()
     corner = values[:-1, :-1]
     solid = (corner == values[1:, :-1]) & (corner == values[:-1, 1:]) & (corner == values[1:, 1:])
-    # A pixel is inside if any of the four 2 x 2 squares it is part of has one value.
+    # A pixel is inside if one of the four 2 x 2 squares around it has a single value.
     padded = np.pad(solid, 1)
     inside = padded[:-1, :-1] | padded[1:, :-1] | padded[:-1, 1:] | padded[1:, 1:]
     return bool(2 * np.count_nonzero(inside & between) < np.count_nonzero(between))

@@ -1,4 +1,4 @@
-"""What every dataset yields, and how its files are looked at before the first one is needed."""
+"""Define samples and datasets, and check image files by their headers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from glesam_runtime.errors import InputError
 
 _EXIF_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
-"""EXIF orientations that exchange width and height."""
+"""EXIF orientations that swap width and height."""
 _NAMED = 3
-"""Offenders that an error names before it only counts them."""
+"""Maximum number of items that an error message lists by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,29 +35,29 @@ class Sample:
 
 
 class Dataset(Protocol):
-    """Samples by index, read when asked for; can be pickled, for worker processes."""
+    """Samples by index, each read on demand. A dataset can be pickled for worker processes."""
 
     @property
     def names(self) -> Sequence[str]:
-        """Each sample's name, in order; no two alike."""
+        """Return the names of all samples, in order. Names are unique."""
 
     def __len__(self) -> int:
-        """How many samples there are, at least 1."""
+        """Return the number of samples, at least 1."""
 
     def __getitem__(self, index: int) -> Sample:
         """Read one sample.
 
         Raises:
-            InputError: a file has become unreadable, or its masks are all empty.
-            IndexError: no such sample.
+            InputError: a file cannot be read any more, or all its masks are empty.
+            IndexError: there is no such sample.
         """
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """(height, width) of an image file as a viewer shows it, from its header alone.
+    """Return (height, width) of an image file as a viewer shows it; only the header is read.
 
     Raises:
-        InputError: not an image, or unreadable.
+        InputError: the file is not an image, or cannot be read.
     """
     try:
         with Image.open(path) as image:
@@ -65,18 +65,18 @@ def size_of(path: Path) -> tuple[int, int]:
             turned = image.getexif().get(_EXIF_ORIENTATION, 1) in _TURNED
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: not an image in a known format") from error
-    except Exception as error:  # decoders raise whatever their bytes lead them to
+    except Exception as error:  # decoders raise errors of any type on damaged files
         raise InputError(f"{path}: cannot be read as an image ({error})") from error
     return (width, height) if turned else (height, width)
 
 
 def printable(text: str) -> str:
-    """A name as UTF-8 can hold it: a file's need not be UTF-8, a report's must."""
+    """Return a file name as valid UTF-8, with escapes for bytes that are not."""
     return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def name_some(offenders: Iterable[object]) -> str:
-    """The first three, and how many more there are."""
+    """Return the first three items as text, and the number of the others."""
     listed = [str(offender) for offender in offenders]
     more = len(listed) - _NAMED
     return ", ".join(listed[:_NAMED]) + (f" and {more} more" if more > 0 else "")

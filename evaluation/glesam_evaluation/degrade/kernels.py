@@ -1,4 +1,4 @@
-"""The blur kernels of Real-ESRGAN (arXiv 2107.10833, Sec. 3.2 to 3.4), which LQSeg uses.
+"""Compute the blur kernels of Real-ESRGAN (arXiv 2107.10833, Sec. 3.2 to 3.4), which LQSeg uses.
 
 Every kernel is float64 [size,size], `size` odd, centred, point-symmetric, and sums to 1.
 With q(x, y) = (x, y) S^-1 (x, y)^T the squared distance in standard deviations:
@@ -36,17 +36,20 @@ def blur_kernel(blur: Blur) -> Kernel:
 def gaussian_kernel(
     size: int, sigma_x: float, sigma_y: float, angle: float = 0.0, beta: float = 1.0
 ) -> Kernel:
-    """Gaussian, generalized where beta is not 1; sigmas in pixels, angle in radians."""
+    """Return a Gaussian kernel, generalized unless beta is 1; sigmas in pixels, angle radians."""
     return _normalised(np.exp(-0.5 * _squared_distance(size, sigma_x, sigma_y, angle) ** beta))
 
 
 def plateau_kernel(size: int, sigma_x: float, sigma_y: float, angle: float, beta: float) -> Kernel:
-    """Plateau-shaped; sigmas in pixels, angle in radians."""
+    """Return a plateau-shaped kernel; sigmas in pixels, angle in radians."""
     return _normalised(1.0 / (1.0 + _squared_distance(size, sigma_x, sigma_y, angle) ** beta))
 
 
 def sinc_kernel(size: int, cutoff: float) -> Kernel:
-    """Circular low-pass that rings like an over-sharpened image; cutoff in radians a pixel."""
+    """Return a circular low-pass, which rings like an over-sharpened image.
+
+    `cutoff` is in radians per pixel.
+    """
     x, y = _grid(size)
     radius = np.hypot(x, y)
     centre = radius == 0

@@ -1,20 +1,82 @@
-"""What exactly will be done to an image: one degradation's parameters, drawn from a seed.
+"""Draw a recipe from a seed: all parameters of one degradation, and the ranges they come from.
 
-Drawing is apart from doing, so that a recipe can be tested, kept in a manifest and run again.
-Every class is a frozen dataclass of numbers and strings: `dataclasses.asdict` or
-`msgspec.json.encode` writes a recipe, `msgspec.json.decode(..., type=Recipe)` reads it back.
+A recipe is drawn before it is applied, so that it can be tested, stored in a manifest and run
+again. Every class is a frozen dataclass of numbers and strings. `dataclasses.asdict` or
+`msgspec.json.encode` writes a recipe, and `msgspec.json.decode(..., type=Recipe)` reads it.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, cast
 
 import numpy as np
 
-from glesam_evaluation.degrade.settings import LQSEG, PassSettings, Range, Settings
 from glesam_evaluation.seeds import generator
 from glesam_runtime.errors import InputError
+
+Range = tuple[float, float]
+"""A closed interval (low, high) of a uniform distribution."""
+
+
+@dataclass(frozen=True)
+class PassSettings:
+    """Settings that differ between the passes. Scales are relative to the pass's target size."""
+
+    p_blur: float
+    p_up: float
+    """Probability of enlarging. `p_down` is that of shrinking; otherwise the size is kept."""
+    p_down: float
+    scale: Range
+    """Smallest and largest factor. It contains 1: enlarging draws from above 1, shrinking below."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The ranges and probabilities that `sample_recipe` draws from; LQSeg's by default.
+
+    The values come from GleSAM (arXiv 2503.12507), Sec. 4.1 and 8, and hold for both passes, unless
+    a field says otherwise. Values that GleSAM does not publish come from Real-ESRGAN (arXiv
+    2107.10833, Sec. 4.1 and its published training options), whose two-pass scheme LQSeg follows,
+    or are our own choice.
+    """
+
+    first: PassSettings = PassSettings(p_blur=1.0, p_up=0.2, p_down=0.7, scale=(0.15, 1.5))
+    """GleSAM gives no scales; these are the training options of Real-ESRGAN."""
+    second: PassSettings = PassSettings(p_blur=0.8, p_up=0.3, p_down=0.4, scale=(0.3, 1.2))
+    """The second blur is skipped with probability 0.2. The source of the scales is that of
+    `first`."""
+    rates: tuple[int, ...] = (1, 2, 4)
+    """Factor of the final down-sampling of LQ-1, LQ-2 and LQ-3."""
+
+    kernel_sizes: tuple[int, ...] = (7, 9, 11, 13, 15, 17, 19, 21)
+    sigma: Range = (0.2, 3.0)
+    """Standard deviation of a blur along either axis of the kernel, pixels."""
+    p_sinc: float = 0.1
+    p_generalized: float = 0.15
+    """Share of the kernels that are not sinc (Real-ESRGAN), like `p_plateau`; the rest is
+    Gaussian."""
+    p_plateau: float = 0.15
+    beta_generalized: Range = (0.5, 4.0)
+    beta_plateau: Range = (1.0, 2.0)
+    p_anisotropic: float = 0.35
+    """Both papers use anisotropic kernels without giving a share; this value is our choice."""
+    cutoff: Range = (math.pi / 3, math.pi)
+    """Cutoff of sinc, radians per pixel. Our choice, up to the limit of the pixel grid."""
+
+    resize_methods: tuple[str, ...] = ("area", "bilinear", "bicubic")
+    p_poisson: float = 0.5
+    gaussian_sigma: Range = (1.0, 30.0)
+    """Standard deviation, of 255."""
+    poisson_scale: Range = (0.05, 3.0)
+    p_gray: float = 0.4
+    """Probability that all three channels get the same noise."""
+    jpeg_quality: tuple[int, int] = (30, 95)
+
+
+LQSEG = Settings()
+"""Settings of the paper's dataset, LQ-1 to LQ-3."""
 
 BlurKind = Literal["gaussian", "generalized", "plateau", "sinc"]
 ResizeMethod = Literal["area", "bilinear", "bicubic"]
@@ -23,23 +85,23 @@ NoiseKind = Literal["gaussian", "poisson"]
 
 @dataclass(frozen=True)
 class Blur:
-    """A kernel of `size` x `size` pixels (see `kernels`); fields that a kind does not use are 0."""
+    """A blur kernel of `size` x `size` pixels (see `kernels`). Unused fields of a kind are 0."""
 
     kind: BlurKind
     size: int
     sigma_x: float = 0.0
-    """Pixels, along the kernel's first axis; equal to `sigma_y` for an isotropic kernel."""
+    """Sigma along the kernel's first axis, pixels; equal to `sigma_y` for an isotropic kernel."""
     sigma_y: float = 0.0
     angle: float = 0.0
-    """Of the first axis, radians, in [0, pi)."""
+    """Direction of the first axis, radians, in [0, pi)."""
     beta: float = 0.0
     cutoff: float = 0.0
-    """Radians a pixel; sinc only."""
+    """Radians per pixel; only for sinc."""
 
 
 @dataclass(frozen=True)
 class Resize:
-    """`scale` is of the pass's target size, equal for height and width."""
+    """A resize; `scale` is relative to the pass's target size, equal for height and width."""
 
     method: ResizeMethod
     scale: float
@@ -47,25 +109,25 @@ class Resize:
 
 @dataclass(frozen=True)
 class Noise:
-    """`strength` is sigma of 255 (gaussian) or the shot noise's factor (poisson)."""
+    """Noise; `strength` is sigma of 255 (gaussian) or the factor of the shot noise (poisson)."""
 
     kind: NoiseKind
     strength: float
     gray: bool
     seed: int
-    """Of the noise itself, so that a recipe alone decides every pixel."""
+    """Seed of the noise values, so that a recipe fully determines every pixel."""
 
 
 @dataclass(frozen=True)
 class Jpeg:
-    """`quality` as libjpeg counts it, 1 to 100."""
+    """JPEG compression; `quality` is that of libjpeg, 1 to 100."""
 
     quality: int
 
 
 @dataclass(frozen=True)
 class Pass:
-    """Blur (None: skipped), resize, noise, JPEG."""
+    """One pass: blur (None skips it), resize, noise, JPEG."""
 
     blur: Blur | None
     resize: Resize
@@ -75,24 +137,24 @@ class Pass:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Two passes; the second works at 1/`rate` of the original size and ends exactly there."""
+    """A degradation of two passes. The second ends at exactly 1/`rate` of the original size."""
 
     level: int
     rate: int
     first: Pass
     second: Pass
     final: ResizeMethod
-    """How the second pass reaches its exact size."""
+    """Method of the resize with which the second pass reaches its exact size."""
 
 
 def sample_recipe(level: int, seed: int, settings: Settings = LQSEG) -> Recipe:
-    """Draw the degradation of `level` (1 to 3) that belongs to `seed`.
+    """Draw the degradation of a level (1 to 3) for a seed.
 
-    A seed draws the same parameters at every level; the levels differ in `rate` alone, so that
-    LQ-1, LQ-2 and LQ-3 of one image and seed can be compared.
+    A seed draws the same parameters at every level. The levels differ only in `rate`, so that LQ-1,
+    LQ-2 and LQ-3 of one image and seed can be compared.
 
     Raises:
-        InputError: level outside the settings' rates, or a seed that is not a whole number >= 0.
+        InputError: the settings have no such level, or the seed is not a whole number >= 0.
     """
     levels = len(settings.rates)
     if isinstance(level, bool) or level not in range(1, levels + 1):

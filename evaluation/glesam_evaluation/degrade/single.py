@@ -1,9 +1,10 @@
-"""Single degradations of a chosen severity, three of them unseen by any LQSeg recipe.
+"""Apply a single degradation of a chosen severity.
 
-`haze`, `low_contrast` and `darkness` stand in for the RobustSeg-style unseen test of GleSAM's
-Table 3, whose settings are not published: these formulas are ours. `blur`, `noise` and `jpeg` are
-LQSeg's steps alone. Severity runs from 0 (for the unseen: unchanged; for the steps: the mild end of
-LQSeg's range) to 1 (hard for a person; for the steps: the far end of the range).
+`haze`, `low_contrast` and `darkness` are in no LQSeg recipe. They replace the RobustSeg-style
+unseen test of GleSAM's Table 3, whose settings are not published, with formulas of our own. `blur`,
+`noise` and `jpeg` are single steps of LQSeg. Severity 0 leaves an image unchanged for the unseen
+kinds, and is the mild end of LQSeg's range for the steps. Severity 1 is hard to recognise for a
+person, and the far end of the range for the steps.
 """
 
 from __future__ import annotations
@@ -13,17 +14,16 @@ from collections.abc import Callable, Mapping
 import cv2
 import numpy as np
 
-from glesam_evaluation.degrade import steps
+from glesam_evaluation.degrade import apply
+from glesam_evaluation.degrade.apply import FloatImage, Image
 from glesam_evaluation.degrade.kernels import gaussian_kernel
-from glesam_evaluation.degrade.recipe import Noise
-from glesam_evaluation.degrade.settings import LQSEG
-from glesam_evaluation.degrade.steps import FloatImage, Image
+from glesam_evaluation.degrade.recipe import LQSEG, Noise
 from glesam_evaluation.seeds import generator
 from glesam_runtime.errors import InputError
 
 Single = Callable[[FloatImage, float, np.random.Generator], FloatImage]
 
-_GAMMA = 2.2  # of an sRGB display, near enough
+_GAMMA = 2.2  # approximately that of an sRGB display
 
 
 def degrade_single(image: Image, kind: str, severity: float = 0.5, seed: int = 0) -> Image:
@@ -33,26 +33,28 @@ def degrade_single(image: Image, kind: str, severity: float = 0.5, seed: int = 0
         image: uint8 RGB [H,W,3], any size from 1x1 on.
         kind: a key of SINGLE.
         severity: from 0 to 1.
-        seed: a whole number >= 0; decides the noise, the haze's depth, the gray that contrast
-            falls towards.
+        seed: a whole number >= 0, for the noise, the depth of the haze and the gray of low
+            contrast.
 
     Raises:
-        InputError: another shape or dtype, an unknown kind, a severity outside [0, 1], a bad seed.
+        InputError: the image has another shape or dtype, the kind is unknown, the severity is
+            outside [0, 1], or the seed is not a whole number >= 0.
     """
-    steps.check_image(image)
+    apply.check_image(image)
     if kind not in SINGLE:
         raise InputError(f"degradation {kind!r}: must be one of {', '.join(SINGLE)}")
     if not 0 <= severity <= 1:
         raise InputError(f"severity {severity!r}: must lie between 0 and 1")
-    degraded = SINGLE[kind](steps.to_float(image), float(severity), generator(seed))
-    return steps.to_uint8(degraded)
+    degraded = SINGLE[kind](apply.to_float(image), float(severity), generator(seed))
+    return apply.to_uint8(degraded)
 
 
 def haze(image: FloatImage, severity: float, rng: np.random.Generator) -> FloatImage:
     """Scatter light into the view: v t + A (1 - t), transmission t = exp(-3 severity depth).
 
-    Koschmieder's law. There is no depth map, so one is made up: far at the top, near at the bottom,
-    with smooth patches of 1/4 of the image, from 0.3 to 1. The airlight A is a bluish near-white.
+    This is Koschmieder's law. Because there is no depth map, one is drawn: far at the top, near at
+    the bottom, with smooth patches of 1/4 of the image, from 0.3 to 1. The airlight A is a bluish
+    white.
     """
     height, width = image.shape[:2]
     patches = cv2.resize(
@@ -66,9 +68,9 @@ def haze(image: FloatImage, severity: float, rng: np.random.Generator) -> FloatI
 
 
 def low_contrast(image: FloatImage, severity: float, rng: np.random.Generator) -> FloatImage:
-    """Pull every value towards one gray in [0.4, 0.7]; 1/10 of the range is left at severity 1.
+    """Move every value towards one gray in [0.4, 0.7]; severity 1 keeps 1/10 of the range.
 
-    The loss is real: rounded to 8 bits, some 25 of 255 levels remain.
+    Detail is lost for good: rounded to 8 bits, about 25 of 255 levels remain.
     """
     gray = np.float32(rng.uniform(0.4, 0.7))
     kept = np.float32(1 - 0.9 * severity)
@@ -76,9 +78,9 @@ def low_contrast(image: FloatImage, severity: float, rng: np.random.Generator) -
 
 
 def darkness(image: FloatImage, severity: float, rng: np.random.Generator) -> FloatImage:
-    """Under-expose by 5 severity stops of linear light, with the sensor noise that night brings.
+    """Under-expose by 5 * severity stops of linear light, and add the sensor noise of a dark scene.
 
-    Noise of variance severity^2 (1e-4 v + 1e-6) at linear value v: shot noise and read noise.
+    The noise has the variance severity^2 (1e-4 v + 1e-6) at linear value v: shot and read noise.
     """
     linear = image**_GAMMA * np.float32(2.0 ** (-5 * severity))
     deviation = np.float32(severity) * np.sqrt(1e-4 * linear + 1e-6)
@@ -87,22 +89,22 @@ def darkness(image: FloatImage, severity: float, rng: np.random.Generator) -> Fl
 
 
 def blur(image: FloatImage, severity: float, rng: np.random.Generator) -> FloatImage:
-    """Gaussian blur, sigma over LQSeg's [0.2, 3] pixels."""
+    """Apply Gaussian blur; severity 0 to 1 is sigma 0.2 to 3 pixels, the range of LQSeg."""
     sigma = _between(*LQSEG.sigma, severity)
-    return steps.blur(image, gaussian_kernel(max(LQSEG.kernel_sizes), sigma, sigma))
+    return apply.blur(image, gaussian_kernel(max(LQSEG.kernel_sizes), sigma, sigma))
 
 
 def noise(image: FloatImage, severity: float, rng: np.random.Generator) -> FloatImage:
-    """Coloured Gaussian noise, sigma over LQSeg's [1, 30] of 255."""
+    """Add coloured Gaussian noise; severity 0 to 1 is sigma 1 to 30 of 255, the range of LQSeg."""
     sigma = _between(*LQSEG.gaussian_sigma, severity)
     seed = int(rng.integers(2**32))
-    return steps.add_noise(image, Noise(kind="gaussian", strength=sigma, gray=False, seed=seed))
+    return apply.add_noise(image, Noise(kind="gaussian", strength=sigma, gray=False, seed=seed))
 
 
 def jpeg(image: FloatImage, severity: float, rng: np.random.Generator) -> FloatImage:
-    """JPEG, quality over LQSeg's [30, 95] from its best to its worst."""
+    """Compress as JPEG; severity 0 to 1 is quality 95 to 30, the range of LQSeg."""
     worst, best = LQSEG.jpeg_quality
-    return steps.jpeg(image, round(_between(best, worst, severity)))
+    return apply.jpeg(image, round(_between(best, worst, severity)))
 
 
 def _between(mild: float, severe: float, severity: float) -> float:
@@ -110,7 +112,7 @@ def _between(mild: float, severe: float, severity: float) -> float:
 
 
 UNSEEN: Mapping[str, Single] = {"haze": haze, "low_contrast": low_contrast, "darkness": darkness}
-"""Degradations that no LQSeg recipe contains."""
+"""Degradations that are in no LQSeg recipe."""
 
 SINGLE: Mapping[str, Single] = {**UNSEEN, "blur": blur, "noise": noise, "jpeg": jpeg}
-"""Every degradation that `degrade_single` knows."""
+"""All degradations of `degrade_single`, by name."""

@@ -60,7 +60,7 @@ def nano_table(
     debug: Debug = False,
 ) -> None:
     """The paper's Table 5 at nano's size, over several seeds of Algorithm 1."""
-    from glesam_evaluation.protocol import Plan
+    from glesam_evaluation.protocol import EvaluationPlan
     from glesam_runtime.staging import staged_file
     from glesam_training.nano import report, table
     from glesam_training.nano.recipe import QUICK, TABLE
@@ -72,7 +72,7 @@ def nano_table(
             recipe = QUICK if quick else TABLE
             methods = table.train_methods(output, recipe, seed, each, narrate)
             data = report.held_out(scenes)
-            found.append(table.measure(methods, data, f"scenes:{scenes}", each, Plan()))
+            found.append(table.measure(methods, data, f"scenes:{scenes}", each, EvaluationPlan()))
     text = table.summary(found)
     with staged_file(output / "table.md") as partial:
         partial.write_text(text, encoding="utf-8")

@@ -11,7 +11,7 @@ from accelerate import PartialState
 
 from glesam_evaluation.conditions import DEFAULT, show
 from glesam_evaluation.datasets import Dataset, SceneDataset
-from glesam_evaluation.protocol import Plan, evaluate
+from glesam_evaluation.protocol import EvaluationPlan, evaluate
 from glesam_evaluation.results import Results
 from glesam_export import contract
 from glesam_export.checkpoints import Checkpoint
@@ -64,10 +64,10 @@ def measure(
         progress: told about the scenes done.
     """
     both = reference_segmenters(checkpoint)
-    plan = Plan(prompts=PROMPTS)
+    plan = EvaluationPlan(prompts=PROMPTS)
     scenes = evaluate(both, held_out(count), plan, progress)
     # All 24 coins: no draw among them.
-    coins = evaluate(both, Coins(), Plan(prompts=PROMPTS, max_masks=24))
+    coins = evaluate(both, Coins(), EvaluationPlan(prompts=PROMPTS, max_masks=24))
     return {
         "held-out scenes": Results("nano", f"scenes:{count}@{HELD_OUT}", 0, tuple(scenes)),
         "coins": Results("nano", "scikit-image's coins", 0, tuple(coins)),

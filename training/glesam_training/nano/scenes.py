@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glesam_evaluation.datasets import Sample
-from glesam_evaluation.datasets.procedural import MIN_AREA
+from glesam_evaluation.datasets.stand_ins import MIN_AREA
 from glesam_evaluation.scenes import make_scene
 from glesam_runtime.staging import staged_file
 

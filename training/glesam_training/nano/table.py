@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from glesam_evaluation.datasets import Dataset
-from glesam_evaluation.protocol import Plan, Segmenter, evaluate
+from glesam_evaluation.protocol import EvaluationPlan, Segmenter, evaluate
 from glesam_evaluation.results import Mean, Results
 from glesam_evaluation.segmenters import SharedEncoder, StagedSegmenter
 from glesam_export.checkpoints import Checkpoint
@@ -100,7 +100,7 @@ def segmenters(methods: Mapping[str, Method]) -> dict[str, Segmenter]:
 
 
 def measure(
-    methods: Mapping[str, Method], dataset: Dataset, name: str, seed: int, plan: Plan
+    methods: Mapping[str, Method], dataset: Dataset, name: str, seed: int, plan: EvaluationPlan
 ) -> Results:
     """Evaluate the rows of one seed on held-out pictures."""
     rows = evaluate(segmenters(methods), dataset, plan)

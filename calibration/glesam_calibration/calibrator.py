@@ -1,4 +1,4 @@
-"""The whole of a calibration: choose, observe, quantize, measure, and only then put in place."""
+"""Run a calibration: choose images, collect statistics, quantize, compare, write the bundle."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 
 from msgspec import structs
 
-from glesam_calibration import compare, sensitivity
-from glesam_calibration.cases import Cases
-from glesam_calibration.comparison import Comparison
-from glesam_calibration.images import Samples, choose_samples
-from glesam_calibration.largest import LargestObjects
-from glesam_calibration.observe import BUDGET, Observed, Progress, observe
+from glesam_calibration import sensitivity
+from glesam_calibration.activations import BUDGET, Progress, StageStatistics, collect_statistics
+from glesam_calibration.bundle_comparison import Comparison
+from glesam_calibration.calibration_set import CalibrationSet, choose_samples
+from glesam_calibration.comparison_cases import Cases, LargestObjects
+from glesam_calibration.kept_statistics import KeptStatistics, StatisticsPlan
 from glesam_calibration.qdq import FORMATS
 from glesam_calibration.quantize import Recipe, require_float, write_stages
-from glesam_calibration.state import Plan, State
+from glesam_calibration.yardstick import ENGINE, Yardstick
 from glesam_evaluation.datasets import Dataset
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.compare import gate_for
@@ -38,25 +38,25 @@ from glesam_runtime.manifest_file import dump
 from glesam_runtime.staging import staged_folder
 
 Step = Callable[[str], AbstractContextManager[object]]
-"""Announces long work for as long as a block runs."""
+"""Returns a context manager that reports a long step while its block runs."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """What is run: to take statistics, and to judge by."""
+    """The images of a calibration: for statistics, and for the comparison with the float bundle."""
 
     places: Sequence[Path]
-    """Images of the user's own; none is procedural ones."""
+    """Image files, folders or lists of the user; empty uses procedural images."""
     samples: int
     seed: int
     truth: Dataset
-    """Images with masks, none of them among those that statistics are taken of."""
+    """Images with masks for the comparison. None of them may be used for statistics."""
     truth_images: int
 
 
 @dataclass(frozen=True)
 class Talk:
-    """Who is told what."""
+    """Functions that a calibration calls to report what it does."""
 
     warn: Callable[[str], object]
     progress: Progress
@@ -70,48 +70,48 @@ class Target:
     iou: float
     unit: sensitivity.Unit = "layer"
     ranking: sensitivity.Ranking | None = None
-    """If it is known already."""
+    """A ranking measured before; None measures one."""
 
 
 def state_folder(destination: Path) -> Path:
-    """Where statistics for a bundle are kept until it is written."""
+    """Return the folder that keeps the statistics of a bundle until the bundle is written."""
     final = destination.resolve()
     return final.with_name(f".{final.name}.calibration")
 
 
 def take_statistics(
     bundle: Bundle, data: Data, folder: Path, resume: bool, talk: Talk, budget: int = BUDGET
-) -> tuple[Samples, State, dict[StageName, Observed]]:
-    """Choose samples and run them.
+) -> tuple[CalibrationSet, KeptStatistics, dict[StageName, StageStatistics]]:
+    """Choose calibration images and collect statistics of them.
 
     Args:
-        bundle: of float32 graphs.
-        data: what to run.
-        folder: keeps statistics.
-        resume: go on from what is in it.
-        talk: told what happens.
-        budget: bytes of watched tensors in one run.
+        bundle: bundle of float32 graphs.
+        data: images to run.
+        folder: folder that keeps the statistics.
+        resume: continue from the statistics in the folder.
+        talk: functions that report progress.
+        budget: bytes of watched tensors per run.
 
     Raises:
-        BundleError: the bundle is quantized, or typed in half precision.
-        InputError: no image can be used, or the folder is another calibration's.
+        BundleError: the bundle is quantized, or its graphs are half precision.
+        InputError: no image can be used, or the folder belongs to another calibration.
     """
     require_float(bundle)
     samples = choose_samples(data.places, data.samples, data.seed, talk.warn)
     if samples.procedural:
         talk.warn(
-            "no images given: calibrating on procedural ones; your own, as the robot sees them, "
-            "are better"
+            "no images given: calibrating on procedural ones; images of your own application are "
+            "better"
         )
-    plan = Plan(
+    plan = StatisticsPlan(
         bundle.sha256,
         tuple((s.record.image, s.record.sha256, s.record.level) for s in samples.samples),
         data.seed,
         budget,
         metadata.version("onnxruntime"),
     )
-    state = State(folder, plan, resume)
-    return samples, state, observe(bundle, samples, state, talk.progress, budget)
+    state = KeptStatistics(folder, plan, resume)
+    return samples, state, collect_statistics(bundle, samples, state, talk.progress, budget)
 
 
 def calibrate(
@@ -125,25 +125,26 @@ def calibrate(
     resume: bool = False,
     allow_parity_failure: bool = False,
 ) -> tuple[Manifest, Comparison]:
-    """Quantize a bundle; `destination` appears whole or not at all.
+    """Quantize a bundle and write the result, completely or not at all.
 
     Args:
-        bundle: of float32 graphs.
+        bundle: bundle of float32 graphs.
         destination: a new folder, an empty one, or a bundle to replace.
-        data: what to run.
+        data: images for statistics and for the comparison.
         recipe: how to quantize.
-        talk: told what happens.
-        target: keep layers in float until it is reached.
-        resume: go on from the statistics that an interrupted calibration left.
-        allow_parity_failure: write a bundle outside its gate.
+        talk: functions that report progress.
+        target: a mean IoU to reach by keeping layers in float.
+        resume: continue from the statistics that an interrupted calibration kept.
+        allow_parity_failure: write the bundle even if it fails its gate or its golden check.
 
     Returns:
-        The manifest as written, and the figures of every mask.
+        The manifest as written, and the comparison with the float bundle.
 
     Raises:
         BundleError: the bundle cannot be quantized.
         InputError: no image can be used, or the destination cannot be written.
-        ParityError: the result is outside its gate; nothing was written, statistics are kept.
+        ParityError: the result fails its gate or its golden check. Nothing is written, and the
+            statistics are kept.
     """
     require_float(bundle)
     with staged_folder(destination) as folder:
@@ -151,7 +152,7 @@ def calibrate(
             bundle, data, state_folder(destination), resume, talk
         )
         with talk.step("float bundle"):
-            yardstick = compare.Yardstick(bundle, gate_cases(data))
+            yardstick = Yardstick(bundle, gate_cases(data))
         if target is not None:
             recipe = _for_target(yardstick, seen, recipe, target, talk)
         with talk.step("quantize"):
@@ -159,29 +160,29 @@ def calibrate(
             shutil.copyfile(bundle.golden_path, folder / GOLDEN_FILE)
             draft = _manifest(bundle, stages, recipe, samples)
         with talk.step("quantized bundle"):
-            measured = yardstick.measure(Bundle(folder, draft, ""))
+            measured = yardstick.judge(Bundle(folder, draft, ""))
         manifest = structs.replace(draft, parity=_parity(measured, recipe, bundle))
         if not allow_parity_failure:
             _require(manifest, measured, destination)
-        # Last, so that a folder that was cut short is no bundle to any reader.
+        # Written last, so that no reader accepts an incomplete folder as a bundle.
         (folder / MANIFEST_FILE).write_bytes(dump(manifest))
     state.remove()
     return manifest, measured
 
 
 def gate_cases(data: Data) -> Cases:
-    """What the gate is measured on."""
+    """Return the cases that the gate is measured on."""
     return Cases(LargestObjects(data.truth), data.truth_images, seed=data.seed)
 
 
 def _for_target(
-    yardstick: compare.Yardstick,
-    seen: dict[StageName, Observed],
+    yardstick: Yardstick,
+    seen: dict[StageName, StageStatistics],
     recipe: Recipe,
     target: Target,
     talk: Talk,
 ) -> Recipe:
-    """The recipe with the fewest layers in float that reach the target."""
+    """Return the recipe with the fewest layers in float that reaches the target."""
     gate = gate_for(recipe.kind, yardstick.bundle.manifest.model.trained)
     ranking = target.ranking
     if ranking is None:
@@ -189,7 +190,7 @@ def _for_target(
             ranking = sensitivity.rank(
                 yardstick, seen, recipe, target.unit, lambda done, total: None
             )
-    with talk.step(f"fewest in float for a mean IoU of {target.iou:g}"):
+    with talk.step(f"layers in float for a mean IoU of {target.iou:g}"):
         kept = sensitivity.keep_fewest(yardstick, seen, recipe, ranking, target.iou, gate)
     return replace(recipe, float_layers=kept)
 
@@ -197,7 +198,7 @@ def _for_target(
 def _parity(measured: Comparison, recipe: Recipe, bundle: Bundle) -> Parity:
     gate = gate_for(recipe.kind, bundle.manifest.model.trained)
     return Parity(
-        backend=f"{compare.ENGINE}, against the float bundle {bundle.sha256[:12]}",
+        backend=f"{ENGINE}, against the float bundle {bundle.sha256[:12]}",
         gate=gate,
         passed=not measured.failures(gate),
         images=measured.images,
@@ -209,15 +210,16 @@ def _require(manifest: Manifest, measured: Comparison, destination: Path) -> Non
     if not manifest.parity.passed:
         problems = "; ".join(measured.failures(manifest.parity.gate))
         raise ParityError(
-            f"{destination}: outside its gate: {problems}. Statistics are kept: with --resume try "
-            "--target-iou, another --method, or --allow-parity-failure"
+            f"{destination}: not written, because it fails its gate: {problems}. The "
+            f"statistics are kept: "
+            "use --resume with --target-iou, another --method, or --allow-parity-failure"
         )
 
 
 def _manifest(
-    bundle: Bundle, stages: dict[StageName, Stage], recipe: Recipe, samples: Samples
+    bundle: Bundle, stages: dict[StageName, Stage], recipe: Recipe, samples: CalibrationSet
 ) -> Manifest:
-    """Everything but the parity figures."""
+    """Return the manifest without its parity."""
     old = bundle.manifest
     tools = {**old.provenance.tools, "onnx-ir": metadata.version("onnx-ir")}
     opset = max(old.target.opset, FORMATS[recipe.kind].opset)

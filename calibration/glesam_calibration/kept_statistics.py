@@ -1,4 +1,4 @@
-"""What a calibration has so far, on disk, so that it can be interrupted and go on."""
+"""Keep the statistics of a calibration on disk, so that an interrupted one can resume."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from glesam_runtime.staging import staged_file
 _PLAN = "calibration.json"
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """Everything that statistics depend on; another plan's cannot be gone on from."""
+class StatisticsPlan(msgspec.Struct, frozen=True):
+    """Everything that statistics depend on. Statistics of another plan cannot be resumed."""
 
     bundle: str
-    """sha256 of the float bundle's manifest."""
+    """SHA-256 of the manifest of the float bundle."""
     samples: tuple[tuple[str, str, str], ...]
-    """Name, sha256 and level of each."""
+    """Name, SHA-256 and level of each sample."""
     seed: int
     budget: int
-    """Bytes of watched tensors in one run: it decides the groups."""
+    """Bytes of watched tensors per run, which determine the groups of tensors."""
     onnxruntime: str
     format: str = "glesam-calibration"
     version: int = 1
@@ -38,37 +38,40 @@ class Plan(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Cursor:
-    """How far a stage has come: groups done, and samples of the next one."""
+    """Progress of a stage: number of finished groups, and of finished samples of the next group."""
 
     group: int = 0
     sample: int = 0
 
 
-class State:
-    """A folder beside the bundle that is to be."""
+class KeptStatistics:
+    """A folder of statistics, beside the bundle that will be written."""
 
-    def __init__(self, folder: Path, plan: Plan, resume: bool) -> None:
-        """Open the folder, or make it.
+    def __init__(self, folder: Path, plan: StatisticsPlan, resume: bool) -> None:
+        """Open the folder, or create it.
 
         Args:
-            folder: where statistics are kept until the bundle is written.
-            plan: of this calibration.
-            resume: go on from what is there; otherwise that is thrown away.
+            folder: folder that keeps the statistics until the bundle is written.
+            plan: plan of this calibration.
+            resume: continue from the statistics in the folder; False deletes them.
 
         Raises:
-            InputError: it cannot be written, holds something else, or the state of another plan.
+            InputError: the folder cannot be written, contains other files, or belongs to another
+                plan.
         """
         self.folder = folder
         if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder}: is a file, but statistics are to be kept there; remove it")
+            raise InputError(f"{folder}: is a file, but statistics must be kept there; remove it")
         found = _read_plan(folder)
         if folder.exists() and found is None and any(folder.iterdir()):
-            raise InputError(f"{folder}: holds no calibration of ours; remove it or rename it")
+            raise InputError(
+                f"{folder}: contains files that are no calibration; remove it or rename it"
+            )
         if resume and found is None:
             raise InputError(f"{folder}: no calibration to resume; leave out --resume")
         if resume and found != plan:
             raise InputError(
-                f"{folder}: statistics of {_difference(found, plan)}; "
+                f"{folder}: has statistics of {_difference(found, plan)}; "
                 "give the same arguments as before, or leave out --resume to start over"
             )
         if not resume and found is not None:
@@ -79,11 +82,11 @@ class State:
                 partial.write_bytes(msgspec.json.encode(plan))
 
     def remove(self) -> None:
-        """Throw everything away: the bundle is written."""
+        """Delete the folder, after the bundle is written."""
         shutil.rmtree(self.folder)
 
     def load(self, stage: StageName) -> tuple[Cursor, dict[str, Statistics]]:
-        """How far a stage came, and its tensors' statistics by name.
+        """Return the progress of a stage, and the statistics of its tensors by name.
 
         Raises:
             InputError: the file is damaged.
@@ -97,7 +100,7 @@ class State:
             tensors = load_file(path)
         except (SafetensorError, OSError) as error:
             raise InputError(
-                f"{path}: damaged ({error}); leave out --resume to start over"
+                f"{path}: is damaged ({error}); leave out --resume to start over"
             ) from error
         by_name: dict[str, dict[str, NDArray[np.generic]]] = {}
         for key, array in tensors.items():
@@ -107,7 +110,7 @@ class State:
         return cursor, {name: Statistics.from_tensors(parts) for name, parts in by_name.items()}
 
     def save(self, stage: StageName, cursor: Cursor, found: Mapping[str, Statistics]) -> None:
-        """Keep what a stage has so far, whole or not at all."""
+        """Write the statistics of a stage, completely or not at all."""
         tensors = {
             f"{name}|{part}": array
             for name, statistics in found.items()
@@ -117,15 +120,15 @@ class State:
         with staged_file(self._statistics(stage)) as partial:
             save_file(tensors, partial, metadata)
 
-    def keep(
+    def save_outputs(
         self, stage: StageName, sample: int, outputs: Mapping[str, NDArray[np.float32]]
     ) -> None:
-        """Keep a stage's outputs of a sample, for the next stage."""
+        """Write the outputs of a stage for a sample, for the next stage."""
         with staged_file(self._outputs(stage, sample)) as partial:
             save_file({n: np.ascontiguousarray(a) for n, a in outputs.items()}, partial)
 
-    def kept(self, stage: StageName, sample: int) -> dict[str, NDArray[np.float32]]:
-        """What `keep` kept."""
+    def load_outputs(self, stage: StageName, sample: int) -> dict[str, NDArray[np.float32]]:
+        """Return the outputs of a stage for a sample."""
         return dict(load_file(self._outputs(stage, sample)))
 
     def _statistics(self, stage: StageName) -> Path:
@@ -135,15 +138,15 @@ class State:
         return self.folder / f"{stage}-{sample:06d}.safetensors"
 
 
-def _read_plan(folder: Path) -> Plan | None:
+def _read_plan(folder: Path) -> StatisticsPlan | None:
     try:
-        return msgspec.json.decode((folder / _PLAN).read_bytes(), type=Plan)
+        return msgspec.json.decode((folder / _PLAN).read_bytes(), type=StatisticsPlan)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
-def _difference(found: Plan | None, plan: Plan) -> str:
-    """Which of the plan's fields differ, in words."""
+def _difference(found: StatisticsPlan | None, plan: StatisticsPlan) -> str:
+    """Return the names of the fields in which two plans differ, in words."""
     differing = [
         name for name in plan.__struct_fields__ if getattr(found, name) != getattr(plan, name)
     ]

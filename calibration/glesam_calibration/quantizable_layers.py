@@ -1,4 +1,4 @@
-"""Which operations of a graph are quantized, and by which name a reader knows them."""
+"""Find the layers of a graph that can be quantized, and name them."""
 
 from __future__ import annotations
 
@@ -9,43 +9,44 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 LEAST_INPUTS = 16
-"""Numbers summed up for one output. What sums fewer costs next to nothing in float, and is often
-no layer at all: a point's two coordinates times SAM's frequencies, a mask prompt's one channel."""
+"""Minimum number of inputs that a layer sums per output. Smaller operations cost little in float,
+and many are no layers: two coordinates times SAM's frequencies, one channel of a mask prompt."""
 
 
 @dataclass(frozen=True)
 class Layer:
     """A convolution or matrix product with constant weights.
 
-    `axis` is the weight's axis of output channels, `summed` those that an output sums over.
+    `axis` is the axis of output channels of the weight, `summed` are the axes that an output sums
+    over.
     """
 
     name: str
-    """After its weights in the checkpoint where the graph still knows them."""
+    """The name of its weights in the checkpoint, if the graph still has it."""
     node: str
     op: str
     activation: str
-    """The tensor that flows in."""
+    """Name of the input tensor."""
     weight: str
-    """The initializer."""
+    """Name of the initializer."""
     axis: int
     summed: tuple[int, ...]
     elements: int
-    """Of the weight."""
+    """Number of elements of the weight."""
 
 
 def find_layers(graph: ir.Graph) -> tuple[Layer, ...]:
-    """Every layer that can be quantized, in the graph's order.
+    """Return every layer that can be quantized, in the order of the graph.
 
-    Biases, softmax, normalisations and additions are none: they stay float32. So do products of
-    two activations, as in attention.
+    Biases, softmax, normalisations, additions and products of two activations (as in attention)
+    stay float32.
     """
     found = [layer for node in graph if (layer := _layer_of(node)) is not None]
     return tuple(_with_unique_names(_placed(found)))
 
 
 def is_quantized(graph: ir.Graph) -> bool:
-    """Whether a graph holds Q/DQ, or integer arithmetic of any kind, already."""
+    """Return whether a graph already has Q/DQ nodes or integer arithmetic."""
     return any(
         node.op_type.startswith(("Quantize", "Dequantize", "QLinear", "DynamicQuantize"))
         or node.op_type.endswith("Integer")
@@ -54,7 +55,7 @@ def is_quantized(graph: ir.Graph) -> bool:
 
 
 def block_of(name: str) -> str:
-    """The part of the network a layer lies in: its name up to the last number, else all of it."""
+    """Return the block of a layer: its name up to the last number, or the whole name."""
     parts = name.split(".")
     numbers = [index for index, part in enumerate(parts[:-1]) if part.isdecimal()]
     return ".".join(parts[: numbers[-1] + 1]) if numbers else name
@@ -97,11 +98,11 @@ def _is_constant(value: ir.Value) -> bool:
 
 
 def _axes(node: ir.Node, rank: int) -> tuple[int, tuple[int, ...]] | None:
-    """The axis of output channels and those summed over; None for what is left alone."""
+    """Return the axis of output channels and the summed axes; None if the node is not quantized."""
     if node.op_type == "Conv":
         return 0, tuple(range(1, rank))
     if node.op_type == "ConvTranspose":
-        # With groups the axis of output channels counts within a group only.
+        # With groups, the axis of output channels counts only within a group.
         return None if _integer(node, "group", 1) != 1 else (1, (0,))
     if rank != 2:
         return None
@@ -118,7 +119,7 @@ def _integer(node: ir.Node, name: str, default: int) -> int:
 
 
 def _name_of(node: ir.Node, weight: str) -> str:
-    """After the weight or the bias: exporters fold and rename weights, biases seldom."""
+    """Name a layer by its weight or bias; exporters rename weights, but rarely biases."""
     names = [weight, *(value.name or "" for value in node.inputs[2:3] if value is not None)]
     names += [name for use in node.outputs[0].uses() for name in _added(use.node)]
     for name in names:
@@ -129,7 +130,7 @@ def _name_of(node: ir.Node, weight: str) -> str:
 
 
 def _added(node: ir.Node) -> Iterator[str]:
-    """The constants that an Add adds."""
+    """Yield the names of the constants that an Add node adds."""
     if node.op_type == "Add":
         for value in node.inputs:
             if value is not None and value.is_initializer() and value.name:
@@ -137,7 +138,7 @@ def _added(node: ir.Node) -> Iterator[str]:
 
 
 def _placed(layers: Sequence[Layer]) -> Iterator[Layer]:
-    """Put what only its node has a name for into the block of the layer before it."""
+    """Put a layer without a name of its own into the block of the layer before it."""
     block = ""
     for layer in layers:
         if layer.name == layer.node and block:

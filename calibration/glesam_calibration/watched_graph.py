@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions of a stage that also give what flows inside it."""
+"""Run a graph in ONNX Runtime so that it also returns inner tensors."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from glesam_runtime.errors import BackendError
 
 _QUIET = 3
 _FREE_AXIS = 4
-"""What a free axis is taken for when memory is reckoned."""
+"""Assumed size of a dynamic axis when memory is estimated."""
 
 
-class Watched:
-    """A stage's graph whose outputs are its own and some of its inner tensors."""
+class WatchedGraph:
+    """A graph that returns some of its inner tensors besides its outputs."""
 
     def __init__(self, path: Path, tensors: Sequence[str]) -> None:
         """Load a graph.
 
         Args:
-            path: an .onnx file; weights in a file beside it stay there.
-            tensors: which inner tensors to give as well.
+            path: an .onnx file; weights in a file beside it are read from there.
+            tensors: names of the inner tensors to return.
 
         Raises:
-            BackendError: onnxruntime is missing or refuses the graph.
+            BackendError: onnxruntime is missing or cannot load the graph.
         """
         try:
             import onnxruntime as ort
@@ -46,9 +46,9 @@ class Watched:
         proto.graph.output.extend(known.get(n, onnx.ValueInfoProto(name=n)) for n in inner)
         options = ort.SessionOptions()
         options.log_severity_level = _QUIET
-        # Weights stay mapped from their file instead of being copied into another order.
+        # Keeps weights mapped from their file, instead of copying them into another layout.
         options.add_session_config_entry("session.disable_prepacking", "1")
-        # Threads that wait for work busily take the time from others.
+        # Spinning threads take CPU time from other processes.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(path.parent.resolve())
@@ -57,21 +57,21 @@ class Watched:
             self._session: Any = ort.InferenceSession(
                 proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        except Exception as error:  # the exceptions of ONNX Runtime have no common base
             raise BackendError(f"{path}: onnxruntime cannot load it: {error}") from error
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-        """All outputs and watched tensors by name."""
+        """Run the graph; return its outputs and the watched tensors by name."""
         found = self._session.run(self._names, dict(inputs))
         results = dict(zip(self._names, found, strict=True))
         return results | {name: inputs[name] for name in self._echoed}
 
 
-def groups(graph: ir.Graph, tensors: Sequence[str], budget: int) -> Iterator[list[str]]:
-    """Part tensors so that those of one group together take at most `budget` bytes of a run.
+def group_tensors(graph: ir.Graph, tensors: Sequence[str], budget: int) -> Iterator[list[str]]:
+    """Split tensors into groups of at most `budget` bytes per run.
 
-    A tensor that takes more is a group of its own.
+    A tensor of more bytes is a group of its own.
     """
     sizes = {value.name: _bytes(value) for value in graph.inputs}
     sizes |= {output.name: _bytes(output) for node in graph for output in node.outputs}
@@ -88,7 +88,7 @@ def groups(graph: ir.Graph, tensors: Sequence[str], budget: int) -> Iterator[lis
 
 
 def _bytes(value: ir.Value) -> int:
-    """What a float32 tensor takes; of one whose shape is not known nothing is reckoned."""
+    """Return the bytes of a float32 tensor; 0 if its shape is unknown."""
     if value.shape is None:
         return 0
     sizes = [axis if isinstance(axis, int) else _FREE_AXIS for axis in value.shape]

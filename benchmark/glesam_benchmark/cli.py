@@ -19,7 +19,7 @@ from glesam_runtime.option_groups import expand_groups
 # never imported here, only in the processes that measure it.
 if TYPE_CHECKING:
     from glesam_benchmark.contenders import Contender
-    from glesam_benchmark.report import Draw
+    from glesam_benchmark.report_file import Draw
     from glesam_runtime.bundle import Bundle
     from glesam_runtime.engine_choice import EngineChoice
 
@@ -84,25 +84,26 @@ def run(
         raise InputError(f"{first}: is for peers; add --peers, or leave it out")
     opened = options.open_bundle(bundle)
     from glesam_benchmark import contenders
-    from glesam_benchmark import run as running
-    from glesam_benchmark.chart import draw
-    from glesam_benchmark.table import table
+    from glesam_benchmark.compare_contenders import ComparisonPlan, compare, failing_parity
+    from glesam_benchmark.show_comparison import comparison_table, draw_comparison
     from glesam_export import weights
     from glesam_export.progress import step
 
     others = [options.open_bundle(folder) for folder in variant or ()]
-    measured = contenders.ours(opened, engines.backend or (), engines.common)
-    measured += contenders.variants(opened, others, engines.common)
+    measured = contenders.bundle_contenders(opened, engines.backend or (), engines.common)
+    measured += contenders.variant_contenders(opened, others, engines.common)
     known = weights.for_bundle(given, opened.manifest) if beside else None
     left_out: list[str] = []
     with tempfile.TemporaryDirectory() if work is None else nullcontext(work) as folder:
         if known is not None:
-            more, left_out = contenders.peers(peer or (), known, str(folder), engines.threads)
+            more, left_out = contenders.peer_contenders(
+                peer or (), known, str(folder), engines.threads
+            )
             measured += more
-        plan = running.Plan(opened, measured, known, rounds, repeats, engines.threads, left_out)
-        found = running.benchmark(plan, step)
-    _show(found, table(found), "bench", output, json, draw)
-    if differing := running.differing(found):
+        plan = ComparisonPlan(opened, measured, known, rounds, repeats, engines.threads, left_out)
+        found = compare(plan, step)
+    _show(found, comparison_table(found), "bench", output, json, draw_comparison)
+    if differing := failing_parity(found):
         raise ParityError("; ".join(differing))
     if found.failed:
         raise BackendError("; ".join(found.failed))
@@ -121,17 +122,17 @@ def growth(
     """How cost grows with prompts, points, image size and the number of images."""
     options.check_output(output)
     opened = options.open_bundle(bundle)
-    from glesam_benchmark import jobs
-    from glesam_benchmark.about import about
+    from glesam_benchmark import worker_jobs
     from glesam_benchmark.growth import Growth
-    from glesam_benchmark.growth_report import GrowthReport, draw, table
+    from glesam_benchmark.report_file import report_head
+    from glesam_benchmark.show_growth import GrowthReport, draw_growth, growth_table
 
-    def job(choice: EngineChoice) -> jobs.Job:
-        return jobs.Grow(str(opened.path), choice, rounds)
+    def job(choice: EngineChoice) -> worker_jobs.Job:
+        return worker_jobs.Grow(str(opened.path), choice, rounds)
 
     answers = _each(opened, engines, job, Growth)
-    found = GrowthReport(about(opened, engines.threads, rounds), answers)
-    _show(found, table(found), "growth", output, json, draw)
+    found = GrowthReport(report_head(opened, engines.threads, rounds), answers)
+    _show(found, growth_table(found), "growth", output, json, draw_growth)
 
 
 @app.command("profile")
@@ -148,30 +149,31 @@ def profile(
     """The costliest node types and nodes of each stage, on OpenVINO and ONNX Runtime."""
     options.check_output(output)
     opened = options.open_bundle(bundle)
-    from glesam_benchmark import jobs
-    from glesam_benchmark.about import about
-    from glesam_benchmark.profile import Profile
-    from glesam_benchmark.profile_report import ProfileReport, table
+    from glesam_benchmark import worker_jobs
+    from glesam_benchmark.profile import Profile, ProfileReport, profile_table
+    from glesam_benchmark.report_file import report_head
 
-    def job(choice: EngineChoice) -> jobs.Job:
-        return jobs.ProfileBundle(str(opened.path), choice, rounds)
+    def job(choice: EngineChoice) -> worker_jobs.Job:
+        return worker_jobs.ProfileBundle(str(opened.path), choice, rounds)
 
     answers = _each(opened, engines, job, Profile)
-    found = ProfileReport(about(opened, engines.threads, rounds), answers)
-    _show(found, table(found, top), "profile", output, json)
+    found = ProfileReport(report_head(opened, engines.threads, rounds), answers)
+    _show(found, profile_table(found, top), "profile", output, json)
 
 
 def _each(opened: Bundle, engines: options.Engines, job: Any, answer: type[T]) -> dict[str, T]:
     """A job for each engine asked for, in a process of its own."""
-    from glesam_benchmark import contenders, process
+    from glesam_benchmark import contenders, worker_jobs
     from glesam_export.progress import step
 
-    asked: list[Contender] = contenders.ours(opened, engines.backend or (), engines.common)
+    asked: list[Contender] = contenders.bundle_contenders(
+        opened, engines.backend or (), engines.common
+    )
     answers = {}
     for contender in asked:
-        assert isinstance(contender.runner, contenders.Ours), "no peers were asked for"
+        assert isinstance(contender.runner, contenders.BundleRunner), "no peers were asked for"
         with step(contender.title):
-            answers[contender.name] = process.run(job(contender.runner.choice), answer)
+            answers[contender.name] = worker_jobs.run_job(job(contender.runner.choice), answer)
     return answers
 
 
@@ -179,11 +181,11 @@ def _show(
     found: Any, text: str, name: str, output: Path | None, as_json: bool, draw: Draw | None = None
 ) -> None:
     """Print a report, and write it where that was asked for."""
-    from glesam_benchmark import report
+    from glesam_benchmark import report_file
 
-    print(report.as_json(found) if as_json else text, end="" if as_json else "\n")
+    print(report_file.as_json(found) if as_json else text, end="" if as_json else "\n")
     if output is not None:
-        written = report.write(output, name, found, text, draw)
+        written = report_file.write_report(output, name, found, text, draw)
         if not as_json:
             print(f"\n{written}")
 

@@ -20,7 +20,7 @@ from glesam_runtime.errors import InputError
 from glesam_runtime.machine import multiplies_bfloat16
 
 
-class Ours(msgspec.Struct, frozen=True, tag="ours"):
+class BundleRunner(msgspec.Struct, frozen=True, tag="ours"):
     """A bundle on an engine of the runtime."""
 
     choice: EngineChoice
@@ -28,7 +28,7 @@ class Ours(msgspec.Struct, frozen=True, tag="ours"):
     """Its folder."""
 
 
-class Pytorch(msgspec.Struct, frozen=True, tag="pytorch"):
+class PytorchRunner(msgspec.Struct, frozen=True, tag="pytorch"):
     """The reference in PyTorch."""
 
     weights: WeightOptions
@@ -40,7 +40,7 @@ class Pytorch(msgspec.Struct, frozen=True, tag="pytorch"):
     threads: int | None = None
 
 
-class Plain(msgspec.Struct, frozen=True, tag="plain"):
+class PlainRunner(msgspec.Struct, frozen=True, tag="plain"):
     """`torch.onnx.export` of the reference's modules, on an engine."""
 
     folder: str
@@ -50,10 +50,10 @@ class Plain(msgspec.Struct, frozen=True, tag="plain"):
     threads: int | None = None
 
 
-Peer = Pytorch | Plain
-Runner = Ours | Peer
+Peer = PytorchRunner | PlainRunner
+Runner = BundleRunner | Peer
 
-OF = "@"
+VARIANT_OF = "@"
 """Between an engine's name and the bundle's, of bundles beside the one that is measured."""
 
 
@@ -66,12 +66,14 @@ class Contender(msgspec.Struct, frozen=True):
     runner: Runner
 
     @property
-    def is_ours(self) -> bool:
+    def is_bundle(self) -> bool:
         """Whether a bundle runs."""
-        return isinstance(self.runner, Ours)
+        return isinstance(self.runner, BundleRunner)
 
 
-def ours(bundle: Bundle, asked: Sequence[str], common: EngineChoice) -> list[Contender]:
+def bundle_contenders(
+    bundle: Bundle, asked: Sequence[str], common: EngineChoice
+) -> list[Contender]:
     """The engines asked for.
 
     Args:
@@ -93,11 +95,13 @@ def ours(bundle: Bundle, asked: Sequence[str], common: EngineChoice) -> list[Con
             raise InputError(f"--backend {spec}: given twice")
         choice = replace(common, backend=backend, precision=precision or common.precision)
         title = f"glesam-deploy, {spec.replace(':', ' ')}"
-        found.append(Contender(spec, title, Ours(choice, str(bundle.path))))
+        found.append(Contender(spec, title, BundleRunner(choice, str(bundle.path))))
     return found
 
 
-def variants(bundle: Bundle, others: Sequence[Bundle], common: EngineChoice) -> list[Contender]:
+def variant_contenders(
+    bundle: Bundle, others: Sequence[Bundle], common: EngineChoice
+) -> list[Contender]:
     """The same model as other bundles, each on the engine that suits it.
 
     Args:
@@ -117,9 +121,9 @@ def variants(bundle: Bundle, others: Sequence[Bundle], common: EngineChoice) -> 
             )
     return [
         Contender(
-            f"auto{OF}{other.path.name}",
+            f"auto{VARIANT_OF}{other.path.name}",
             f"glesam-deploy, {other.path.name}",
-            Ours(replace(common, backend="auto"), str(other.path)),
+            BundleRunner(replace(common, backend="auto"), str(other.path)),
         )
         for other in others
     ]
@@ -129,11 +133,11 @@ Make = Callable[[WeightOptions, str, int | None], Peer]
 
 
 def _torch(**how: bool) -> Make:
-    return lambda weights, folder, threads: Pytorch(weights, threads=threads, **how)
+    return lambda weights, folder, threads: PytorchRunner(weights, threads=threads, **how)
 
 
 def _plain(engine: Literal["onnxruntime", "openvino"], precision: Literal["fp32", "bf16"]) -> Make:
-    return lambda weights, folder, threads: Plain(folder, engine, precision, threads)
+    return lambda weights, folder, threads: PlainRunner(folder, engine, precision, threads)
 
 
 PEERS: Mapping[str, tuple[str, Make]] = MappingProxyType(
@@ -150,7 +154,7 @@ PEERS: Mapping[str, tuple[str, Make]] = MappingProxyType(
 """Title and maker, by the name that `--peer` takes."""
 
 
-def peers(
+def peer_contenders(
     asked: Sequence[str], weights: WeightOptions, folder: str, threads: int | None
 ) -> tuple[list[Contender], list[str]]:
     """What is measured beside ours.
@@ -188,11 +192,13 @@ def _lacking(runner: Peer) -> str:
     """What a peer would need and is not here; empty where nothing is."""
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed: pip install 'glesam-deploy[export]'"
-    if isinstance(runner, Pytorch) and runner.compiled and not _has_cpp_compiler():
+    if isinstance(runner, PytorchRunner) and runner.compiled and not _has_cpp_compiler():
         return "torch.compile needs a C++ compiler: install g++ or clang++, or set CXX"
-    if isinstance(runner, Plain) and importlib.util.find_spec(runner.engine) is None:
+    if isinstance(runner, PlainRunner) and importlib.util.find_spec(runner.engine) is None:
         return f"{runner.engine} is not installed: pip install {runner.engine}"
-    in_bfloat16 = runner.autocast if isinstance(runner, Pytorch) else runner.precision == "bf16"
+    in_bfloat16 = (
+        runner.autocast if isinstance(runner, PytorchRunner) else runner.precision == "bf16"
+    )
     if in_bfloat16 and not multiplies_bfloat16():
         return "this CPU has no bfloat16 arithmetic"
     return ""

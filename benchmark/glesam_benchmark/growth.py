@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from glesam_benchmark.figures import Figures, figures
+from glesam_benchmark.timing import Timing, summarize
 from glesam_runtime.bundle import Bundle, load_golden
 from glesam_runtime.engine_choice import EngineChoice
 from glesam_runtime.errors import BackendError
@@ -24,7 +24,7 @@ from glesam_runtime.prompts import check_prompts
 
 Axis = Literal["prompts", "points", "preprocessing", "postprocessing", "images"]
 AXES: tuple[Axis, ...] = get_args(Axis)
-WORDS: dict[Axis, tuple[str, str]] = {
+AXIS_LABELS: dict[Axis, tuple[str, str]] = {
     "prompts": ("prompts in one decoder call", "prompts"),
     "points": ("points of one prompt, decoder", "points"),
     "preprocessing": ("image to tensor, by its longest side", "pixels"),
@@ -45,7 +45,7 @@ class Point(msgspec.Struct, frozen=True):
     """One size."""
 
     size: int
-    seconds: Figures
+    seconds: Timing
 
 
 class Series(msgspec.Struct, frozen=True):
@@ -62,7 +62,7 @@ class Growth(msgspec.Struct, frozen=True):
     series: tuple[Series, ...]
 
 
-def grow(bundle: Bundle, choice: EngineChoice, rounds: int) -> Growth:
+def measure_growth(bundle: Bundle, choice: EngineChoice, rounds: int) -> Growth:
     """Measure every axis.
 
     Raises:
@@ -109,7 +109,7 @@ def _series(
             start = time.perf_counter()
             call()
             seconds.append(time.perf_counter() - start)
-        points.append(Point(size, figures(seconds)))
+        points.append(Point(size, summarize(seconds)))
     return Series(axis, tuple(points))
 
 

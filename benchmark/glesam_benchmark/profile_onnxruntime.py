@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from glesam_benchmark.counting import Arrays, Counted, Node
+from glesam_benchmark.profile import Arrays, Node, ProfiledGraph
 from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.backends.onnxruntime_session import session_options
 from glesam_runtime.bundle import Bundle
@@ -21,7 +21,7 @@ _KERNEL = "_kernel_time"
 """Ends the name of the event that is a node's own computation."""
 
 
-class CountingSession:
+class OnnxRuntimeGraph:
     """A session that writes a profile."""
 
     def __init__(self, session: Any) -> None:
@@ -46,9 +46,9 @@ class CountingSession:
 
 
 @contextmanager
-def counting_onnxruntime(
+def open_profiled_graph(
     bundle: Bundle, stage: StageName, options: EngineOptions, precision: str
-) -> Iterator[Counted]:
+) -> Iterator[ProfiledGraph]:
     """Load a graph with the backend's session options, and the profiler; its file is removed."""
     import onnxruntime as ort
 
@@ -57,4 +57,4 @@ def counting_onnxruntime(
         how.enable_profiling = True
         how.profile_file_prefix = str(Path(folder) / "profile")
         path = str(bundle.graph_path(stage))
-        yield CountingSession(ort.InferenceSession(path, how, providers=["CPUExecutionProvider"]))
+        yield OnnxRuntimeGraph(ort.InferenceSession(path, how, providers=["CPUExecutionProvider"]))

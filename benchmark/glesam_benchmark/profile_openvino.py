@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from glesam_benchmark.counting import Arrays, Counted, Node
+from glesam_benchmark.profile import Arrays, Node, ProfiledGraph
 from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.backends.openvino import properties_of
 from glesam_runtime.backends.openvino_graph import without_casts
@@ -14,7 +14,7 @@ from glesam_runtime.bundle import Bundle
 from glesam_runtime.manifest import StageName
 
 
-class CountingGraph:
+class OpenVinoGraph:
     """A compiled graph with PERF_COUNT."""
 
     def __init__(self, request: Any) -> None:
@@ -44,9 +44,9 @@ class CountingGraph:
 
 
 @contextmanager
-def counting_openvino(
+def open_profiled_graph(
     bundle: Bundle, stage: StageName, options: EngineOptions, precision: str
-) -> Iterator[Counted]:
+) -> Iterator[ProfiledGraph]:
     """Compile a graph with the backend's properties, and counters."""
     import openvino as ov
 
@@ -55,4 +55,4 @@ def counting_openvino(
     if bundle.manifest.stages[stage].precision in ("fp16", "bf16"):
         without_casts(model)  # as the backend does
     properties = {**properties_of(options, precision), "PERF_COUNT": "YES"}
-    yield CountingGraph(core.compile_model(model, "CPU", properties).create_infer_request())
+    yield OpenVinoGraph(core.compile_model(model, "CPU", properties).create_infer_request())

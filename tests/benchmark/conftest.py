@@ -38,9 +38,9 @@ def glesam_bench() -> Callable[..., tuple[int, str, str]]:
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs are done in this process, which has torch loaded anyway."""
-    from glesam_benchmark import process, worker
+    from glesam_benchmark import worker, worker_jobs
 
-    monkeypatch.setattr(process, "run", lambda job, answer: worker.do(job))
+    monkeypatch.setattr(worker_jobs, "run_job", lambda job, answer: worker.do(job))
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class Benched:
 @pytest.fixture(scope="session")
 def benched(tmp_path_factory: pytest.TempPathFactory) -> Benched:
     """The built-in nano on both engines, beside four peers, two rounds; read-only."""
-    from glesam_benchmark import run
+    from glesam_benchmark import compare_contenders
 
     folder = tmp_path_factory.mktemp("bench")
     peers = [word for name in PEERS for word in ("--peer", name)]
     backends = "--backend", "openvino", "--backend", "onnxruntime"
     options = "--rounds", "2", "--threads", "1", "--work", folder / "work", "-o", folder / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "MATRIX_SIDE", 256)
+        patch.setattr(compare_contenders, "MATRIX_SIDE", 256)
         code, out, err = run_bench("nano", *backends, *peers, *options)
     assert code == 0, err
     document = json.loads((folder / "out/bench.json").read_text())

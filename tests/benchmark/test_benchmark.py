@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 
 import glesam_export
-from glesam_benchmark import process, run
+from glesam_benchmark import compare_contenders, worker_jobs
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.machine import multiplies_bfloat16
 
@@ -177,11 +177,11 @@ def test_text_and_picture(benched: Benched) -> None:
 
 def test_plain_exports_are_made_once(benched: Benched, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    done = process.run
+    done = worker_jobs.run_job
     monkeypatch.setattr(
-        process, "run", lambda job, a: (asked.append(type(job).__name__), done(job, a))[1]
+        worker_jobs, "run_job", lambda job, a: (asked.append(type(job).__name__), done(job, a))[1]
     )
-    monkeypatch.setattr(run, "_machine", lambda *_: None)
+    monkeypatch.setattr(compare_contenders, "_machine", lambda *_: None)
     from .conftest import run_bench
 
     code, out, err = run_bench(

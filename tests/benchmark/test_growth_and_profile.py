@@ -45,7 +45,7 @@ def test_growth(
         assert series[axis][largest]["min"] > 2 * series[axis][smallest]["min"]
     for points in series.values():
         assert all(len(figures["rounds"]) == 2 for figures in points.values())
-    for words, _ in growth.WORDS.values():
+    for words, _ in growth.AXIS_LABELS.values():
         assert words in out
     with Image.open(tmp_path / "growth.png") as picture:
         assert np.asarray(picture.convert("RGB")).std() > 5

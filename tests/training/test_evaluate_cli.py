@@ -23,7 +23,7 @@ from glesam_export.reference import build_sam
 from glesam_runtime.console import exit_code_of
 from glesam_runtime.errors import BackendError
 from glesam_training import evaluate_cli
-from glesam_training.reference_predictor import ReferenceStages, reference_segmenters
+from glesam_training.reference_segmenters import ReferenceStages, reference_segmenters
 
 QUICK = ("--conditions", "clear", "--prompts", "box", "--max-masks", "1")
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import sigmoid_focal_loss
 
-from glesam_training.losses import (
+from glesam_training.objectives import (
     balanced_bce_loss,
     coverage,
     dice_loss,

@@ -19,7 +19,7 @@ from glesam_export.checkpoints.diffusion import SCHEDULE
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_export.reference import ADAPTER
 from glesam_training.examples import CLEAR, ExampleOptions, Examples
-from glesam_training.nano import scenes, table
+from glesam_training.nano import ablation_table, scenes
 from glesam_training.nano.coins import Coins, coin_masks
 from glesam_training.nano.diffusion import (
     Crops,
@@ -27,8 +27,8 @@ from glesam_training.nano.diffusion import (
     PatchAutoencoder,
     build_base,
 )
+from glesam_training.nano.held_out_report import LatentError, latent_errors
 from glesam_training.nano.recipe import QUICK
-from glesam_training.nano.report import LatentError, latent_errors
 from glesam_training.nano.sam import ClearExamples, SamNano
 from glesam_training.nano.scenes import Varied, store_scenes
 
@@ -175,12 +175,12 @@ def test_the_table_means_over_seeds() -> None:
     def results(shift: float) -> Results:
         rows = tuple(
             Row("a", 0, condition, "3-point", name, 0.5 + (shift if "GLE" in name else 0), 0.5, 0.5)
-            for name in table.METHODS
+            for name in ablation_table.METHODS
             for condition in conditions
         )
         return Results("nano", "scenes:1", 0, rows)
 
-    text = table.summary([results(0.01), results(0.03)])
+    text = ablation_table.table_markdown([results(0.01), results(0.03)])
     assert "| SAM | 50.00 ± 0.00 |" in text
     assert "| GLE | 52.00 ± 1.41 |" in text
     assert "| GLE-FT-D over SAM-FT-D | +2.00 ± 1.41 |" in text
@@ -200,10 +200,12 @@ def test_every_row_of_the_table_is_trained_and_found_again(tmp_path: Path) -> No
         decoder=once,
     )
     said: list[str] = []
-    methods = table.train_methods(tmp_path, recipe, 0, 1, lambda step, *_: said.append(step))
-    assert tuple(methods) == table.METHODS
+    methods = ablation_table.train_methods(
+        tmp_path, recipe, 0, 1, lambda step, *_: said.append(step)
+    )
+    assert tuple(methods) == ablation_table.METHODS
     assert [name for name, method in methods.items() if not method.enhance] == list(
-        table.METHODS[:3]
+        ablation_table.METHODS[:3]
     )
 
     def weights(name: str, layer: str) -> torch.Tensor:
@@ -211,10 +213,10 @@ def test_every_row_of_the_table_is_trained_and_found_again(tmp_path: Path) -> No
 
     norm, adapter = "conv_norm_out.weight", f"conv_in.lora_B.{ADAPTER}.weight"
     assert not torch.equal(weights("GLE", norm), torch.ones(32))
-    assert torch.equal(weights(table.UNTRAINED, norm), torch.ones(32)), "as it was made"
+    assert torch.equal(weights(ablation_table.UNTRAINED, norm), torch.ones(32)), "as it was made"
     fitted, stage_1, stage_2 = (weights(m, adapter) for m in ("SAM", "GLE", "GLE-FT-D"))
     assert not torch.equal(fitted, stage_1)
     assert torch.equal(stage_1, stage_2)
     said.clear()
-    table.train_methods(tmp_path, recipe, 0, 1, lambda step, *_: said.append(step))
+    ablation_table.train_methods(tmp_path, recipe, 0, 1, lambda step, *_: said.append(step))
     assert said == []

@@ -21,7 +21,7 @@ from glesam_runtime.errors import InputError
 from glesam_runtime.staging import staged_file
 from glesam_training.examples import ExampleOptions, Examples
 from glesam_training.loop import worker_settings
-from glesam_training.memory import keep_memory
+from glesam_training.settings import keep_freed_memory
 
 Places = int | npt.NDArray[np.int64]
 """One picture or low version, or many."""
@@ -103,7 +103,7 @@ def store_latents(
     options, dataset, variants = examples.options, examples.dataset, examples.options.variants
     if variants is None:
         raise InputError("latents are stored for a fixed number of low versions only; give one")
-    keep_memory()
+    keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"latents-{_identity(encoder, examples)}.npy"
     if not path.is_file():

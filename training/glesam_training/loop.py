@@ -24,9 +24,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from glesam_runtime.errors import InputError
-from glesam_training import mixed_precision, state, workers
-from glesam_training.memory import keep_memory
-from glesam_training.plan import Plan
+from glesam_training.saved_state import read_state, restore_state, save_state
+from glesam_training.settings import (
+    TrainingSettings,
+    keep_freed_memory,
+    precision_to_use,
+    worker_count,
+)
 
 Report = Callable[[int, int, dict[str, float]], object]
 """Called with the iterations done, their total and the mean losses since the last call."""
@@ -44,10 +48,10 @@ class Objective(nn.Module):
         raise NotImplementedError
 
 
-def run(
+def run_training(
     objective: Objective,
     examples: Dataset[dict[str, Tensor]],
-    plan: Plan,
+    settings: TrainingSettings,
     folder: Path,
     report: Report,
     collate: Callable[[list[dict[str, Tensor]]], dict[str, Tensor]] | None = None,
@@ -58,33 +62,33 @@ def run(
     Args:
         objective: changed in place; on the CPU again at the end.
         examples: at least `iterations * batch`.
-        plan: how long and how fast.
+        settings: how long and how fast.
         folder: for the state and the TensorBoard logs.
         report: told about the losses, in the main process.
         collate: makes a batch; None stacks.
         saved: called in the main process whenever the state was saved.
 
     Raises:
-        InputError: the folder's state is of another plan or model.
+        InputError: the folder's state is of another settings or model.
         KeyboardInterrupt: after the state was saved.
     """
-    keep_memory()
+    keep_freed_memory()
     accelerator = Accelerator(
-        mixed_precision=mixed_precision.chosen(plan.mixed_precision),
+        mixed_precision=precision_to_use(settings.mixed_precision),
         log_with="tensorboard",
         project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder)),
         step_scheduler_with_optimizer=False,
     )
-    torch.manual_seed(plan.seed)
+    torch.manual_seed(settings.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    found = state.read(folder, plan)
+    found = read_state(folder, settings)
     done = int(found["iteration"]) if found else 0
-    total, batch = plan.iterations, plan.batch
+    total, batch = settings.iterations, settings.batch
     if batch % accelerator.num_processes:
         raise InputError(
             f"--batch {batch}: must divide among {accelerator.num_processes} processes"
         )
-    share, helpers = batch // accelerator.num_processes, workers.chosen(plan.workers)
+    share, helpers = batch // accelerator.num_processes, worker_count(settings.workers)
     first = [
         (step * batch) + accelerator.process_index * share + i
         for step in range(done, total)
@@ -102,21 +106,21 @@ def run(
     parameters = [p for p in objective.trained().parameters() if p.requires_grad]
     if not parameters:
         raise InputError("nothing to train: no parameter of this checkpoint is left unfrozen")
-    optimizer = torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=plan.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
     model, optimizer = accelerator.prepare(objective, optimizer)
     accelerator.init_trackers("logs")
     if found:
-        state.restore(found, objective.trained(), optimizer, folder)
+        restore_state(found, objective.trained(), optimizer, folder)
     interrupted = _Interrupt()
     sums: dict[str, float] = {}
     summed = 0
     with interrupted.watched():
         for step, tensors in enumerate(loader, start=done):
             for group in optimizer.param_groups:
-                group["lr"] = plan.lr_at(step)
+                group["lr"] = settings.lr_at(step)
             # Noise drawn in a step follows from its number, as everything else does.
             torch.manual_seed(
-                (plan.seed << 40 | step << 12 | accelerator.process_index) % (1 << 63)
+                (settings.seed << 40 | step << 12 | accelerator.process_index) % (1 << 63)
             )
             moved = {
                 key: value.to(accelerator.device, non_blocking=True)
@@ -132,23 +136,23 @@ def run(
                     "last state that was saved is untouched"
                 )
             accelerator.backward(losses["loss"])
-            accelerator.clip_grad_norm_(parameters, plan.clip)
+            accelerator.clip_grad_norm_(parameters, settings.clip)
             optimizer.step()
             optimizer.zero_grad()
             for name, value in zip(names, read, strict=True):
                 sums[name] = sums.get(name, 0.0) + value
             count, summed = step + 1, summed + 1
-            if count % plan.log_every == 0 or count == total:
+            if count % settings.log_every == 0 or count == total:
                 means = {name: value / summed for name, value in sums.items()}
                 sums, summed = {}, 0
-                accelerator.log({**means, "lr": plan.lr_at(step)}, step=count)
+                accelerator.log({**means, "lr": settings.lr_at(step)}, step=count)
                 if accelerator.is_main_process:
                     report(count, total, means)
             stop = interrupted.seen
             if accelerator.is_main_process and (
-                stop or count % plan.save_every == 0 or count == total
+                stop or count % settings.save_every == 0 or count == total
             ):
-                state.save(folder, objective.trained(), optimizer, plan, count)
+                save_state(folder, objective.trained(), optimizer, settings, count)
                 if saved is not None:
                     saved()
             if stop:

@@ -17,14 +17,12 @@ from glesam_export.checkpoints import Checkpoint
 from glesam_export.presets import LORA_TARGETS, UNetPreset
 from glesam_export.reference import Decoder, Enhancer, build_unet
 from glesam_runtime.errors import InputError
-from glesam_training import workers
 from glesam_training.examples import CORRECTED, PROMPTS, ExampleOptions, Examples, with_prompts
 from glesam_training.latents import StoredLatents, store_latents
-from glesam_training.loop import Objective, Report, run
-from glesam_training.losses import FOCAL_ALPHA
-from glesam_training.objectives import DecoderObjective, DecoderPart, EnhancerObjective
-from glesam_training.plan import Plan
-from glesam_training.progress import Narrate
+from glesam_training.loop import Objective, Report, run_training
+from glesam_training.objectives import FOCAL_ALPHA, DecoderObjective, DecoderPart, EnhancerObjective
+from glesam_training.progress_display import ShowProgress
+from glesam_training.settings import TrainingSettings, worker_count
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Job:
 
     Attributes:
         dataset: pictures with masks.
-        plan: how long and how fast.
+        settings: how long and how fast.
         examples: what is drawn from the pictures.
         folder: of the state and the logs.
         latents: a folder to keep latents in, so that the encoder runs once a picture; None
@@ -44,7 +42,7 @@ class Job:
     """
 
     dataset: Dataset
-    plan: Plan
+    settings: TrainingSettings
     examples: ExampleOptions
     folder: Path
     latents: Path | None = None
@@ -53,25 +51,25 @@ class Job:
     focal_alpha: float = FOCAL_ALPHA
 
 
-def job(
+def named_job(
     name: str,
     dataset: Dataset,
-    plan: Plan,
+    settings: TrainingSettings,
     examples: ExampleOptions,
     folder: Path,
     latents: Path | None,
-    narrate: Narrate,
+    show: ShowProgress,
     focal_alpha: float = FOCAL_ALPHA,
 ) -> Job:
     """A job whose progress is told under a name."""
     return Job(
         dataset,
-        plan,
+        settings,
         examples,
         folder,
         latents,
-        lambda done, total, losses: narrate(name, done, total, losses),
-        lambda done, total: narrate("latents", done, total, {}),
+        lambda done, total, losses: show(name, done, total, losses),
+        lambda done, total: show("latents", done, total, {}),
         focal_alpha,
     )
 
@@ -182,12 +180,12 @@ def stored_latents(checkpoint: Checkpoint, job: Job) -> StoredLatents:
     if job.latents is None:
         raise ValueError("this job keeps no latents")
     encoder = checkpoint.encoder().to(PartialState().device)
-    helpers = workers.chosen(job.plan.workers)
+    helpers = worker_count(job.settings.workers)
     return store_latents(job.latents, encoder, _examples(checkpoint, job), helpers, job.encoded)
 
 
 def _examples(checkpoint: Checkpoint, job: Job) -> Examples:
-    count = job.plan.iterations * job.plan.batch
+    count = job.settings.iterations * job.settings.batch
     return Examples(job.dataset, checkpoint.preset, count, job.examples)
 
 
@@ -212,4 +210,4 @@ def _train(
     """Run a stage's loop on images, or on their stored latents."""
     collate = partial(with_prompts, kinds=kinds)
     examples = stored_latents(checkpoint, job) if job.latents else _examples(checkpoint, job)
-    run(objective.eval(), examples, job.plan, job.folder, job.report, collate, saved)
+    run_training(objective.eval(), examples, job.settings, job.folder, job.report, collate, saved)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from glesam_training.examples import CLEAR
-from glesam_training.plan import Plan
+from glesam_training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,16 @@ class Recipe:
     """Of the scenes, those that Algorithm 1 sees, each in `variants` low versions."""
     variants: int
     levels: tuple[int, ...]
-    sam: Plan
+    sam: TrainingSettings
     """SAM-nano on scenes as they are painted."""
-    varied: Plan
+    varied: TrainingSettings
     """SAM-nano further, on scenes turned, mirrored, and seen with less colour and light."""
-    base: Plan
+    base: TrainingSettings
     fit_pairs: int
     """Pairs of latents that the adapters' ends are fitted to."""
-    enhancer: Plan
-    decoder: Plan
-    background: Plan
+    enhancer: TrainingSettings
+    decoder: TrainingSettings
+    background: TrainingSettings
     """The embedding of background points, last: SAM-nano saw such points near an object only, and
     lost the object where they are far from it."""
     mask_weight: float
@@ -39,11 +39,11 @@ class Recipe:
     """Pixels of the base's training images: 16 x 16 latents, as many as z_L has."""
 
 
-def _plan(
+def _settings(
     iterations: int, lr: float, warmup: int, batch: int = 16, weight_decay: float = 0.01
-) -> Plan:
+) -> TrainingSettings:
     """A step of nano's: bf16 where the machine has it, the learning rate falling to nothing."""
-    return Plan(
+    return TrainingSettings(
         iterations=iterations,
         batch=batch,
         lr=lr,
@@ -60,20 +60,20 @@ FULL = Recipe(
     pictures=2000,
     variants=4,
     levels=(CLEAR, 1, 2, 3),
-    sam=_plan(900, lr=1.5e-3, warmup=100, batch=128, weight_decay=0.02),
-    varied=_plan(3800, lr=1.3e-3, warmup=30, batch=128, weight_decay=0.02),
-    base=_plan(600, lr=1e-3, warmup=50, batch=32),
+    sam=_settings(900, lr=1.5e-3, warmup=100, batch=128, weight_decay=0.02),
+    varied=_settings(3800, lr=1.3e-3, warmup=30, batch=128, weight_decay=0.02),
+    base=_settings(600, lr=1e-3, warmup=50, batch=32),
     fit_pairs=1280,
-    enhancer=_plan(2000, lr=3e-3, warmup=50),
-    decoder=_plan(400, lr=2e-4, warmup=20),
-    background=_plan(200, lr=0.03, warmup=20, weight_decay=0),
+    enhancer=_settings(2000, lr=3e-3, warmup=50),
+    decoder=_settings(400, lr=2e-4, warmup=20),
+    background=_settings(200, lr=0.03, warmup=20, weight_decay=0),
     mask_weight=0.2,
 )
 """What ships."""
 
 
-def _short(plan: Plan, iterations: int, batch: int = 8) -> Plan:
-    return replace(plan, iterations=iterations, batch=batch, log_every=max(1, iterations // 4))
+def _short(settings: TrainingSettings, iterations: int, batch: int = 8) -> TrainingSettings:
+    return replace(settings, iterations=iterations, batch=batch, log_every=max(1, iterations // 4))
 
 
 QUICK = replace(

@@ -17,10 +17,15 @@ from glesam_evaluation.datasets import Sample
 from glesam_export.presets import SamPreset
 from glesam_export.reference import Decoder, build_encoder, build_mask_decoder, build_prompt_encoder
 from glesam_runtime.image import preprocess
-from glesam_training.decoding import predict_masks
 from glesam_training.examples import Examples
 from glesam_training.loop import Objective
-from glesam_training.losses import balanced_bce_loss, dice_loss, mask_loss, soft_iou
+from glesam_training.objectives import (
+    balanced_bce_loss,
+    dice_loss,
+    mask_loss,
+    predict_masks,
+    soft_iou,
+)
 
 BALANCED_SHARE = 0.3
 """Of the training, in which cross entropy stands in for the focal loss."""

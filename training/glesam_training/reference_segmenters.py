@@ -17,7 +17,7 @@ from glesam_export.reference import named_features
 from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.errors import BackendError
 from glesam_runtime.manifest import Coordinates, Postprocessing, Preprocessing
-from glesam_training.memory import keep_memory
+from glesam_training.settings import keep_freed_memory
 
 
 class ReferenceStages:
@@ -34,7 +34,7 @@ class ReferenceStages:
             BackendError: no such device here.
             CheckpointError: the weights do not fit.
         """
-        keep_memory()
+        keep_freed_memory()
         self._device = _device(device)
         self._preset = checkpoint.preset
         self._encoder = checkpoint.encoder().to(self._device)

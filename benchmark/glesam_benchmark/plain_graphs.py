@@ -2,18 +2,64 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glesam_benchmark.contenders import Plain
-from glesam_benchmark.inputs import Prompt
+from glesam_benchmark.contenders import PlainRunner
+from glesam_benchmark.timing import Prompt
 from glesam_runtime.backends.base import EngineOptions
+from glesam_runtime.bundle import Bundle
 from glesam_runtime.chain import EMBEDDINGS
+from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import STAGES, StageName
+
+_RECORD = "plain.json"
+"""Written last: a folder without it holds nothing that is whole."""
+_EXPORTER = Path(__file__).with_name("plain_export.py")
+
+
+def holds_export(folder: Path, bundle: Bundle) -> bool:
+    """Whether the graphs of a bundle's weights are in the folder.
+
+    Raises:
+        InputError: it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--work {folder}: is a file, a folder is needed")
+    record = folder / _RECORD
+    return record.is_file() and record.read_text(encoding="utf-8") == _record_of(bundle)
+
+
+def begin_export(folder: Path) -> None:
+    """Make the folder; until `finish_export` it holds nothing that counts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _RECORD).unlink(missing_ok=True)
+
+
+def finish_export(folder: Path, bundle: Bundle) -> None:
+    """Say whose graphs the folder holds."""
+    (folder / _RECORD).write_text(_record_of(bundle), encoding="utf-8")
+
+
+def _record_of(bundle: Bundle) -> str:
+    """Names the weights a bundle was exported from, and what exports them plainly."""
+    manifest = bundle.manifest
+    facts = {
+        "model": str(manifest.model),
+        "weights": manifest.provenance.weights,
+        "sources": sorted(source.sha256 for source in manifest.provenance.sources),
+        "torch": version("torch"),
+        "exporter": hashlib.sha256(_EXPORTER.read_bytes()).hexdigest(),
+    }
+    return json.dumps(facts, indent=2, sort_keys=True)
+
 
 Arrays = dict[str, NDArray[np.float32]]
 Session = Callable[[Mapping[str, NDArray[np.float32]]], Arrays]
@@ -45,7 +91,7 @@ class PlainChain:
         return self.sessions["decoder"]({**features, **points})["low_res_masks"]
 
 
-def load(how: Plain) -> PlainChain:
+def load_plain_chain(how: PlainRunner) -> PlainChain:
     """Load the three graphs of `how.folder`."""
     make = _onnxruntime if how.engine == "onnxruntime" else _openvino
     made = {stage: make(Path(how.folder) / f"{stage}.onnx", how) for stage in STAGES}
@@ -56,7 +102,7 @@ def load(how: Plain) -> PlainChain:
     )
 
 
-def _onnxruntime(path: Path, how: Plain) -> tuple[Session, str]:
+def _onnxruntime(path: Path, how: PlainRunner) -> tuple[Session, str]:
     """A session with defaults."""
     import onnxruntime as ort
 
@@ -73,7 +119,7 @@ def _onnxruntime(path: Path, how: Plain) -> tuple[Session, str]:
     return run, ort.__version__
 
 
-def _openvino(path: Path, how: Plain) -> tuple[Session, str]:
+def _openvino(path: Path, how: PlainRunner) -> tuple[Session, str]:
     """A compiled graph with the properties that ours has."""
     import openvino as ov
 

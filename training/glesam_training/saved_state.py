@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from glesam_runtime.errors import InputError
 from glesam_runtime.staging import staged_file
-from glesam_training.plan import Plan
+from glesam_training.settings import TrainingSettings
 
 STATE_FILE = "state.pt"
 
 
-def read(folder: Path, plan: Plan) -> dict[str, Any] | None:
+def read_state(folder: Path, settings: TrainingSettings) -> dict[str, Any] | None:
     """The folder's saved state, if there is one.
 
     Raises:
-        InputError: a file that is no state, or one of another plan.
+        InputError: a file that is no state, or one of another settings.
     """
     path = folder / STATE_FILE
     if not path.is_file():
@@ -32,7 +32,7 @@ def read(folder: Path, plan: Plan) -> dict[str, Any] | None:
     except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise InputError(f"{path}: no state of a training; remove it to start anew") from error
     indifferent = ("save_every", "log_every", "workers")
-    for name, value in asdict(plan).items():
+    for name, value in asdict(settings).items():
         if name not in indifferent and saved.get(name) != value:
             raise InputError(
                 f"{path}: was trained with {name} {saved.get(name)}, not {value}; go on with the "
@@ -41,7 +41,7 @@ def read(folder: Path, plan: Plan) -> dict[str, Any] | None:
     return state
 
 
-def restore(
+def restore_state(
     state: dict[str, Any], trained: nn.Module, optimizer: torch.optim.Optimizer, folder: Path
 ) -> None:
     """Put a saved state back into what is trained and its optimizer.
@@ -65,15 +65,19 @@ def _changing(trained: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in trained.named_parameters() if p.requires_grad}
 
 
-def save(
-    folder: Path, trained: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, done: int
+def save_state(
+    folder: Path,
+    trained: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: TrainingSettings,
+    done: int,
 ) -> None:
     """Replace the saved state in one step."""
     with staged_file(folder / STATE_FILE) as path:
         torch.save(
             {
                 "iteration": done,
-                "plan": asdict(plan),
+                "plan": asdict(settings),
                 "model": _changing(trained),
                 "optimizer": optimizer.state_dict(),
             },

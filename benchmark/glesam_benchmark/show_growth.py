@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from glesam_benchmark.about import About
-from glesam_benchmark.growth import AXES, WORDS, Growth, Series
+from glesam_benchmark.growth import AXES, AXIS_LABELS, Growth, Series
+from glesam_benchmark.report_file import ReportHead
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
@@ -15,12 +15,12 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 class GrowthReport(msgspec.Struct, frozen=True):
     """The JSON of `glesam-bench growth`."""
 
-    about: About
+    about: ReportHead
     engines: dict[str, Growth]
     """By what was asked for."""
 
 
-def table(found: GrowthReport) -> str:
+def growth_table(found: GrowthReport) -> str:
     """Seconds by size; and what one more costs, from the smallest size to the largest."""
     lines = [
         f"{found.about.model}; {found.about.host}; seconds, medians of {found.about.rounds} rounds"
@@ -32,7 +32,7 @@ def table(found: GrowthReport) -> str:
 
 
 def _lines(series: Series) -> list[str]:
-    words, unit = WORDS[series.axis]
+    words, unit = AXIS_LABELS[series.axis]
     sizes = "".join(f"{point.size:>10}" for point in series.points)
     seconds = "".join(f"{point.seconds.median:>10.4f}" for point in series.points)
     first, last = series.points[0], series.points[-1]
@@ -41,7 +41,7 @@ def _lines(series: Series) -> list[str]:
     return [f"  {words:<54}{sizes}", f"  {'':<54}{seconds}{more}"]
 
 
-def draw(found: GrowthReport, path: Path) -> None:
+def draw_growth(found: GrowthReport, path: Path) -> None:
     """Write a PNG: a panel an axis, a line an engine.
 
     Raises:
@@ -58,7 +58,7 @@ def draw(found: GrowthReport, path: Path) -> None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(AXES))
     for panel, axis in zip(panels, AXES, strict=True):
-        words, unit = WORDS[axis]
+        words, unit = AXIS_LABELS[axis]
         for colour, (name, growth) in zip(_COLOURS, found.engines.items(), strict=False):
             points = next(series.points for series in growth.series if series.axis == axis)
             sizes = [point.size for point in points]

@@ -17,7 +17,7 @@ from glesam_export import contract
 from glesam_export.checkpoints import Checkpoint
 from glesam_runtime.image import preprocess
 from glesam_training.nano.coins import Coins
-from glesam_training.reference_predictor import reference_segmenters
+from glesam_training.reference_segmenters import reference_segmenters
 
 HELD_OUT = 900_000_000
 """Seed of the first held-out scene: no training's seed reaches it."""
@@ -53,7 +53,7 @@ def held_out(count: int) -> SceneDataset:
     return SceneDataset(count, HELD_OUT)
 
 
-def measure(
+def measure_nano(
     checkpoint: Checkpoint, count: int, progress: Callable[[int, int], object]
 ) -> dict[str, Results]:
     """IoU on held-out scenes and on the coins, without and with the enhancer.
@@ -105,7 +105,7 @@ def latent_errors(checkpoint: Checkpoint, dataset: Dataset, seed: int = 0) -> li
     ]
 
 
-def markdown(results: Mapping[str, Results], errors: Sequence[LatentError]) -> str:
+def report_markdown(results: Mapping[str, Results], errors: Sequence[LatentError]) -> str:
     """The report: IoU by data, prompt and condition, and the latents' errors."""
     lines = ["| data | prompt | enhancer | " + " | ".join(COLUMNS) + " |"]
     lines.append("|---|---|---|" + "---:|" * len(COLUMNS))

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glesam_benchmark import plain_cache
-from glesam_benchmark.inputs import Inputs
-from glesam_benchmark.pytorch import merge
+from glesam_benchmark import plain_graphs
+from glesam_benchmark.pytorch_chain import merge_adapters
+from glesam_benchmark.timing import GoldenInputs
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.reference import HIGH_RES, Enhancer, named_features
 from glesam_runtime.bundle import Bundle
@@ -75,7 +75,7 @@ class PlainDecoder(nn.Module):
 
 
 @torch.no_grad()
-def export_plain(checkpoint: Checkpoint, bundle: Bundle, given: Inputs, folder: Path) -> None:
+def export_plain(checkpoint: Checkpoint, bundle: Bundle, given: GoldenInputs, folder: Path) -> None:
     """Write encoder.onnx, enhancer.onnx and decoder.onnx.
 
     Args:
@@ -95,7 +95,7 @@ def export_plain(checkpoint: Checkpoint, bundle: Bundle, given: Inputs, folder: 
             f"given ({checkpoint.origin}); pass the same weight options"
         )
     family = checkpoint.preset.family
-    plain_cache.begin(folder)
+    plain_graphs.begin_export(folder)
     image = torch.from_numpy(given.image)
     encoder = checkpoint.encoder()
     features = named_features(encoder(image))
@@ -103,7 +103,7 @@ def export_plain(checkpoint: Checkpoint, bundle: Bundle, given: Inputs, folder: 
     del encoder
     gc.collect()
     enhancer = checkpoint.enhancer()
-    merge(enhancer)
+    merge_adapters(enhancer)
     z_l = features[EMBEDDINGS]
     _write(PlainEnhancer(enhancer), (z_l,), [EMBEDDINGS], ["enhanced"], folder / "enhancer.onnx")
     del enhancer
@@ -117,7 +117,7 @@ def export_plain(checkpoint: Checkpoint, bundle: Bundle, given: Inputs, folder: 
         ["low_res_masks", "iou_predictions"],
         folder / "decoder.onnx",
     )
-    plain_cache.finish(folder, bundle)
+    plain_graphs.finish_export(folder, bundle)
 
 
 def _write(

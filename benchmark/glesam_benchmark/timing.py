@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
 import msgspec
@@ -11,7 +13,67 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glesam_benchmark import machine
-from glesam_benchmark.inputs import Inputs, Prompt
+from glesam_runtime.bundle import Bundle, load_golden
+from glesam_runtime.image import preprocess
+
+PROMPT_INPUTS = ("point_coords", "point_labels", "mask_input", "has_mask_input")
+
+Prompt = Mapping[str, NDArray[np.float32]]
+"""The contract's four prompt inputs, of one prompt."""
+
+
+@dataclass(frozen=True)
+class GoldenInputs:
+    """One image and two prompts on it.
+
+    Attributes:
+        image: [1, 3, S, S], as the encoder takes it.
+        first: the prompt of the end-to-end run.
+        second: another of the same make-up.
+        expected: [1, 4, S/4, S/4], the first prompt's `low_res_masks` as the PyTorch reference gave
+            them when the bundle was exported.
+    """
+
+    image: NDArray[np.float32]
+    first: Prompt
+    second: Prompt
+    expected: NDArray[np.float32]
+
+
+def golden_inputs(bundle: Bundle) -> GoldenInputs:
+    """Read them.
+
+    Raises:
+        BundleError: the golden file cannot be used.
+    """
+    golden = load_golden(bundle)
+    prepared = preprocess(golden["image"].astype(np.uint8), bundle.manifest.preprocessing)
+    prompts = {name: np.asarray(golden[name], np.float32) for name in PROMPT_INPUTS}
+    expected = np.asarray(golden["low_res_masks"], np.float32)
+    return GoldenInputs(prepared.tensor, _one(prompts, 0), _one(prompts, -1), expected[:1])
+
+
+def _one(prompts: Prompt, index: int) -> Prompt:
+    """One prompt of a batch, its leading axis kept; `has_mask_input` is the batch's."""
+    return {
+        name: values if name == "has_mask_input" else values[index][None]
+        for name, values in prompts.items()
+    }
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """Median, least and most of the rounds; seconds."""
+
+    median: float
+    min: float
+    max: float
+    rounds: tuple[float, ...]
+
+
+def summarize(values: Sequence[float]) -> Timing:
+    """Of at least one value."""
+    return Timing(statistics.median(values), min(values), max(values), tuple(values))
+
 
 Step = Literal["encoder", "enhancer", "decoder", "end_to_end", "second_prompt"]
 STEPS: tuple[Step, ...] = get_args(Step)
@@ -40,7 +102,7 @@ class Chain(Protocol):
         """One prompt -> `low_res_masks` [1, 4, S/4, S/4] on the host."""
 
 
-class Run(msgspec.Struct, frozen=True):
+class ContenderRun(msgspec.Struct, frozen=True):
     """A contender as measured in its own process. Seconds, bytes."""
 
     engine: dict[str, str]
@@ -60,20 +122,20 @@ class Run(msgspec.Struct, frozen=True):
     """Of the minute before the process."""
 
 
-def measure(
-    chain: Chain, given: Inputs, rounds: int, before: Before
-) -> tuple[Run, NDArray[np.float32]]:
+def time_chain(
+    chain: Chain, given: GoldenInputs, rounds: int, before: LoadFacts
+) -> tuple[ContenderRun, NDArray[np.float32]]:
     """Warm up, then time `rounds` rounds; also the masks of the first prompt."""
     start = time.perf_counter()
-    _round(chain, given)
+    _time_round(chain, given)
     first = time.perf_counter() - start
     peak = machine.peak_rss()
     forgot = machine.forget_peak()
     watch = machine.Watch()
-    results = [_round(chain, given) for _ in range(rounds)]
+    results = [_time_round(chain, given) for _ in range(rounds)]
     others = watch.others()
     running = machine.peak_rss()
-    run = Run(
+    run = ContenderRun(
         dict(chain.engine),
         chain.precision,
         before.load_seconds,
@@ -87,14 +149,14 @@ def measure(
     return run, results[-1][1]
 
 
-class Before(msgspec.Struct, frozen=True):
+class LoadFacts(msgspec.Struct, frozen=True):
     """What was known once the chain was loaded."""
 
     load_seconds: float
     load_average: float | None
 
 
-def _round(chain: Chain, given: Inputs) -> tuple[dict[Step, float], NDArray[np.float32]]:
+def _time_round(chain: Chain, given: GoldenInputs) -> tuple[dict[Step, float], NDArray[np.float32]]:
     """One image end to end and a second prompt on it."""
     start = time.perf_counter()
     features = chain.encode(given.image)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from glesam_benchmark.contenders import Pytorch
-from glesam_benchmark.inputs import Prompt
+from glesam_benchmark.contenders import PytorchRunner
+from glesam_benchmark.timing import Prompt
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.reference import named_features
 from glesam_runtime.chain import EMBEDDINGS
@@ -29,7 +29,7 @@ class PytorchChain:
     encoder: Callable[..., Tensor | tuple[Tensor, ...]]
     enhancer: Callable[..., Tensor]
     decoder: Callable[..., tuple[Tensor, Tensor]]
-    how: Pytorch
+    how: PytorchRunner
 
     @property
     def engine(self) -> Mapping[str, str]:
@@ -67,21 +67,21 @@ class PytorchChain:
         return nullcontext()
 
 
-def load(checkpoint: Checkpoint, how: Pytorch) -> PytorchChain:
+def load_pytorch_chain(checkpoint: Checkpoint, how: PytorchRunner) -> PytorchChain:
     """Build the parts; compiling waits for the first call."""
     set_threads(how.threads)
     encoder, enhancer, decoder = checkpoint.encoder(), checkpoint.enhancer(), checkpoint.decoder()
     if how.merged:
-        merge(enhancer)
+        merge_adapters(enhancer)
     wrap = torch.compile if how.compiled else _as_it_is
     return PytorchChain(wrap(encoder), wrap(enhancer), wrap(decoder), how)
 
 
-def merge(module: nn.Module) -> None:
+def merge_adapters(module: nn.Module) -> None:
     """Add every adapter to the weights it adapts, as peft itself does."""
     for layer in module.modules():
         if isinstance(layer, LoraLayer):
-            layer.merge()
+            layer.merge_adapters()
 
 
 def set_threads(threads: int | None) -> None:

@@ -13,12 +13,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from glesam_benchmark import jobs, plain_cache, process, results
-from glesam_benchmark.about import about
-from glesam_benchmark.chain import Run
-from glesam_benchmark.contenders import OF, Contender, Plain
-from glesam_benchmark.inputs import golden_inputs
-from glesam_benchmark.results import Benchmark, Row
+from glesam_benchmark import plain_graphs, worker_jobs
+from glesam_benchmark.comparison import Comparison, Row, ratios, timings_by_step
+from glesam_benchmark.contenders import VARIANT_OF, Contender, PlainRunner
+from glesam_benchmark.report_file import report_head
+from glesam_benchmark.timing import ContenderRun, golden_inputs
 from glesam_export.weight_options import WeightOptions
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.compare import GATES, relative_l2
@@ -38,7 +37,7 @@ _BUSY = 0.1
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComparisonPlan:
     """What is to be measured.
 
     Attributes:
@@ -65,12 +64,12 @@ class _Measured:
     """A contender's runs, and its masks."""
 
     contender: Contender
-    runs: list[Run]
+    runs: list[ContenderRun]
     masks: NDArray[np.float32] | None = None
     failed: str = ""
 
 
-def benchmark(plan: Plan, step: Step) -> Benchmark:
+def compare(plan: ComparisonPlan, step: Step) -> Comparison:
     """Do it. One heavy process at a time.
 
     Raises:
@@ -93,17 +92,17 @@ def benchmark(plan: Plan, step: Step) -> Benchmark:
     assert first is not None, "ours did not fail"
     rows = tuple(_row(plan.bundle, each, first, expected, found) for each in done)
     notes += _busy(rows, found)
-    return Benchmark(
-        about(plan.bundle, plan.threads, plan.rounds * plan.repeats),
+    return Comparison(
+        report_head(plan.bundle, plan.threads, plan.rounds * plan.repeats),
         found,
         rows,
-        results.ratios(rows),
+        ratios(rows),
         tuple(f"{each.contender.title}: {each.failed}" for each in measured if each.failed),
         tuple(notes),
     )
 
 
-def differing(found: Benchmark) -> list[str]:
+def failing_parity(found: Comparison) -> list[str]:
     """Who in float32 does not compute what the golden file holds, a line each.
 
     In less, random weights let nothing be said: the difference is reported.
@@ -111,7 +110,7 @@ def differing(found: Benchmark) -> list[str]:
     gate = GATES["fp32"].stage_relative_l2
     assert gate is not None, "of float32 there is one"
     typed = set(found.about.precisions.values())
-    own = [r for r in found.rows if OF not in r.name]  # a variant is typed otherwise
+    own = [r for r in found.rows if VARIANT_OF not in r.name]  # a variant is typed otherwise
     judged = [r for r in own if r.precision == "fp32" and (typed == {"fp32"} or not r.ours)]
     return [
         f"{row.title}: its logits differ from the golden file's by {row.reference_difference:.2g}, "
@@ -121,7 +120,7 @@ def differing(found: Benchmark) -> list[str]:
     ]
 
 
-def _machine(plan: Plan, notes: list[str], step: Step) -> jobs.Machine | None:
+def _machine(plan: ComparisonPlan, notes: list[str], step: Step) -> worker_jobs.MachineRates | None:
     """Matrix rates and operations, where there is what they take."""
     missing = [name for name in _COUNTING if importlib.util.find_spec(name) is None]
     if missing:
@@ -129,28 +128,29 @@ def _machine(plan: Plan, notes: list[str], step: Step) -> jobs.Machine | None:
         return None
     model = plan.bundle.manifest.model
     with step("rate of matrix products"):
-        return process.run(
-            jobs.MeasureMachine(model.preset, model.unet, plan.threads, MATRIX_SIDE), jobs.Machine
+        return worker_jobs.run_job(
+            worker_jobs.MeasureMachine(model.preset, model.unet, plan.threads, MATRIX_SIDE),
+            worker_jobs.MachineRates,
         )
 
 
-def _export_plain(plan: Plan, step: Step) -> None:
+def _export_plain(plan: ComparisonPlan, step: Step) -> None:
     """Once for all peers that run it."""
-    folders = [c.runner.folder for c in plan.contenders if isinstance(c.runner, Plain)]
-    if folders and not plain_cache.is_there(Path(folders[0]), plan.bundle):
+    folders = [c.runner.folder for c in plan.contenders if isinstance(c.runner, PlainRunner)]
+    if folders and not plain_graphs.holds_export(Path(folders[0]), plan.bundle):
         assert plan.weights is not None, "peers have weights"
         with step("plain export"):
-            job = jobs.ExportPlain(str(plan.bundle.path), plan.weights, folders[0])
-            process.run(job, jobs.Done)
+            job = worker_jobs.ExportPlain(str(plan.bundle.path), plan.weights, folders[0])
+            worker_jobs.run_job(job, worker_jobs.Done)
 
 
-def _measure(plan: Plan, each: _Measured, masks: Path) -> None:
+def _measure(plan: ComparisonPlan, each: _Measured, masks: Path) -> None:
     """One turn of a contender."""
-    job = jobs.Measure(str(plan.bundle.path), each.contender.runner, plan.rounds, str(masks))
+    job = worker_jobs.Measure(str(plan.bundle.path), each.contender.runner, plan.rounds, str(masks))
     try:
-        each.runs.append(process.run(job, Run))
+        each.runs.append(worker_jobs.run_job(job, ContenderRun))
     except BackendError as error:
-        if each.contender.is_ours:
+        if each.contender.is_bundle:
             raise BackendError(f"{each.contender.title}: {error}") from error
         each.failed = str(error)
     else:
@@ -162,11 +162,11 @@ def _row(
     each: _Measured,
     first: NDArray[np.float32],
     expected: NDArray[np.float32],
-    found: jobs.Machine | None,
+    found: worker_jobs.MachineRates | None,
 ) -> Row:
     """A contender's runs as figures."""
     runs, contender = each.runs, each.contender
-    seconds = results.by_step(runs)
+    seconds = timings_by_step(runs)
     whole = seconds["end_to_end"].median
     run = runs[0]
     rate = found.rates.get(run.precision) if found and run.engine.get("device") == "cpu" else None
@@ -175,7 +175,7 @@ def _row(
     return Row(
         contender.name,
         _title(contender, run),
-        contender.is_ours,
+        contender.is_bundle,
         run.engine,
         run.precision,
         seconds,
@@ -192,16 +192,16 @@ def _row(
     )
 
 
-def _title(contender: Contender, run: Run) -> str:
+def _title(contender: Contender, run: ContenderRun) -> str:
     """Of ours, what it turned out to be."""
-    if not contender.is_ours:
+    if not contender.is_bundle:
         return contender.title
-    backend, _, variant = contender.name.partition(OF)
+    backend, _, variant = contender.name.partition(VARIANT_OF)
     chosen = f", {variant}" if variant else " (auto)" if backend == "auto" else ""
     return f"glesam-deploy, {run.engine['engine']} {run.precision}{chosen}"
 
 
-def _busy(rows: Sequence[Row], found: jobs.Machine | None) -> list[str]:
+def _busy(rows: Sequence[Row], found: worker_jobs.MachineRates | None) -> list[str]:
     """A note where others took the machine's time from who was measured."""
     shares = {row.title: row.others or 0.0 for row in rows}
     if found is not None:

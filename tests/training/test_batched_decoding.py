@@ -7,7 +7,7 @@ import torch
 
 from glesam_export.checkpoints.random import RandomCheckpoint
 from glesam_export.presets import sam_preset, unet_preset
-from glesam_training.decoding import predict_masks
+from glesam_training.objectives import predict_masks
 
 IMAGES, PROMPTS = 3, 2
 

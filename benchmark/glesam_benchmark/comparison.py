@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from glesam_benchmark.about import About
-from glesam_benchmark.chain import STEPS, Run, Step
-from glesam_benchmark.figures import Figures, figures
-from glesam_benchmark.jobs import Machine
+from glesam_benchmark.report_file import ReportHead
+from glesam_benchmark.timing import STEPS, ContenderRun, Step, Timing, summarize
+from glesam_benchmark.worker_jobs import MachineRates
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -20,7 +19,7 @@ class Row(msgspec.Struct, frozen=True):
     ours: bool
     engine: dict[str, str]
     precision: str
-    seconds: dict[Step, Figures]
+    seconds: dict[Step, Timing]
     second_prompt_share: float
     """Of a second prompt, in the time of the first end to end."""
     rate_share: float | None
@@ -50,11 +49,11 @@ class Ratio(msgspec.Struct, frozen=True):
     """Our peak over its peak: below 1 ours takes less."""
 
 
-class Benchmark(msgspec.Struct, frozen=True):
+class Comparison(msgspec.Struct, frozen=True):
     """Everything."""
 
-    about: About
-    machine: Machine | None
+    about: ReportHead
+    machine: MachineRates | None
     rows: tuple[Row, ...]
     ratios: tuple[Ratio, ...]
     failed: tuple[str, ...]
@@ -78,10 +77,10 @@ def end_to_end(row: Row) -> float:
     return row.seconds["end_to_end"].median
 
 
-def by_step(runs: Sequence[Run]) -> dict[Step, Figures]:
-    """Figures over the rounds of every repeat."""
+def timings_by_step(runs: Sequence[ContenderRun]) -> dict[Step, Timing]:
+    """Timing over the rounds of every repeat."""
     rounds = [one for run in runs for one in run.rounds]
-    return {step: figures([one[step] for one in rounds]) for step in STEPS}
+    return {step: summarize([one[step] for one in rounds]) for step in STEPS}
 
 
 def ratios(rows: Sequence[Row]) -> tuple[Ratio, ...]:

@@ -9,7 +9,53 @@ from typing import Any
 
 import msgspec
 
+from glesam_benchmark.machine import Host, host
+from glesam_runtime.bundle import Bundle
+from glesam_runtime.manifest import PrecisionName, StageName
 from glesam_runtime.staging import staged_file
+
+FORMAT = "glesam-bench"
+VERSION = 1
+
+
+class ReportHead(msgspec.Struct, frozen=True):
+    """The head of a report."""
+
+    format: str
+    version: int
+    preset: str
+    unet: str
+    weights: str
+    """In words."""
+    sha256: str
+    """Of the bundle's manifest."""
+    precisions: dict[StageName, PrecisionName]
+    """That the bundle's graphs are typed in."""
+    host: Host
+    rounds: int
+    """In all, of each figure."""
+
+    @property
+    def model(self) -> str:
+        """In words."""
+        return f"{self.preset} with {self.unet}"
+
+
+def report_head(bundle: Bundle, threads: int | None, rounds: int) -> ReportHead:
+    """Of a bundle, here."""
+    manifest = bundle.manifest
+    return ReportHead(
+        FORMAT,
+        VERSION,
+        manifest.model.preset,
+        manifest.model.unet,
+        manifest.provenance.weights,
+        bundle.sha256,
+        {name: stage.precision for name, stage in manifest.stages.items()},
+        host(threads),
+        rounds,
+    )
+
 
 Draw = Callable[[Any, Path], None]
 
@@ -19,7 +65,7 @@ def as_json(found: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
 
 
-def write(folder: Path, name: str, found: Any, text: str, draw: Draw | None) -> str:
+def write_report(folder: Path, name: str, found: Any, text: str, draw: Draw | None) -> str:
     """Write `<name>.txt`, `<name>.json` and, where it can be drawn, `<name>.png`.
 
     Returns:

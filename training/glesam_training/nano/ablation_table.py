@@ -19,13 +19,13 @@ from glesam_evaluation.results import Mean, Results
 from glesam_evaluation.segmenters import SharedEncoder, StagedSegmenter
 from glesam_export.checkpoints import Checkpoint
 from glesam_training.nano.recipe import Recipe
-from glesam_training.nano.start import begin
-from glesam_training.nano.steps import make_base, make_sam, paint, stage
+from glesam_training.nano.starting_point import starting_checkpoint
+from glesam_training.nano.steps import make_base, make_sam, paint_scenes, stage_jobs
 from glesam_training.objectives import DecoderPart
-from glesam_training.progress import Narrate
-from glesam_training.reference_predictor import ReferenceStages
+from glesam_training.progress_display import ShowProgress
+from glesam_training.reference_segmenters import ReferenceStages
 from glesam_training.train import train_decoder, train_enhancer
-from glesam_training.trained import TrainedCheckpoint
+from glesam_training.trained_checkpoint import TrainedCheckpoint
 
 UNTRAINED = "GLE, untrained base"
 """The same adapters and the same training on a base U-Net of random weights."""
@@ -45,7 +45,7 @@ class Method:
 
 
 def train_methods(
-    folder: Path, recipe: Recipe, nano_seed: int, seed: int, narrate: Narrate
+    folder: Path, recipe: Recipe, nano_seed: int, seed: int, show: ShowProgress
 ) -> dict[str, Method]:
     """Train every row for one seed, or find it trained.
 
@@ -54,18 +54,18 @@ def train_methods(
         recipe: nano's.
         nano_seed: nano's.
         seed: of Algorithm 1.
-        narrate: told how it goes.
+        show: told how it goes.
     """
-    scenes = paint(folder, recipe, nano_seed, narrate)
-    sam = make_sam(folder, scenes, recipe, nano_seed, narrate)
-    first = stage(folder, scenes, recipe, replace(recipe.enhancer, seed=seed), narrate)
+    scenes = paint_scenes(folder, recipe, nano_seed, show)
+    sam = make_sam(folder, scenes, recipe, nano_seed, show)
+    first = stage_jobs(folder, scenes, recipe, replace(recipe.enhancer, seed=seed), show)
 
     def gle_on(base_iterations: int, home: Path, name: str) -> tuple[Checkpoint, Checkpoint]:
         """GLE before and after stage 1, on a base U-Net trained for so long."""
-        plan = replace(recipe.base, iterations=base_iterations, seed=nano_seed)
-        base = make_base(home, scenes, plan, recipe.crop, narrate)
+        settings = replace(recipe.base, iterations=base_iterations, seed=nano_seed)
+        base = make_base(home, scenes, settings, recipe.crop, show)
         learn = first(f"{name} {seed}")
-        start = begin(home, sam, base, seed, learn, recipe.fit_pairs)
+        start = starting_checkpoint(home, sam, base, seed, learn, recipe.fit_pairs)
         enhancer = train_enhancer(start, learn, recipe.mask_weight)
         return start, TrainedCheckpoint(start, enhancer)
 
@@ -78,8 +78,8 @@ def train_methods(
     }
     both = recipe.enhancer.iterations + recipe.decoder.iterations
     for name, before, iterations in (("SAM", start, both), ("GLE", gle, recipe.decoder.iterations)):
-        plan = replace(recipe.decoder, iterations=iterations, seed=seed)
-        second = stage(folder, scenes, recipe, plan, narrate)
+        settings = replace(recipe.decoder, iterations=iterations, seed=seed)
+        second = stage_jobs(folder, scenes, recipe, settings, show)
         enhance = methods[name].enhance
         for suffix, part in PARTS.items():
             full_name = f"{name}-FT-{suffix}"
@@ -99,7 +99,7 @@ def segmenters(methods: Mapping[str, Method]) -> dict[str, Segmenter]:
     }
 
 
-def measure(
+def evaluate_methods(
     methods: Mapping[str, Method], dataset: Dataset, name: str, seed: int, plan: Plan
 ) -> Results:
     """Evaluate the rows of one seed on held-out pictures."""
@@ -107,7 +107,7 @@ def measure(
     return Results(f"nano, seed {seed} of Algorithm 1", name, plan.seed, tuple(rows))
 
 
-def summary(results: Sequence[Results]) -> str:
+def table_markdown(results: Sequence[Results]) -> str:
     """Mean IoU over seeds in percent, and the sample standard deviation, as Markdown."""
     by_seed = [_cells(result.means()) for result in results]
     lines = ["| | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]

@@ -15,7 +15,7 @@ LINE_EVERY = 10.0
 """Seconds between two lines of a log."""
 
 
-class Narrate(Protocol):
+class ShowProgress(Protocol):
     """Told the step's name, what is done of it, its total and the mean losses of late."""
 
     def __call__(self, step: str, done: int, total: int, losses: Mapping[str, float]) -> object:
@@ -23,7 +23,7 @@ class Narrate(Protocol):
 
 
 @contextmanager
-def narrated() -> Iterator[Narrate]:
+def progress_display() -> Iterator[ShowProgress]:
     """Yield what shows the progress of one step after another."""
     if not sys.stderr.isatty():
         yield _Lines()

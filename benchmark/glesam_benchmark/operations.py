@@ -6,6 +6,7 @@ that is how little it takes.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import torch
@@ -13,11 +14,13 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from glesam_benchmark.plain import PlainDecoder
+from glesam_benchmark.plain_export import PlainDecoder
+from glesam_benchmark.pytorch_chain import set_threads
 from glesam_export import reference
 from glesam_export.presets import LATENT_CHANNELS, Preset, Sam2Preset, UNetPreset
 from glesam_export.reference import Decoder
 from glesam_runtime.interface import expected_interface
+from glesam_runtime.machine import multiplies_bfloat16
 from glesam_runtime.manifest import StageName
 
 POINTS = 3
@@ -25,7 +28,7 @@ POINTS = 3
 
 
 @torch.no_grad()
-def count(preset: Preset, unet: UNetPreset) -> dict[StageName, int]:
+def count_operations(preset: Preset, unet: UNetPreset) -> dict[StageName, int]:
     """Floating point operations of one image and one prompt, by stage."""
     side, latent = preset.image_size, preset.latent_size
     with torch.device("meta"):  # shapes alone: no weights are drawn and nothing is computed
@@ -69,3 +72,31 @@ def _decoder(preset: Preset) -> nn.Module:
         decoder: nn.Module = build_sam2_decoder(preset)
         return decoder
     return Decoder(reference.build_prompt_encoder(preset), reference.build_mask_decoder(preset))
+
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_LEAST_RUNS, _LEAST_SECONDS = 3, 1.5
+
+
+@torch.no_grad()
+def matrix_rates(threads: int | None, side: int) -> dict[str, float]:
+    """Operations a second of the fastest product of two `side` x `side` matrices.
+
+    Returns:
+        By precision; bfloat16 is left out where the CPU has none, and one product takes minutes.
+    """
+    set_threads(threads)
+    rates = {}
+    for name, dtype in _DTYPES.items():
+        if dtype == torch.bfloat16 and not multiplies_bfloat16():
+            continue
+        a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
+        out = torch.empty(side, side, dtype=dtype)
+        torch.matmul(a, b, out=out)
+        seconds: list[float] = []
+        while len(seconds) < _LEAST_RUNS or sum(seconds) < _LEAST_SECONDS:
+            start = time.perf_counter()
+            torch.matmul(a, b, out=out)
+            seconds.append(time.perf_counter() - start)
+        rates[name] = 2 * side**3 / min(seconds)
+    return rates

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from glesam_benchmark.inputs import Prompt
+from glesam_benchmark.timing import Prompt
 from glesam_runtime import chain
 from glesam_runtime.backends.base import Engine
 from glesam_runtime.bundle import Bundle
@@ -57,7 +57,7 @@ class BundleChain:
         return features
 
 
-def load(bundle: Bundle, choice: EngineChoice) -> BundleChain:
+def load_bundle_chain(bundle: Bundle, choice: EngineChoice) -> BundleChain:
     """Load a bundle as glesam-run does.
 
     Raises:

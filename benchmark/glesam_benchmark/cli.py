@@ -1,4 +1,4 @@
-"""glesam-bench: how fast a bundle is, and what else there is."""
+"""glesam-bench: measure a bundle's speed and memory next to other ways to run the same model."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from glesam_runtime.console import WithDefault, run_app
 from glesam_runtime.errors import BackendError, InputError, ParityError
 from glesam_runtime.option_groups import expand_groups
 
-# Imported where used: `--help` needs nothing of it, and a wrong option is told at once. Torch is
-# never imported here, only in the processes that measure it.
+# Imported in the functions that need them: neither --help nor a wrong option should wait. This
+# process never imports torch; only the worker processes that measure it do.
 if TYPE_CHECKING:
     from glesam_benchmark.contenders import Contender
     from glesam_benchmark.report_file import Draw
@@ -27,13 +27,13 @@ T = TypeVar("T")
 
 
 class _Commands(WithDefault):
-    """`glesam-bench BUNDLE ...` is `glesam-bench run BUNDLE ...`."""
+    """Make `glesam-bench BUNDLE ...` mean `glesam-bench run BUNDLE ...`."""
 
     default = "run"
 
 
 app = typer.Typer(
-    help="Measure a bundle's speed and memory, beside what a user would run instead.",
+    help="Measure a bundle's speed and memory next to PyTorch and plain ONNX exports.",
     cls=_Commands,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -41,7 +41,7 @@ app = typer.Typer(
 
 
 def main() -> NoReturn:
-    """The glesam-bench command."""
+    """Run the glesam-bench command."""
     run_app(app, "glesam-bench")
 
 
@@ -52,36 +52,39 @@ def run(
     given: WeightOptions,
     bundle: options.BundlePath = "nano",
     rounds: options.Rounds = 5,
-    repeats: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Turns of every contender, a process each.")
-    ] = 1,
+    repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Processes per contender.")] = 1,
     peers: Annotated[
-        bool, typer.Option("--peers", help="PyTorch and plain exports of the same weights, too.")
+        bool,
+        typer.Option("--peers", help="Also measure PyTorch and plain exports of the same weights."),
     ] = False,
     peer: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only this one of --peers; repeatable."),
+        typer.Option(metavar="NAME", help="Measure only this peer of --peers; repeatable."),
     ] = None,
     variant: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="DIR", help="The same model as another bundle, bf16 or int8, too; repeatable."
+            metavar="DIR",
+            help="Also measure this bundle of the same model, such as bf16 or int8; repeatable.",
         ),
     ] = None,
     work: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Keep the plain exports here, for the next time."),
+        typer.Option(
+            metavar="DIR",
+            help="Folder that keeps the plain exports for reuse. Default: a temporary folder.",
+        ),
     ] = None,
     output: options.Output = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Time a bundle's stages and the whole. The default command: its name may be left out."""
+    """Time a bundle's stages and the whole chain. This is the default command."""
     options.check_output(output)
     beside = peers or bool(peer)
     if not beside and (given.given_weights or work is not None):
         first = (given.given_weights or ["--work"])[0]
-        raise InputError(f"{first}: is for peers; add --peers, or leave it out")
+        raise InputError(f"{first}: only peers use it; add --peers, or leave it out")
     opened = options.open_bundle(bundle)
     from glesam_benchmark import contenders
     from glesam_benchmark.compare_contenders import ComparisonPlan, compare, failing_parity
@@ -119,7 +122,7 @@ def growth(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """How cost grows with prompts, points, image size and the number of images."""
+    """Measure how cost grows with prompts, points, image size and number of images."""
     options.check_output(output)
     opened = options.open_bundle(bundle)
     from glesam_benchmark import worker_jobs
@@ -141,12 +144,14 @@ def profile(
     engines: options.Engines,
     bundle: options.BundlePath = "nano",
     rounds: options.Rounds = 5,
-    top: Annotated[int, typer.Option(min=1, metavar="N", help="Node types and nodes shown.")] = 10,
+    top: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of node types and nodes to show.")
+    ] = 10,
     output: options.Output = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """The costliest node types and nodes of each stage, on OpenVINO and ONNX Runtime."""
+    """Show the costliest node types and nodes of each stage, on OpenVINO and ONNX Runtime."""
     options.check_output(output)
     opened = options.open_bundle(bundle)
     from glesam_benchmark import worker_jobs
@@ -162,7 +167,7 @@ def profile(
 
 
 def _each(opened: Bundle, engines: options.Engines, job: Any, answer: type[T]) -> dict[str, T]:
-    """A job for each engine asked for, in a process of its own."""
+    """Run a job for each requested engine, each in its own process."""
     from glesam_benchmark import contenders, worker_jobs
     from glesam_export.progress import step
 
@@ -171,7 +176,9 @@ def _each(opened: Bundle, engines: options.Engines, job: Any, answer: type[T]) -
     )
     answers = {}
     for contender in asked:
-        assert isinstance(contender.runner, contenders.BundleRunner), "no peers were asked for"
+        assert isinstance(contender.runner, contenders.BundleRunner), (
+            "without peers every contender runs a bundle"
+        )
         with step(contender.title):
             answers[contender.name] = worker_jobs.run_job(job(contender.runner.choice), answer)
     return answers
@@ -180,7 +187,7 @@ def _each(opened: Bundle, engines: options.Engines, job: Any, answer: type[T]) -
 def _show(
     found: Any, text: str, name: str, output: Path | None, as_json: bool, draw: Draw | None = None
 ) -> None:
-    """Print a report, and write it where that was asked for."""
+    """Print a report, and write its files if a folder was given."""
     from glesam_benchmark import report_file
 
     print(report_file.as_json(found) if as_json else text, end="" if as_json else "\n")

@@ -1,4 +1,4 @@
-"""What a benchmark found: the types of its JSON."""
+"""What a comparison found: the types of `bench.json`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from glesam_benchmark.worker_jobs import MachineRates
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A contender. Seconds, bytes."""
+    """The figures of one contender; seconds and bytes."""
 
     name: str
     title: str
@@ -21,70 +21,70 @@ class Row(msgspec.Struct, frozen=True):
     precision: str
     seconds: dict[Step, Timing]
     second_prompt_share: float
-    """Of a second prompt, in the time of the first end to end."""
+    """Time of a second prompt over the end-to-end time of the first."""
     rate_share: float | None
-    """Of the machine's measured rate of matrix products; None where there is no such rate."""
+    """Share of the machine's measured matrix rate; None if the rate is unknown."""
     load_seconds: float
     warm_up_seconds: float
-    """What the first round took beyond a later one: compiling, of torch.compile."""
+    """How much longer the first round took than a later one; torch.compile compiles in it."""
     peak_rss: int
     running_peak_rss: int | None
     difference: float
-    """Relative L2 of the masks' logits to those of our first."""
+    """Relative L2 of the mask logits to those of the first row."""
     reference_difference: float
-    """The same to the golden file's, which PyTorch computed in float32 at the export."""
+    """Relative L2 of the mask logits to the golden file's, which PyTorch computed in float32."""
     others: float | None
-    """Share of all processors' time that other processes had during the rounds, the worst."""
+    """Largest share of all processors that other processes used during the rounds."""
     load_average: float | None
 
 
 class Ratio(msgspec.Struct, frozen=True):
-    """A peer beside one of ours."""
+    """A peer compared with one of the bundle's rows."""
 
     ours: str
     peer: str
     speed: float
-    """Its median end to end over ours: above 1 ours is faster."""
+    """The peer's median end-to-end time over the bundle's: above 1 the bundle is faster."""
     memory: float
-    """Our peak over its peak: below 1 ours takes less."""
+    """The bundle's peak memory over the peer's: below 1 the bundle takes less."""
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """Everything."""
+    """All results of one comparison."""
 
     about: ReportHead
     machine: MachineRates | None
     rows: tuple[Row, ...]
     ratios: tuple[Ratio, ...]
     failed: tuple[str, ...]
-    """A line on each peer that did not run to its end."""
+    """One line for each peer that failed."""
     notes: tuple[str, ...]
-    """Who was left out, whether the machine was busy."""
+    """Peers that were left out, and whether the machine was busy."""
 
     @property
     def ours(self) -> list[Row]:
-        """Our rows, the fastest first."""
+        """Return the rows that run the bundle, fastest first."""
         return sorted((row for row in self.rows if row.ours), key=end_to_end)
 
     @property
     def peers(self) -> list[Row]:
-        """The others, in the order they were measured."""
+        """Return the other rows, in the order they were measured."""
         return [row for row in self.rows if not row.ours]
 
 
 def end_to_end(row: Row) -> float:
-    """Median seconds from image to logits."""
+    """Return the median seconds from image to logits."""
     return row.seconds["end_to_end"].median
 
 
 def timings_by_step(runs: Sequence[ContenderRun]) -> dict[Step, Timing]:
-    """Timing over the rounds of every repeat."""
+    """Summarize each step over all rounds of all runs."""
     rounds = [one for run in runs for one in run.rounds]
     return {step: summarize([one[step] for one in rounds]) for step in STEPS}
 
 
 def ratios(rows: Sequence[Row]) -> tuple[Ratio, ...]:
-    """Every peer beside each of ours."""
+    """Compare every peer with every row that runs the bundle."""
     return tuple(
         Ratio(
             mine.name,

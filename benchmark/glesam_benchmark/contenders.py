@@ -1,4 +1,4 @@
-"""Who is measured: engines that a bundle runs on, and what a user would run instead."""
+"""Which contenders to measure: engines that run the bundle, and what a user would run instead."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from glesam_runtime.machine import multiplies_bfloat16
 
 
 class BundleRunner(msgspec.Struct, frozen=True, tag="ours"):
-    """A bundle on an engine of the runtime."""
+    """Run a bundle on an engine of the runtime."""
 
     choice: EngineChoice
     bundle: str
-    """Its folder."""
+    """Path of the bundle's folder."""
 
 
 class PytorchRunner(msgspec.Struct, frozen=True, tag="pytorch"):
-    """The reference in PyTorch."""
+    """Run the reference model in PyTorch."""
 
     weights: WeightOptions
     autocast: bool = False
-    """Matrix products in bfloat16."""
+    """Compute matrix products in bfloat16."""
     compiled: bool = False
     merged: bool = False
-    """Adapters added to the weights beforehand; the reference computes them apart."""
+    """Add the adapters to the weights first; otherwise they are computed separately."""
     threads: int | None = None
 
 
 class PlainRunner(msgspec.Struct, frozen=True, tag="plain"):
-    """`torch.onnx.export` of the reference's modules, on an engine."""
+    """Run a `torch.onnx.export` of the reference's modules on an engine."""
 
     folder: str
-    """Of the exported graphs."""
+    """Path of the folder with the exported graphs."""
     engine: Literal["onnxruntime", "openvino"]
     precision: Literal["fp32", "bf16"] = "fp32"
     threads: int | None = None
@@ -54,35 +54,35 @@ Peer = PytorchRunner | PlainRunner
 Runner = BundleRunner | Peer
 
 VARIANT_OF = "@"
-"""Between an engine's name and the bundle's, of bundles beside the one that is measured."""
+"""Separates engine and bundle in the name of a variant: `auto@int8`."""
 
 
 class Contender(msgspec.Struct, frozen=True):
-    """One line of the table."""
+    """One row of the table."""
 
     name: str
-    """As asked for on the command line."""
+    """The name used on the command line."""
     title: str
     runner: Runner
 
     @property
     def is_bundle(self) -> bool:
-        """Whether a bundle runs."""
+        """Return whether this contender runs a bundle."""
         return isinstance(self.runner, BundleRunner)
 
 
 def bundle_contenders(
     bundle: Bundle, asked: Sequence[str], common: EngineChoice
 ) -> list[Contender]:
-    """The engines asked for.
+    """Return a contender for each requested engine.
 
     Args:
-        bundle: what they are to run.
-        asked: "NAME" or "NAME:PRECISION"; empty is every engine here that runs such bundles.
-        common: further options; `precision` is for those that name none.
+        bundle: the bundle to run.
+        asked: "NAME" or "NAME:PRECISION"; empty means every installed engine that runs the bundle.
+        common: the other options; its `precision` applies to engines that name none.
 
     Raises:
-        InputError: an unknown engine, or one asked for twice.
+        InputError: an engine is unknown or named twice.
     """
     known = ("auto", *BACKENDS)
     default = [ENGINE_BACKEND] if is_compiled(bundle) else installed() or ["auto"]
@@ -102,22 +102,23 @@ def bundle_contenders(
 def variant_contenders(
     bundle: Bundle, others: Sequence[Bundle], common: EngineChoice
 ) -> list[Contender]:
-    """The same model as other bundles, each on the engine that suits it.
+    """Return a contender for each variant of the bundle, on the engine that suits it.
 
     Args:
-        bundle: what they are to be the same as.
-        others: typed otherwise, or quantized.
-        common: options; the backend is chosen.
+        bundle: the bundle under test.
+        others: bundles of the same model in another precision, or quantized.
+        common: the engine options; the backend is chosen automatically.
 
     Raises:
-        InputError: one of another model.
+        InputError: a variant holds another model.
     """
     model = bundle.manifest.model
     for other in others:
         if other.manifest.model != model:
             raise InputError(
-                f"--variant {other.path}: is not the model of {bundle.path} ({model.preset} with "
-                f"{model.unet}, gamma {model.gamma:g}, timestep {model.timestep})"
+                f"--variant {other.path}: holds another model than {bundle.path} "
+                f"({model.preset} with {model.unet}, gamma {model.gamma:g}, timestep "
+                f"{model.timestep})"
             )
     return [
         Contender(
@@ -151,25 +152,25 @@ PEERS: Mapping[str, tuple[str, Make]] = MappingProxyType(
         "plain-openvino-fp32": ("plain export, openvino fp32", _plain("openvino", "fp32")),
     }
 )
-"""Title and maker, by the name that `--peer` takes."""
+"""Title and constructor of each peer, by the name that `--peer` takes."""
 
 
 def peer_contenders(
     asked: Sequence[str], weights: WeightOptions, folder: str, threads: int | None
 ) -> tuple[list[Contender], list[str]]:
-    """What is measured beside ours.
+    """Return the requested peers.
 
     Args:
-        asked: names of `PEERS`; empty is all that can run here.
-        weights: completed by the bundle.
-        folder: of the plain exports.
-        threads: of the CPU.
+        asked: names from `PEERS`; empty means every peer that can run here.
+        weights: the peers' weights, completed by the bundle.
+        folder: where the plain export is.
+        threads: CPU threads; None leaves the number to each engine.
 
     Returns:
-        The contenders, and a line on each that was left out.
+        The contenders, and one line for each peer that was left out.
 
     Raises:
-        InputError: an unknown name, or one asked for that cannot run here.
+        InputError: a name is unknown, or a peer asked for by name cannot run here.
     """
     found: list[Contender] = []
     left_out: list[str] = []
@@ -189,13 +190,13 @@ def peer_contenders(
 
 
 def _lacking(runner: Peer) -> str:
-    """What a peer would need and is not here; empty where nothing is."""
+    """Return what a peer needs and this machine lacks; empty if nothing is missing."""
     if importlib.util.find_spec("torch") is None:
-        return "torch is not installed: pip install 'glesam-deploy[export]'"
+        return "torch is not installed; run pip install 'glesam-deploy[export]'"
     if isinstance(runner, PytorchRunner) and runner.compiled and not _has_cpp_compiler():
         return "torch.compile needs a C++ compiler: install g++ or clang++, or set CXX"
     if isinstance(runner, PlainRunner) and importlib.util.find_spec(runner.engine) is None:
-        return f"{runner.engine} is not installed: pip install {runner.engine}"
+        return f"{runner.engine} is not installed; run pip install {runner.engine}"
     in_bfloat16 = (
         runner.autocast if isinstance(runner, PytorchRunner) else runner.precision == "bf16"
     )

@@ -1,7 +1,8 @@
-"""How much arithmetic a model is: counted on the reference's modules, most of them without numbers.
+"""How many operations does the model take, and how many per second can this machine do?
 
-Matrix products and convolutions, a multiplication and an addition each. Adapters count as merged:
-that is how little it takes.
+Operations are counted on the reference's modules: matrix products and convolutions, one
+multiplication and one addition each. Adapters count as merged, because that is the smallest number
+that gives the same result.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from glesam_runtime.machine import multiplies_bfloat16
 from glesam_runtime.manifest import StageName
 
 POINTS = 3
-"""Of the prompt, as in a golden file."""
+"""Number of points of the prompt, the same as in a golden file."""
 
 
 @torch.no_grad()
 def count_operations(preset: Preset, unet: UNetPreset) -> dict[StageName, int]:
-    """Floating point operations of one image and one prompt, by stage."""
+    """Return the floating point operations of one image and one prompt, by stage."""
     side, latent = preset.image_size, preset.latent_size
-    with torch.device("meta"):  # shapes alone: no weights are drawn and nothing is computed
+    with torch.device("meta"):  # only shapes: no weights are drawn and nothing is computed
         encoder, noise = _encoder(preset), reference.build_unet(unet)
         image = torch.empty(1, 3, side, side)
         z_l = torch.empty(1, LATENT_CHANNELS, latent, latent)
         text = torch.empty(1, 77, unet.text_dim)
-    # The prompt encoder looks at its labels: the decoder, the smallest of the three, does compute.
+    # The prompt encoder reads the values of its labels, so the decoder really computes.
     decoder = PlainDecoder(_decoder(preset), preset.family)
     outputs = expected_interface("encoder", side, 1, preset.family)[1]
     features = {spec.name: torch.zeros([int(axis) for axis in spec.shape]) for spec in outputs}
@@ -49,8 +50,8 @@ def count_operations(preset: Preset, unet: UNetPreset) -> dict[StageName, int]:
 
 
 def _count(module: nn.Module, call: Callable[[], object]) -> int:
-    module.eval().requires_grad_(False)  # the counter hooks into gradients where there are any
-    # Of the CPU's fused attention the counter knows nothing.
+    module.eval().requires_grad_(False)  # the counter hooks into gradients if there are any
+    # The counter does not know the CPU's fused attention.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         call()
     return int(counter.get_total_flops())
@@ -80,10 +81,11 @@ _LEAST_RUNS, _LEAST_SECONDS = 3, 1.5
 
 @torch.no_grad()
 def matrix_rates(threads: int | None, side: int) -> dict[str, float]:
-    """Operations a second of the fastest product of two `side` x `side` matrices.
+    """Return the operations per second of the fastest product of two `side` x `side` matrices.
 
     Returns:
-        By precision; bfloat16 is left out where the CPU has none, and one product takes minutes.
+        The rate by precision. bfloat16 is left out on a CPU without it, where a product takes
+        minutes.
     """
     set_threads(threads)
     rates = {}

@@ -1,4 +1,4 @@
-"""The plain export as a contender, on the session that its user would make."""
+"""Find the graphs of a plain export in a folder, and run them as a contender; imports no torch."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import STAGES, StageName
 
 _RECORD = "plain.json"
-"""Written last: a folder without it holds nothing that is whole."""
+"""This file is written last: without it the export in the folder is incomplete."""
 _EXPORTER = Path(__file__).with_name("plain_export.py")
 
 
 def holds_export(folder: Path, bundle: Bundle) -> bool:
-    """Whether the graphs of a bundle's weights are in the folder.
+    """Return whether the folder holds the plain export of a bundle's weights.
 
     Raises:
-        InputError: it is a file.
+        InputError: the path is a file.
     """
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"--work {folder}: is a file, a folder is needed")
+        raise InputError(f"--work {folder}: is a file; pass a folder")
     record = folder / _RECORD
     return record.is_file() and record.read_text(encoding="utf-8") == _record_of(bundle)
 
 
 def begin_export(folder: Path) -> None:
-    """Make the folder; until `finish_export` it holds nothing that counts."""
+    """Make the folder and mark its export as incomplete until `finish_export`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _RECORD).unlink(missing_ok=True)
 
 
 def finish_export(folder: Path, bundle: Bundle) -> None:
-    """Say whose graphs the folder holds."""
+    """Record whose weights the export in the folder holds."""
     (folder / _RECORD).write_text(_record_of(bundle), encoding="utf-8")
 
 
 def _record_of(bundle: Bundle) -> str:
-    """Names the weights a bundle was exported from, and what exports them plainly."""
+    """Return what identifies an export: the bundle's weights, torch, and the exporting code."""
     manifest = bundle.manifest
     facts = {
         "model": str(manifest.model),
@@ -67,7 +67,7 @@ Session = Callable[[Mapping[str, NDArray[np.float32]]], Arrays]
 
 @dataclass(frozen=True)
 class PlainChain:
-    """Three graphs; the decoder's inputs are the points without the contract's padding."""
+    """Run the three graphs; the decoder takes points without the contract's padding point."""
 
     sessions: Mapping[StageName, Session]
     engine: Mapping[str, str]
@@ -103,7 +103,7 @@ def load_plain_chain(how: PlainRunner) -> PlainChain:
 
 
 def _onnxruntime(path: Path, how: PlainRunner) -> tuple[Session, str]:
-    """A session with defaults."""
+    """Return an ONNX Runtime session with default options, and the library's version."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -120,7 +120,7 @@ def _onnxruntime(path: Path, how: PlainRunner) -> tuple[Session, str]:
 
 
 def _openvino(path: Path, how: PlainRunner) -> tuple[Session, str]:
-    """A compiled graph with the properties that ours has."""
+    """Return a graph compiled with the properties that the backend sets, and the version."""
     import openvino as ov
 
     from glesam_runtime.backends.openvino import properties_of

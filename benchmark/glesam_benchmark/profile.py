@@ -1,6 +1,6 @@
-"""Where the time goes: node types and nodes of each stage by what they cost, as the engine counts.
+"""Where does the time of each stage go? Node types and nodes by cost, as the engine counts.
 
-Graphs are compiled as the backend compiles them, but with the engine's counters on.
+Graphs are compiled the way the backend compiles them, with the engine's counters on.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ Arrays = Mapping[str, NDArray[np.float32]]
 
 
 class Node(msgspec.Struct, frozen=True):
-    """One node of the compiled graph; seconds of one run, the mean."""
+    """One node of the compiled graph, with its mean seconds per run."""
 
     name: str
     type: str
     kernel: str
-    """The engine's name of what computes it; empty where it does not say."""
+    """The engine's name for the implementation; empty if it gives none."""
     seconds: float
 
 
 class ProfiledGraph(Protocol):
-    """A graph whose engine counts."""
+    """A loaded graph whose engine measures every node."""
 
     def run(self, inputs: Arrays) -> None:
-        """Run it once."""
+        """Run the graph once."""
 
     def nodes(self) -> list[Node]:
-        """What each node took, over all runs but the first."""
+        """Return the mean time of each node over all runs but the first."""
 
 
 class NodeType(msgspec.Struct, frozen=True):
-    """All nodes of one type."""
+    """All nodes of one type together."""
 
     type: str
     count: int
@@ -61,41 +61,41 @@ class NodeType(msgspec.Struct, frozen=True):
 
 
 class StageProfile(msgspec.Struct, frozen=True):
-    """One stage."""
+    """The profile of one stage."""
 
     stage: StageName
     seconds: float
-    """Of a run on the clock, counters on; the mean."""
+    """Mean wall time of a run, with the counters on."""
     types: tuple[NodeType, ...]
-    """The costliest first; so are the nodes."""
+    """The costliest first, in `nodes` too."""
     nodes: tuple[Node, ...]
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """One engine."""
+    """The profile of one engine."""
 
     engine: dict[str, str]
     stages: tuple[StageProfile, ...]
 
 
 OpenGraph = Callable[[Bundle, StageName, EngineOptions, str], AbstractContextManager[ProfiledGraph]]
-"""A graph, how it is to run, the precision -> the graph, counting."""
+"""Opens a stage of a bundle for profiling, with engine options and a precision."""
 
 
 def profile_bundle(bundle: Bundle, choice: EngineChoice, rounds: int) -> Profile:
     """Profile every stage on its golden inputs.
 
     Raises:
-        BackendError: the engine is missing or cannot run it.
-        InputError: an engine that does not count.
+        BackendError: the engine is missing or cannot run the bundle.
+        InputError: the engine has no profiler.
     """
     options = choice.options()
-    # Loaded once as glesam-run does, to hear which engine and precision that is.
+    # Load the bundle once the way glesam-run does, to learn which engine and precision that gives.
     chosen = choose_engine(bundle, choice.backend, choice.device, STAGES, options)
     engine = chosen.engine.describe()
     del chosen
     open_graph = opener_of(_profiler_of(engine))
-    # What a cache holds was compiled without counters.
+    # A cache would hold graphs that were compiled without counters.
     options = replace(options, cache=None)
     given = _stage_inputs(bundle)
     stages = []
@@ -138,7 +138,7 @@ def _profiler_of(engine: Mapping[str, str]) -> str:
 
 
 def _timed(graph: ProfiledGraph, inputs: Arrays, rounds: int) -> float:
-    """Mean seconds of a run, after one that warms up."""
+    """Return the mean seconds of a run, after one warm-up run."""
     seconds = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
@@ -159,7 +159,7 @@ def _stage_profile(stage: StageName, seconds: float, nodes: Iterable[Node]) -> S
 
 
 def _stage_inputs(bundle: Bundle) -> dict[StageName, Arrays]:
-    """Each stage's true inputs, one image and one prompt, filled up to a fixed batch."""
+    """Return each stage's golden inputs: one image, repeated to a fixed batch, and one prompt."""
     given, golden = golden_inputs(bundle), load_golden(bundle)
     features = {
         spec.name: np.asarray(golden[spec.name], np.float32)
@@ -176,15 +176,15 @@ def _stage_inputs(bundle: Bundle) -> dict[StageName, Arrays]:
 
 
 class ProfileReport(msgspec.Struct, frozen=True):
-    """The JSON of `glesam-bench profile`."""
+    """The JSON document of `glesam-bench profile`."""
 
     about: ReportHead
     engines: dict[str, Profile]
-    """By what was asked for."""
+    """Profiles by the engine name given on the command line."""
 
 
 def profile_table(found: ProfileReport, top: int) -> str:
-    """The costliest node types and nodes, `top` of each."""
+    """Return the `top` costliest node types and nodes of each stage as text."""
     lines = [
         f"{found.about.model}; {found.about.host}; milliseconds, means of {found.about.rounds} runs"
     ]

@@ -1,4 +1,7 @@
-"""ONNX Runtime's profiler: what each node of an optimized graph took."""
+"""Profile a graph with ONNX Runtime's profiler.
+
+`profile.opener_of` finds this module by its name, `profile_<profiler>`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from glesam_runtime.bundle import Bundle
 from glesam_runtime.manifest import StageName
 
 _KERNEL = "_kernel_time"
-"""Ends the name of the event that is a node's own computation."""
+"""Suffix of the events that measure a node's own computation."""
 
 
 class OnnxRuntimeGraph:
@@ -28,11 +31,11 @@ class OnnxRuntimeGraph:
         self._session = session
 
     def run(self, inputs: Arrays) -> None:
-        """Run it once."""
+        """Run the graph once."""
         self._session.run(None, dict(inputs))
 
     def nodes(self) -> list[Node]:
-        """Means over all runs but the first."""
+        """Return the mean time of each node over all runs but the first."""
         events = json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8"))
         seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
         for event in events:
@@ -49,7 +52,7 @@ class OnnxRuntimeGraph:
 def open_profiled_graph(
     bundle: Bundle, stage: StageName, options: EngineOptions, precision: str
 ) -> Iterator[ProfiledGraph]:
-    """Load a graph with the backend's session options, and the profiler; its file is removed."""
+    """Load a graph with the backend's session options and the profiler; delete its file later."""
     import onnxruntime as ort
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Writes what was found: text, JSON and a picture under one name, all or none."""
+"""What every report starts with, and how a report is written as text, JSON and a picture."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ VERSION = 1
 
 
 class ReportHead(msgspec.Struct, frozen=True):
-    """The head of a report."""
+    """The head of a report: which bundle was measured, on which machine."""
 
     format: str
     version: int
     preset: str
     unet: str
     weights: str
-    """In words."""
+    """Where the weights come from, in words."""
     sha256: str
-    """Of the bundle's manifest."""
+    """Hash of the bundle's manifest."""
     precisions: dict[StageName, PrecisionName]
-    """That the bundle's graphs are typed in."""
+    """The precision of each stage's graph."""
     host: Host
     rounds: int
-    """In all, of each figure."""
+    """Total number of rounds behind each figure."""
 
     @property
     def model(self) -> str:
-        """In words."""
+        """Return the model's name for people."""
         return f"{self.preset} with {self.unet}"
 
 
 def report_head(bundle: Bundle, threads: int | None, rounds: int) -> ReportHead:
-    """Of a bundle, here."""
+    """Describe a bundle and this machine."""
     manifest = bundle.manifest
     return ReportHead(
         FORMAT,
@@ -61,15 +61,15 @@ Draw = Callable[[Any, Path], None]
 
 
 def as_json(found: Any) -> str:
-    """For a reader too; no NaN, no infinity: msgspec writes null."""
+    """Return indented JSON; NaN and infinity become null."""
     return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
 
 
 def write_report(folder: Path, name: str, found: Any, text: str, draw: Draw | None) -> str:
-    """Write `<name>.txt`, `<name>.json` and, where it can be drawn, `<name>.png`.
+    """Write `<name>.txt`, `<name>.json` and, with `draw`, `<name>.png`: all of them or none.
 
     Returns:
-        A line that says so.
+        A line that names the files.
 
     Raises:
         InputError: the folder cannot be written.

@@ -1,4 +1,4 @@
-"""A benchmark as text."""
+"""Show a comparison as a table of text and as a bar chart."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WIDTH = 40
 
 
 def comparison_table(found: Comparison) -> str:
-    """Seconds by stage; memory, shares and differences; every ratio."""
+    """Return the text: seconds by stage, memory, shares and differences, then the ratios."""
     lines = [
         *_head(found),
         "",
@@ -64,7 +64,7 @@ def _further(row: Row) -> list[str]:
 
 
 def _ratios(found: Comparison) -> list[str]:
-    """Peers down, ours across."""
+    """Return the table of ratios, with peers in rows and the bundle's engines in columns."""
     known = {(ratio.peer, ratio.ours): ratio for ratio in found.ratios}
     heads = [f"{row.engine['engine']} {row.precision}" for row in found.ours]
     lines = [
@@ -95,7 +95,7 @@ _OURS, _THEIRS = "#0072b2", "#999999"
 
 
 def draw_comparison(found: Comparison, path: Path) -> None:
-    """Write a bar chart, PNG: who takes how long, least to most, and how much memory.
+    """Write a PNG with bars for seconds by stage and for peak memory.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -103,7 +103,7 @@ def draw_comparison(found: Comparison, path: Path) -> None:
     from glesam_evaluation.plot import require_matplotlib
 
     require_matplotlib()
-    # Without pyplot: no window system is looked for, and no state is left behind.
+    # pyplot would look for a window system and keep global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

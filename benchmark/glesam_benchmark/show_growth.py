@@ -1,4 +1,4 @@
-"""Growth as text and as a picture."""
+"""Show growth as text and as a chart."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
 
 class GrowthReport(msgspec.Struct, frozen=True):
-    """The JSON of `glesam-bench growth`."""
+    """The JSON document of `glesam-bench growth`."""
 
     about: ReportHead
     engines: dict[str, Growth]
-    """By what was asked for."""
+    """Growth by the engine name given on the command line."""
 
 
 def growth_table(found: GrowthReport) -> str:
-    """Seconds by size; and what one more costs, from the smallest size to the largest."""
+    """Return seconds by size, and the cost of one more from the smallest to the largest size."""
     lines = [
         f"{found.about.model}; {found.about.host}; seconds, medians of {found.about.rounds} rounds"
     ]
@@ -42,7 +42,7 @@ def _lines(series: Series) -> list[str]:
 
 
 def draw_growth(found: GrowthReport, path: Path) -> None:
-    """Write a PNG: a panel an axis, a line an engine.
+    """Write a PNG with a panel for each axis and a line for each engine.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -50,7 +50,7 @@ def draw_growth(found: GrowthReport, path: Path) -> None:
     from glesam_evaluation.plot import require_matplotlib
 
     require_matplotlib()
-    # Without pyplot: no window system is looked for, and no state is left behind.
+    # pyplot would look for a window system and keep global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

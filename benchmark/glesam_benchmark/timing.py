@@ -1,4 +1,4 @@
-"""What is timed: the three stages of any contender, one call each."""
+"""How long do the three stages of a contender take on the golden image and its prompts?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from glesam_runtime.image import preprocess
 PROMPT_INPUTS = ("point_coords", "point_labels", "mask_input", "has_mask_input")
 
 Prompt = Mapping[str, NDArray[np.float32]]
-"""The contract's four prompt inputs, of one prompt."""
+"""The contract's four prompt inputs for one prompt."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class GoldenInputs:
     """One image and two prompts on it.
 
     Attributes:
-        image: [1, 3, S, S], as the encoder takes it.
+        image: [1, 3, S, S], ready for the encoder.
         first: the prompt of the end-to-end run.
-        second: another of the same make-up.
-        expected: [1, 4, S/4, S/4], the first prompt's `low_res_masks` as the PyTorch reference gave
-            them when the bundle was exported.
+        second: another prompt with the same number of points.
+        expected: [1, 4, S/4, S/4], the first prompt's `low_res_masks` as the PyTorch reference
+            computed them when the bundle was exported.
     """
 
     image: NDArray[np.float32]
@@ -41,7 +41,7 @@ class GoldenInputs:
 
 
 def golden_inputs(bundle: Bundle) -> GoldenInputs:
-    """Read them.
+    """Read the inputs from the bundle's golden file.
 
     Raises:
         BundleError: the golden file cannot be used.
@@ -54,7 +54,7 @@ def golden_inputs(bundle: Bundle) -> GoldenInputs:
 
 
 def _one(prompts: Prompt, index: int) -> Prompt:
-    """One prompt of a batch, its leading axis kept; `has_mask_input` is the batch's."""
+    """Return one prompt of a batch with its leading axis; `has_mask_input` belongs to the batch."""
     return {
         name: values if name == "has_mask_input" else values[index][None]
         for name, values in prompts.items()
@@ -62,7 +62,7 @@ def _one(prompts: Prompt, index: int) -> Prompt:
 
 
 class Timing(msgspec.Struct, frozen=True):
-    """Median, least and most of the rounds; seconds."""
+    """Median, minimum and maximum of the rounds, in seconds."""
 
     median: float
     min: float
@@ -71,61 +71,61 @@ class Timing(msgspec.Struct, frozen=True):
 
 
 def summarize(values: Sequence[float]) -> Timing:
-    """Of at least one value."""
+    """Summarize at least one value."""
     return Timing(statistics.median(values), min(values), max(values), tuple(values))
 
 
 Step = Literal["encoder", "enhancer", "decoder", "end_to_end", "second_prompt"]
 STEPS: tuple[Step, ...] = get_args(Step)
-"""`end_to_end` is image to logits, the first three together; `second_prompt` is the decoder once
-more, on the image that is encoded."""
+"""`end_to_end` is image to logits: the first three steps together. `second_prompt` is the decoder
+once more, on the image that is already encoded."""
 
 
 class Chain(Protocol):
-    """A contender, loaded. Each call returns when its result is there."""
+    """A loaded contender. Each call returns when its result is ready."""
 
     @property
     def engine(self) -> Mapping[str, str]:
-        """What runs, with its version."""
+        """Return the engine's name, version and device."""
 
     @property
     def precision(self) -> str:
-        """What it computes in: "fp32", "bf16" and so on."""
+        """Return the precision it computes in: "fp32", "bf16" and so on."""
 
     def encode(self, image: NDArray[np.float32]) -> Any:
-        """[1, 3, S, S] -> features."""
+        """Turn an image [1, 3, S, S] into features."""
 
     def enhance(self, features: Any) -> Any:
-        """Features with z_L -> features with z_H."""
+        """Turn features with z_L into features with z_H."""
 
     def decode(self, features: Any, prompt: Prompt) -> NDArray[np.float32]:
-        """One prompt -> `low_res_masks` [1, 4, S/4, S/4] on the host."""
+        """Turn one prompt into `low_res_masks` [1, 4, S/4, S/4] on the host."""
 
 
 class ContenderRun(msgspec.Struct, frozen=True):
-    """A contender as measured in its own process. Seconds, bytes."""
+    """One process's measurements of a contender, in seconds and bytes."""
 
     engine: dict[str, str]
     precision: str
     load_seconds: float
-    """From nothing to a loaded chain; imports count, those of Python itself do not."""
+    """Time to load the chain, including imports but not the start of Python."""
     first_seconds: float
-    """The round that warms up."""
+    """Time of the warm-up round."""
     rounds: tuple[dict[Step, float], ...]
     peak_rss: int
-    """Of the whole process."""
+    """Peak of the whole process."""
     running_peak_rss: int | None
-    """Of the rounds alone; None where the system cannot tell."""
+    """Peak of the timed rounds alone; None if the system cannot tell."""
     others: float | None
-    """Share of all processors' time that other processes had meanwhile."""
+    """Share of all processors that other processes used during the rounds."""
     load_average: float | None
-    """Of the minute before the process."""
+    """Load average of the minute before the process."""
 
 
 def time_chain(
     chain: Chain, given: GoldenInputs, rounds: int, before: LoadFacts
 ) -> tuple[ContenderRun, NDArray[np.float32]]:
-    """Warm up, then time `rounds` rounds; also the masks of the first prompt."""
+    """Warm up, time `rounds` rounds, and return the figures with the first prompt's masks."""
     start = time.perf_counter()
     _time_round(chain, given)
     first = time.perf_counter() - start
@@ -150,14 +150,14 @@ def time_chain(
 
 
 class LoadFacts(msgspec.Struct, frozen=True):
-    """What was known once the chain was loaded."""
+    """What is known once the chain is loaded."""
 
     load_seconds: float
     load_average: float | None
 
 
 def _time_round(chain: Chain, given: GoldenInputs) -> tuple[dict[Step, float], NDArray[np.float32]]:
-    """One image end to end and a second prompt on it."""
+    """Time one image end to end, and a second prompt on it."""
     start = time.perf_counter()
     features = chain.encode(given.image)
     encoded = time.perf_counter()

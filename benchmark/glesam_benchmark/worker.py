@@ -1,7 +1,7 @@
-"""One job in a process of its own: `python -m glesam_benchmark.worker JOB ANSWER`.
+"""Do one job in a process of its own: `python -m glesam_benchmark.worker JOB ANSWER`.
 
-Each contender has a process to itself, so that its peak of memory is its own, and imports nothing
-that it would not have without this benchmark.
+Each contender gets its own process, so that the peak memory belongs to it alone, and the process
+imports nothing that the contender would not import without this benchmark.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from glesam_runtime.errors import GlesamError
 
 
 def main() -> None:
-    """Read the job, do it, write what came of it."""
+    """Read the job, do it, and write the reply."""
     source, destination = map(Path, sys.argv[1:])
     job = worker_jobs.decode(source.read_bytes(), worker_jobs.Job)
     try:
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def do(job: worker_jobs.Job) -> worker_jobs.Answer:
-    """Do one job."""
+    """Do one job and return its answer."""
     match job:
         case worker_jobs.Measure():
             return _measure(job)

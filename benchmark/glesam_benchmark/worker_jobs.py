@@ -1,4 +1,4 @@
-"""What a process of its own is asked, and what it answers: plain data, JSON on the way."""
+"""The jobs that worker processes do, their answers, and `run_job`, which starts a process."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ from glesam_runtime.manifest import StageName
 
 
 class Measure(msgspec.Struct, frozen=True, tag="measure"):
-    """Time a contender; answered by a `Run`, and its masks in a file."""
+    """Time a contender. The answer is a `ContenderRun`; its masks go to a file."""
 
     bundle: str
     runner: Runner
     rounds: int
     masks: str
-    """Where the first prompt's logits go (.npy)."""
+    """Path of the .npy file for the first prompt's logits."""
 
 
 class MeasureMachine(msgspec.Struct, frozen=True, tag="machine"):
-    """Matrix rates, and what the model takes; answered by a `MachineRates`."""
+    """Measure matrix rates and count the model's operations. The answer is a `MachineRates`."""
 
     preset: str
     unet: str
     threads: int | None
     side: int
-    """Of the matrices."""
+    """Side of the square matrices."""
 
 
 class MachineRates(msgspec.Struct, frozen=True):
-    """Operations a second by precision, operations by stage."""
+    """Operations per second by precision, and operations of the model by stage."""
 
     rates: dict[str, float]
     flops: dict[StageName, int]
     others: float | None
-    """Share of all processors' time that other processes had while the rates were measured."""
+    """Share of all processors that other processes used during the measurement."""
 
 
 class ExportPlain(msgspec.Struct, frozen=True, tag="export"):
-    """Write the plain exports where they are not there; answered by a `Done`."""
+    """Write the plain export. The answer is a `Done`."""
 
     bundle: str
     weights: WeightOptions
@@ -60,11 +60,11 @@ class ExportPlain(msgspec.Struct, frozen=True, tag="export"):
 
 
 class Done(msgspec.Struct, frozen=True):
-    """It is done."""
+    """The job has no other answer."""
 
 
 class Grow(msgspec.Struct, frozen=True, tag="grow"):
-    """How a bundle's cost grows; answered by a `Growth`."""
+    """Measure how a bundle's cost grows. The answer is a `Growth`."""
 
     bundle: str
     choice: EngineChoice
@@ -72,7 +72,7 @@ class Grow(msgspec.Struct, frozen=True, tag="grow"):
 
 
 class ProfileBundle(msgspec.Struct, frozen=True, tag="profile"):
-    """Where a bundle's time goes; answered by a `Profile`."""
+    """Measure where a bundle's time goes. The answer is a `Profile`."""
 
     bundle: str
     choice: EngineChoice
@@ -84,27 +84,27 @@ Answer: TypeAlias = ContenderRun | MachineRates | Done | Growth | Profile
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """What went wrong in the other process."""
+    """An error raised in the worker process."""
 
     kind: str
-    """A class of glesam_runtime.errors."""
+    """Name of a class in glesam_runtime.errors."""
     message: str
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the other process writes: one of the two."""
+    """What the worker process writes: an answer or a failure."""
 
     answer: msgspec.Raw = msgspec.Raw()
     failure: Failure | None = None
 
 
 def encode(value: Any) -> bytes:
-    """As JSON; paths are text."""
+    """Encode a value as JSON; paths become text."""
     return msgspec.json.encode(value, enc_hook=str)
 
 
 def decode(raw: bytes, kind: Any) -> Any:
-    """Of `encode`."""
+    """Decode what `encode` made."""
     return msgspec.json.decode(raw, type=kind, dec_hook=_path)
 
 
@@ -118,10 +118,10 @@ T = TypeVar("T")
 
 
 def run_job(job: Job, answer: type[T]) -> T:
-    """Do a job elsewhere.
+    """Do a job in a new process and return its answer.
 
     Raises:
-        GlesamError: what the job raised there.
+        GlesamError: the job raised it there.
         BackendError: the process ended without an answer.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -135,7 +135,7 @@ def run_job(job: Job, answer: type[T]) -> T:
             try:
                 code = child.wait()
             finally:
-                child.kill()  # of one that ended nothing is left; after a Ctrl-C it would go on
+                child.kill()  # a finished process ignores this; after a Ctrl-C it must not go on
         if code or not result.is_file():
             raise BackendError(_explain(code, told.read_text(errors="replace")))
         reply: Reply = decode(result.read_bytes(), Reply)
@@ -147,10 +147,10 @@ def run_job(job: Job, answer: type[T]) -> T:
 
 
 def _explain(code: int, told: str) -> str:
-    """Why a process ended, from its exit code and its last words."""
+    """Return why a process ended, from its exit code and the last line it printed."""
     if code < 0:
         name = signal.Signals(-code).name
         hint = "; memory may be short" if name == "SIGKILL" else ""
         return f"its process was ended by {name}{hint}"
-    lines = told.strip().splitlines() or ["it says nothing"]
+    lines = told.strip().splitlines() or ["it printed nothing"]
     return f"its process ended with exit code {code}: {lines[-1]}"

@@ -54,7 +54,7 @@ def test_a_process_that_ends_without_an_answer(
     for body, words in (
         ("kill -9 $$", "ended by SIGKILL; memory may be short"),
         ("echo first >&2; echo 'no such luck' >&2; exit 3", "exit code 3: no such luck"),
-        ("exit 0", "exit code 0: it says nothing"),
+        ("exit 0", "exit code 0: it printed nothing"),
     ):
         program.write_text(f"#!/bin/sh\n{body}\n")
         program.chmod(0o755)

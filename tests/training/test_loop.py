@@ -115,13 +115,13 @@ def test_another_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"no state", b"PK\x03\x04"])
 def test_a_damaged_state(content: bytes, tmp_path: Path) -> None:
     (tmp_path / STATE_FILE).write_bytes(content)
-    with pytest.raises(InputError, match="no state of a training; remove it"):
+    with pytest.raises(InputError, match="not a saved training state; remove it"):
         train(Line(), tmp_path)
 
 
 def test_a_loss_that_is_no_number(tmp_path: Path) -> None:
     settings = replace(SETTINGS, save_every=2)
-    with pytest.raises(InputError, match=r"no number at iteration 4.*lower --lr"):
+    with pytest.raises(InputError, match=r"NaN or infinite at iteration 4.*lower --lr"):
         train(Line(poison_at=5), tmp_path, settings)
     assert torch.load(tmp_path / STATE_FILE, weights_only=True)["iteration"] == 4
 

@@ -50,9 +50,9 @@ def test_the_enhancer_is_trained_and_written(
 
 
 def test_the_decoder_is_refused(checkpoint: RandomCheckpoint, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nano2: only SAM's decoder is trained"):
+    with pytest.raises(InputError, match="nano2: only SAM's decoder can be trained"):
         train_decoder(checkpoint, job(tmp_path), "tokens")
-    with pytest.raises(InputError, match="nano2: only SAM's decoder is trained"):
+    with pytest.raises(InputError, match="nano2: only SAM's decoder can be trained"):
         train_enhancer(checkpoint, job(tmp_path), mask_weight=1.0)
 
 

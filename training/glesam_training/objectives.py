@@ -1,4 +1,11 @@
-"""Algorithm 1's two stages as objectives: first the enhancer, then the decoder."""
+"""What each stage of Algorithm 1 minimises: batched mask prediction, losses, objectives.
+
+`MaskDecoder.predict_masks` takes one image per call, because it repeats that image's embedding for
+every prompt. `predict_masks` here runs N images with B prompts each through the same modules.
+
+Targets are coverages: the share of a low-resolution cell that lies inside the mask. So a logit of
+zero on an edge means that the edge runs through the middle of the cell.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +27,14 @@ def predict_masks(
     coords: Tensor,
     labels: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Masks of B prompts on each of N images.
+    """Predict the masks of B prompts on each of N images.
 
     Args:
         decoder: SAM's prompt encoder and mask decoder.
         embeddings: [N, 256, s, s].
         coords: [N, B, P, 2], (x, y) in resized pixels.
         labels: [N, B, P] as in the contract (1, 0, box corners 2 and 3, padding -1); every prompt
-            has the same kinds of token in the same places.
+            has the same kinds of tokens in the same places.
 
     Returns:
         Logits [N, B, 4, 4s, 4s] and predicted IoUs [N, B, 4].
@@ -54,20 +61,20 @@ def predict_masks(
 
 
 FOCAL_WEIGHT = 20.0
-"""Focal over Dice, 20 to 1, as SAM was trained (Segment Anything, Sec. A)."""
+"""Weight of the focal loss over Dice: 20 to 1, as SAM was trained (Segment Anything, Sec. A)."""
 
 FOCAL_ALPHA = 0.25
-"""Weight of the object's pixels, the background's having the rest (Lin et al. 2017, Sec. 4)."""
+"""Weight of the object's pixels; the background's have the rest (Lin et al. 2017, Sec. 4)."""
 
 
 def coverage(masks: Tensor, side: int) -> Tensor:
-    """Masks [..., H, W] (bool or 0..1) -> the share of each cell they cover, [..., side, side]."""
+    """Return how much masks [..., H, W] (bool or 0..1) cover of each cell, [..., side, side]."""
     flat = masks.reshape(-1, 1, *masks.shape[-2:]).float()
     return functional.adaptive_avg_pool2d(flat, side).reshape(*masks.shape[:-2], side, side)
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """1 - Dice coefficient of the probabilities, [..., h, w] -> [...]; 0 where both are empty."""
+    """Return 1 - Dice of the probabilities, [..., h, w] -> [...]; 0 if both are empty."""
     probability = logits.sigmoid()
     overlap = (probability * target).sum((-2, -1))
     total = probability.sum((-2, -1)) + target.sum((-2, -1))
@@ -77,11 +84,11 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 def focal_loss(
     logits: Tensor, target: Tensor, gamma: float = 2.0, alpha: float = FOCAL_ALPHA
 ) -> Tensor:
-    """Focal loss, mean over pixels, [..., h, w] -> [...] (Lin et al. 2017, Eq. 5).
+    """Return the focal loss, mean over pixels, [..., h, w] -> [...] (Lin et al. 2017, Eq. 5).
 
-    For a target between 0 and 1 the modulating factor is |target - p|^gamma, which is the paper's
-    (1 - p_t)^gamma at 0 and 1. Its minimum calls a pixel the object's where that is
-    (1 - alpha) / alpha times as likely as not: where both are alike for an alpha of 0.5 alone.
+    For a target between 0 and 1 the modulating factor is |target - p|^gamma, which equals the
+    paper's (1 - p_t)^gamma at 0 and 1. At the minimum, a pixel counts as object if that is at least
+    (1 - alpha) / alpha times as likely as background; only alpha 0.5 treats both alike.
     """
     entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     weight = alpha * target + (1 - alpha) * (1 - target)
@@ -90,13 +97,13 @@ def focal_loss(
 
 
 def balanced_bce_loss(logits: Tensor, target: Tensor, most: float = 20.0) -> Tensor:
-    """Cross entropy with the object's pixels weighted up to the background's, [..., h, w] -> [...].
+    """Return cross entropy with the object's pixels weighted up, [..., h, w] -> [...].
 
-    Focal loss alone rests at "nothing anywhere" for hundreds of iterations from scratch; this
-    leaves it at once.
+    The object's pixels together weigh as much as the background's. From scratch, focal loss alone
+    stays at "no object anywhere" for hundreds of iterations; this loss leaves that state at once.
 
     Args:
-        logits: of masks.
+        logits: mask logits.
         target: coverages.
         most: the largest weight of a pixel.
     """
@@ -107,47 +114,47 @@ def balanced_bce_loss(logits: Tensor, target: Tensor, most: float = 20.0) -> Ten
 
 
 def mask_loss(logits: Tensor, target: Tensor, alpha: float = FOCAL_ALPHA) -> Tensor:
-    """Dice + 20 Focal (paper, Sec. 3.4; weights as SAM's), [..., h, w] -> [...]."""
+    """Return Dice + 20 Focal (paper, Sec. 3.4; weights as SAM's), [..., h, w] -> [...]."""
     return dice_loss(logits, target) + FOCAL_WEIGHT * focal_loss(logits, target, alpha=alpha)
 
 
 def soft_iou(logits: Tensor, target: Tensor) -> Tensor:
-    """IoU of the thresholded logits with the thresholded coverage, [..., h, w] -> [...]."""
+    """Return the IoU of thresholded logits and thresholded coverage, [..., h, w] -> [...]."""
     found, wanted = logits > 0, target > 0.5
     union = (found | wanted).sum((-2, -1))
     return (found & wanted).sum((-2, -1)) / union.clamp_min(1)
 
 
 def latent_mse(enhanced: Tensor, clear: Tensor) -> Tensor:
-    """Mean squared error of z_H against the clear image's latent (paper, Algorithm 1): a scalar."""
+    """Return the mean squared error of z_H to the clear image's latent (Algorithm 1), a scalar."""
     return functional.mse_loss(enhanced, clear.to(enhanced.dtype))
 
 
 def weighted_mean(values: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean of per-mask losses; masks of weight 0 are padding."""
+    """Return the weighted mean of per-mask losses; masks of weight 0 are padding."""
     if weights is None:
         return values.mean()
     return (values * weights).sum() / weights.sum().clamp_min(torch.finfo(values.dtype).eps)
 
 
 DecoderPart = Literal["tokens", "all", "background"]
-"""What stage 2 trains: the mask tokens (FT-T), all but the IoU head (FT-D), or what says of a point
-that it is background, which leaves every prompt without such a point as it was."""
+"""What stage 2 trains: the mask tokens (FT-T), all but the IoU head (FT-D), or the embedding of
+background points. The last leaves prompts without a background point unchanged."""
 
 
 class EnhancerObjective(Objective):
-    """Stage 1: the enhanced latent of the low image is to be the clear image's.
+    """Stage 1: bring the enhanced latent of the degraded image close to the clear image's.
 
-    MSE(GLE(z_L), z_H) (paper, Algorithm 1), and if asked for the mask loss through the frozen
-    decoder, which says what of the latent matters.
+    The loss is MSE(GLE(z_L), z_H) (paper, Algorithm 1). Optionally the mask loss through the frozen
+    decoder is added, which tells what part of the latent matters.
 
     Args:
-        encoder: frozen; None where batches hold latents.
+        encoder: frozen; None if batches hold latents.
         enhancer: its adapters are trained.
-        decoder: frozen; needed for the mask loss.
-        mask_weight: of Dice + Focal beside the MSE, which is divided by the latent's variance
-            then; 0 is the paper's loss.
-        alpha: of the mask loss.
+        decoder: frozen; required for the mask loss.
+        mask_weight: weight of Dice + Focal next to the MSE, which is then divided by the latent's
+            variance; 0 is the paper's loss.
+        alpha: alpha of the mask loss.
     """
 
     def __init__(
@@ -167,12 +174,12 @@ class EnhancerObjective(Objective):
         train_adapters(enhancer)
 
     def trained(self) -> nn.Module:
-        """The U-Net, of which only adapters are unfrozen."""
+        """Return the U-Net, of which only the adapters are unfrozen."""
         unet: nn.Module = self.enhancer.unet
         return unet
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        """MSE, the MSE without enhancement to compare with, and the mask loss."""
+        """Return the MSE, the MSE without enhancement for comparison, and the mask loss."""
         z_low, z_clear = latents(self.encoder, batch)
         enhanced = self.enhancer(z_low).float()
         mse = latent_mse(enhanced, z_clear)
@@ -186,16 +193,16 @@ class EnhancerObjective(Objective):
 
 
 class DecoderObjective(Objective):
-    """Stage 2: the decoder learns to read enhanced latents, by Dice + Focal (paper, Algorithm 1).
+    """Stage 2: train the decoder to read enhanced latents, by Dice + Focal (paper, Algorithm 1).
 
-    The first mask is taught, and the best of the three others.
+    The loss trains the first mask and the best of the three others.
 
     Args:
-        encoder: frozen; None where batches hold latents.
-        enhancer: frozen; None trains the control, a decoder on latents as they are.
-        decoder: the part of it named by `part` is trained.
+        encoder: frozen; None if batches hold latents.
+        enhancer: frozen; None trains the control, a decoder on latents that are not enhanced.
+        decoder: the part that `part` names is trained.
         part: the mask tokens, all but the IoU head, or the embedding of background points.
-        alpha: of the mask loss.
+        alpha: alpha of the mask loss.
     """
 
     def __init__(
@@ -221,11 +228,11 @@ class DecoderObjective(Objective):
             decoder.mask_decoder.iou_prediction_head.requires_grad_(False)
 
     def trained(self) -> nn.Module:
-        """The decoder."""
+        """Return the decoder."""
         return self.decoder
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        """The mask loss and the IoU reached at low resolution."""
+        """Return the mask loss and the IoU at low resolution."""
         with torch.no_grad():
             z, _ = latents(self.encoder, batch)
             if self.enhancer is not None:
@@ -240,13 +247,13 @@ class DecoderObjective(Objective):
 
 
 def train_adapters(enhancer: Enhancer) -> None:
-    """Freeze an enhancer but for its LoRA factors."""
+    """Freeze everything in an enhancer except its LoRA factors."""
     for name, parameter in enhancer.named_parameters():
         parameter.requires_grad_(".lora_A." in name or ".lora_B." in name)
 
 
 def latents(encoder: nn.Module | None, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """z_L and z_H of a batch, [N, 256, s, s] each: encoded, or as they were stored."""
+    """Return z_L and z_H of a batch, [N, 256, s, s] each, encoded now or read from the batch."""
     if encoder is None:
         return batch["z_l"], batch["z_h"]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""How long and how fast a training goes."""
+"""The settings of a training, and what the automatic ones become on this machine."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from glesam_runtime.machine import multiplies_bfloat16
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How long and how fast.
+    """How long and how fast to train.
 
     Attributes:
         iterations: optimizer steps.
-        batch: images a step, over all processes together.
+        batch: images per step, over all processes together.
         lr: highest learning rate.
-        warmup: iterations over which it rises from nothing.
-        decay: whether it then falls to nothing along a cosine, else it stays (the paper's).
-        weight_decay: AdamW's.
+        warmup: iterations over which the learning rate rises from zero.
+        decay: whether the learning rate then falls to zero along a cosine; otherwise it stays
+            constant, as in the paper.
+        weight_decay: AdamW's weight decay.
         clip: largest norm of the gradient.
         save_every: iterations between two saved states.
         log_every: iterations between two reports.
-        workers: processes that prepare examples; 0 prepares them in this one, None is as many as
-            suit the machine.
-        mixed_precision: "no", "fp16", "bf16", or "auto": bf16 where the machine multiplies it.
-        seed: of torch's generator.
+        workers: processes that prepare examples; 0 prepares them in the training process, None
+            chooses a number for the machine.
+        mixed_precision: "no", "fp16", "bf16", or "auto" (bf16 if the hardware multiplies it).
+        seed: seed of torch's generator.
     """
 
     iterations: int
@@ -48,7 +49,7 @@ class TrainingSettings:
     seed: int = 0
 
     def lr_at(self, iteration: int) -> float:
-        """The learning rate of an iteration, counted from 0."""
+        """Return the learning rate of an iteration, counted from 0."""
         rise = min(1.0, (iteration + 1) / (self.warmup + 1))
         if not self.decay:
             return self.lr * rise
@@ -57,13 +58,14 @@ class TrainingSettings:
 
 
 def worker_count(wanted: int | None) -> int:
-    """The number of a plan's worker processes.
+    """Return the number of worker processes.
 
-    A CPU that trains has no core to spare: a worker takes more from it than it saves. A GPU waits
-    for examples otherwise; all cores but one make them, shared by the processes that train.
+    On a CPU it is 0: training uses every core, so a worker takes more than it saves. On a GPU,
+    which would wait for examples, all cores but one prepare them, shared among the training
+    processes.
 
     Args:
-        wanted: a number, or None for what suits the machine.
+        wanted: a number, or None to choose one for the machine.
     """
     if wanted is not None:
         return wanted
@@ -75,11 +77,11 @@ def worker_count(wanted: int | None) -> int:
 
 
 MIXED_PRECISIONS = ("no", "fp16", "bf16", "auto")
-"""As accelerate has them, and "auto"."""
+"""accelerate's choices, and "auto"."""
 
 
 def precision_to_use(wanted: str) -> str:
-    """What accelerate is told: for "auto", bfloat16 where the device multiplies it, else float32.
+    """Return accelerate's mixed precision; "auto" becomes bf16 if the device multiplies it.
 
     Args:
         wanted: one of `MIXED_PRECISIONS`.
@@ -100,13 +102,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> None:
-    """Keep glibc from giving freed tensors back to the system, which clears every page again.
+    """Keep glibc from returning freed tensors to the system, which clears every page again.
 
-    Nano's iteration on two cores takes 0.7 s with it, and between 1.1 and 11 s without.
+    An iteration of nano on two cores takes 0.7 s with this, and between 1.1 and 11 s without.
     """
     if sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # musl has none, and no need of it
+    if mallopt is not None:  # musl has no mallopt and does not need it
         mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         mallopt(_M_TRIM_THRESHOLD, 1 << 30)

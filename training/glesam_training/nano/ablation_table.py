@@ -1,9 +1,10 @@
-"""The paper's Table 5 at nano's size: what each part of GleSAM is worth, over several seeds.
+"""The paper's Table 5 at nano's size: how much does each part of GleSAM add, over several seeds?
 
-SAM and its diffusion base are trained once; a seed is one of Algorithm 1: of the adapters' start,
-the examples and the prompts. All rows learn from the same pictures. Controls (SAM-FT) get all that
-GLE gets but the enhancer: stage 1 has the mask loss too, so their decoders learn for as many
-iterations as both stages of GLE together. Another has all of GLE, on a base that knows nothing.
+SAM and its diffusion base are trained once. The seed belongs to Algorithm 1: it decides how the
+adapters start, the examples and the prompts. All rows train on the same pictures. The controls
+(SAM-FT) differ from GLE in the missing enhancer only: stage 1 has the mask loss too, so their
+decoders train for as many iterations as both stages of GLE together. One more row has all of GLE
+on an untrained base.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from glesam_training.train import train_decoder, train_enhancer
 from glesam_training.trained_checkpoint import TrainedCheckpoint
 
 UNTRAINED = "GLE, untrained base"
-"""The same adapters and the same training on a base U-Net of random weights."""
+"""The same adapters and the same training on a base U-Net with random weights."""
 
 METHODS = ("SAM", "SAM-FT-T", "SAM-FT-D", "GLE", UNTRAINED, "GLE-FT-T", "GLE-FT-D")
 COLUMNS = ("LQ-3", "LQ-2", "LQ-1", "LQ mean", "unseen mean", "clear")
@@ -38,7 +39,7 @@ PARTS: Mapping[str, DecoderPart] = {"T": "tokens", "D": "all"}
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: weights, and whether the enhancer is in the chain."""
+    """A row of the table: weights, and whether the enhancer runs."""
 
     checkpoint: Checkpoint
     enhance: bool
@@ -47,21 +48,21 @@ class Method:
 def train_methods(
     folder: Path, recipe: Recipe, nano_seed: int, seed: int, show: ShowProgress
 ) -> dict[str, Method]:
-    """Train every row for one seed, or find it trained.
+    """Train every row for one seed, skipping what is already trained.
 
     Args:
-        folder: where nano was made, or will be.
-        recipe: nano's.
-        nano_seed: nano's.
-        seed: of Algorithm 1.
-        show: told how it goes.
+        folder: nano's folder.
+        recipe: nano's recipe.
+        nano_seed: nano's seed.
+        seed: seed of Algorithm 1.
+        show: called with the progress.
     """
     scenes = paint_scenes(folder, recipe, nano_seed, show)
     sam = make_sam(folder, scenes, recipe, nano_seed, show)
     first = stage_jobs(folder, scenes, recipe, replace(recipe.enhancer, seed=seed), show)
 
     def gle_on(base_iterations: int, home: Path, name: str) -> tuple[Checkpoint, Checkpoint]:
-        """GLE before and after stage 1, on a base U-Net trained for so long."""
+        """Return GLE before and after stage 1, on a base U-Net trained this long."""
         settings = replace(recipe.base, iterations=base_iterations, seed=nano_seed)
         base = make_base(home, scenes, settings, recipe.crop, show)
         learn = first(f"{name} {seed}")
@@ -90,7 +91,7 @@ def train_methods(
 
 
 def segmenters(methods: Mapping[str, Method]) -> dict[str, Segmenter]:
-    """The rows as segmenters that share one encoder run an image."""
+    """Return the rows as segmenters that share one encoder call per image."""
     stages = {name: ReferenceStages(method.checkpoint) for name, method in methods.items()}
     encoder = SharedEncoder(stages[METHODS[0]])
     return {
@@ -108,7 +109,7 @@ def evaluate_methods(
 
 
 def table_markdown(results: Sequence[Results]) -> str:
-    """Mean IoU over seeds in percent, and the sample standard deviation, as Markdown."""
+    """Return mean IoU over seeds in percent, with the sample standard deviation, as Markdown."""
     by_seed = [_cells(result.means()) for result in results]
     lines = ["| | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
     for method in METHODS:

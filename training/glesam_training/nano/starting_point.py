@@ -1,4 +1,11 @@
-"""What Algorithm 1 begins with to make nano: trained parts, and adapters whose ends are fitted."""
+"""The checkpoint that nano's Algorithm 1 starts from: trained parts and fitted adapters.
+
+The adapters of the U-Net's head and tail are fitted in closed form first. Adapters that start with
+B = 0 stay on a plateau: through CRE the head passes on four sums of 64 channels each, which say
+little about what a latent lacks, and the gradient that would change this comes back through four
+outputs, repeated 64 times each. Here both ends start at the best linear map of their rank
+(reduced-rank regression; Izenman 1975), and Algorithm 1 continues from there.
+"""
 
 from __future__ import annotations
 
@@ -19,30 +26,30 @@ from glesam_training.latents import StoredLatents
 from glesam_training.train import Job, new_adapters, stored_latents
 
 Pairs = Callable[[], Iterable[tuple[Tensor, Tensor]]]
-"""Gives batches of z_L and z_H, [N, 256, s, s] float32 each, the same ones at every call."""
+"""Returns batches of z_L and z_H, [N, 256, s, s] float32 each, the same ones at every call."""
 
 LEAD = 10.0
-"""How many times as strong as the base's own signal what the head is fitted to hand on is."""
+"""Strength of the head's fitted output, relative to the base's own signal."""
 
 RIDGE = 1e-3
 """Added to the inputs' second moments, as a share of their mean."""
 
 KERNEL = 3
-"""Side of head's and tail's convolution."""
+"""Side of the convolutions in head and tail."""
 
 
 def fit_ends(enhancer: Enhancer, pairs: Pairs, seed: int) -> None:
     """Fit the adapters of `conv_in` and `conv_out`, in place.
 
-    The head learns to hand on those combinations of a neighbourhood of z_L which best say,
-    linearly, what z_L lacks of z_H. The tail then learns, from what reaches it through the whole
-    U-Net, the noise that Eq. 4 must subtract to end at z_H.
+    The head learns to pass on the linear combinations of a neighbourhood of z_L that best predict
+    what z_L lacks of z_H. The tail then learns, from what reaches it through the whole U-Net, the
+    noise that Eq. 4 must subtract to arrive at z_H.
 
     Args:
-        enhancer: in float32 on the CPU, in evaluation mode; its other adapters change nothing yet,
-            and the head's are of a rank no larger than its channels.
+        enhancer: in float32 on the CPU, in evaluation mode. Its other adapters still have no
+            effect, and the head's rank is at most its number of channels.
         pairs: latents to fit to.
-        seed: of how the combinations are spread over the head's channels.
+        seed: decides how the combinations are spread over the head's channels.
 
     Raises:
         ValueError: z_L lacks nothing that could be learned.
@@ -54,19 +61,19 @@ def fit_ends(enhancer: Enhancer, pairs: Pairs, seed: int) -> None:
 
 
 def reduced_rank(xx: Tensor, xy: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The linear map of a rank that predicts y from x with the least squared error.
+    """Return the linear map of a given rank that predicts y from x with the least squared error.
 
-    It is the unrestricted least squares map followed by a projection on the leading directions of
-    what that predicts.
+    It is the unrestricted least squares map, followed by a projection on the leading directions of
+    its predictions.
 
     Args:
         xx: second moments of x, [P, P].
-        xy: of x and y, [P, Q].
+        xy: second moments of x and y, [P, Q].
         rank: r, at most Q.
 
     Returns:
-        V [P, r] and W [Q, r], so that y is predicted by x V W^T, and the mean square of each column
-        of x V, [r], falling.
+        V [P, r] and W [Q, r], so that x V W^T predicts y, and the mean square of each column of
+        x V, [r], in falling order.
 
     Raises:
         ValueError: x predicts nothing of y.
@@ -75,11 +82,11 @@ def reduced_rank(xx: Tensor, xy: Tensor, rank: int) -> tuple[Tensor, Tensor, Ten
     full = torch.linalg.solve(xx + ridge, xy)
     squares, directions = torch.linalg.eigh(full.T @ xx @ full)
     if not squares[-1] > 0:
-        raise ValueError("nothing is to be learned from these pairs: they do not differ")
+        raise ValueError("these pairs do not differ, so there is nothing to learn")
     kept = directions.flip(1)[:, :rank]
-    # A direction's sign is the matrix library's whim: its largest entry shall be positive.
+    # The sign of a direction depends on the matrix library: make its largest entry positive.
     kept = kept * kept.gather(0, kept.abs().argmax(0, keepdim=True)).sign()
-    # Directions in which nothing is predicted have squares of rounding errors, negative ones too.
+    # Directions that predict nothing have squares of rounding errors, which may be negative.
     least = torch.finfo(torch.float32).eps * squares[-1]
     return full @ kept, kept, squares.flip(0)[:rank].clamp_min(float(least))
 
@@ -93,7 +100,7 @@ def _fit_head(enhancer: Enhancer, head: LoraLayer, pairs: Pairs, seed: int) -> N
     combined, _, squares = reduced_rank(xx, xy, rank)
     first, _ = next(iter(pairs()))
     strength = LEAD * float(head(gamma * first).std())
-    # GroupNorm scales channels in groups: each shall hold some of every combination.
+    # GroupNorm scales channels in groups, so each group gets some of every combination.
     generator = torch.Generator().manual_seed(seed)
     spread = torch.randn(channels, rank, generator=generator, dtype=torch.float64)
     spread = torch.linalg.qr(spread).Q * strength * (channels / rank) ** 0.5
@@ -107,7 +114,7 @@ def _fit_tail(enhancer: Enhancer, tail: LoraLayer, pairs: Pairs) -> None:
     reached: list[Tensor] = []
 
     def lacking(low: Tensor, clear: Tensor) -> tuple[Tensor, Tensor]:
-        """What reaches the tail, and what its adapter is to add (Eq. 4 solved for eps)."""
+        """Return what reaches the tail, and what its adapter must add (Eq. 4 solved for eps)."""
         eps = enhancer.eps(low)
         wanted = gamma * (low - alpha_bar**0.5 * clear) / (1 - alpha_bar) ** 0.5
         return reached.pop(), wanted - eps
@@ -125,26 +132,26 @@ def _fit_tail(enhancer: Enhancer, tail: LoraLayer, pairs: Pairs) -> None:
 def _moments(
     pairs: Pairs, regression: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor]:
-    """Second moments of x's neighbourhoods [P, P], and of these and y [P, Q], float64."""
+    """Return second moments of x's neighbourhoods [P, P], and of these and y [P, Q], float64."""
     xx = xy = torch.zeros((), dtype=torch.float64)
     count = 0
     for low, clear in pairs():
         x, y = regression(low, clear)
         around = functional.unfold(x, KERNEL, padding=KERNEL // 2).transpose(1, 2).flatten(0, 1)
         wanted = y.permute(0, 2, 3, 1).flatten(0, 2)
-        # Sums of a batch in float32, for its speed; those of all batches in float64.
+        # Sums within a batch are float32 for speed, sums over batches float64.
         xx, xy = xx + (around.T @ around).double(), xy + (around.T @ wanted).double()
         count += len(around)
     return xx / count, xy / count
 
 
 def _put(layer: LoraLayer, combined: Tensor, spread: Tensor) -> None:
-    """Make an adapter compute `spread combined^T x`, with A and B of one norm in each rank.
+    """Set an adapter to compute `spread combined^T x`, with equal norms of A and B in each rank.
 
-    With A of norm 1 and B of norm 70, a learning rate that B hardly feels undoes A in a few steps.
+    With A of norm 1 and B of norm 70, a learning rate that hardly changes B ruins A in a few steps.
 
     Args:
-        layer: a 3x3 convolution's.
+        layer: the layer of a 3x3 convolution.
         combined: [in * 9, r].
         spread: [out, r].
     """
@@ -156,46 +163,46 @@ def _put(layer: LoraLayer, combined: Tensor, spread: Tensor) -> None:
 
 
 def _factors(layer: LoraLayer) -> tuple[Tensor, Tensor]:
-    """A [r, in, 3, 3] and B [out, r, 1, 1] of a layer."""
+    """Return A [r, in, 3, 3] and B [out, r, 1, 1] of a layer."""
     return layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
 
 
 PRESET = "nano"
 TIMESTEP = 1
-"""T of the released scripts. At 999, 1 / sqrt(abar_T) = 14.6 is more than minutes can unlearn."""
+"""T of the released scripts. Minutes of training cannot undo 1 / sqrt(abar_T) = 14.6 at T = 999."""
 
 GAMMA = 0.125
-"""CRE sums 64 channels of SAM's unit variance into each of the base's four, which makes eight
-times the standard deviation the base was trained with; gamma takes it back (FDA, Sec. 3.3)."""
+"""CRE sums 64 channels of SAM's unit variance into each of the base's four channels. That gives
+eight times the standard deviation the base was trained with; gamma undoes it (FDA, Sec. 3.3)."""
 
 RANK = 16
 END_RANK = 32
-"""Of head's and tail's adapters: as many as the base has channels there, so that what the enhancer
-sees and moves of a latent is bound by the U-Net's width alone."""
+"""Rank of the adapters of head and tail: as many as the base has channels there, so that only the
+U-Net's width limits what the enhancer sees and changes of a latent."""
 
 BATCH = 32
-"""Pairs of latents at a time, while ends are fitted."""
+"""Pairs of latents per batch, while head and tail are fitted."""
 
 
 def starting_checkpoint(
     folder: Path, sam: Path, base: tuple[Path, Path], seed: int, learn: Job, fit_pairs: int
 ) -> FileCheckpoint:
-    """A GleSAM of trained parts, whose adapters change nothing but for their fitted ends.
+    """Return a GleSAM of trained parts, whose adapters have no effect except in head and tail.
 
     Args:
-        folder: of the adapters' file.
-        sam: the .pth.
+        folder: for the adapters' file.
+        sam: SAM's .pth.
         base: the diffusers folder and the text embedding.
-        seed: of the adapters.
-        learn: what Algorithm 1 learns from, with latents stored.
+        seed: seed of the adapters.
+        learn: the job of Algorithm 1, with stored latents.
         fit_pairs: pairs of latents to fit to, in whole batches of 32.
 
     Returns:
-        The checkpoint. Its adapters' file is found again, or made.
+        The checkpoint. Its adapters are read from the folder if they are there.
 
     Raises:
-        InputError: no number of low versions.
-        ValueError: a job that keeps no latents, or whose low versions are all clear.
+        InputError: the number of degraded versions is not fixed.
+        ValueError: the job stores no latents, or all its degraded versions are clear.
     """
     new, lora = (folder / f"{name}-{seed}.safetensors" for name in ("adapters", "fitted"))
 
@@ -214,10 +221,10 @@ def starting_checkpoint(
 
 
 def _pairs(latents: StoredLatents, count: int, seed: int) -> Pairs:
-    """Batches of stored latents drawn from all pictures and versions."""
+    """Return batches of stored latents, drawn from all pictures and versions."""
     rng = np.random.default_rng((seed, 5))
     versions = latents.options.variants
-    assert versions is not None  # `store_latents` refuses to store those without number
+    assert versions is not None  # `store_latents` requires a number
     drawn = [rng.integers(0, len(latents.dataset), BATCH) for _ in range(-(-count // BATCH))]
     places = [(index, rng.integers(0, versions, BATCH)) for index in drawn]
 

@@ -1,7 +1,7 @@
-"""How nano is made, from one seed: scenes, SAM-nano, its diffusion base, then Algorithm 1.
+"""How nano is made from one seed: scenes, SAM-nano, its diffusion base, then Algorithm 1.
 
-Each step leaves its result in the folder and is passed over when it is found there, so that a run
-that was interrupted goes on where it stopped.
+Each step leaves its result in the folder and is skipped if the result is already there, so that an
+interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ PACKED_FILE = "nano.safetensors"
 SD_FOLDER, TEXT_FILE = "sd", "prompt_embeds.safetensors"
 
 SCENES_A_SEED = 1_000_000
-"""Seeds of scenes that belong to one seed of nano; the last of them are held out."""
+"""Number of scene seeds that belong to one seed of nano; the last of them are held out."""
 
 FAR = 0.5
-"""Share of background points anywhere in the picture, when their embedding is trained."""
+"""Share of background points that lie anywhere in the picture, when their embedding is trained."""
 
 
 def paint_scenes(folder: Path, recipe: Recipe, seed: int, show: ShowProgress) -> StoredScenes:
-    """The scenes that everything is trained on. Other seeds have other scenes."""
+    """Return the scenes that everything is trained on; other seeds have other scenes."""
     side = SAM_PRESETS[PRESET].image_size
     painted = 0
 
@@ -67,7 +67,7 @@ def paint_scenes(folder: Path, recipe: Recipe, seed: int, show: ShowProgress) ->
 def make_sam(
     folder: Path, scenes: StoredScenes, recipe: Recipe, seed: int, show: ShowProgress
 ) -> Path:
-    """Train SAM-nano on clear scenes, first as they are, then varied; its .pth."""
+    """Train SAM-nano on clear scenes, then on varied ones, and return its .pth."""
     path = folder / SAM_FILE
     if not path.is_file():
         preset = SAM_PRESETS[PRESET]
@@ -97,7 +97,7 @@ def make_sam(
 def make_base(
     folder: Path, scenes: StoredScenes, settings: TrainingSettings, crop: int, show: ShowProgress
 ) -> tuple[Path, Path]:
-    """Train the diffusion base; its diffusers folder and the text embedding c."""
+    """Train the diffusion base and return its diffusers folder and the text embedding c."""
     sd, text_path = folder / SD_FOLDER, folder / TEXT_FILE
     schedule = sd / "scheduler" / "scheduler_config.json"
     if not schedule.is_file():
@@ -107,7 +107,7 @@ def make_base(
         run_training(objective, crops, settings, folder / "base", _reporter(show, "base U-Net"))
         unet.save_pretrained(sd / "unet")
         write.save_prompt_embeds(text_path, text)
-        # Written last: it says that the folder is whole.
+        # Written last: it marks the folder as complete.
         schedule.parent.mkdir(parents=True, exist_ok=True)
         schedule.write_text(json.dumps(dict(SCHEDULE), indent=2), encoding="utf-8")
     return sd, text_path
@@ -121,7 +121,7 @@ def stage_jobs(
     show: ShowProgress,
     far: float = 0.0,
 ) -> Callable[[str], Job]:
-    """Jobs of Algorithm 1 on stored latents of varied scenes, by name."""
+    """Return a maker of named jobs of Algorithm 1, on stored latents of varied scenes."""
     options = ExampleOptions(
         seed=settings.seed,
         low_seed=0,
@@ -137,13 +137,13 @@ def stage_jobs(
 
 
 def make_nano(folder: Path, recipe: Recipe, seed: int, show: ShowProgress) -> Path:
-    """Make nano whole, or the rest of it.
+    """Make nano, skipping the steps whose results are in the folder.
 
     Args:
-        folder: of all results and states.
+        folder: for all results and states.
         recipe: sizes and lengths.
-        seed: of everything.
-        show: told how each step goes.
+        seed: seed of everything.
+        show: called with each step's progress.
 
     Returns:
         The packed checkpoint, float16.

@@ -1,9 +1,9 @@
-"""fp16 and bf16 against the PyTorch reference, for every preset, as a page: docs/precision.md.
+"""Compare fp16 and bf16 of every preset with the PyTorch reference, and write docs/precision.md.
 
 Usage: python -m tests.studies.precision FOLDER PAGE [PRESET ...]
 
-What was measured is kept in FOLDER and not measured again; bundles are removed. Named presets are
-measured alone, and the page is written with all that FOLDER has.
+FOLDER keeps the figures, and a preset whose figures are there is skipped; bundles are removed. With
+PRESET only those are measured, and the page still shows all figures in FOLDER.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PRESETS = (
     *((f"sam2.1_hiera_{size}", "sd21") for size in ("t", "s", "b+", "l")),
 )
 BUILT_IN = "nano"
-"""Has trained weights; all others have random ones."""
+"""The only preset with trained weights; the others have random ones."""
 
 HEAD = """\
 # Precision
@@ -58,7 +58,7 @@ Gates: relative L2 of each stage 0.02; IoU 0.995 in the mean and 0.98 at worst, 
 
 @dataclass(frozen=True)
 class Level:
-    """Figures of one preset at one level."""
+    """The figures of one preset at one level."""
 
     level: str
     errors: dict[str, float]
@@ -68,7 +68,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Row:
-    """One preset in one precision; bytes of its files."""
+    """The figures of one preset in one precision; `size` is the bytes of its files."""
 
     preset: str
     unet: str
@@ -80,7 +80,7 @@ class Row:
 
 
 def measure(preset: str, unet: str, half: PrecisionName, folder: Path) -> Row:
-    """Export and verify one preset in a process of its own; nothing of it is left."""
+    """Export and verify one preset in its own process, then remove the bundle."""
     bundle = folder / "bundle"
     weights = () if preset == BUILT_IN else ("--random-weights", "0")
     command = [sys.executable, "-m", "glesam_export", "onnx", "--preset", preset, "--unet", unet]
@@ -104,7 +104,7 @@ def measure(preset: str, unet: str, half: PrecisionName, folder: Path) -> Row:
 
 
 def page(rows: list[Row]) -> str:
-    """The page, Markdown."""
+    """Return the page as Markdown."""
     lines = [HEAD.rstrip()]
     for row in rows:
         for level in row.levels:
@@ -164,7 +164,7 @@ def page(rows: list[Row]) -> str:
 
 
 def _within(row: Row) -> bool:
-    """Whether trained weights pass the gate of their precision."""
+    """Return whether a row passes the gate of its precision."""
     gate = compare.GATES[row.precision]  # type: ignore[index]
     errors = {f"{level.level} {o}": e for level in row.levels for o, e in level.errors.items()}
     mean = sum(level.iou_mean for level in row.levels) / len(row.levels)
@@ -172,7 +172,7 @@ def _within(row: Row) -> bool:
 
 
 def main(folder: Path, destination: Path, named: list[str]) -> None:
-    """Measure what is not measured yet, and write the page."""
+    """Measure the presets that have no figures yet, and write the page."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for preset, unet in PRESETS:

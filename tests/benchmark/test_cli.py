@@ -1,4 +1,4 @@
-"""Wrong options of `glesam-bench`: one line, exit code 2, before anything is measured."""
+"""glesam-bench refuses wrong options before it measures: one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_what_a_peer_lacks_is_told(
             contenders.importlib.util, "find_spec", lambda n: None if n == missing else find(n)
         )
     refused(glesam_bench("--peer", peer, "--backend", "onnxruntime"), *words)
-    # Of all peers those that can run do.
+    # Without --peer, the peers that can run here are measured.
     from glesam_export.weight_options import WeightOptions
 
     found, left_out = contenders.peer_contenders((), WeightOptions(), "folder", None)
@@ -133,7 +133,7 @@ def test_other_weights_are_found_out(
 
 
 def test_torch_is_not_imported_for_a_bundle() -> None:
-    """Neither by the command nor by the process that measures ours."""
+    """Neither the command nor the process that measures a bundle imports torch."""
     script = (
         "import sys\n"
         "from glesam_benchmark import worker_jobs, worker, contenders\n"
@@ -164,7 +164,7 @@ def test_a_variant_of_the_bundle(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """Another bundle of the same model has a line of its own; one of another model is refused."""
+    """A variant gets a row of its own; a bundle of another model is refused."""
     monkeypatch.setattr(compare_contenders, "MATRIX_SIDE", 256)
     copy = shutil.copytree(builtin_bundle_path(), tmp_path / "typed")
     arguments = ("--backend", "onnxruntime", "--rounds", "1", "--json", "--variant")

@@ -1,4 +1,4 @@
-"""PyTorch and plain exports in this process, SAM 2 too: what they compute, and what it takes."""
+"""PyTorch and plain exports as contenders, for SAM and SAM 2: results and operation counts."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_sam2_has_peers_too(
 
 
 def test_operations_of_full_size() -> None:
-    """SAM ViT-B's are 972 G in the encoder, 816 G in Stable Diffusion 2.1's U-Net."""
+    """SAM ViT-B's encoder has 972 G operations, Stable Diffusion 2.1's U-Net 816 G."""
     found = operations.count_operations(sam_preset("sam_vit_b"), unet_preset("sd21"))
     assert found["encoder"] == pytest.approx(972e9, rel=1e-3)
     assert found["enhancer"] == pytest.approx(816e9, rel=1e-3)
@@ -112,7 +112,7 @@ def test_engines_asked_for() -> None:
 def test_compiled_pytorch_computes_the_golden_masks(
     nano_bundle: Path, nano_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Captured as for any backend of torch.compile; its C++ compiler alone would take minutes."""
+    """Capture as torch.compile does for any backend; its C++ compiler alone takes minutes."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     given = golden_inputs(open_bundle(nano_bundle))
     loaded = pytorch_chain.load_pytorch_chain(

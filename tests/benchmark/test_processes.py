@@ -1,4 +1,4 @@
-"""Jobs on their way to another process, and what comes back when it goes wrong there."""
+"""Jobs and answers between processes, and what happens if a worker process fails."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_one_of_ours_that_fails_ends_it(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_peak_of_memory_is_the_processs_own() -> None:
-    """Taken in a child, so that this process's own history does not matter."""
+    """A child measures, so that this process's own history does not matter."""
     script = (
         "from glesam_benchmark import machine\n"
         "import numpy as np\n"
@@ -127,7 +127,7 @@ def test_the_peak_of_memory_is_the_processs_own() -> None:
         "assert machine.forget_peak()\n"
         "print(before, held, kept, machine.peak_rss())\n"
     )
-    ballast = np.ones(30_000_000)  # a child's peak must not begin with its parent's memory
+    ballast = np.ones(30_000_000)  # a child's peak must not include its parent's memory
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
@@ -139,7 +139,7 @@ def test_the_peak_of_memory_is_the_processs_own() -> None:
 
 
 def test_what_others_do_is_seen() -> None:
-    assert machine.Watch().others() is None  # too short to tell
+    assert machine.Watch().others() is None  # too short a time to judge
     watch = machine.Watch()
     spin = "import time\nend = time.perf_counter() + 1\nwhile time.perf_counter() < end: pass"
     subprocess.run([sys.executable, "-c", spin], check=True)

@@ -46,10 +46,10 @@ The table shows every SAM and SAM 2.1 with Stable Diffusion in float32. The comm
 | IoU, worst | Mean and worst mask IoU with PyTorch. The gates are 0.9999 and 0.999. |
 | run, peak | Seconds and peak resident memory of the self-test. |
 
-Errors and IoU are taken on one procedural scene, clear and at LQ-1..3. Export and self-test each run
-in their own process. Mapped files count as far as they were read. The weights are random, because
-we cannot redistribute checkpoints: errors and times are those of the real sizes, and the masks
-themselves mean nothing.
+Errors and IoU are taken on one procedural scene, clear and at LQ-1..3. Export and self-test each
+run in their own process. Mapped files count as far as they were read. The weights are random,
+because we cannot redistribute checkpoints: errors and times are those of the real sizes, and the
+masks themselves mean nothing.
 """
 
 

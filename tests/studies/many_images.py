@@ -3,8 +3,8 @@
 Usage: many_images.py GLESAM_RUN [IMAGES] [ROUNDS] [OPTION ...]
 
 The images are photographs of scikit-image, enlarged to the sizes that cameras and phones write,
-with added grain. The three ways take turns, so that a machine that slows down slows all of them; the
-result is the ratio of their medians. Options such as `--bundle DIR` go to glesam-run.
+with added grain. The three ways take turns, so that a machine that slows down slows all of them;
+the result is the ratio of their medians. Options such as `--bundle DIR` go to glesam-run.
 """
 
 from __future__ import annotations

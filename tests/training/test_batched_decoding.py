@@ -1,4 +1,4 @@
-"""Many images at once give what segment_anything's own decoder gives for one after another."""
+"""Many images at once give the masks that segment_anything's decoder gives one by one."""
 
 from __future__ import annotations
 

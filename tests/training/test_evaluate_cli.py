@@ -1,4 +1,4 @@
-"""glesam-evaluate as a user meets it, and the reference model behind a checkpoint."""
+"""glesam-evaluate from the command line, and the reference model behind a checkpoint."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_bundle_without_torch(tmp_path: Path) -> None:
 def checkpoint_folder(
     tmp_path: Path, nano_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A folder that `open_checkpoint` opens as nano from random weights."""
+    """Return a folder that `open_checkpoint` opens as nano with random weights."""
     from glesam_export.checkpoints import saved
 
     folder = tmp_path / "checkpoint"
@@ -96,7 +96,7 @@ def test_a_checkpoint_with_json_alone_on_stdout(
 
 
 def test_the_reference_segments_as_segment_anything_does(nano_checkpoint: Checkpoint) -> None:
-    """Random weights: masks are noise, but the same noise."""
+    """With random weights masks are noise, but both give the same noise."""
     image = make_scene(3, 180, 240).image
     truth = make_scene(3, 180, 240).masks[:2]
     prompts = [draw_prompts(truth, [0, 1], kind, 0, "x") for kind in ("3-point", "box")]

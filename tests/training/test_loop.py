@@ -1,4 +1,4 @@
-"""Training that stops goes on as if it had not."""
+"""A resumed training gives the same result as one that was not interrupted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Numbers(torch.utils.data.Dataset[dict[str, Tensor]]):
 
 
 class Line(Objective):
-    """Learns to add three numbers up."""
+    """Learns to add three numbers."""
 
     def __init__(self, stop_at: int | None = None, poison_at: int | None = None) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Line(Objective):
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         self.calls += 1
         if self.calls == self.stop_at:
-            # The handler alone: TensorRT-RTX, once loaded beside OpenVINO, crashes on the signal.
+            # Call the handler only: TensorRT-RTX, loaded next to OpenVINO, crashes on the signal.
             handler = signal.getsignal(signal.SIGINT)
             assert callable(handler)
             handler(signal.SIGINT, None)

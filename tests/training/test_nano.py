@@ -1,4 +1,4 @@
-"""The parts that only nano needs."""
+"""The modules that only nano needs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_stored_scenes_are_the_scenes(tmp_path: Path) -> None:
 
 
 def test_varied_scenes_keep_their_objects(tmp_path: Path) -> None:
-    """Turned and mirrored, image and masks alike; the same number is the same picture."""
+    """Image and masks are turned and mirrored alike, and the same number gives the same picture."""
     varied = Varied(store_scenes(tmp_path, 3, 40, 256), copies=8, seed=0)
     assert len(varied) == len(varied.names) == 24
     gray = aligned = 0
@@ -60,7 +60,7 @@ def test_varied_scenes_keep_their_objects(tmp_path: Path) -> None:
         gray += bool((sample.image == sample.image[..., :1]).all())
         areas = [sorted(s.masks.reshape(len(s.masks), -1).sum(1)) for s in (plain, sample)]
         assert areas[0] == areas[1]
-        # Image and masks were turned alike: these masks part the picture better than turned ones.
+        # These masks part the picture better than turned ones, so both were turned alike.
         turned = np.rot90(sample.masks, axes=(1, 2))
         aligned += _parted(sample.image, sample.masks) > _parted(sample.image, turned)
     assert aligned >= 22
@@ -69,7 +69,7 @@ def test_varied_scenes_keep_their_objects(tmp_path: Path) -> None:
 
 
 def test_varied_scenes_are_numpys(tmp_path: Path) -> None:
-    """What OpenCV does for its speed, by numpy: turned pictures, surfaces in their mean colour."""
+    """OpenCV's fast code equals numpy: turned pictures, and surfaces in their mean colour."""
     image, instances = store_scenes(tmp_path, 1, 40, 256).painted(0)
     for turns, mirrored in product(range(4), (False, True)):
         wanted = np.rot90(image, turns)
@@ -92,7 +92,7 @@ def test_sam_nano_learns_from_what_algorithm_1_sees_as_clear(tmp_path: Path) -> 
 
 
 def _parted(image: np.ndarray, masks: np.ndarray) -> float:
-    """Share of an image's variance that lies between its objects, not within them."""
+    """Return the share of an image's variance between its objects, not within them."""
     inside = [image[mask].reshape(-1, 3).astype(np.float64) for mask in masks]
     pixels = np.concatenate(inside)
     within = sum(((part - part.mean(0)) ** 2).sum() for part in inside)
@@ -100,7 +100,7 @@ def _parted(image: np.ndarray, masks: np.ndarray) -> float:
 
 
 def test_some_varied_scenes_are_plainer(tmp_path: Path) -> None:
-    """Surfaces lose pattern in more than half of them, by a factor that is drawn."""
+    """In more than half of the scenes surfaces lose pattern, by a drawn factor."""
     varied = Varied(store_scenes(tmp_path, 4, 60, 256), copies=10, seed=0)
     plainer = 0
     for index in range(len(varied)):
@@ -138,7 +138,7 @@ def test_the_autoencoder_whitens() -> None:
     flat = latents.transpose(0, 1).flatten(1)
     covariance = torch.cov(flat)
     torch.testing.assert_close(covariance, torch.eye(4), atol=0.25, rtol=0)
-    # The components are the covariance's leading directions: nothing else has more variance.
+    # The components are the covariance's leading directions: no other has more variance.
     assert float(flat.mean(1).abs().max()) < 0.2
 
 

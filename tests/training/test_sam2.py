@@ -1,4 +1,4 @@
-"""SAM 2 in training and evaluation: its enhancer is trained, its decoder refused."""
+"""SAM 2 in training and evaluation: its enhancer can be trained, its decoder is refused."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_decoder_is_refused(checkpoint: RandomCheckpoint, tmp_path: Path) ->
 
 
 def test_the_reference_segments_as_sam2_does(checkpoint: RandomCheckpoint) -> None:
-    """Random weights: masks are noise, but the same noise."""
+    """With random weights masks are noise, but both give the same noise."""
     image = make_scene(3, 180, 240).image
     boxes = np.array([[20.0, 30, 120, 140], [100, 10, 230, 170]])
     predictor = SAM2ImagePredictor(build_sam2(checkpoint.encoder(), checkpoint.decoder()))

@@ -47,7 +47,7 @@ def test_stage_1_trains_the_adapters_alone(checkpoint: RandomCheckpoint, tmp_pat
     names = changed(before, after)
     adapters = {name for name in before if ".lora_A." in name or ".lora_B." in name}
     assert names <= adapters
-    # Eq. 4 sees T and c through layers whose adapters learn too.
+    # Eq. 4 sees T and c through layers whose adapters train too.
     assert len(names) > 0.9 * len(adapters)
 
 
@@ -73,7 +73,7 @@ def test_stage_2_trains_the_named_part(
 
 
 def test_a_background_point_is_learnt(tmp_path: Path) -> None:
-    """Of the decoder that ships, from an embedding that says of a background point: the object."""
+    """The shipped decoder learns it again after its embedding was replaced by the object's."""
     nano = make_checkpoint(WeightOptions("nano"))
     spoilt = nano.decoder()
     background, foreground = spoilt.prompt_encoder.point_embeddings[:2]
@@ -104,7 +104,7 @@ def test_the_control_never_runs_the_enhancer(
 
 
 def test_the_latent_comes_nearer(tmp_path: Path) -> None:
-    """With a small gamma a random enhancer's answer outweighs z_L; training takes it away."""
+    """With a small gamma a random enhancer's output outweighs z_L; training reduces it."""
     base = RandomCheckpoint(0, sam_preset("nano"), unet_preset("nano"), 0.02, 1)
     losses: list[float] = []
     learn = job(tmp_path, iterations=40, lr=3e-3, batch=4, log_every=10)

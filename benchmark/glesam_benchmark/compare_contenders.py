@@ -23,7 +23,7 @@ from glesam_runtime.bundle import Bundle
 from glesam_runtime.compare import GATES, relative_l2
 from glesam_runtime.errors import BackendError
 
-Step = Callable[[str], AbstractContextManager[None]]
+ShowStep = Callable[[str], AbstractContextManager[None]]
 """Announces a piece of long work while it runs."""
 
 N = TypeVar("N", int, float)
@@ -69,7 +69,7 @@ class _Measured:
     failed: str = ""
 
 
-def compare(plan: ComparisonPlan, step: Step) -> Comparison:
+def compare(plan: ComparisonPlan, step: ShowStep) -> Comparison:
     """Run the whole comparison, one heavy process at a time.
 
     Raises:
@@ -122,7 +122,9 @@ def failing_parity(found: Comparison) -> list[str]:
     ]
 
 
-def _machine(plan: ComparisonPlan, notes: list[str], step: Step) -> worker_jobs.MachineRates | None:
+def _machine(
+    plan: ComparisonPlan, notes: list[str], step: ShowStep
+) -> worker_jobs.MachineRates | None:
     """Measure matrix rates and count operations, if the modules for it are installed."""
     missing = [name for name in _COUNTING if importlib.util.find_spec(name) is None]
     if missing:
@@ -138,7 +140,7 @@ def _machine(plan: ComparisonPlan, notes: list[str], step: Step) -> worker_jobs.
         )
 
 
-def _export_plain(plan: ComparisonPlan, step: Step) -> None:
+def _export_plain(plan: ComparisonPlan, step: ShowStep) -> None:
     """Write the plain export once, for all peers that run it."""
     folders = [c.runner.folder for c in plan.contenders if isinstance(c.runner, PlainRunner)]
     if folders and not plain_graphs.holds_export(Path(folders[0]), plan.bundle):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BundlePath = Annotated[
     str,
-    typer.Argument(metavar="[BUNDLE]", help="A bundle folder. Default: nano, the built-in bundle."),
+    typer.Argument(metavar="[BUNDLE]", help="A bundle folder, or 'nano' for the built-in bundle."),
 ]
 Rounds = Annotated[
     int, typer.Option(min=1, metavar="N", help="Timed rounds, after one warm-up round.")

@@ -198,7 +198,7 @@ def profile_table(found: ProfileReport, top: int) -> str:
 def _stage(stage: StageProfile, top: int) -> list[str]:
     total = sum(kind.seconds for kind in stage.types)
     lines = [
-        f"  on the clock {1000 * stage.seconds:.2f}, counted {1000 * total:.2f}",
+        f"  wall time {1000 * stage.seconds:.2f}, sum of nodes {1000 * total:.2f}",
         f"  {'node type':<40}{'nodes':>8}{'ms':>12}{'share':>8}",
     ]
     for kind in stage.types[:top]:

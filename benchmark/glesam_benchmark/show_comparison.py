@@ -68,7 +68,7 @@ def _ratios(found: Comparison) -> list[str]:
     known = {(ratio.peer, ratio.ours): ratio for ratio in found.ratios}
     heads = [f"{row.engine['engine']} {row.precision}" for row in found.ours]
     lines = [
-        "times as fast as a peer, end to end, and our peak of memory over its",
+        "times as fast as the peer, end to end; our peak memory over the peer's",
         _line("", *heads, width=22),
     ]
     for peer in found.peers:
@@ -128,7 +128,9 @@ def draw_comparison(found: Comparison, path: Path) -> None:
         )  # fmt: skip
     for label, row in zip(left.get_yticklabels(), rows, strict=True):
         label.set_fontweight("bold" if row.ours else "normal")
-    left.set_xlabel("seconds, image to logits; the line is least to most, x is times our fastest")
+    left.set_xlabel(
+        "seconds, image to logits; lines go from min to max, x is the factor to our fastest"
+    )
     left.set_xlim(0, 1.25 * max(row.seconds["end_to_end"].max for row in rows))
     left.legend(frameon=False, fontsize=8, loc="upper right")
     peaks = [row.peak_rss / 1e9 for row in rows]

@@ -54,7 +54,7 @@ def test_reduced_rank_has_nothing_to_give_where_nothing_differs() -> None:
 
 
 def _enhancer() -> Enhancer:
-    """Return nano's enhancer, random, with new adapters; head and tail have alpha twice the rank."""
+    """Return nano's enhancer, random, with new adapters; both ends have alpha twice the rank."""
     torch.manual_seed(0)
     preset = unet_preset("nano")
     unet = build_unet(preset)

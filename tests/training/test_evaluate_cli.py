@@ -151,7 +151,7 @@ def test_a_device_that_is_not_there(nano_checkpoint: Checkpoint) -> None:
         (("nano", "scenes:1", "--device", "toaster"), "toaster"),
         (("nano", "scenes:1", "-o", "text.txt"), "-o text.txt: is a file"),
         (("nano", "scenes:1", "-o", "taken"), "plot.png in it is a folder"),
-        (("nano", "scenes:1", "-o", "text.txt/out"), "a parent of it is a file"),
+        (("nano", "scenes:1", "-o", "text.txt/out"), "a parent of this path is a file"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(

@@ -100,7 +100,7 @@ def test_only_what_changes_is_saved(tmp_path: Path) -> None:
 
 def test_other_settings(tmp_path: Path) -> None:
     train(Line(), tmp_path)
-    with pytest.raises(InputError, match=r"was trained with lr 0\.05, not 1\.0"):
+    with pytest.raises(InputError, match=r"was saved with lr 0\.05, not 1\.0"):
         train(Line(), tmp_path, replace(SETTINGS, lr=1.0))
 
 
@@ -108,7 +108,7 @@ def test_another_model(tmp_path: Path) -> None:
     train(Line(), tmp_path)
     other = Line()
     other.layer = nn.Linear(3, 1, bias=False)
-    with pytest.raises(InputError, match="of another model"):
+    with pytest.raises(InputError, match="belongs to another model"):
         train(other, tmp_path)
 
 

@@ -125,7 +125,7 @@ def test_coins_are_round_apart_and_bright() -> None:
         assert gray[mask].mean() > gray[~sample.masks.any(0)].mean() + 40
     with pytest.raises(IndexError):
         Coins()[1]
-    with pytest.raises(ValueError, match="24 are known"):
+    with pytest.raises(ValueError, match="instead of 24"):
         coin_masks(gray[:150])
 
 

@@ -147,7 +147,7 @@ def test_new_adapters_fit_and_change_nothing(preset: str) -> None:
     assert not any(b.any() for _, b, _ in parsed.values())
     ranks = {name: (a.shape[0], alpha) for name, (a, _, alpha) in parsed.items()}
     assert ranks.pop("conv_in") == (6, 6)
-    with pytest.raises(ValueError, match="conv_up: no layer"):
+    with pytest.raises(ValueError, match="conv_up: not a layer"):
         new_adapters(unet_preset(preset), 4, 0, {"conv_up": 6})
     assert set(ranks.values()) == {(4, 4)}
     wanted = [n for n, _ in unet.named_modules() if n.endswith(tuple(LORA_TARGETS))]

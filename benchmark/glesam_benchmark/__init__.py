@@ -1,1 +1,1 @@
-"""glesam-bench: a bundle's speed and memory, beside what a user would run instead."""
+"""glesam-bench: measure a bundle's speed and memory next to PyTorch and plain ONNX exports."""

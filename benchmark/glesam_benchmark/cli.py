@@ -1,4 +1,4 @@
-"""glesam-bench: how fast a bundle is, and what else there is."""
+"""glesam-bench: measure a bundle's speed and memory next to other ways to run the same model."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from glesam_runtime.console import WithDefault, run_app
 from glesam_runtime.errors import BackendError, InputError, ParityError
 from glesam_runtime.option_groups import expand_groups
 
-# Imported where used: `--help` needs nothing of it, and a wrong option is told at once. Torch is
-# never imported here, only in the processes that measure it.
+# Imported in the functions that need them: neither --help nor a wrong option should wait. This
+# process never imports torch; only the worker processes that measure it do.
 if TYPE_CHECKING:
     from glesam_benchmark.contenders import Contender
-    from glesam_benchmark.report import Draw
+    from glesam_benchmark.report_file import Draw
     from glesam_runtime.bundle import Bundle
     from glesam_runtime.engine_choice import EngineChoice
 
@@ -27,13 +27,13 @@ T = TypeVar("T")
 
 
 class _Commands(WithDefault):
-    """`glesam-bench BUNDLE ...` is `glesam-bench run BUNDLE ...`."""
+    """Make `glesam-bench BUNDLE ...` mean `glesam-bench run BUNDLE ...`."""
 
     default = "run"
 
 
 app = typer.Typer(
-    help="Measure a bundle's speed and memory, beside what a user would run instead.",
+    help="Measure a bundle's speed and memory next to PyTorch and plain ONNX exports.",
     cls=_Commands,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -41,7 +41,7 @@ app = typer.Typer(
 
 
 def main() -> NoReturn:
-    """The glesam-bench command."""
+    """Run the glesam-bench command."""
     run_app(app, "glesam-bench")
 
 
@@ -52,57 +52,61 @@ def run(
     given: WeightOptions,
     bundle: options.BundlePath = "nano",
     rounds: options.Rounds = 5,
-    repeats: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Turns of every contender, a process each.")
-    ] = 1,
+    repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Processes per contender.")] = 1,
     peers: Annotated[
-        bool, typer.Option("--peers", help="PyTorch and plain exports of the same weights, too.")
+        bool,
+        typer.Option("--peers", help="Also measure PyTorch and plain exports of the same weights."),
     ] = False,
     peer: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only this one of --peers; repeatable."),
+        typer.Option(metavar="NAME", help="Measure only this peer of --peers; repeatable."),
     ] = None,
     variant: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="DIR", help="The same model as another bundle, bf16 or int8, too; repeatable."
+            metavar="DIR",
+            help="Also measure this bundle of the same model, such as bf16 or int8; repeatable.",
         ),
     ] = None,
     work: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Keep the plain exports here, for the next time."),
+        typer.Option(
+            metavar="DIR",
+            help="Folder that keeps the plain exports for reuse. Default: a temporary folder.",
+        ),
     ] = None,
     output: options.Output = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Time a bundle's stages and the whole. The default command: its name may be left out."""
+    """Time a bundle's stages and the whole chain. This is the default command."""
     options.check_output(output)
     beside = peers or bool(peer)
     if not beside and (given.given_weights or work is not None):
         first = (given.given_weights or ["--work"])[0]
-        raise InputError(f"{first}: is for peers; add --peers, or leave it out")
+        raise InputError(f"{first}: only peers use it; add --peers, or leave it out")
     opened = options.open_bundle(bundle)
     from glesam_benchmark import contenders
-    from glesam_benchmark import run as running
-    from glesam_benchmark.chart import draw
-    from glesam_benchmark.table import table
+    from glesam_benchmark.compare_contenders import ComparisonPlan, compare, failing_parity
+    from glesam_benchmark.show_comparison import comparison_table, draw_comparison
     from glesam_export import weights
     from glesam_export.console_output import step
 
     others = [options.open_bundle(folder) for folder in variant or ()]
-    measured = contenders.ours(opened, engines.backend or (), engines.common)
-    measured += contenders.variants(opened, others, engines.common)
+    measured = contenders.bundle_contenders(opened, engines.backend or (), engines.common)
+    measured += contenders.variant_contenders(opened, others, engines.common)
     known = weights.for_bundle(given, opened.manifest) if beside else None
     left_out: list[str] = []
     with tempfile.TemporaryDirectory() if work is None else nullcontext(work) as folder:
         if known is not None:
-            more, left_out = contenders.peers(peer or (), known, str(folder), engines.threads)
+            more, left_out = contenders.peer_contenders(
+                peer or (), known, str(folder), engines.threads
+            )
             measured += more
-        plan = running.Plan(opened, measured, known, rounds, repeats, engines.threads, left_out)
-        found = running.benchmark(plan, step)
-    _show(found, table(found), "bench", output, json, draw)
-    if differing := running.differing(found):
+        plan = ComparisonPlan(opened, measured, known, rounds, repeats, engines.threads, left_out)
+        found = compare(plan, step)
+    _show(found, comparison_table(found), "bench", output, json, draw_comparison)
+    if differing := failing_parity(found):
         raise ParityError("; ".join(differing))
     if found.failed:
         raise BackendError("; ".join(found.failed))
@@ -118,20 +122,20 @@ def growth(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """How cost grows with prompts, points, image size and the number of images."""
+    """Measure how cost grows with prompts, points, image size and number of images."""
     options.check_output(output)
     opened = options.open_bundle(bundle)
-    from glesam_benchmark import jobs
-    from glesam_benchmark.about import about
+    from glesam_benchmark import worker_jobs
     from glesam_benchmark.growth import Growth
-    from glesam_benchmark.growth_report import GrowthReport, draw, table
+    from glesam_benchmark.report_file import report_head
+    from glesam_benchmark.show_growth import GrowthReport, draw_growth, growth_table
 
-    def job(choice: EngineChoice) -> jobs.Job:
-        return jobs.Grow(str(opened.path), choice, rounds)
+    def job(choice: EngineChoice) -> worker_jobs.Job:
+        return worker_jobs.Grow(str(opened.path), choice, rounds)
 
     answers = _each(opened, engines, job, Growth)
-    found = GrowthReport(about(opened, engines.threads, rounds), answers)
-    _show(found, table(found), "growth", output, json, draw)
+    found = GrowthReport(report_head(opened, engines.threads, rounds), answers)
+    _show(found, growth_table(found), "growth", output, json, draw_growth)
 
 
 @app.command("profile")
@@ -140,50 +144,55 @@ def profile(
     engines: options.Engines,
     bundle: options.BundlePath = "nano",
     rounds: options.Rounds = 5,
-    top: Annotated[int, typer.Option(min=1, metavar="N", help="Node types and nodes shown.")] = 10,
+    top: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of node types and nodes to show.")
+    ] = 10,
     output: options.Output = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """The costliest node types and nodes of each stage, on OpenVINO and ONNX Runtime."""
+    """Show the costliest node types and nodes of each stage, on OpenVINO and ONNX Runtime."""
     options.check_output(output)
     opened = options.open_bundle(bundle)
-    from glesam_benchmark import jobs
-    from glesam_benchmark.about import about
-    from glesam_benchmark.profile import Profile
-    from glesam_benchmark.profile_report import ProfileReport, table
+    from glesam_benchmark import worker_jobs
+    from glesam_benchmark.profile import Profile, ProfileReport, profile_table
+    from glesam_benchmark.report_file import report_head
 
-    def job(choice: EngineChoice) -> jobs.Job:
-        return jobs.ProfileBundle(str(opened.path), choice, rounds)
+    def job(choice: EngineChoice) -> worker_jobs.Job:
+        return worker_jobs.ProfileBundle(str(opened.path), choice, rounds)
 
     answers = _each(opened, engines, job, Profile)
-    found = ProfileReport(about(opened, engines.threads, rounds), answers)
-    _show(found, table(found, top), "profile", output, json)
+    found = ProfileReport(report_head(opened, engines.threads, rounds), answers)
+    _show(found, profile_table(found, top), "profile", output, json)
 
 
 def _each(opened: Bundle, engines: options.Engines, job: Any, answer: type[T]) -> dict[str, T]:
-    """A job for each engine asked for, in a process of its own."""
-    from glesam_benchmark import contenders, process
+    """Run a job for each requested engine, each in its own process."""
+    from glesam_benchmark import contenders, worker_jobs
     from glesam_export.console_output import step
 
-    asked: list[Contender] = contenders.ours(opened, engines.backend or (), engines.common)
+    asked: list[Contender] = contenders.bundle_contenders(
+        opened, engines.backend or (), engines.common
+    )
     answers = {}
     for contender in asked:
-        assert isinstance(contender.runner, contenders.Ours), "no peers were asked for"
+        assert isinstance(contender.runner, contenders.BundleRunner), (
+            "without peers every contender runs a bundle"
+        )
         with step(contender.title):
-            answers[contender.name] = process.run(job(contender.runner.choice), answer)
+            answers[contender.name] = worker_jobs.run_job(job(contender.runner.choice), answer)
     return answers
 
 
 def _show(
     found: Any, text: str, name: str, output: Path | None, as_json: bool, draw: Draw | None = None
 ) -> None:
-    """Print a report, and write it where that was asked for."""
-    from glesam_benchmark import report
+    """Print a report, and write its files if a folder was given."""
+    from glesam_benchmark import report_file
 
-    print(report.as_json(found) if as_json else text, end="" if as_json else "\n")
+    print(report_file.as_json(found) if as_json else text, end="" if as_json else "\n")
     if output is not None:
-        written = report.write(output, name, found, text, draw)
+        written = report_file.write_report(output, name, found, text, draw)
         if not as_json:
             print(f"\n{written}")
 

@@ -1,4 +1,4 @@
-"""Who is measured: engines that a bundle runs on, and what a user would run instead."""
+"""Which contenders to measure: engines that run the bundle, and what a user would run instead."""
 
 from __future__ import annotations
 
@@ -20,67 +20,69 @@ from glesam_runtime.errors import InputError
 from glesam_runtime.machine import multiplies_bfloat16
 
 
-class Ours(msgspec.Struct, frozen=True, tag="ours"):
-    """A bundle on an engine of the runtime."""
+class BundleRunner(msgspec.Struct, frozen=True, tag="ours"):
+    """Run a bundle on an engine of the runtime."""
 
     choice: EngineChoice
     bundle: str
-    """Its folder."""
+    """Path of the bundle's folder."""
 
 
-class Pytorch(msgspec.Struct, frozen=True, tag="pytorch"):
-    """The reference in PyTorch."""
+class PytorchRunner(msgspec.Struct, frozen=True, tag="pytorch"):
+    """Run the reference model in PyTorch."""
 
     weights: WeightOptions
     autocast: bool = False
-    """Matrix products in bfloat16."""
+    """Compute matrix products in bfloat16."""
     compiled: bool = False
     merged: bool = False
-    """Adapters added to the weights beforehand; the reference computes them apart."""
+    """Add the adapters to the weights first; otherwise they are computed separately."""
     threads: int | None = None
 
 
-class Plain(msgspec.Struct, frozen=True, tag="plain"):
-    """`torch.onnx.export` of the reference's modules, on an engine."""
+class PlainRunner(msgspec.Struct, frozen=True, tag="plain"):
+    """Run a `torch.onnx.export` of the reference's modules on an engine."""
 
     folder: str
-    """Of the exported graphs."""
+    """Path of the folder with the exported graphs."""
     engine: Literal["onnxruntime", "openvino"]
     precision: Literal["fp32", "bf16"] = "fp32"
     threads: int | None = None
 
 
-Peer = Pytorch | Plain
-Runner = Ours | Peer
+Peer = PytorchRunner | PlainRunner
+Runner = BundleRunner | Peer
 
-OF = "@"
-"""Between an engine's name and the bundle's, of bundles beside the one that is measured."""
+VARIANT_OF = "@"
+"""Separates engine and bundle in the name of a variant: `auto@int8`."""
 
 
 class Contender(msgspec.Struct, frozen=True):
-    """One line of the table."""
+    """One row of the table."""
 
     name: str
-    """As asked for on the command line."""
+    """The name used on the command line."""
     title: str
     runner: Runner
 
     @property
-    def is_ours(self) -> bool:
-        """Whether a bundle runs."""
-        return isinstance(self.runner, Ours)
+    def is_bundle(self) -> bool:
+        """Return whether this contender runs a bundle."""
+        return isinstance(self.runner, BundleRunner)
 
 
-def ours(bundle: Bundle, asked: Sequence[str], common: EngineChoice) -> list[Contender]:
-    """The engines asked for.
+def bundle_contenders(
+    bundle: Bundle, asked: Sequence[str], common: EngineChoice
+) -> list[Contender]:
+    """Return a contender for each requested engine.
 
     Args:
-        bundle: what they are to run.
-        asked: "NAME" or "NAME:PRECISION"; empty is every engine here that runs such bundles.
-        common: further options; `precision` is for those that name none.
+        bundle: the bundle to run.
+        asked: "NAME" or "NAME:PRECISION"; empty means every installed engine that runs the bundle.
+        common: the other options; its `precision` applies to engines that name none.
 
     Raises:
-        InputError: an unknown engine, or one asked for twice.
+        InputError: an engine is unknown or named twice.
     """
     known = ("auto", *BACKENDS)
     default = [ENGINE_BACKEND] if is_compiled(bundle) else installed() or ["auto"]
@@ -93,33 +95,36 @@ def ours(bundle: Bundle, asked: Sequence[str], common: EngineChoice) -> list[Con
             raise InputError(f"--backend {spec}: given twice")
         choice = replace(common, backend=backend, precision=precision or common.precision)
         title = f"glesam-deploy, {spec.replace(':', ' ')}"
-        found.append(Contender(spec, title, Ours(choice, str(bundle.path))))
+        found.append(Contender(spec, title, BundleRunner(choice, str(bundle.path))))
     return found
 
 
-def variants(bundle: Bundle, others: Sequence[Bundle], common: EngineChoice) -> list[Contender]:
-    """The same model as other bundles, each on the engine that suits it.
+def variant_contenders(
+    bundle: Bundle, others: Sequence[Bundle], common: EngineChoice
+) -> list[Contender]:
+    """Return a contender for each variant of the bundle, on the engine that suits it.
 
     Args:
-        bundle: what they are to be the same as.
-        others: typed otherwise, or quantized.
-        common: options; the backend is chosen.
+        bundle: the bundle under test.
+        others: bundles of the same model in another precision, or quantized.
+        common: the engine options; the backend is chosen automatically.
 
     Raises:
-        InputError: one of another model.
+        InputError: a variant holds another model.
     """
     model = bundle.manifest.model
     for other in others:
         if other.manifest.model != model:
             raise InputError(
-                f"--variant {other.path}: is not the model of {bundle.path} ({model.preset} with "
-                f"{model.unet}, gamma {model.gamma:g}, timestep {model.timestep})"
+                f"--variant {other.path}: holds another model than {bundle.path} "
+                f"({model.preset} with {model.unet}, gamma {model.gamma:g}, timestep "
+                f"{model.timestep})"
             )
     return [
         Contender(
-            f"auto{OF}{other.path.name}",
+            f"auto{VARIANT_OF}{other.path.name}",
             f"glesam-deploy, {other.path.name}",
-            Ours(replace(common, backend="auto"), str(other.path)),
+            BundleRunner(replace(common, backend="auto"), str(other.path)),
         )
         for other in others
     ]
@@ -129,11 +134,11 @@ Make = Callable[[WeightOptions, str, int | None], Peer]
 
 
 def _torch(**how: bool) -> Make:
-    return lambda weights, folder, threads: Pytorch(weights, threads=threads, **how)
+    return lambda weights, folder, threads: PytorchRunner(weights, threads=threads, **how)
 
 
 def _plain(engine: Literal["onnxruntime", "openvino"], precision: Literal["fp32", "bf16"]) -> Make:
-    return lambda weights, folder, threads: Plain(folder, engine, precision, threads)
+    return lambda weights, folder, threads: PlainRunner(folder, engine, precision, threads)
 
 
 PEERS: Mapping[str, tuple[str, Make]] = MappingProxyType(
@@ -147,25 +152,25 @@ PEERS: Mapping[str, tuple[str, Make]] = MappingProxyType(
         "plain-openvino-fp32": ("plain export, openvino fp32", _plain("openvino", "fp32")),
     }
 )
-"""Title and maker, by the name that `--peer` takes."""
+"""Title and constructor of each peer, by the name that `--peer` takes."""
 
 
-def peers(
+def peer_contenders(
     asked: Sequence[str], weights: WeightOptions, folder: str, threads: int | None
 ) -> tuple[list[Contender], list[str]]:
-    """What is measured beside ours.
+    """Return the requested peers.
 
     Args:
-        asked: names of `PEERS`; empty is all that can run here.
-        weights: completed by the bundle.
-        folder: of the plain exports.
-        threads: of the CPU.
+        asked: names from `PEERS`; empty means every peer that can run here.
+        weights: the peers' weights, completed by the bundle.
+        folder: where the plain export is.
+        threads: CPU threads; None leaves the number to each engine.
 
     Returns:
-        The contenders, and a line on each that was left out.
+        The contenders, and one line for each peer that was left out.
 
     Raises:
-        InputError: an unknown name, or one asked for that cannot run here.
+        InputError: a name is unknown, or a peer asked for by name cannot run here.
     """
     found: list[Contender] = []
     left_out: list[str] = []
@@ -185,14 +190,16 @@ def peers(
 
 
 def _lacking(runner: Peer) -> str:
-    """What a peer would need and is not here; empty where nothing is."""
+    """Return what a peer needs and this machine lacks; empty if nothing is missing."""
     if importlib.util.find_spec("torch") is None:
-        return "torch is not installed: pip install 'glesam-deploy[export]'"
-    if isinstance(runner, Pytorch) and runner.compiled and not _has_cpp_compiler():
+        return "torch is not installed; run pip install 'glesam-deploy[export]'"
+    if isinstance(runner, PytorchRunner) and runner.compiled and not _has_cpp_compiler():
         return "torch.compile needs a C++ compiler: install g++ or clang++, or set CXX"
-    if isinstance(runner, Plain) and importlib.util.find_spec(runner.engine) is None:
-        return f"{runner.engine} is not installed: pip install {runner.engine}"
-    in_bfloat16 = runner.autocast if isinstance(runner, Pytorch) else runner.precision == "bf16"
+    if isinstance(runner, PlainRunner) and importlib.util.find_spec(runner.engine) is None:
+        return f"{runner.engine} is not installed; run pip install {runner.engine}"
+    in_bfloat16 = (
+        runner.autocast if isinstance(runner, PytorchRunner) else runner.precision == "bf16"
+    )
     if in_bfloat16 and not multiplies_bfloat16():
         return "this CPU has no bfloat16 arithmetic"
     return ""

@@ -1,4 +1,4 @@
-"""How the cost of a bundle grows: with prompts, points, image size and the number of images."""
+"""How does the cost of a bundle grow with prompts, points, image size and number of images?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from glesam_benchmark.figures import Figures, figures
+from glesam_benchmark.timing import Timing, summarize
 from glesam_runtime.bundle import Bundle, load_golden
 from glesam_runtime.engine_choice import EngineChoice
 from glesam_runtime.errors import BackendError
@@ -24,59 +24,59 @@ from glesam_runtime.prompts import check_prompts
 
 Axis = Literal["prompts", "points", "preprocessing", "postprocessing", "images"]
 AXES: tuple[Axis, ...] = get_args(Axis)
-WORDS: dict[Axis, tuple[str, str]] = {
+AXIS_LABELS: dict[Axis, tuple[str, str]] = {
     "prompts": ("prompts in one decoder call", "prompts"),
     "points": ("points of one prompt, decoder", "points"),
     "preprocessing": ("image to tensor, by its longest side", "pixels"),
     "postprocessing": ("logits to one mask, by the image's longest side", "pixels"),
     "images": ("images in one glesam-run, process and files included", "images"),
 }
-"""What is timed, and what the sizes count."""
+"""What each axis times, and the unit of its sizes."""
 
 PROMPTS = (1, 4, 16, 64)
 POINTS = (1, 2, 4, 8)
 SIDES = (512, 1024, 2048, 4096)
 IMAGES = (1, 2, 4, 8)
 _SHAPE = 3 / 4
-"""Height of an image over its width."""
+"""Height of the test images over their width."""
 
 
 class Point(msgspec.Struct, frozen=True):
-    """One size."""
+    """The timing at one size."""
 
     size: int
-    seconds: Figures
+    seconds: Timing
 
 
 class Series(msgspec.Struct, frozen=True):
-    """One way to grow."""
+    """The timings along one axis."""
 
     axis: Axis
     points: tuple[Point, ...]
 
 
 class Growth(msgspec.Struct, frozen=True):
-    """One engine."""
+    """The series of one engine."""
 
     engine: dict[str, str]
     series: tuple[Series, ...]
 
 
-def grow(bundle: Bundle, choice: EngineChoice, rounds: int) -> Growth:
+def measure_growth(bundle: Bundle, choice: EngineChoice, rounds: int) -> Growth:
     """Measure every axis.
 
     Raises:
-        BackendError: the engine is missing or cannot run it.
+        BackendError: the engine is missing or cannot run the bundle.
     """
     engine, series = _in_process(bundle, choice, rounds)
-    # By now the engine here has gone: glesam-run loads one of its own.
+    # `_in_process` has released its engine by now; glesam-run loads its own.
     return Growth(engine, (*series, _images(bundle, choice, _picture(bundle), rounds)))
 
 
 def _in_process(
     bundle: Bundle, choice: EngineChoice, rounds: int
 ) -> tuple[dict[str, str], list[Series]]:
-    """All axes but the number of images, and the engine's description."""
+    """Measure every axis but the number of images; also return the engine's description."""
     predictor = GleSamPredictor(
         bundle, backend=choice.backend, device=choice.device, options=choice.options()
     )
@@ -98,7 +98,7 @@ def _series(
     rounds: int,
     warm_up: bool = True,
 ) -> Series:
-    """Time what `prepare` returns for each size, `rounds` times after one that warms up."""
+    """Time what `prepare` returns for each size, `rounds` times after an optional warm-up call."""
     points = []
     for size in sizes:
         call = prepare(size)
@@ -109,12 +109,12 @@ def _series(
             start = time.perf_counter()
             call()
             seconds.append(time.perf_counter() - start)
-        points.append(Point(size, figures(seconds)))
+        points.append(Point(size, summarize(seconds)))
     return Series(axis, tuple(points))
 
 
 def _decode(predictor: GleSamPredictor, prompts: int, points: int) -> Callable[[], object]:
-    """Decode so many prompts of so many points, spread over the image that is set."""
+    """Return a call that decodes random prompts with the given number of points each."""
     height, width = predictor.geometry.original
     rng = np.random.default_rng(0)
     coords = rng.uniform(0, (width, height), (prompts, points, 2))
@@ -130,7 +130,7 @@ def _preprocess(predictor: GleSamPredictor, picture: NDArray[np.uint8]) -> Calla
 
 
 def _binarize(predictor: GleSamPredictor, picture: NDArray[np.uint8]) -> Callable[[], object]:
-    """One mask at the picture's size; its values do not matter to the time it takes."""
+    """Return a call that makes one mask at the picture's size, from random logits."""
     from glesam_runtime import masks
     from glesam_runtime.image import geometry_of
 
@@ -146,7 +146,7 @@ def _binarize(predictor: GleSamPredictor, picture: NDArray[np.uint8]) -> Callabl
 def _images(
     bundle: Bundle, choice: EngineChoice, picture: NDArray[np.uint8], rounds: int
 ) -> Series:
-    """Run glesam-run on so many files, from the start of the process to the last mask on disk."""
+    """Time glesam-run on several files, from the start of the process to the last mask on disk."""
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{number}.png" for number in range(max(IMAGES))]
         for file in files:
@@ -159,12 +159,12 @@ def _images(
         def prepare(count: int) -> Callable[[], object]:
             return lambda: _run([*program, *map(str, files[:count])])
 
-        # A process of its own has to warm up each time: that is part of what it costs.
+        # No warm-up call: every process has to warm up, and that is part of the cost.
         return _series("images", IMAGES, prepare, rounds, warm_up=False)
 
 
 def _arguments(choice: EngineChoice) -> list[str]:
-    """The choice as glesam-run's options."""
+    """Return the engine choice as glesam-run's options."""
     given = {
         "--backend": choice.backend,
         "--device": choice.device,
@@ -179,16 +179,16 @@ def _arguments(choice: EngineChoice) -> list[str]:
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["it says nothing"]
+        lines = done.stderr.strip().splitlines() or ["it printed nothing"]
         raise BackendError(f"glesam-run ended with exit code {done.returncode}: {lines[-1]}")
 
 
 def _picture(bundle: Bundle) -> NDArray[np.uint8]:
-    """The golden image."""
+    """Return the golden image."""
     return load_golden(bundle)["image"].astype(np.uint8)
 
 
 def _resized(picture: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
-    """The picture stretched to so many pixels across, three quarters as high."""
+    """Return the picture resized to a width, with three quarters of it as height."""
     size = longest, int(longest * _SHAPE)
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))

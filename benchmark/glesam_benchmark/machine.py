@@ -1,4 +1,4 @@
-"""What the system says of this process and of the machine around it."""
+"""What the system reports about this process and the machine: memory, load, processor."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from pathlib import Path
 import msgspec
 
 _LEAST_SECONDS = 0.5
-"""The system counts in hundredths: of less there is nothing to say."""
+"""Shortest time to judge: the system counts processor time in hundredths of a second."""
 _CPU_INFO = Path("/proc/cpuinfo")
 _FEATURES = ("amx_bf16", "amx_int8", "avx512_fp16", "avx512_bf16", "avx512f", "avx2", "bf16", "sve")
 _FORGET = "5"
-"""Written to clear_refs: the peak starts again from what is held now."""
+"""Written to clear_refs, this resets the peak to the memory held now."""
 
 
 def peak_rss() -> int:
-    """The most memory this process held so far, or since `forget_peak`; bytes.
+    """Return the peak resident memory of this process in bytes, since its start or `forget_peak`.
 
-    Files that are mapped count as far as they were read.
+    Mapped files count as far as they were read.
     """
     status = Path("/proc/self/status")
     if status.is_file():
-        # Not getrusage: it counts what the parent held before this became a program of its own.
+        # getrusage is no alternative on Linux: it includes the parent's memory before the exec.
         found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
         if found:
             return 1024 * int(found[1])
-    import resource  # of Unix alone
+    import resource  # exists on Unix only
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def forget_peak() -> bool:
-    """Start the peak again; False where the system has no such thing."""
+    """Reset the peak; return False if the system does not support it."""
     try:
         Path("/proc/self/clear_refs").write_text(_FORGET)
     except OSError:
@@ -48,14 +48,14 @@ def forget_peak() -> bool:
 
 @dataclass(frozen=True)
 class Watch:
-    """How much of the machine others used since this was made."""
+    """Measures how much of the machine other processes have used since this object was made."""
 
     start: float = field(default_factory=time.perf_counter)
     busy: float | None = field(default_factory=lambda: _busy_seconds())
     own: float = field(default_factory=time.process_time)
 
     def others(self) -> float | None:
-        """Share of all processors' time that other processes had, 0 to 1; None if not known."""
+        """Return the share of all processors used by other processes, 0 to 1; None if unknown."""
         busy = _busy_seconds()
         wall = time.perf_counter() - self.start
         if busy is None or self.busy is None or wall < _LEAST_SECONDS:
@@ -65,27 +65,27 @@ class Watch:
 
 
 def load_average() -> float | None:
-    """Of the last minute; None where the system keeps none."""
+    """Return the load average of the last minute; None if the system has none."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def processors() -> int:
-    """How many this process may use."""
+    """Return the number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 class Host(msgspec.Struct, frozen=True):
-    """The machine."""
+    """The machine that ran the benchmark."""
 
     processors: int
     processor: str
     features: tuple[str, ...]
-    """What decides how fast it multiplies, as far as the system says: "amx_bf16" and the like."""
+    """The CPU features that decide its matrix speed, such as "amx_bf16", as far as known."""
     system: str
     threads: int | None
-    """As asked for; None left it to each engine."""
+    """The number asked for; None left it to each engine."""
 
     def __str__(self) -> str:
         threads = f", {self.threads} threads" if self.threads else ""
@@ -94,7 +94,7 @@ class Host(msgspec.Struct, frozen=True):
 
 
 def host(threads: int | None) -> Host:
-    """This one."""
+    """Describe this machine."""
     told = _CPU_INFO.read_text(errors="replace") if _CPU_INFO.is_file() else ""
     named = re.search(r"^model name\s*: (.+)$", told, re.MULTILINE)
     able = re.search(r"^(?:flags|Features)\s*: (.+)$", told, re.MULTILINE)
@@ -106,7 +106,7 @@ def host(threads: int | None) -> Host:
 
 
 def _busy_seconds() -> float | None:
-    """Time that all processors together spent on any process since the system started."""
+    """Return the busy seconds of all processors since the system started; None if unknown."""
     stat = Path("/proc/stat")
     if not stat.is_file():
         return None

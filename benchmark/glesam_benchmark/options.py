@@ -1,4 +1,4 @@
-"""The options of glesam-bench: what they are called, and what is wrong with them."""
+"""The options of glesam-bench, and the checks that come before minutes of measuring."""
 
 from __future__ import annotations
 
@@ -22,15 +22,19 @@ if TYPE_CHECKING:
     from glesam_runtime.bundle import Bundle
 
 BundlePath = Annotated[
-    str, typer.Argument(metavar="[BUNDLE]", help="A bundle folder; 'nano' is the built-in one.")
+    str,
+    typer.Argument(metavar="[BUNDLE]", help="A bundle folder, or 'nano' for the built-in bundle."),
 ]
 Rounds = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Rounds timed, after one that warms up.")
+    int, typer.Option(min=1, metavar="N", help="Timed rounds, after one warm-up round.")
 ]
 Output = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", metavar="DIR", help="Folder for the same as text, JSON and a picture."
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="Also write the results to this folder as text, JSON and a picture.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
@@ -39,22 +43,23 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback behind 
 
 @dataclass(frozen=True)
 class Engines:
-    """Which engines run the bundle, and how: `EngineChoice` for several."""
+    """Which engines run the bundle, and how: like `EngineChoice`, but for several engines."""
 
     backend: Annotated[
         list[str] | None,
         typer.Option(
             rich_help_panel=ENGINE,
             metavar="NAME[:PRECISION]",
-            help="auto, onnxruntime, openvino or tensorrt, repeatable; 'openvino:bf16' computes in "
-            "bf16. Default: every engine here that runs the bundle.",
+            help="auto, onnxruntime, openvino or tensorrt; repeatable. 'openvino:bf16' computes in "
+            "bf16. Default: every installed engine that runs the bundle.",
         ),
     ] = None
     device: Device = None
     precision: Annotated[
         str | None,
         typer.Option(
-            rich_help_panel=ENGINE, help="Of engines without one: fp32, bf16 or fp16 (openvino)."
+            rich_help_panel=ENGINE,
+            help="Precision of the engines that name none: fp32, bf16 or fp16 (openvino).",
         ),
     ] = None
     threads: Threads = None
@@ -63,7 +68,7 @@ class Engines:
 
     @property
     def common(self) -> EngineChoice:
-        """What all of them share."""
+        """Return the options that all engines share."""
         return EngineChoice(
             device=self.device,
             precision=self.precision,
@@ -74,25 +79,25 @@ class Engines:
 
 
 def check_output(output: Path | None) -> None:
-    """Refuse what cannot be written to before minutes are spent.
+    """Check that the reports can be written, before minutes are spent on measuring.
 
     Raises:
-        InputError: it is a file, or there is nothing to draw with.
+        InputError: the path is a file, or matplotlib is not installed.
     """
     if output is None:
         return
     if output.exists() and not output.is_dir():
-        raise InputError(f"-o {output}: is a file, a folder is needed")
+        raise InputError(f"-o {output}: is a file; pass a folder")
     from glesam_evaluation.plot import require_matplotlib
 
     require_matplotlib()
 
 
 def open_bundle(bundle: str) -> Bundle:
-    """A bundle by its folder, or the built-in one by the name nano.
+    """Open a bundle folder, or the built-in bundle by the name nano.
 
     Raises:
-        BundleError: it cannot be opened.
+        BundleError: the bundle cannot be opened.
     """
     from glesam_runtime import bundle as bundles
 

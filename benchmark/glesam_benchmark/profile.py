@@ -1,22 +1,25 @@
-"""Where the time goes: node types and nodes of each stage by what they cost, as the engine counts.
+"""Where does the time of each stage go? Node types and nodes by cost, as the engine counts.
 
-Graphs are compiled as the backend compiles them, but with the engine's counters on.
+Graphs are compiled the way the backend compiles them, with the engine's counters on.
 """
 
 from __future__ import annotations
 
+import importlib
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Protocol
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from glesam_benchmark.counting import Arrays, Counted, Node
-from glesam_benchmark.inputs import golden_inputs
+from glesam_benchmark.report_file import ReportHead
+from glesam_benchmark.timing import golden_inputs
 from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.bundle import Bundle, load_golden
 from glesam_runtime.chain import EMBEDDINGS
@@ -25,9 +28,32 @@ from glesam_runtime.engine_choice import EngineChoice
 from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import STAGES, StageName
 
+Arrays = Mapping[str, NDArray[np.float32]]
+"""Tensors by name."""
+
+
+class Node(msgspec.Struct, frozen=True):
+    """One node of the compiled graph, with its mean seconds per run."""
+
+    name: str
+    type: str
+    kernel: str
+    """The engine's name for the implementation; empty if it gives none."""
+    seconds: float
+
+
+class ProfiledGraph(Protocol):
+    """A loaded graph whose engine measures every node."""
+
+    def run(self, inputs: Arrays) -> None:
+        """Run the graph once."""
+
+    def nodes(self) -> list[Node]:
+        """Return the mean time of each node over all runs but the first."""
+
 
 class NodeType(msgspec.Struct, frozen=True):
-    """All nodes of one type."""
+    """All nodes of one type together."""
 
     type: str
     count: int
@@ -35,69 +61,84 @@ class NodeType(msgspec.Struct, frozen=True):
 
 
 class StageProfile(msgspec.Struct, frozen=True):
-    """One stage."""
+    """The profile of one stage."""
 
     stage: StageName
     seconds: float
-    """Of a run on the clock, counters on; the mean."""
+    """Mean wall time of a run, with the counters on."""
     types: tuple[NodeType, ...]
-    """The costliest first; so are the nodes."""
+    """The costliest first, in `nodes` too."""
     nodes: tuple[Node, ...]
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """One engine."""
+    """The profile of one engine."""
 
     engine: dict[str, str]
     stages: tuple[StageProfile, ...]
 
 
-Open = Callable[[Bundle, StageName, EngineOptions, str], AbstractContextManager[Counted]]
-"""A graph, how it is to run, the precision -> the graph, counting."""
+OpenGraph = Callable[[Bundle, StageName, EngineOptions, str], AbstractContextManager[ProfiledGraph]]
+"""Opens a stage of a bundle for profiling, with engine options and a precision."""
 
 
-def profile(bundle: Bundle, choice: EngineChoice, rounds: int) -> Profile:
+def profile_bundle(bundle: Bundle, choice: EngineChoice, rounds: int) -> Profile:
     """Profile every stage on its golden inputs.
 
     Raises:
-        BackendError: the engine is missing or cannot run it.
-        InputError: an engine that does not count.
+        BackendError: the engine is missing or cannot run the bundle.
+        InputError: the engine has no profiler.
     """
     options = choice.options()
-    # Loaded once as glesam-run does, to hear which engine and precision that is.
+    # Load the bundle once the way glesam-run does, to learn which engine and precision that gives.
     chosen = choose_engine(bundle, choice.backend, choice.device, STAGES, options)
     engine = chosen.engine.describe()
     del chosen
-    opened = _opener(engine)
-    # What a cache holds was compiled without counters.
+    open_graph = opener_of(_profiler_of(engine))
+    # A cache would hold graphs that were compiled without counters.
     options = replace(options, cache=None)
     given = _stage_inputs(bundle)
     stages = []
     for stage in STAGES:
-        with opened(bundle, stage, options, engine.get("precision", "fp32")) as graph:
+        with open_graph(bundle, stage, options, engine.get("precision", "fp32")) as graph:
             seconds = _timed(graph, given[stage], rounds)
             stages.append(_stage_profile(stage, seconds, graph.nodes()))
     return Profile(engine, tuple(stages))
 
 
-def _opener(engine: Mapping[str, str]) -> Open:
+_PROFILERS = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
+"""The profiler of each engine that has one; it profiles on the CPU only."""
+
+
+def opener_of(profiler: str) -> OpenGraph:
+    """Return the function of a profiler that opens a graph for profiling.
+
+    Args:
+        profiler: names the module `glesam_benchmark.profile_<profiler>`, which defines
+            `open_profiled_graph`.
+    """
+    module = importlib.import_module(f"glesam_benchmark.profile_{profiler}")
+    opener: OpenGraph = module.open_profiled_graph
+    return opener
+
+
+def _profiler_of(engine: Mapping[str, str]) -> str:
+    """Return the name of the profiler for an engine, given the engine's description.
+
+    Raises:
+        InputError: the engine has no profiler on this device.
+    """
     name = engine["engine"]
-    if engine["device"] == "cpu" and name == "openvino":
-        from glesam_benchmark.profile_openvino import counting_openvino
-
-        return counting_openvino
-    if engine["device"] == "cpu" and name == "onnxruntime":
-        from glesam_benchmark.profile_onnxruntime import counting_onnxruntime
-
-        return counting_onnxruntime
-    raise InputError(
-        f"profile: {name} on {engine['device']} is not profiled; "
-        "give --backend openvino or --backend onnxruntime, on the CPU"
-    )
+    if engine["device"] != "cpu" or name not in _PROFILERS:
+        raise InputError(
+            f"profile: {name} on {engine['device']} has no profiler; "
+            "give --backend openvino or --backend onnxruntime, on the CPU"
+        )
+    return _PROFILERS[name]
 
 
-def _timed(graph: Counted, inputs: Arrays, rounds: int) -> float:
-    """Mean seconds of a run, after one that warms up."""
+def _timed(graph: ProfiledGraph, inputs: Arrays, rounds: int) -> float:
+    """Return the mean seconds of a run, after one warm-up run."""
     seconds = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
@@ -118,7 +159,7 @@ def _stage_profile(stage: StageName, seconds: float, nodes: Iterable[Node]) -> S
 
 
 def _stage_inputs(bundle: Bundle) -> dict[StageName, Arrays]:
-    """Each stage's true inputs, one image and one prompt, filled up to a fixed batch."""
+    """Return each stage's golden inputs: one image, repeated to a fixed batch, and one prompt."""
     given, golden = golden_inputs(bundle), load_golden(bundle)
     features = {
         spec.name: np.asarray(golden[spec.name], np.float32)
@@ -132,3 +173,40 @@ def _stage_inputs(bundle: Bundle) -> dict[StageName, Arrays]:
         "enhancer": {EMBEDDINGS: np.repeat(features[EMBEDDINGS], images, axis=0)},
         "decoder": {**features, EMBEDDINGS: enhanced, **given.first},
     }
+
+
+class ProfileReport(msgspec.Struct, frozen=True):
+    """The JSON document of `glesam-bench profile`."""
+
+    about: ReportHead
+    engines: dict[str, Profile]
+    """Profiles by the engine name given on the command line."""
+
+
+def profile_table(found: ProfileReport, top: int) -> str:
+    """Return the `top` costliest node types and nodes of each stage as text."""
+    lines = [
+        f"{found.about.model}; {found.about.host}; milliseconds, means of {found.about.rounds} runs"
+    ]
+    for name, profile in found.engines.items():
+        engine = " ".join(profile.engine.values())
+        for stage in profile.stages:
+            lines += ["", f"{name}: {stage.stage} ({engine})", *_stage(stage, top)]
+    return "\n".join(lines)
+
+
+def _stage(stage: StageProfile, top: int) -> list[str]:
+    total = sum(kind.seconds for kind in stage.types)
+    lines = [
+        f"  wall time {1000 * stage.seconds:.2f}, sum of nodes {1000 * total:.2f}",
+        f"  {'node type':<40}{'nodes':>8}{'ms':>12}{'share':>8}",
+    ]
+    for kind in stage.types[:top]:
+        share = kind.seconds / total
+        words = f"  {kind.type:<40.40}{kind.count:>8}"
+        lines.append(f"{words}{1000 * kind.seconds:>12.3f}{share:>8.1%}")
+    lines.append(f"  {'node':<68}{'ms':>12}{'share':>8}")
+    for node in stage.nodes[:top]:
+        words = f"{node.type}  {node.name}  {node.kernel}".rstrip()
+        lines.append(f"  {words:<68.68}{1000 * node.seconds:>12.3f}{node.seconds / total:>8.1%}")
+    return lines

@@ -1,4 +1,7 @@
-"""ONNX Runtime's profiler: what each node of an optimized graph took."""
+"""Profile a graph with ONNX Runtime's profiler.
+
+`profile.opener_of` finds this module by its name, `profile_<profiler>`.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +14,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from glesam_benchmark.counting import Arrays, Counted, Node
+from glesam_benchmark.profile import Arrays, Node, ProfiledGraph
 from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.backends.onnxruntime_session import session_options
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.manifest import StageName
 
 _KERNEL = "_kernel_time"
-"""Ends the name of the event that is a node's own computation."""
+"""Suffix of the events that measure a node's own computation."""
 
 
-class CountingSession:
+class OnnxRuntimeGraph:
     """A session that writes a profile."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
 
     def run(self, inputs: Arrays) -> None:
-        """Run it once."""
+        """Run the graph once."""
         self._session.run(None, dict(inputs))
 
     def nodes(self) -> list[Node]:
-        """Means over all runs but the first."""
+        """Return the mean time of each node over all runs but the first."""
         events = json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8"))
         seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
         for event in events:
@@ -46,10 +49,10 @@ class CountingSession:
 
 
 @contextmanager
-def counting_onnxruntime(
+def open_profiled_graph(
     bundle: Bundle, stage: StageName, options: EngineOptions, precision: str
-) -> Iterator[Counted]:
-    """Load a graph with the backend's session options, and the profiler; its file is removed."""
+) -> Iterator[ProfiledGraph]:
+    """Load a graph with the backend's session options and the profiler; delete its file later."""
     import onnxruntime as ort
 
     with tempfile.TemporaryDirectory() as folder:
@@ -57,4 +60,4 @@ def counting_onnxruntime(
         how.enable_profiling = True
         how.profile_file_prefix = str(Path(folder) / "profile")
         path = str(bundle.graph_path(stage))
-        yield CountingSession(ort.InferenceSession(path, how, providers=["CPUExecutionProvider"]))
+        yield OnnxRuntimeGraph(ort.InferenceSession(path, how, providers=["CPUExecutionProvider"]))

@@ -1,4 +1,7 @@
-"""OpenVINO's counters: what each node of a compiled graph took."""
+"""Profile a graph with OpenVINO's counters.
+
+`profile.opener_of` finds this module by its name, `profile_<profiler>`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from glesam_benchmark.counting import Arrays, Counted, Node
+from glesam_benchmark.profile import Arrays, Node, ProfiledGraph
 from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.backends.openvino import properties_of
 from glesam_runtime.backends.openvino_graph import without_casts
@@ -14,15 +17,15 @@ from glesam_runtime.bundle import Bundle
 from glesam_runtime.manifest import StageName
 
 
-class CountingGraph:
-    """A compiled graph with PERF_COUNT."""
+class OpenVinoGraph:
+    """A compiled graph with PERF_COUNT on."""
 
     def __init__(self, request: Any) -> None:
         self._request = request
         self._averages: list[dict[tuple[str, str, str], float]] = []
 
     def run(self, inputs: Arrays) -> None:
-        """Run it once."""
+        """Run the graph once."""
         self._request.infer(dict(inputs), share_inputs=True, share_outputs=True)
         self._averages.append(
             {
@@ -32,9 +35,10 @@ class CountingGraph:
         )
 
     def nodes(self) -> list[Node]:
-        """Means over all runs but the first.
+        """Return the mean time of each node over all runs but the first.
 
-        A counter is the mean of all runs so far, so the first is taken out of the last.
+        OpenVINO's counter is the mean of all runs so far, so the first run is subtracted
+        from the last mean.
         """
         runs, first, last = len(self._averages), self._averages[0], self._averages[-1]
         later = {
@@ -44,15 +48,15 @@ class CountingGraph:
 
 
 @contextmanager
-def counting_openvino(
+def open_profiled_graph(
     bundle: Bundle, stage: StageName, options: EngineOptions, precision: str
-) -> Iterator[Counted]:
-    """Compile a graph with the backend's properties, and counters."""
+) -> Iterator[ProfiledGraph]:
+    """Compile a graph with the backend's properties and the counters on."""
     import openvino as ov
 
     core = ov.Core()
     model = core.read_model(bundle.graph_path(stage))
     if bundle.manifest.stages[stage].precision in ("fp16", "bf16"):
-        without_casts(model)  # as the backend does
+        without_casts(model)  # the backend does this too
     properties = {**properties_of(options, precision), "PERF_COUNT": "YES"}
-    yield CountingGraph(core.compile_model(model, "CPU", properties).create_infer_request())
+    yield OpenVinoGraph(core.compile_model(model, "CPU", properties).create_infer_request())

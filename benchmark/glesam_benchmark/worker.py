@@ -1,7 +1,7 @@
-"""One job in a process of its own: `python -m glesam_benchmark.worker JOB ANSWER`.
+"""Do one job in a process of its own: `python -m glesam_benchmark.worker JOB ANSWER`.
 
-Each contender has a process to itself, so that its peak of memory is its own, and imports nothing
-that it would not have without this benchmark.
+Each contender gets its own process, so that the peak memory belongs to it alone, and the process
+imports nothing that the contender would not import without this benchmark.
 """
 
 from __future__ import annotations
@@ -13,85 +13,84 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from glesam_benchmark import jobs, machine
-from glesam_benchmark.chain import Before, Chain, measure
-from glesam_benchmark.contenders import Ours, Pytorch, Runner
-from glesam_benchmark.inputs import golden_inputs
+from glesam_benchmark import machine, worker_jobs
+from glesam_benchmark.contenders import BundleRunner, PytorchRunner, Runner
+from glesam_benchmark.timing import Chain, LoadFacts, golden_inputs, time_chain
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.errors import GlesamError
 
 
 def main() -> None:
-    """Read the job, do it, write what came of it."""
+    """Read the job, do it, and write the reply."""
     source, destination = map(Path, sys.argv[1:])
-    job = jobs.decode(source.read_bytes(), jobs.Job)
+    job = worker_jobs.decode(source.read_bytes(), worker_jobs.Job)
     try:
-        reply = jobs.Reply(answer=msgspec.Raw(jobs.encode(do(job))))
+        reply = worker_jobs.Reply(answer=msgspec.Raw(worker_jobs.encode(do(job))))
     except GlesamError as error:
-        reply = jobs.Reply(failure=jobs.Failure(type(error).__name__, str(error)))
-    destination.write_bytes(jobs.encode(reply))
+        reply = worker_jobs.Reply(failure=worker_jobs.Failure(type(error).__name__, str(error)))
+    destination.write_bytes(worker_jobs.encode(reply))
 
 
-def do(job: jobs.Job) -> jobs.Answer:
-    """Do one job."""
+def do(job: worker_jobs.Job) -> worker_jobs.Answer:
+    """Do one job and return its answer."""
     match job:
-        case jobs.Measure():
+        case worker_jobs.Measure():
             return _measure(job)
-        case jobs.MeasureMachine():
-            from glesam_benchmark import flops, rate
+        case worker_jobs.MeasureMachine():
+            from glesam_benchmark import operations
             from glesam_export.presets import sam_preset, unet_preset
 
-            counted = flops.count(sam_preset(job.preset), unet_preset(job.unet))
+            counted = operations.count_operations(sam_preset(job.preset), unet_preset(job.unet))
             watch = machine.Watch()
-            rates = rate.matrix_rates(job.threads, job.side)
-            return jobs.Machine(rates, counted, watch.others())
-        case jobs.ExportPlain():
+            rates = operations.matrix_rates(job.threads, job.side)
+            return worker_jobs.MachineRates(rates, counted, watch.others())
+        case worker_jobs.ExportPlain():
             return _export(job)
-        case jobs.Grow():
-            from glesam_benchmark.growth import grow
+        case worker_jobs.Grow():
+            from glesam_benchmark.growth import measure_growth
 
-            return grow(open_bundle(job.bundle), job.choice, job.rounds)
-        case jobs.ProfileBundle():
-            from glesam_benchmark.profile import profile
+            return measure_growth(open_bundle(job.bundle), job.choice, job.rounds)
+        case worker_jobs.ProfileBundle():
+            from glesam_benchmark.profile import profile_bundle
 
-            return profile(open_bundle(job.bundle), job.choice, job.rounds)
+            return profile_bundle(open_bundle(job.bundle), job.choice, job.rounds)
 
 
-def _measure(job: jobs.Measure) -> jobs.Answer:
+def _measure(job: worker_jobs.Measure) -> worker_jobs.Answer:
     load_average = machine.load_average()
     bundle = open_bundle(job.bundle)
     given = golden_inputs(bundle)
     start = time.perf_counter()
     chain = _load(job.runner)
-    before = Before(time.perf_counter() - start, load_average)
-    run, masks = measure(chain, given, job.rounds, before)
+    before = LoadFacts(time.perf_counter() - start, load_average)
+    run, masks = time_chain(chain, given, job.rounds, before)
     np.save(job.masks, masks)
     return run
 
 
 def _load(runner: Runner) -> Chain:
-    if isinstance(runner, Ours):
-        from glesam_benchmark import ours
+    if isinstance(runner, BundleRunner):
+        from glesam_benchmark import bundle_chain
 
-        return ours.load(open_bundle(runner.bundle), runner.choice)
-    if isinstance(runner, Pytorch):
-        from glesam_benchmark import pytorch
+        return bundle_chain.load_bundle_chain(open_bundle(runner.bundle), runner.choice)
+    if isinstance(runner, PytorchRunner):
+        from glesam_benchmark import pytorch_chain
         from glesam_export.weights import make_checkpoint
 
-        return pytorch.load(make_checkpoint(runner.weights), runner)
-    from glesam_benchmark import plain_chain
+        return pytorch_chain.load_pytorch_chain(make_checkpoint(runner.weights), runner)
+    from glesam_benchmark import plain_graphs
 
-    return plain_chain.load(runner)
+    return plain_graphs.load_plain_chain(runner)
 
 
-def _export(job: jobs.ExportPlain) -> jobs.Answer:
-    from glesam_benchmark.plain import export_plain
+def _export(job: worker_jobs.ExportPlain) -> worker_jobs.Answer:
+    from glesam_benchmark.plain_export import export_plain
     from glesam_export.weights import make_checkpoint
 
     bundle = open_bundle(job.bundle)
     checkpoint = make_checkpoint(job.weights)
     export_plain(checkpoint, bundle, golden_inputs(bundle), Path(job.folder))
-    return jobs.Done()
+    return worker_jobs.Done()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""glesam-bench in this process, and one run of it with peers that several tests look at."""
+"""Fixtures: glesam-bench in this process, and one run with peers that several tests read."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from glesam_runtime.machine import multiplies_bfloat16
 
 IN_BFLOAT16 = ("pytorch-bf16", "plain-openvino-bf16")
 PEERS = ("pytorch", "plain-onnxruntime", *(IN_BFLOAT16 if multiplies_bfloat16() else ()))
-"""Not torch.compile: it compiles for minutes."""
+"""Without torch.compile, which compiles for minutes."""
 
 
 def run_bench(*arguments: object) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr."""
+    """Return exit code, stdout and stderr."""
     from glesam_benchmark.cli import app
     from glesam_runtime.console import exit_code_of
 
@@ -37,15 +37,15 @@ def glesam_bench() -> Callable[..., tuple[int, str, str]]:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs are done in this process, which has torch loaded anyway."""
-    from glesam_benchmark import process, worker
+    """Run jobs in this process, which has loaded torch anyway."""
+    from glesam_benchmark import worker, worker_jobs
 
-    monkeypatch.setattr(process, "run", lambda job, answer: worker.do(job))
+    monkeypatch.setattr(worker_jobs, "run_job", lambda job, answer: worker.do(job))
 
 
 @dataclass(frozen=True)
 class Benched:
-    """What `glesam-bench nano --peer ...` left behind."""
+    """The output of `glesam-bench nano --peer ...`."""
 
     printed: str
     document: dict[str, Any]
@@ -55,15 +55,15 @@ class Benched:
 
 @pytest.fixture(scope="session")
 def benched(tmp_path_factory: pytest.TempPathFactory) -> Benched:
-    """The built-in nano on both engines, beside four peers, two rounds; read-only."""
-    from glesam_benchmark import run
+    """Measure the built-in nano on both engines and up to four peers, in two rounds; read-only."""
+    from glesam_benchmark import compare_contenders
 
     folder = tmp_path_factory.mktemp("bench")
     peers = [word for name in PEERS for word in ("--peer", name)]
     backends = "--backend", "openvino", "--backend", "onnxruntime"
     options = "--rounds", "2", "--threads", "1", "--work", folder / "work", "-o", folder / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "MATRIX_SIDE", 256)
+        patch.setattr(compare_contenders, "MATRIX_SIDE", 256)
         code, out, err = run_bench("nano", *backends, *peers, *options)
     assert code == 0, err
     document = json.loads((folder / "out/bench.json").read_text())

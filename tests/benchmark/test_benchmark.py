@@ -1,4 +1,4 @@
-"""A benchmark of nano with peers: they compute the same, and the figures follow from the rounds."""
+"""nano measured with peers: all compute the same, and the figures follow from the rounds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 
 import glesam_export
-from glesam_benchmark import process, run
+from glesam_benchmark import compare_contenders, worker_jobs
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.machine import multiplies_bfloat16
 
@@ -56,7 +56,7 @@ def test_float32_computes_what_the_reference_did(name: str, benched: Benched) ->
 @pytest.mark.skipif(not multiplies_bfloat16(), reason="this CPU has no bfloat16 arithmetic")
 @pytest.mark.parametrize("name", IN_BFLOAT16)
 def test_bfloat16_is_bfloat16(name: str, benched: Benched) -> None:
-    """Eight bits of mantissa, and nothing worse."""
+    """The result has eight bits of mantissa, and no larger error."""
     row = rows(benched)[name]
     assert row["precision"] == "bf16"
     assert 1e-3 < row["reference_difference"] < 5e-2
@@ -103,7 +103,7 @@ def test_shares_are_of_the_rate_of_the_precision(benched: Benched) -> None:
 
 
 def multiplications(path: Path) -> int:
-    """Of the matrix products and convolutions in a graph, by their shapes."""
+    """Return the multiplications of a graph's matrix products and convolutions, from the shapes."""
     model = onnx.load(path)
     model = shape_inference.infer_shapes(model, data_prop=True)
     graph = model.graph
@@ -138,10 +138,10 @@ def multiplications(path: Path) -> int:
 
 
 def constant_multiplications() -> int:
-    """Of the U-Net's text and timestep, which every image has alike and an exporter folds."""
+    """Return the multiplications on text and timestep, which an exporter folds into constants."""
     total = 0
     with safe_open(Path(glesam_export.__file__).with_name("nano.safetensors"), "numpy") as file:
-        for name in file.keys():  # noqa: SIM118 - it is no mapping
+        for name in file.keys():  # noqa: SIM118 - safe_open returns no mapping
             size = int(np.prod(file.get_slice(name).get_shape()))
             if name.startswith("unet.") and name.endswith(
                 ("attn2.to_k.weight", "attn2.to_v.weight")
@@ -177,11 +177,11 @@ def test_text_and_picture(benched: Benched) -> None:
 
 def test_plain_exports_are_made_once(benched: Benched, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    done = process.run
+    done = worker_jobs.run_job
     monkeypatch.setattr(
-        process, "run", lambda job, a: (asked.append(type(job).__name__), done(job, a))[1]
+        worker_jobs, "run_job", lambda job, a: (asked.append(type(job).__name__), done(job, a))[1]
     )
-    monkeypatch.setattr(run, "_machine", lambda *_: None)
+    monkeypatch.setattr(compare_contenders, "_machine", lambda *_: None)
     from .conftest import run_bench
 
     code, out, err = run_bench(

@@ -1,4 +1,4 @@
-"""Wrong options of `glesam-bench`: one line, exit code 2, before anything is measured."""
+"""glesam-bench refuses wrong options before it measures: one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from glesam_benchmark import contenders, run
+from glesam_benchmark import compare_contenders, contenders
 from glesam_runtime.bundle import builtin_bundle_path
 
 Bench = Callable[..., tuple[int, str, str]]
@@ -91,10 +91,10 @@ def test_what_a_peer_lacks_is_told(
             contenders.importlib.util, "find_spec", lambda n: None if n == missing else find(n)
         )
     refused(glesam_bench("--peer", peer, "--backend", "onnxruntime"), *words)
-    # Of all peers those that can run do.
+    # Without --peer, the peers that can run here are measured.
     from glesam_export.weight_options import WeightOptions
 
-    found, left_out = contenders.peers((), WeightOptions(), "folder", None)
+    found, left_out = contenders.peer_contenders((), WeightOptions(), "folder", None)
     assert peer not in [contender.name for contender in found]
     assert len(found) + len(left_out) == len(contenders.PEERS)
     assert any(words[-1] in line for line in left_out)
@@ -103,13 +103,13 @@ def test_what_a_peer_lacks_is_told(
 def test_without_torch_a_bundle_is_measured_all_the_same(
     glesam_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = run.importlib.util.find_spec
+    find = compare_contenders.importlib.util.find_spec
     monkeypatch.setattr(
-        run.importlib.util, "find_spec", lambda n: None if n == "torch" else find(n)
+        compare_contenders.importlib.util, "find_spec", lambda n: None if n == "torch" else find(n)
     )
     code, out, _ = glesam_bench("--backend", "onnxruntime", "--rounds", 1)
     assert code == 0
-    assert "torch is not installed: no share" in out
+    assert "torch is not installed: the report has no share" in out
     assert "matrix products here" not in out
 
 
@@ -120,7 +120,7 @@ def test_other_weights_are_found_out(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(run, "_machine", lambda *_: None)
+    monkeypatch.setattr(compare_contenders, "_machine", lambda *_: None)
     options = "--backend", "onnxruntime", "--rounds", 1, "--random-weights", 1
     code, out, err = glesam_bench(nano_bundle, *options, "--peer", "pytorch")
     assert code == 1
@@ -133,17 +133,17 @@ def test_other_weights_are_found_out(
 
 
 def test_torch_is_not_imported_for_a_bundle() -> None:
-    """Neither by the command nor by the process that measures ours."""
+    """Neither the command nor the process that measures a bundle imports torch."""
     script = (
         "import sys\n"
-        "from glesam_benchmark import jobs, worker, contenders\n"
+        "from glesam_benchmark import worker_jobs, worker, contenders\n"
         "from glesam_benchmark.cli import app\n"
         "from glesam_runtime.console import exit_code_of\n"
         "from glesam_runtime.engine_choice import EngineChoice\n"
         "assert exit_code_of(app, 'glesam-bench', ['--help']) == 0\n"
         "assert exit_code_of(app, 'glesam-bench', ['--rounds', '1', '--backend', 'x']) == 2\n"
-        "ours = contenders.Ours(EngineChoice('onnxruntime'), sys.argv[1])\n"
-        "run = worker.do(jobs.Measure(sys.argv[1], ours, 1, sys.argv[2]))\n"
+        "ours = contenders.BundleRunner(EngineChoice('onnxruntime'), sys.argv[1])\n"
+        "run = worker.do(worker_jobs.Measure(sys.argv[1], ours, 1, sys.argv[2]))\n"
         "assert len(run.rounds) == 1\n"
         "assert not {'torch', 'onnx', 'matplotlib', 'scipy'} & set(sys.modules)\n"
     )
@@ -164,8 +164,8 @@ def test_a_variant_of_the_bundle(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """Another bundle of the same model has a line of its own; one of another model is refused."""
-    monkeypatch.setattr(run, "MATRIX_SIDE", 256)
+    """A variant gets a row of its own; a bundle of another model is refused."""
+    monkeypatch.setattr(compare_contenders, "MATRIX_SIDE", 256)
     copy = shutil.copytree(builtin_bundle_path(), tmp_path / "typed")
     arguments = ("--backend", "onnxruntime", "--rounds", "1", "--json", "--variant")
     code, out, err = glesam_bench(*arguments, copy)
@@ -174,4 +174,4 @@ def test_a_variant_of_the_bundle(
     assert [row["name"] for row in rows] == ["onnxruntime", "auto@typed"]
     assert rows[1]["title"] == "glesam-deploy, onnxruntime fp32, typed"
     assert rows[1]["difference"] == 0
-    refused(glesam_bench(*arguments, nano_bundle), "is not the model of")
+    refused(glesam_bench(*arguments, nano_bundle), "holds another model")

@@ -1,7 +1,8 @@
-"""How cost grows and where it goes: every axis, every stage, against independent sums."""
+"""glesam-bench growth and profile: every axis and every stage, against independent sums."""
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glesam_benchmark import growth
+from glesam_benchmark import growth, profile
 
 Bench = Callable[..., tuple[int, str, str]]
 
@@ -45,14 +46,14 @@ def test_growth(
         assert series[axis][largest]["min"] > 2 * series[axis][smallest]["min"]
     for points in series.values():
         assert all(len(figures["rounds"]) == 2 for figures in points.values())
-    for words, _ in growth.WORDS.values():
+    for words, _ in growth.AXIS_LABELS.values():
         assert words in out
     with Image.open(tmp_path / "growth.png") as picture:
         assert np.asarray(picture.convert("RGB")).std() > 5
 
 
 def test_growth_by_images_counts_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Each size runs glesam-run on so many files, with the engine asked for."""
+    """Each size runs glesam-run on that many files, with the requested engine."""
     commands: list[list[str]] = []
     monkeypatch.setattr(growth, "_run", commands.append)
     from glesam_runtime.bundle import open_bundle
@@ -86,8 +87,15 @@ def test_profile(backend: str, glesam_bench: Bench, here: None, tmp_path: Path) 
             of_kind = [node["seconds"] for node in nodes if node["type"] == kind["type"]]
             assert kind["count"] == len(of_kind)
             assert kind["seconds"] == pytest.approx(sum(of_kind))
-        # One thread: what nodes take is within what the clock says of the run, and most of it.
+        # With one thread, the nodes' times sum to most of the run's wall time, and to no more.
         assert 0.3 * stage["seconds"] < sum(costs) < 1.2 * stage["seconds"]
         assert stage["types"][0]["type"] in out
         assert len(stage["types"]) > 3
     assert not list(Path.cwd().glob("onnxruntime_profile*"))
+
+
+@pytest.mark.parametrize("profiler", ["onnxruntime", "openvino"])
+def test_a_profiler_is_found_by_its_name(profiler: str) -> None:
+    """All profilers open a graph by one signature, the one that `OpenGraph` describes."""
+    opener = profile.opener_of(profiler)
+    assert list(inspect.signature(opener).parameters) == ["bundle", "stage", "options", "precision"]

@@ -1,4 +1,4 @@
-"""Jobs on their way to another process, and what comes back when it goes wrong there."""
+"""Jobs and answers between processes, and what happens if a worker process fails."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glesam_benchmark import jobs, machine, plain_cache, process, run
-from glesam_benchmark.contenders import Contender, Ours, Plain, Pytorch
+from glesam_benchmark import compare_contenders, machine, plain_graphs, worker_jobs
+from glesam_benchmark.contenders import BundleRunner, Contender, PlainRunner, PytorchRunner
 from glesam_export.weight_options import WeightOptions
 from glesam_runtime.bundle import builtin_bundle_path, open_bundle
 from glesam_runtime.engine_choice import EngineChoice
@@ -22,54 +22,60 @@ from glesam_runtime.errors import BackendError, BundleError
 @pytest.mark.parametrize(
     "job",
     [
-        jobs.Measure(
-            "b", Ours(EngineChoice("openvino", "cpu", "bf16", 2, 1, Path("c")), "b"), 3, "m"
+        worker_jobs.Measure(
+            "b", BundleRunner(EngineChoice("openvino", "cpu", "bf16", 2, 1, Path("c")), "b"), 3, "m"
         ),
-        jobs.Measure("b", Pytorch(WeightOptions(sam=Path("x.pth"), gamma=5.0), True), 1, "m"),
-        jobs.Measure("b", Plain("folder", "openvino", "bf16", 1), 1, "m"),
-        jobs.ExportPlain("b", WeightOptions(preset="nano", random_weights=0), "folder"),
-        jobs.MeasureMachine("nano", "nano", None, 4096),
-        jobs.Grow("b", EngineChoice(), 2),
-        jobs.ProfileBundle("b", EngineChoice(cuda_graphs=True), 2),
+        worker_jobs.Measure(
+            "b", PytorchRunner(WeightOptions(sam=Path("x.pth"), gamma=5.0), True), 1, "m"
+        ),
+        worker_jobs.Measure("b", PlainRunner("folder", "openvino", "bf16", 1), 1, "m"),
+        worker_jobs.ExportPlain("b", WeightOptions(preset="nano", random_weights=0), "folder"),
+        worker_jobs.MeasureMachine("nano", "nano", None, 4096),
+        worker_jobs.Grow("b", EngineChoice(), 2),
+        worker_jobs.ProfileBundle("b", EngineChoice(cuda_graphs=True), 2),
     ],
 )
-def test_jobs_arrive_as_they_were_sent(job: jobs.Job) -> None:
-    assert jobs.decode(jobs.encode(job), jobs.Job) == job
+def test_jobs_arrive_as_they_were_sent(job: worker_jobs.Job) -> None:
+    assert worker_jobs.decode(worker_jobs.encode(job), worker_jobs.Job) == job
 
 
 def test_an_error_there_is_an_error_here(tmp_path: Path) -> None:
-    job = jobs.Grow(str(tmp_path / "nowhere"), EngineChoice(), 1)
+    job = worker_jobs.Grow(str(tmp_path / "nowhere"), EngineChoice(), 1)
     with pytest.raises(BundleError, match="nowhere: no such bundle folder"):
-        process.run(job, jobs.Growth)
+        worker_jobs.run_job(job, worker_jobs.Growth)
 
 
 def test_a_process_that_ends_without_an_answer(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    job = jobs.Grow("b", EngineChoice(), 1)
+    job = worker_jobs.Grow("b", EngineChoice(), 1)
     program = tmp_path / "python"
     monkeypatch.setattr(sys, "executable", str(program))
     for body, words in (
         ("kill -9 $$", "ended by SIGKILL; memory may be short"),
         ("echo first >&2; echo 'no such luck' >&2; exit 3", "exit code 3: no such luck"),
-        ("exit 0", "exit code 0: it says nothing"),
+        ("exit 0", "exit code 0: it printed nothing"),
     ):
         program.write_text(f"#!/bin/sh\n{body}\n")
         program.chmod(0o755)
         with pytest.raises(BackendError, match=words):
-            process.run(job, jobs.Growth)
+            worker_jobs.run_job(job, worker_jobs.Growth)
 
 
 def test_a_peer_that_fails_does_not_stop_the_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     bundle = open_bundle()
-    monkeypatch.setattr(run, "_machine", lambda *_: None)
-    monkeypatch.setattr(plain_cache, "is_there", lambda *_: True)
+    monkeypatch.setattr(compare_contenders, "_machine", lambda *_: None)
+    monkeypatch.setattr(plain_graphs, "holds_export", lambda *_: True)
     contenders = [
-        Contender("onnxruntime", "ours", Ours(EngineChoice("onnxruntime"), str(bundle.path))),
-        Contender("broken", "a broken peer", Plain(str(tmp_path), "onnxruntime")),
-        Contender("again", "ours again", Ours(EngineChoice("onnxruntime"), str(bundle.path))),
+        Contender(
+            "onnxruntime", "ours", BundleRunner(EngineChoice("onnxruntime"), str(bundle.path))
+        ),
+        Contender("broken", "a broken peer", PlainRunner(str(tmp_path), "onnxruntime")),
+        Contender(
+            "again", "ours again", BundleRunner(EngineChoice("onnxruntime"), str(bundle.path))
+        ),
     ]
     said: list[str] = []
 
@@ -81,8 +87,10 @@ def test_a_peer_that_fails_does_not_stop_the_others(
 
         def __exit__(self, *_: object) -> None: ...
 
-    plan = run.Plan(bundle, contenders, WeightOptions(), 1, 2, None, ["somebody: left out"])
-    found = run.benchmark(plan, Step)
+    plan = compare_contenders.ComparisonPlan(
+        bundle, contenders, WeightOptions(), 1, 2, None, ["somebody: left out"]
+    )
+    found = compare_contenders.compare(plan, Step)
     assert [row.name for row in found.rows] == ["onnxruntime", "again"]
     (failed,) = found.failed
     assert failed.startswith("a broken peer: its process ended with exit code 1")
@@ -91,21 +99,23 @@ def test_a_peer_that_fails_does_not_stop_the_others(
     assert said.count("a broken peer (1 of 2)") == 1
     assert said.count("ours again (2 of 2)") == 1
     assert "a broken peer (2 of 2)" not in said
-    assert run.differing(found) == []
+    assert compare_contenders.failing_parity(found) == []
 
 
 def test_one_of_ours_that_fails_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "_machine", lambda *_: None)
+    monkeypatch.setattr(compare_contenders, "_machine", lambda *_: None)
     broken = Contender(
-        "tensorrt", "ours on tensorrt", Ours(EngineChoice("tensorrt"), str(builtin_bundle_path()))
+        "tensorrt",
+        "ours on tensorrt",
+        BundleRunner(EngineChoice("tensorrt"), str(builtin_bundle_path())),
     )
-    plan = run.Plan(open_bundle(), [broken], None, 1, 1, None)
+    plan = compare_contenders.ComparisonPlan(open_bundle(), [broken], None, 1, 1, None)
     with pytest.raises(BackendError, match=r"ours on tensorrt: .*ONNX bundle"):
-        run.benchmark(plan, lambda _: memoryview(b""))  # any context manager
+        compare_contenders.compare(plan, lambda _: memoryview(b""))  # any context manager
 
 
 def test_the_peak_of_memory_is_the_processs_own() -> None:
-    """Taken in a child, so that this process's own history does not matter."""
+    """A child measures, so that this process's own history does not matter."""
     script = (
         "from glesam_benchmark import machine\n"
         "import numpy as np\n"
@@ -117,7 +127,7 @@ def test_the_peak_of_memory_is_the_processs_own() -> None:
         "assert machine.forget_peak()\n"
         "print(before, held, kept, machine.peak_rss())\n"
     )
-    ballast = np.ones(30_000_000)  # a child's peak must not begin with its parent's memory
+    ballast = np.ones(30_000_000)  # a child's peak must not include its parent's memory
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
@@ -129,7 +139,7 @@ def test_the_peak_of_memory_is_the_processs_own() -> None:
 
 
 def test_what_others_do_is_seen() -> None:
-    assert machine.Watch().others() is None  # too short to tell
+    assert machine.Watch().others() is None  # too short a time to judge
     watch = machine.Watch()
     spin = "import time\nend = time.perf_counter() + 1\nwhile time.perf_counter() < end: pass"
     subprocess.run([sys.executable, "-c", spin], check=True)

@@ -20,14 +20,14 @@ pytestmark = pytest.mark.full
 def test_every_loss_falls(tmp_path: Path) -> None:
     losses: dict[str, list[float]] = defaultdict(list)
 
-    def narrate(step: str, done: int, total: int, found: Mapping[str, float]) -> None:
+    def show(step: str, done: int, total: int, found: Mapping[str, float]) -> None:
         if found:
             # Degraded pictures differ more from batch to batch than seconds of training change, so
             # the enhancer is judged by what share of the latent's error it leaves.
             share = found["mse"] / found["mse_before"] if "mse" in found else found["loss"]
             losses[step].append(share)
 
-    packed = make_nano(tmp_path, QUICK, 0, narrate)
+    packed = make_nano(tmp_path, QUICK, 0, show)
     print({step: [round(value, 4) for value in values] for step, values in losses.items()})
     sams = {"SAM-nano", "SAM-nano, varied"}
     assert set(losses) == sams | {"base U-Net", "enhancer", "decoder", "background"}
@@ -41,7 +41,7 @@ def test_every_loss_falls(tmp_path: Path) -> None:
     assert checkpoint.trained
     assert packed.stat().st_size < 12e6
 
-    again = make_nano(tmp_path, QUICK, 0, narrate)
+    again = make_nano(tmp_path, QUICK, 0, show)
     assert again == packed, "found, not made again"
 
 

@@ -1,8 +1,9 @@
-"""Every backbone at full size, from files to masks, as a page: docs/backbones.md.
+"""Measure every backbone at full size, from files to masks, and write docs/backbones.md.
 
 Usage: python -m tests.studies.backbones FOLDER PAGE
 
-What was measured is kept in FOLDER and not measured again; weights and bundles are removed.
+FOLDER keeps the figures, and a backbone whose figures are there is skipped. Weights and bundles are
+removed.
 """
 
 from __future__ import annotations
@@ -25,26 +26,36 @@ BACKBONES = (
     *((f"sam2.1_hiera_{size}", "sd21") for size in ("t", "s", "b+", "l")),
 )
 STAGES = ("encoder", "eps", "decoder")
-"""Whose errors are shown: that of z_H is eps's, less as much as T = 1 takes of it."""
+"""The outputs whose errors are shown. At T = 1, z_H has the error of eps on a smaller scale."""
 
 HEAD = """\
-# Backbones
+# Backbones at full size
 
-Every SAM and SAM 2.1 with Stable Diffusion, float32, from files in the released formats to a
-verified bundle: `glesam-export onnx --sam FILE --sd FOLDER --lora FILE --prompt-embeds FILE`, then
-`glesam-run --selftest`. The weights are random (nobody's checkpoints are ours to ship), so errors
-and times are those of the real sizes and masks mean nothing. `make backbones` writes this page.
+    make backbones     # an hour; measures every backbone and writes this page
 
-Errors are relative L2 to the unfolded PyTorch model, the worst of one procedural scene clear and at
-LQ-1..3 (gate 1e-4); IoU is that of masks end to end, mean and worst (gates 0.9999 and 0.999).
-Seconds and peak resident memory are of the whole export with its verification, and of the
-self-test, each in a process of its own; files that are mapped count as far as they were read.
+The table shows every SAM and SAM 2.1 with Stable Diffusion in float32. The command for each row:
+
+    glesam-export onnx --sam FILE --sd FOLDER --lora FILE --prompt-embeds FILE -o bundle/
+    glesam-run --selftest --bundle bundle/
+
+| column | meaning |
+|---|---|
+| export, peak | Seconds and peak resident memory of the whole export with its verification. |
+| bundle | Size of the bundle. |
+| encoder, eps, decoder | Worst relative L2 to the unfolded PyTorch model. The gate is 1e-4. |
+| IoU, worst | Mean and worst mask IoU with PyTorch. The gates are 0.9999 and 0.999. |
+| run, peak | Seconds and peak resident memory of the self-test. |
+
+Errors and IoU are taken on one procedural scene, clear and at LQ-1..3. Export and self-test each
+run in their own process. Mapped files count as far as they were read. The weights are random,
+because we cannot redistribute checkpoints: errors and times are those of the real sizes, and the
+masks themselves mean nothing.
 """
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one backbone. Sizes are bytes."""
+    """The figures of one backbone; sizes in bytes."""
 
     preset: str
     unet: str
@@ -59,7 +70,7 @@ class Row:
 
 
 def measure(preset: str, unet: str, folder: Path, diffusion: Diffusion) -> Row:
-    """Export one backbone from files, and run its bundle; nothing of it is left."""
+    """Export one backbone from files and run its bundle, then remove both."""
     weights = folder / "weights"
     checkpoint = random_weights(preset, unet)
     files = write_files(weights, checkpoint, diffusion)
@@ -94,7 +105,7 @@ def measure(preset: str, unet: str, folder: Path, diffusion: Diffusion) -> Row:
 
 
 def page(rows: list[Row]) -> str:
-    """The page, Markdown."""
+    """Return the page as Markdown."""
     titles = ("SAM", "U-Net", "export", "peak", "bundle", *STAGES, "IoU", "worst", "run", "peak")
     lines = [HEAD, f"On {os.cpu_count()} cores:", "", "| " + " | ".join(titles) + " |"]
     lines.append("|---|---|" + "---:|" * (len(titles) - 2))
@@ -110,7 +121,7 @@ def page(rows: list[Row]) -> str:
 
 
 def main(folder: Path, destination: Path) -> None:
-    """Measure what is not measured yet, and write the page."""
+    """Measure the backbones that have no figures yet, and write the page."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, shared = [], {}
     for preset, unet in BACKBONES:

@@ -1,9 +1,9 @@
-"""Cold start: a process from its start to its end, beside `import torch`, as a ratio.
+"""Measure the cold start: a process from its start to its end, as a ratio to `import torch`.
 
 Usage: cold_start.py GLESAM_RUN TORCH_PYTHON [ROUNDS]
 
-All take turns, so that a machine that slows down slows all of them. Wall time is what a user waits
-and processor time is what others on the machine do not disturb.
+All commands take turns, so that a machine that slows down slows all of them. Wall time is what a
+user waits for; processor time does not depend on other processes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TORCH = "import torch"
 
 
 def seconds(command: list[str]) -> tuple[float, float]:
-    """Wall time and processor time of one run."""
+    """Return wall time and processor time of one run."""
     before, start = os.times(), time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     wall, after = time.perf_counter() - start, os.times()
@@ -32,7 +32,7 @@ def seconds(command: list[str]) -> tuple[float, float]:
 
 
 def commands_of(glesam_run: str, torch_python: str, folder: str) -> dict[str, list[str]]:
-    """What is measured, by name."""
+    """Return the measured commands by name."""
     first_mask = [glesam_run, f"{folder}/image.png", "--points", "320,240", "-o", folder]
     openvino = [*first_mask, "--backend", "openvino"]
     return {

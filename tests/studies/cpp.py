@@ -1,10 +1,10 @@
-"""The C++ library beside the Python runtime on the same engine: encode, prompt, and cold start.
+"""Compare the C++ library with the Python runtime on one engine: encode, prompt, cold start.
 
 Usage: cpp.py PROGRAMS OUT [PRESET] [PRECISION]
 
-PROGRAMS is a build folder of runtime/cpp. PRESET, by default sam_vit_b, is exported to OUT with
-random weights where it is not there yet. The two take turns, so that a machine that slows down
-slows both; the figure is the ratio of their medians.
+PROGRAMS is a build folder of runtime/cpp. PRESET (default: sam_vit_b) is exported to OUT with
+random weights unless it is already there. The two take turns, so that a machine that slows down
+slows both; the result is the ratio of their medians.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _print_turns(
 
 
 def _python_round(predictor: GleSamPredictor, pixels: np.ndarray) -> tuple[float, float]:
-    """Seconds of one encoding and of one prompt."""
+    """Return the seconds of one encoding and of one prompt."""
     start = time.perf_counter()
     predictor.set_image(pixels)
     encoded = time.perf_counter()
@@ -86,7 +86,7 @@ def _python_round(predictor: GleSamPredictor, pixels: np.ndarray) -> tuple[float
 
 
 def _print_cold_start(programs: Path, pixels: np.ndarray, out: Path) -> None:
-    """From the process's start to a mask on disk, on nano."""
+    """Measure nano from the start of the process to a mask on disk, and print it."""
     image = out / "image.png"
     Image.fromarray(pixels[:480, :640]).save(image)
     run = [str(image), "--points", "320,240", "-o", str(out)]

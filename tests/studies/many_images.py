@@ -1,10 +1,10 @@
-"""Images a minute of `glesam-run *.jpg`: one at a time, overlapped, and with two streams.
+"""Measure images a minute of `glesam-run *.jpg`: one at a time, overlapped, and in two streams.
 
 Usage: many_images.py GLESAM_RUN [IMAGES] [ROUNDS] [OPTION ...]
 
-Photographs of scikit-image, enlarged to the sizes that cameras and phones write, with the grain
-that an enlarged photograph lacks. The ways take turns, so that a machine that slows down slows all
-of them; the figure is the ratio of their medians. Options go to glesam-run: `--bundle DIR`.
+The images are photographs of scikit-image, enlarged to the sizes that cameras and phones write,
+with added grain. The three ways take turns, so that a machine that slows down slows all of them;
+the result is the ratio of their medians. Options such as `--bundle DIR` go to glesam-run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SIZES = (1920, 1080), (3000, 2000), (2000, 1500), (4000, 3000)
 
 
 def write_photographs(folder: Path, count: int) -> list[Path]:
-    """JPEG files of two to twelve megapixels."""
+    """Write JPEG files of two to twelve megapixels."""
     import skimage
 
     source = Path(skimage.__file__).parent / "data"
@@ -50,7 +50,7 @@ def write_photographs(folder: Path, count: int) -> list[Path]:
 
 
 def images_a_minute(command: list[str], count: int) -> float:
-    """Of one run, without the start."""
+    """Return the images a minute of one run, without its start."""
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     document = json.loads(done.stdout)
     if len(document["images"]) != count or any("error" in image for image in document["images"]):

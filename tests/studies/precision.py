@@ -29,7 +29,7 @@ PRESETS = (
     *((f"sam2.1_hiera_{size}", "sd21") for size in ("t", "s", "b+", "l")),
 )
 BUILT_IN = "nano"
-"""Has trained weights; all others have random ones."""
+"""The only preset with trained weights; the others have random ones."""
 
 HEAD = """\
 # Precision
@@ -78,7 +78,7 @@ on its device.
 
 @dataclass(frozen=True)
 class Level:
-    """Figures of one preset at one level."""
+    """The figures of one preset at one level."""
 
     level: str
     errors: dict[str, float]
@@ -88,7 +88,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Row:
-    """One preset in one precision; bytes of its files."""
+    """The figures of one preset in one precision; `size` is the bytes of its files."""
 
     preset: str
     unet: str
@@ -100,7 +100,7 @@ class Row:
 
 
 def measure(preset: str, unet: str, half: PrecisionName, folder: Path) -> Row:
-    """Export and verify one preset in a process of its own; nothing of it is left."""
+    """Export and verify one preset in its own process, then remove the bundle."""
     bundle = folder / "bundle"
     weights = () if preset == BUILT_IN else ("--random-weights", "0")
     command = [sys.executable, "-m", "glesam_export", "onnx", "--preset", preset, "--unet", unet]
@@ -124,7 +124,7 @@ def measure(preset: str, unet: str, half: PrecisionName, folder: Path) -> Row:
 
 
 def page(rows: list[Row]) -> str:
-    """The page, Markdown."""
+    """Return the page as Markdown."""
     lines = [HEAD.rstrip()]
     for row in rows:
         for level in row.levels:
@@ -192,7 +192,7 @@ def page(rows: list[Row]) -> str:
 
 
 def _within(row: Row) -> bool:
-    """Whether trained weights pass the gate of their precision."""
+    """Return whether a row passes the gate of its precision."""
     gate = compare.GATES[row.precision]  # type: ignore[index]
     errors = {f"{level.level} {o}": e for level in row.levels for o, e in level.errors.items()}
     mean = sum(level.iou_mean for level in row.levels) / len(row.levels)
@@ -200,7 +200,7 @@ def _within(row: Row) -> bool:
 
 
 def main(folder: Path, destination: Path, named: list[str]) -> None:
-    """Measure what is not measured yet, and write the page."""
+    """Measure the presets that have no figures yet, and write the page."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for preset, unet in PRESETS:

@@ -1,4 +1,4 @@
-"""glesam-train as a user has it: files in, a checkpoint out, one line for what is wrong."""
+"""glesam-train from the command line: files in, a checkpoint out, one line per error."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def refused(result: tuple[int, str, str], *words: str) -> None:
 
 
 def test_both_stages(train: Run, released: Released, tmp_path: Path) -> None:
-    """New adapters, stage 1, stage 2 on its result, and what comes out is what export takes."""
+    """Stage 1 makes new adapters, stage 2 continues from them, and export reads the result."""
     code, out, err = train(
         "enhancer", "scenes:3", "-o", tmp_path / "one", *weights(released), *FAST, "--rank", 4
     )
@@ -102,7 +102,7 @@ def test_both_stages(train: Run, released: Released, tmp_path: Path) -> None:
 def test_both_stages_take_a_u_nets_weights_alone(
     train: Run, released: Released, tmp_path: Path
 ) -> None:
-    """The option reaches the checkpoint: one that cannot be meant is refused."""
+    """--unet-config reaches the checkpoint: with a diffusers folder it is refused."""
     given = [*weights(released), "--lora", released.lora, "--unet-config", "config.json"]
     for stage in (["enhancer"], ["decoder", "--all"]):
         refused(train(*stage, "scenes:3", "-o", tmp_path / "x", *given), "--unet-config")

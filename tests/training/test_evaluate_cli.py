@@ -1,4 +1,4 @@
-"""glesam-evaluate as a user meets it, and the reference model behind a checkpoint."""
+"""glesam-evaluate from the command line, and the reference model behind a checkpoint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from glesam_export.reference import build_sam
 from glesam_runtime.console import exit_code_of
 from glesam_runtime.errors import BackendError
 from glesam_training import evaluate_cli
-from glesam_training.reference_predictor import ReferenceStages, reference_segmenters
+from glesam_training.reference_segmenters import ReferenceStages, reference_segmenters
 
 QUICK = ("--conditions", "clear", "--prompts", "box", "--max-masks", "1")
 
@@ -62,7 +62,7 @@ def test_a_bundle_without_torch(tmp_path: Path) -> None:
 def checkpoint_folder(
     tmp_path: Path, nano_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A folder that `open_checkpoint` opens as nano from random weights."""
+    """Return a folder that `open_checkpoint` opens as nano with random weights."""
     from glesam_export.checkpoints import saved
 
     folder = tmp_path / "checkpoint"
@@ -95,7 +95,7 @@ def test_a_checkpoint_with_json_alone_on_stdout(
 
 
 def test_the_reference_segments_as_segment_anything_does(nano_checkpoint: Checkpoint) -> None:
-    """Random weights: masks are noise, but the same noise."""
+    """With random weights masks are noise, but both give the same noise."""
     image = make_scene(3, 180, 240).image
     truth = make_scene(3, 180, 240).masks[:2]
     prompts = [draw_prompts(truth, [0, 1], kind, 0, "x") for kind in ("3-point", "box")]
@@ -150,7 +150,7 @@ def test_a_device_that_is_not_there(nano_checkpoint: Checkpoint) -> None:
         (("nano", "scenes:1", "--device", "toaster"), "toaster"),
         (("nano", "scenes:1", "-o", "text.txt"), "-o text.txt: is a file"),
         (("nano", "scenes:1", "-o", "taken"), "plot.png in it is a folder"),
-        (("nano", "scenes:1", "-o", "text.txt/out"), "a parent of it is a file"),
+        (("nano", "scenes:1", "-o", "text.txt/out"), "a parent of this path is a file"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(

@@ -1,4 +1,4 @@
-"""Examples: known by their number, prompts where they belong, latents as the encoder gives them."""
+"""Examples depend on their number alone; prompts lie where they belong."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_trainings_of_several_seeds_can_share_low_versions() -> None:
 
 
 def test_a_batch_can_be_pinned() -> None:
-    """A GPU's loader copies into each tensor, which a view with repeated rows does not allow."""
+    """Each tensor has its own memory: a view with repeated rows cannot be pinned for a GPU."""
     made = examples()
     for first in range(3):
         for name, tensor in with_prompts([made[first], made[first + 1]]).items():
@@ -107,7 +107,7 @@ def test_variants_come_again() -> None:
 @given(st.integers(0, 10_000))
 def test_prompts_lie_where_they_should(number: int) -> None:
     made = Examples(OneSquare(), NANO, 20_000, ExampleOptions(levels=(0,), masks=2))[number]
-    # The square, after the longest side of 200 pixels became 256.
+    # Where the square lies after the longest side of 200 pixels became 256.
     x0, y0, x1, y1 = (1.28 * v for v in (100, 20, 180, 60))
     inside, outside, boxes = (made[key].numpy() for key in ("points", "outside", "boxes"))
     within = lambda p: (p[..., 0] >= x0) & (p[..., 0] < x1) & (p[..., 1] >= y0) & (p[..., 1] < y1)  # noqa: E731
@@ -123,7 +123,7 @@ def test_prompts_lie_where_they_should(number: int) -> None:
 
 
 def test_background_points_can_be_far() -> None:
-    """None of what else is drawn changes with them."""
+    """Far background points change nothing else that is drawn."""
     near, far = (
         Examples(OneSquare(), NANO, 40, ExampleOptions(levels=(0,), masks=1, far=share))
         for share in (0.0, 0.5)
@@ -132,7 +132,7 @@ def test_background_points_can_be_far() -> None:
     for number in range(40):
         x, y = far[number]["outside"].numpy().reshape(-1, 2).T / 1.28
         assert not ((x >= 100) & (x < 180) & (y >= 20) & (y < 60)).any()
-        # Half of the square's size beyond its sides is near.
+        # Points within half the square's size of its sides count as near.
         strays += int((x < 59).sum() + (y >= 82).sum() - ((x < 59) & (y >= 82)).sum())
         points += len(x)
         assert torch.equal(near[number]["points"], far[number]["points"])

@@ -1,4 +1,4 @@
-"""Training that stops goes on as if it had not."""
+"""A resumed training gives the same result as one that was not interrupted."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from glesam_runtime.errors import InputError
-from glesam_training.loop import Objective, run
-from glesam_training.plan import Plan
-from glesam_training.state import STATE_FILE
+from glesam_training.loop import Objective, run_training
+from glesam_training.saved_state import STATE_FILE
+from glesam_training.settings import TrainingSettings
 
-PLAN = Plan(iterations=12, batch=2, lr=0.05, warmup=3, decay=True, workers=0, log_every=5)
+SETTINGS = TrainingSettings(
+    iterations=12, batch=2, lr=0.05, warmup=3, decay=True, workers=0, log_every=5
+)
 
 
 class Numbers(torch.utils.data.Dataset[dict[str, Tensor]]):
@@ -30,7 +32,7 @@ class Numbers(torch.utils.data.Dataset[dict[str, Tensor]]):
 
 
 class Line(Objective):
-    """Learns to add three numbers up."""
+    """Learns to add three numbers."""
 
     def __init__(self, stop_at: int | None = None, poison_at: int | None = None) -> None:
         super().__init__()
@@ -45,7 +47,7 @@ class Line(Objective):
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         self.calls += 1
         if self.calls == self.stop_at:
-            # The handler alone: TensorRT-RTX, once loaded beside OpenVINO, crashes on the signal.
+            # Call the handler only: TensorRT-RTX, loaded next to OpenVINO, crashes on the signal.
             handler = signal.getsignal(signal.SIGINT)
             assert callable(handler)
             handler(signal.SIGINT, None)
@@ -55,14 +57,18 @@ class Line(Objective):
         return {"loss": loss}
 
 
-def train(line: Line, folder: Path, plan: Plan = PLAN) -> tuple[Tensor, list[tuple[int, float]]]:
+def train(
+    line: Line, folder: Path, settings: TrainingSettings = SETTINGS
+) -> tuple[Tensor, list[tuple[int, float]]]:
     reports: list[tuple[int, float]] = []
-    run(line, Numbers(), plan, folder, lambda n, _, losses: reports.append((n, losses["loss"])))
+    run_training(
+        line, Numbers(), settings, folder, lambda n, _, losses: reports.append((n, losses["loss"]))
+    )
     return line.layer.weight.detach().clone(), reports
 
 
 def test_it_learns_and_reports(tmp_path: Path) -> None:
-    _, reports = train(Line(), tmp_path, replace(PLAN, iterations=200))
+    _, reports = train(Line(), tmp_path, replace(SETTINGS, iterations=200))
     assert [n for n, _ in reports] == list(range(5, 201, 5))
     assert reports[-1][1] < 0.01 * reports[0][1]
     assert list(tmp_path.rglob("events.out.tfevents.*")), "TensorBoard logs"
@@ -74,7 +80,7 @@ def test_interrupted_and_taken_up_again_is_the_same_training(tmp_path: Path) -> 
         train(Line(stop_at=5), tmp_path / "halves")
     second = Line()
     halves, reports = train(second, tmp_path / "halves")
-    assert second.calls == PLAN.iterations - 5
+    assert second.calls == SETTINGS.iterations - 5
     assert torch.equal(whole, halves)
     assert [n for n, _ in reports] == [10, 12]
 
@@ -92,31 +98,31 @@ def test_only_what_changes_is_saved(tmp_path: Path) -> None:
     assert set(state["model"]) == {"layer.weight", "layer.bias"}
 
 
-def test_another_plan(tmp_path: Path) -> None:
+def test_other_settings(tmp_path: Path) -> None:
     train(Line(), tmp_path)
-    with pytest.raises(InputError, match=r"was trained with lr 0\.05, not 1\.0"):
-        train(Line(), tmp_path, replace(PLAN, lr=1.0))
+    with pytest.raises(InputError, match=r"was saved with lr 0\.05, not 1\.0"):
+        train(Line(), tmp_path, replace(SETTINGS, lr=1.0))
 
 
 def test_another_model(tmp_path: Path) -> None:
     train(Line(), tmp_path)
     other = Line()
     other.layer = nn.Linear(3, 1, bias=False)
-    with pytest.raises(InputError, match="of another model"):
+    with pytest.raises(InputError, match="belongs to another model"):
         train(other, tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"no state", b"PK\x03\x04"])
 def test_a_damaged_state(content: bytes, tmp_path: Path) -> None:
     (tmp_path / STATE_FILE).write_bytes(content)
-    with pytest.raises(InputError, match="no state of a training; remove it"):
+    with pytest.raises(InputError, match="not a saved training state; remove it"):
         train(Line(), tmp_path)
 
 
 def test_a_loss_that_is_no_number(tmp_path: Path) -> None:
-    plan = replace(PLAN, save_every=2)
-    with pytest.raises(InputError, match=r"no number at iteration 4.*lower --lr"):
-        train(Line(poison_at=5), tmp_path, plan)
+    settings = replace(SETTINGS, save_every=2)
+    with pytest.raises(InputError, match=r"NaN or infinite at iteration 4.*lower --lr"):
+        train(Line(poison_at=5), tmp_path, settings)
     assert torch.load(tmp_path / STATE_FILE, weights_only=True)["iteration"] == 4
 
 
@@ -126,9 +132,9 @@ def test_nothing_to_train(tmp_path: Path) -> None:
 
 
 def test_learning_rate() -> None:
-    rates = [PLAN.lr_at(i) for i in range(PLAN.iterations)]
+    rates = [SETTINGS.lr_at(i) for i in range(SETTINGS.iterations)]
     assert rates[0] == pytest.approx(0.05 / 4)
     assert max(rates) == rates[3] == pytest.approx(0.05)
     assert all(later < earlier for earlier, later in itertools.pairwise(rates[3:]))
-    constant = replace(PLAN, decay=False, warmup=0)
+    constant = replace(SETTINGS, decay=False, warmup=0)
     assert {constant.lr_at(i) for i in range(12)} == {0.05}

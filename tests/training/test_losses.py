@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import sigmoid_focal_loss
 
-from glesam_training.losses import (
+from glesam_training.objectives import (
     balanced_bce_loss,
     coverage,
     dice_loss,
@@ -21,7 +21,7 @@ SEEDS = st.integers(0, 2**31 - 1)
 
 
 def drawn(seed: int, *shape: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits, and a mask of zeros and ones."""
+    """Return logits, and a mask of zeros and ones."""
     generator = torch.Generator().manual_seed(seed)
     logits = 4 * torch.randn(*shape, generator=generator, dtype=torch.float64)
     return logits, (torch.rand(*shape, generator=generator) < 0.3).double()
@@ -36,7 +36,7 @@ def test_focal_loss_is_torchvisions(seed: int) -> None:
 
 @pytest.mark.parametrize(("alpha", "odds"), [(0.25, 3), (0.5, 1)])
 def test_alpha_decides_how_likely_a_pixel_must_be(alpha: float, odds: float) -> None:
-    """Where masks disagree about a pixel, the best logit is 0 at odds of (1 - alpha) / alpha."""
+    """If masks disagree about a pixel, its best logit is 0 at odds of (1 - alpha) / alpha."""
     share = odds / (1 + odds)
     logit = torch.zeros(2, 1, 1, dtype=torch.float64, requires_grad=True)
     inside, outside = focal_loss(logit, torch.tensor([[[1.0]], [[0.0]]]).double(), alpha=alpha)

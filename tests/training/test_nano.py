@@ -1,4 +1,4 @@
-"""The parts that only nano needs."""
+"""The modules that only nano needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from glesam_export.checkpoints.diffusion import SCHEDULE
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_export.reference import ADAPTER
 from glesam_training.examples import CLEAR, ExampleOptions, Examples
-from glesam_training.nano import scenes, table
+from glesam_training.nano import ablation_table, scenes
 from glesam_training.nano.coins import Coins, coin_masks
 from glesam_training.nano.diffusion import (
     Crops,
@@ -27,8 +27,8 @@ from glesam_training.nano.diffusion import (
     PatchAutoencoder,
     build_base,
 )
+from glesam_training.nano.held_out_report import LatentError, latent_errors
 from glesam_training.nano.recipe import QUICK
-from glesam_training.nano.report import LatentError, latent_errors
 from glesam_training.nano.sam import ClearExamples, SamNano
 from glesam_training.nano.scenes import Varied, store_scenes
 
@@ -50,7 +50,7 @@ def test_stored_scenes_are_the_scenes(tmp_path: Path) -> None:
 
 
 def test_varied_scenes_keep_their_objects(tmp_path: Path) -> None:
-    """Turned and mirrored, image and masks alike; the same number is the same picture."""
+    """Image and masks are turned and mirrored alike, and the same number gives the same picture."""
     varied = Varied(store_scenes(tmp_path, 3, 40, 256), copies=8, seed=0)
     assert len(varied) == len(varied.names) == 24
     gray = aligned = 0
@@ -60,7 +60,7 @@ def test_varied_scenes_keep_their_objects(tmp_path: Path) -> None:
         gray += bool((sample.image == sample.image[..., :1]).all())
         areas = [sorted(s.masks.reshape(len(s.masks), -1).sum(1)) for s in (plain, sample)]
         assert areas[0] == areas[1]
-        # Image and masks were turned alike: these masks part the picture better than turned ones.
+        # These masks part the picture better than turned ones, so both were turned alike.
         turned = np.rot90(sample.masks, axes=(1, 2))
         aligned += _parted(sample.image, sample.masks) > _parted(sample.image, turned)
     assert aligned >= 22
@@ -69,7 +69,7 @@ def test_varied_scenes_keep_their_objects(tmp_path: Path) -> None:
 
 
 def test_varied_scenes_are_numpys(tmp_path: Path) -> None:
-    """What OpenCV does for its speed, by numpy: turned pictures, surfaces in their mean colour."""
+    """OpenCV's fast code equals numpy: turned pictures, and surfaces in their mean colour."""
     image, instances = store_scenes(tmp_path, 1, 40, 256).painted(0)
     for turns, mirrored in product(range(4), (False, True)):
         wanted = np.rot90(image, turns)
@@ -92,7 +92,7 @@ def test_sam_nano_learns_from_what_algorithm_1_sees_as_clear(tmp_path: Path) -> 
 
 
 def _parted(image: np.ndarray, masks: np.ndarray) -> float:
-    """Share of an image's variance that lies between its objects, not within them."""
+    """Return the share of an image's variance between its objects, not within them."""
     inside = [image[mask].reshape(-1, 3).astype(np.float64) for mask in masks]
     pixels = np.concatenate(inside)
     within = sum(((part - part.mean(0)) ** 2).sum() for part in inside)
@@ -100,7 +100,7 @@ def _parted(image: np.ndarray, masks: np.ndarray) -> float:
 
 
 def test_some_varied_scenes_are_plainer(tmp_path: Path) -> None:
-    """Surfaces lose pattern in more than half of them, by a factor that is drawn."""
+    """In more than half of the scenes surfaces lose pattern, by a drawn factor."""
     varied = Varied(store_scenes(tmp_path, 4, 60, 256), copies=10, seed=0)
     plainer = 0
     for index in range(len(varied)):
@@ -125,7 +125,7 @@ def test_coins_are_round_apart_and_bright() -> None:
         assert gray[mask].mean() > gray[~sample.masks.any(0)].mean() + 40
     with pytest.raises(IndexError):
         Coins()[1]
-    with pytest.raises(ValueError, match="24 are known"):
+    with pytest.raises(ValueError, match="instead of 24"):
         coin_masks(gray[:150])
 
 
@@ -138,7 +138,7 @@ def test_the_autoencoder_whitens() -> None:
     flat = latents.transpose(0, 1).flatten(1)
     covariance = torch.cov(flat)
     torch.testing.assert_close(covariance, torch.eye(4), atol=0.25, rtol=0)
-    # The components are the covariance's leading directions: nothing else has more variance.
+    # The components are the covariance's leading directions: no other has more variance.
     assert float(flat.mean(1).abs().max()) < 0.2
 
 
@@ -175,12 +175,12 @@ def test_the_table_means_over_seeds() -> None:
     def results(shift: float) -> Results:
         rows = tuple(
             Row("a", 0, condition, "3-point", name, 0.5 + (shift if "GLE" in name else 0), 0.5, 0.5)
-            for name in table.METHODS
+            for name in ablation_table.METHODS
             for condition in conditions
         )
         return Results("nano", "scenes:1", 0, rows)
 
-    text = table.summary([results(0.01), results(0.03)])
+    text = ablation_table.table_markdown([results(0.01), results(0.03)])
     assert "| SAM | 50.00 ± 0.00 |" in text
     assert "| GLE | 52.00 ± 1.41 |" in text
     assert "| GLE-FT-D over SAM-FT-D | +2.00 ± 1.41 |" in text
@@ -200,10 +200,12 @@ def test_every_row_of_the_table_is_trained_and_found_again(tmp_path: Path) -> No
         decoder=once,
     )
     said: list[str] = []
-    methods = table.train_methods(tmp_path, recipe, 0, 1, lambda step, *_: said.append(step))
-    assert tuple(methods) == table.METHODS
+    methods = ablation_table.train_methods(
+        tmp_path, recipe, 0, 1, lambda step, *_: said.append(step)
+    )
+    assert tuple(methods) == ablation_table.METHODS
     assert [name for name, method in methods.items() if not method.enhance] == list(
-        table.METHODS[:3]
+        ablation_table.METHODS[:3]
     )
 
     def weights(name: str, layer: str) -> torch.Tensor:
@@ -211,10 +213,10 @@ def test_every_row_of_the_table_is_trained_and_found_again(tmp_path: Path) -> No
 
     norm, adapter = "conv_norm_out.weight", f"conv_in.lora_B.{ADAPTER}.weight"
     assert not torch.equal(weights("GLE", norm), torch.ones(32))
-    assert torch.equal(weights(table.UNTRAINED, norm), torch.ones(32)), "as it was made"
+    assert torch.equal(weights(ablation_table.UNTRAINED, norm), torch.ones(32)), "as it was made"
     fitted, stage_1, stage_2 = (weights(m, adapter) for m in ("SAM", "GLE", "GLE-FT-D"))
     assert not torch.equal(fitted, stage_1)
     assert torch.equal(stage_1, stage_2)
     said.clear()
-    table.train_methods(tmp_path, recipe, 0, 1, lambda step, *_: said.append(step))
+    ablation_table.train_methods(tmp_path, recipe, 0, 1, lambda step, *_: said.append(step))
     assert said == []

@@ -1,4 +1,4 @@
-"""SAM 2 in training and evaluation: its enhancer is trained, its decoder refused."""
+"""SAM 2 in training and evaluation: its enhancer can be trained, its decoder is refused."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from glesam_export.presets import sam_preset, unet_preset
 from glesam_export.reference_sam2 import build_sam2
 from glesam_runtime.errors import InputError
 from glesam_training.examples import ExampleOptions
-from glesam_training.plan import Plan
-from glesam_training.reference_predictor import reference_segmenters
+from glesam_training.reference_segmenters import reference_segmenters
+from glesam_training.settings import TrainingSettings
 from glesam_training.train import Job, train_decoder, train_enhancer
-from glesam_training.trained import write_checkpoint
+from glesam_training.trained_checkpoint import write_checkpoint
 
 
 @pytest.fixture
@@ -29,9 +29,9 @@ def checkpoint() -> RandomCheckpoint:
 
 
 def job(folder: Path, latents: Path | None = None) -> Job:
-    plan = Plan(iterations=2, batch=2, workers=0, lr=1e-3, log_every=1)
+    settings = TrainingSettings(iterations=2, batch=2, workers=0, lr=1e-3, log_every=1)
     options = ExampleOptions(masks=2, variants=1 if latents else None)
-    return Job(open_dataset("scenes:2"), plan, options, folder, latents)
+    return Job(open_dataset("scenes:2"), settings, options, folder, latents)
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["encoded each time", "latents kept"])
@@ -50,14 +50,14 @@ def test_the_enhancer_is_trained_and_written(
 
 
 def test_the_decoder_is_refused(checkpoint: RandomCheckpoint, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nano2: only SAM's decoder is trained"):
+    with pytest.raises(InputError, match="nano2: only SAM's decoder can be trained"):
         train_decoder(checkpoint, job(tmp_path), "tokens")
-    with pytest.raises(InputError, match="nano2: only SAM's decoder is trained"):
+    with pytest.raises(InputError, match="nano2: only SAM's decoder can be trained"):
         train_enhancer(checkpoint, job(tmp_path), mask_weight=1.0)
 
 
 def test_the_reference_segments_as_sam2_does(checkpoint: RandomCheckpoint) -> None:
-    """Random weights: masks are noise, but the same noise."""
+    """With random weights masks are noise, but both give the same noise."""
     image = make_scene(3, 180, 240).image
     boxes = np.array([[20.0, 30, 120, 140], [100, 10, 230, 170]])
     predictor = SAM2ImagePredictor(build_sam2(checkpoint.encoder(), checkpoint.decoder()))

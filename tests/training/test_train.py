@@ -17,9 +17,9 @@ from glesam_export.weight_options import WeightOptions
 from glesam_export.weights import make_checkpoint
 from glesam_training.examples import CORRECTED, ExampleOptions, Examples, with_prompts
 from glesam_training.objectives import DecoderObjective
-from glesam_training.plan import Plan
+from glesam_training.settings import TrainingSettings
 from glesam_training.train import Job, new_adapters, train_decoder, train_enhancer
-from glesam_training.trained import TrainedCheckpoint
+from glesam_training.trained_checkpoint import TrainedCheckpoint
 
 State = dict[str, torch.Tensor]
 
@@ -29,9 +29,11 @@ def checkpoint() -> RandomCheckpoint:
     return RandomCheckpoint(0, sam_preset("nano"), unet_preset("nano"), 0.5, 1)
 
 
-def job(folder: Path, **plan: object) -> Job:
-    settings = {"iterations": 3, "batch": 2, "workers": 0, "lr": 1e-3, "log_every": 1} | plan
-    return Job(open_dataset("scenes:4"), Plan(**settings), ExampleOptions(masks=2), folder)
+def job(folder: Path, **given: object) -> Job:
+    settings = {"iterations": 3, "batch": 2, "workers": 0, "lr": 1e-3, "log_every": 1} | given
+    return Job(
+        open_dataset("scenes:4"), TrainingSettings(**settings), ExampleOptions(masks=2), folder
+    )
 
 
 def changed(before: State, after: State) -> set[str]:
@@ -45,7 +47,7 @@ def test_stage_1_trains_the_adapters_alone(checkpoint: RandomCheckpoint, tmp_pat
     names = changed(before, after)
     adapters = {name for name in before if ".lora_A." in name or ".lora_B." in name}
     assert names <= adapters
-    # Eq. 4 sees T and c through layers whose adapters learn too.
+    # Eq. 4 sees T and c through layers whose adapters train too.
     assert len(names) > 0.9 * len(adapters)
 
 
@@ -71,7 +73,7 @@ def test_stage_2_trains_the_named_part(
 
 
 def test_a_background_point_is_learnt(tmp_path: Path) -> None:
-    """Of the decoder that ships, from an embedding that says of a background point: the object."""
+    """The shipped decoder learns it again after its embedding was replaced by the object's."""
     nano = make_checkpoint(WeightOptions("nano"))
     spoilt = nano.decoder()
     background, foreground = spoilt.prompt_encoder.point_embeddings[:2]
@@ -102,12 +104,12 @@ def test_the_control_never_runs_the_enhancer(
 
 
 def test_the_latent_comes_nearer(tmp_path: Path) -> None:
-    """With a small gamma a random enhancer's answer outweighs z_L; training takes it away."""
+    """With a small gamma a random enhancer's output outweighs z_L; training reduces it."""
     base = RandomCheckpoint(0, sam_preset("nano"), unet_preset("nano"), 0.02, 1)
     losses: list[float] = []
-    plan = job(tmp_path, iterations=40, lr=3e-3, batch=4, log_every=10)
+    learn = job(tmp_path, iterations=40, lr=3e-3, batch=4, log_every=10)
     train_enhancer(
-        base, replace(plan, report=lambda _n, _t, found: losses.append(found["mse"])), 0.0
+        base, replace(learn, report=lambda _n, _t, found: losses.append(found["mse"])), 0.0
     )
     assert losses[-1] < 0.6 * losses[0]
 
@@ -119,9 +121,9 @@ def test_latents_kept_or_not_is_the_same_training(
     found = []
     for name, latents in (("plain", None), ("kept", tmp_path / "latents")):
         mse: list[float] = []
-        plan = replace(job(tmp_path / name), examples=fixed, latents=latents)
+        learn = replace(job(tmp_path / name), examples=fixed, latents=latents)
         train_enhancer(
-            checkpoint, replace(plan, report=lambda _n, _t, new, to=mse: to.append(new["mse"]))
+            checkpoint, replace(learn, report=lambda _n, _t, new, to=mse: to.append(new["mse"]))
         )
         found.append(mse)
     assert found[0] == pytest.approx(found[1], rel=1e-3)
@@ -131,8 +133,8 @@ def test_the_mask_loss_is_there_when_asked_for(
     checkpoint: RandomCheckpoint, tmp_path: Path
 ) -> None:
     seen: list[dict[str, float]] = []
-    plan = replace(job(tmp_path, iterations=1), report=lambda _n, _t, found: seen.append(found))
-    train_enhancer(checkpoint, plan, 1.0)
+    learn = replace(job(tmp_path, iterations=1), report=lambda _n, _t, found: seen.append(found))
+    train_enhancer(checkpoint, learn, 1.0)
     assert seen[0].keys() == {"loss", "mse", "mse_before", "mask"}
 
 
@@ -145,7 +147,7 @@ def test_new_adapters_fit_and_change_nothing(preset: str) -> None:
     assert not any(b.any() for _, b, _ in parsed.values())
     ranks = {name: (a.shape[0], alpha) for name, (a, _, alpha) in parsed.items()}
     assert ranks.pop("conv_in") == (6, 6)
-    with pytest.raises(ValueError, match="conv_up: no layer"):
+    with pytest.raises(ValueError, match="conv_up: not a layer"):
         new_adapters(unet_preset(preset), 4, 0, {"conv_up": 6})
     assert set(ranks.values()) == {(4, 4)}
     wanted = [n for n, _ in unet.named_modules() if n.endswith(tuple(LORA_TARGETS))]

@@ -1,1 +1,1 @@
-"""Algorithm 1 for any preset, and the nano model: everything that makes a checkpoint."""
+"""Train GleSAM checkpoints by the paper's Algorithm 1, and make the built-in nano."""

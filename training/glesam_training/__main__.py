@@ -1,4 +1,4 @@
-"""Lets `accelerate launch -m glesam_training` and `python -m glesam_training` train."""
+"""Make `python -m glesam_training` and `accelerate launch -m glesam_training` run glesam-train."""
 
 from glesam_training.cli import main
 

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from glesam_export import cli as export_cli
-from glesam_export import weight_options
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_export.weight_options import WeightOptions
 from glesam_export.weights import detected, make_checkpoint
 from glesam_runtime.console import make_app, run_app
 from glesam_runtime.errors import InputError
-from glesam_training import options as asked
-from glesam_training.nano import cli as nano_cli
+from glesam_runtime.option_groups import expand_groups
+from glesam_training import options
 
-# Imported where used: torch takes seconds, and --help and wrong options should not.
+# Imported in the functions that need them: importing torch takes seconds, and neither --help nor a
+# wrong option should wait for it.
 if TYPE_CHECKING:
     from glesam_export.checkpoints import Checkpoint
 
@@ -26,70 +25,44 @@ app = make_app("Train GleSAM's enhancer and decoder (Algorithm 1), or the built-
 
 
 @app.command("enhancer")
+@expand_groups
 def enhancer(
-    data: asked.Data,
-    output: asked.Output,
-    images: asked.ImagesOf = None,
-    preset: weight_options.Preset = None,
-    unet: weight_options.UNet = None,
-    saved: weight_options.Saved = None,
-    sam: weight_options.Sam = None,
-    sd: weight_options.Sd = None,
-    lora: Annotated[
-        Path | None,
-        typer.Option(rich_help_panel="Weights", help="LoRA to go on from. Default: a new one."),
-    ] = None,
-    prompt_embeds: weight_options.PromptEmbeds = None,
-    unet_config: weight_options.UNetConfig = None,
-    gamma: Annotated[
-        float | None, typer.Option(rich_help_panel="Weights", help="Adaption weight; paper: 5.")
-    ] = None,
-    timestep: Annotated[
-        int | None,
-        typer.Option(rich_help_panel="Weights", help="T; 999 in the paper, 1 in released code."),
-    ] = None,
+    data: options.DataOptions,
+    output: options.Output,
+    weights: WeightOptions,
+    training: options.TrainingOptions,
     rank: Annotated[
         int,
-        typer.Option(min=1, rich_help_panel=asked.TRAINING, help="Of a new LoRA; alpha = rank."),
+        typer.Option(
+            min=1,
+            rich_help_panel=options.TRAINING,
+            help="Rank of a new LoRA, whose alpha is the rank. Without --lora, training starts "
+            "with a new LoRA.",
+        ),
     ] = 8,
-    iterations: asked.Iterations = 100_000,
-    batch: asked.Batch = 4,
-    lr: asked.Lr = 1e-4,
     mask_loss: Annotated[
         float,
         typer.Option(
             min=0,
-            rich_help_panel=asked.TRAINING,
+            rich_help_panel=options.TRAINING,
             help="Weight of the mask loss through the frozen decoder; 0 is the paper's stage 1.",
         ),
     ] = 0.0,
-    masks: asked.Masks = 4,
-    levels: asked.Levels = "1,2,3",
-    keep_latents: asked.Latents = None,
-    mixed_precision: asked.MixedPrecision = "no",
-    save_every: asked.SaveEvery = 500,
-    workers: asked.Workers = 1,
-    seed: asked.Seed = 0,
-    debug: export_cli.Debug = False,
+    debug: options.Debug = False,
 ) -> None:
-    """Stage 1: train the enhancer's LoRA, so that a low image's latent becomes the clear one's."""
-    options = WeightOptions(
-        *(preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, None),
-        checkpoint=saved,
-        unet_config=unet_config,
-    )
-    checkpoint = _checkpoint_to_begin(options, output, rank, seed)
-    examples = asked.examples_of(levels, masks, seed, keep_latents)
-    plan = asked.plan_of(iterations, batch, lr, save_every, workers, mixed_precision, seed)
-    dataset = asked.dataset_of(data, images)
-    from glesam_training.progress import narrated
-    from glesam_training.train import job, train_enhancer
-    from glesam_training.trained import write_checkpoint
+    """Stage 1: train the enhancer's LoRA to turn a degraded image's latent into the clear one's."""
+    checkpoint = _checkpoint_to_start_from(weights, output, rank, training.seed)
+    examples, settings = training.examples(), training.settings()
+    dataset = data.open()
+    from glesam_training.progress_display import progress_display
+    from glesam_training.train import named_job, train_enhancer
+    from glesam_training.trained_checkpoint import write_checkpoint
 
-    with narrated() as narrate:
+    latents = training.keep_latents
+    with progress_display() as show:
         trained = train_enhancer(
             checkpoint,
-            job("enhancer", dataset, plan, examples, output, keep_latents, narrate),
+            named_job("enhancer", dataset, settings, examples, output, latents, show),
             mask_loss,
             lambda part: write_checkpoint(checkpoint, output, enhancer=part),
         )
@@ -97,62 +70,42 @@ def enhancer(
 
 
 @app.command("decoder")
+@expand_groups
 def decoder(
-    data: asked.Data,
-    output: asked.Output,
-    saved: weight_options.Saved = None,
+    data: options.DataOptions,
+    output: options.Output,
+    weights: WeightOptions,
+    training: options.DecoderTrainingOptions,
     tokens: Annotated[
         bool, typer.Option("--tokens", help="Train the mask tokens only (FT-T).")
     ] = False,
     everything: Annotated[
-        bool, typer.Option("--all", help="Train all but the IoU head (FT-D).")
+        bool, typer.Option("--all", help="Train the whole decoder except the IoU head (FT-D).")
     ] = False,
     no_enhance: Annotated[
-        bool, typer.Option("--no-enhance", help="Train on latents as they are: the control.")
+        bool,
+        typer.Option(
+            "--no-enhance",
+            help="Train on latents that the enhancer has not changed: the control experiment.",
+        ),
     ] = False,
-    images: asked.ImagesOf = None,
-    preset: weight_options.Preset = None,
-    unet: weight_options.UNet = None,
-    sam: weight_options.Sam = None,
-    sd: weight_options.Sd = None,
-    lora: weight_options.Lora = None,
-    prompt_embeds: weight_options.PromptEmbeds = None,
-    unet_config: weight_options.UNetConfig = None,
-    gamma: weight_options.Gamma = None,
-    timestep: weight_options.Timestep = None,
-    iterations: asked.Iterations = 20_000,
-    batch: asked.Batch = 4,
-    lr: asked.Lr = 1e-4,
-    masks: asked.Masks = 4,
-    levels: asked.Levels = "1,2,3",
-    keep_latents: asked.Latents = None,
-    mixed_precision: asked.MixedPrecision = "no",
-    save_every: asked.SaveEvery = 500,
-    workers: asked.Workers = 1,
-    seed: asked.Seed = 0,
-    debug: export_cli.Debug = False,
+    debug: options.Debug = False,
 ) -> None:
     """Stage 2: train the decoder to read enhanced latents."""
     if tokens == everything:
         raise InputError("pass one of --tokens (FT-T) and --all (FT-D)")
-    checkpoint = make_checkpoint(
-        WeightOptions(
-            *(preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, None),
-            checkpoint=saved,
-            unet_config=unet_config,
-        )
-    )
-    examples = asked.examples_of(levels, masks, seed, keep_latents)
-    plan = asked.plan_of(iterations, batch, lr, save_every, workers, mixed_precision, seed)
-    dataset = asked.dataset_of(data, images)
-    from glesam_training.progress import narrated
-    from glesam_training.train import job, train_decoder
-    from glesam_training.trained import write_checkpoint
+    checkpoint = make_checkpoint(weights)
+    examples, settings = training.examples(), training.settings()
+    dataset = data.open()
+    from glesam_training.progress_display import progress_display
+    from glesam_training.train import named_job, train_decoder
+    from glesam_training.trained_checkpoint import write_checkpoint
 
-    with narrated() as narrate:
+    latents = training.keep_latents
+    with progress_display() as show:
         trained = train_decoder(
             checkpoint,
-            job("decoder", dataset, plan, examples, output, keep_latents, narrate),
+            named_job("decoder", dataset, settings, examples, output, latents, show),
             "tokens" if tokens else "all",
             enhance=not no_enhance,
             saved=lambda part: write_checkpoint(checkpoint, output, decoder=part),
@@ -160,31 +113,87 @@ def decoder(
     typer.echo(f"wrote {write_checkpoint(checkpoint, output, decoder=trained)}")
 
 
-app.command("nano")(nano_cli.nano)
-app.command("nano-table")(nano_cli.nano_table)
+@app.command("nano")
+@expand_groups
+def nano(given: options.NanoOptions, debug: options.Debug = False) -> None:
+    """Train the built-in nano from scratch and measure it on pictures that it never saw."""
+    from glesam_export.checkpoints.saved import open_checkpoint
+    from glesam_runtime.staging import staged_file
+    from glesam_training.nano import held_out_report
+    from glesam_training.nano.recipe import FULL, QUICK
+    from glesam_training.nano.steps import make_nano
+    from glesam_training.progress_display import progress_display
+
+    with progress_display() as show:
+        packed = make_nano(given.output, QUICK if given.quick else FULL, given.seed, show)
+        scenes = 8 if given.quick else held_out_report.SCENES
+        checkpoint = open_checkpoint(packed)
+        results = held_out_report.measure_nano(
+            checkpoint, scenes, lambda done, total: show("measured", done, total, {})
+        )
+    errors = held_out_report.latent_errors(checkpoint, held_out_report.held_out(scenes))
+    text = held_out_report.report_markdown(results, errors)
+    with staged_file(given.output / "report.md") as partial:
+        partial.write_text(text, encoding="utf-8")
+    typer.echo(text)
+    typer.echo(f"wrote {packed}")
+
+
+@app.command("nano-table")
+@expand_groups
+def nano_table(
+    given: options.NanoOptions,
+    seeds: Annotated[int, typer.Option(min=2, help="Number of seeds of Algorithm 1.")] = 3,
+    scenes: Annotated[int, typer.Option(min=1, help="Number of held-out scenes.")] = 100,
+    debug: options.Debug = False,
+) -> None:
+    """Train and measure the paper's Table 5 at nano's size, over several seeds of Algorithm 1."""
+    from glesam_evaluation.protocol import EvaluationPlan
+    from glesam_runtime.staging import staged_file
+    from glesam_training.nano import ablation_table
+    from glesam_training.nano.held_out_report import held_out
+    from glesam_training.nano.recipe import QUICK, TABLE
+    from glesam_training.progress_display import progress_display
+
+    found = []
+    with progress_display() as show:
+        for each in range(seeds):
+            recipe = QUICK if given.quick else TABLE
+            methods = ablation_table.train_methods(given.output, recipe, given.seed, each, show)
+            name, data = f"scenes:{scenes}", held_out(scenes)
+            found.append(
+                ablation_table.evaluate_methods(methods, data, name, each, EvaluationPlan())
+            )
+    text = ablation_table.table_markdown(found)
+    with staged_file(given.output / "table.md") as partial:
+        partial.write_text(text, encoding="utf-8")
+    typer.echo(text)
 
 
 def main() -> NoReturn:
-    """The glesam-train command."""
+    """Run the glesam-train command."""
     run_app(app, "glesam-train")
 
 
-def _checkpoint_to_begin(options: WeightOptions, folder: Path, rank: int, seed: int) -> Checkpoint:
-    """The checkpoint that stage 1 begins with; its LoRA is new unless one is given."""
-    built_in = options.preset is not None and sam_preset(options.preset).builtin is not None
-    if options.checkpoint or options.lora or (built_in and not options.given_files):
-        return make_checkpoint(options)
-    if not options.given_files:
+def _checkpoint_to_start_from(
+    given: WeightOptions, folder: Path, rank: int, seed: int
+) -> Checkpoint:
+    """Return the checkpoint that stage 1 starts from; its LoRA is new unless one is given."""
+    built_in = given.preset is not None and sam_preset(given.preset).builtin is not None
+    complete = given.checkpoint or given.lora or given.random_weights is not None
+    if complete or (built_in and not given.given_files):
+        return make_checkpoint(given)
+    if not given.given_files:
         raise InputError(
             "no weights: pass --sam FILE --sd FOLDER --gamma G --timestep T, or --checkpoint PATH"
         )
     from glesam_export.checkpoints.write import save_tensors
     from glesam_training.train import new_adapters
 
-    if options.sam is None or options.sd is None:
-        raise InputError("--sam FILE and --sd FOLDER must both be given to begin with a new LoRA")
-    known = detected(options)
-    assert known.unet is not None, "the base says"
+    if given.sam is None or given.sd is None:
+        raise InputError("to start with a new LoRA, pass both --sam FILE and --sd FOLDER")
+    known = detected(given)
+    assert known.unet is not None, "`detected` reads the U-Net from --sd"
     unet = unet_preset(known.unet)
     folder.mkdir(parents=True, exist_ok=True)
     start = folder / "start.safetensors"

@@ -1,4 +1,4 @@
-"""glesam-evaluate: a bundle or checkpoint, with and without its enhancer, against the truth."""
+"""glesam-evaluate: measure the masks of a bundle or checkpoint, with and without its enhancer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from glesam_runtime.console import make_app, run_app
+from glesam_runtime.engine_choice import Device
 from glesam_runtime.errors import InputError
+from glesam_runtime.option_groups import expand_groups
+from glesam_training.options import DataOptions, Debug
 
-# Imported where used: `--help` needs nothing of it, and a bundle is evaluated without torch.
+# Imported in the functions that need them: --help should not wait, and evaluating a bundle needs no
+# torch.
 if TYPE_CHECKING:
     from glesam_evaluation.protocol import Segmenter
     from glesam_evaluation.results import Results
@@ -26,11 +30,12 @@ _CHECKPOINT, _MANIFEST = "checkpoint.json", "manifest.json"
 
 
 def main() -> NoReturn:
-    """The glesam-evaluate command."""
+    """Run the glesam-evaluate command."""
     run_app(app, "glesam-evaluate")
 
 
 @app.command()
+@expand_groups
 def run(
     model: Annotated[
         str,
@@ -40,60 +45,50 @@ def run(
             ".safetensors file, or a folder with checkpoint.json.",
         ),
     ],
-    data: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATA",
-            help="A folder of images and masks, a COCO or LVIS JSON, or scenes:N, scenes:N@FIRST.",
-        ),
-    ],
-    images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The images of a COCO or LVIS JSON.")
-    ] = None,
+    data: DataOptions,
     prompts: Annotated[
-        str, typer.Option(help="Comma list: 1-point to 10-point, box, noise-box.")
+        str, typer.Option(help="Comma list of prompts: 1-point to 10-point, box, noise-box.")
     ] = "3-point",
     conditions: Annotated[
         str,
         typer.Option(
-            help="Comma list: clear, LQ-1, LQ-2, LQ-3, unseen (haze, low_contrast, darkness), "
-            "blur, noise, jpeg."
+            help="Comma list of conditions: clear, LQ-1, LQ-2, LQ-3, unseen (haze, low_contrast "
+            "and darkness), blur, noise, jpeg."
         ),
     ] = "clear,LQ-1,LQ-2,LQ-3,unseen",
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="The first N images only.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Use only the first N images."),
     ] = None,
     max_masks: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Most objects of an image, drawn by the seed.")
+        int, typer.Option(min=1, metavar="N", help="Maximum objects per image, drawn by the seed.")
     ] = 10,
     seed: Annotated[
-        int, typer.Option(min=0, help="Decides degradations, prompts and objects.")
+        int, typer.Option(min=0, help="Seed of degradations, prompts and objects.")
     ] = 0,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or cuda:N; default is the engine's.")
-    ] = None,
+    device: Device = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="DIR", help=f"Folder for {_REPORT}, {_JSON}, {_PLOT}."
+            "--output",
+            "-o",
+            metavar="DIR",
+            help=f"Also write {_REPORT}, {_JSON} and {_PLOT} to this folder.",
         ),
     ] = None,
     json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document instead of the tables.")
+        bool, typer.Option("--json", help="Print one JSON document instead of tables.")
     ] = False,
-    debug: Annotated[  # read by console.py, from the arguments themselves
-        bool, typer.Option("--debug", help="Show the traceback behind an error.")
-    ] = False,
+    debug: Debug = False,
 ) -> None:
     """Evaluate MODEL on DATA, with and without the enhancer.
 
-    Every segmenter gets the same images and prompts, drawn from the seed.
+    All segmenters get the same images and prompts, which the seed decides.
     """
     if output is not None:
         _check_output(output)
     _require_calibration()
     from glesam_evaluation.conditions import parse_conditions
-    from glesam_evaluation.datasets import open_dataset
     from glesam_evaluation.datasets.sample import printable
     from glesam_evaluation.plot import require_matplotlib
     from glesam_evaluation.prompting import parse_prompt_kinds
@@ -109,11 +104,11 @@ def run(
     )
     if output is not None:
         require_matplotlib()
-    dataset = open_dataset(data, images)
+    dataset = data.open()
     about, segmenters = _open_model(model, device)
     with _progress() as progress:
         rows = evaluate(segmenters, dataset, plan, progress)
-    results = Results(printable(about), printable(data), seed, tuple(rows))
+    results = Results(printable(about), printable(data.data), seed, tuple(rows))
     if output is not None:
         _write(results, output)
     print(_as_json(results) if json else markdown(results), end="")
@@ -122,7 +117,7 @@ def run(
 
 
 def _open_model(model: str, device: str | None) -> tuple[str, dict[str, Segmenter]]:
-    """What is evaluated, in a line, and its segmenters."""
+    """Return a line that describes the model, and its segmenters."""
     path = Path(model)
     if model == "nano" or (path / _MANIFEST).is_file():
         return _open_bundle(None if model == "nano" else path, device)
@@ -133,7 +128,7 @@ def _open_model(model: str, device: str | None) -> tuple[str, dict[str, Segmente
             f"{model}: neither a bundle (no {_MANIFEST}) nor a checkpoint (a packed .safetensors "
             f"file, or a folder with {_CHECKPOINT})"
         )
-    raise InputError(f"{model}: no such file or folder; for the built-in bundle say nano")
+    raise InputError(f"{model}: no such file or folder; pass nano for the built-in bundle")
 
 
 def _open_bundle(path: Path | None, device: str | None) -> tuple[str, dict[str, Segmenter]]:
@@ -153,7 +148,7 @@ def _open_bundle(path: Path | None, device: str | None) -> tuple[str, dict[str, 
 def _open_checkpoint(path: Path, device: str | None) -> tuple[str, dict[str, Segmenter]]:
     try:
         from glesam_export.checkpoints.saved import open_checkpoint
-        from glesam_training.reference_predictor import reference_segmenters
+        from glesam_training.reference_segmenters import reference_segmenters
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("glesam"):
             raise
@@ -171,7 +166,7 @@ def _open_checkpoint(path: Path, device: str | None) -> tuple[str, dict[str, Seg
 
 
 def _require_calibration() -> None:
-    """Degradations and scenes need OpenCV and scipy."""
+    """Check for OpenCV and scipy, which degradations and scenes need."""
     try:
         import glesam_evaluation.degrade  # noqa: F401
     except ModuleNotFoundError as error:
@@ -183,21 +178,21 @@ def _require_calibration() -> None:
 
 
 def _check_output(folder: Path) -> None:
-    """Refuse before an hour's work what could not be written after it."""
+    """Check that the reports can be written, before an hour of measuring."""
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"-o {folder}: is a file, a folder is needed")
+        raise InputError(f"-o {folder}: is a file; pass a folder")
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
-        raise InputError(f"-o {folder}: a parent of it is a file")
+        raise InputError(f"-o {folder}: a parent of this path is a file; choose another")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"-o {folder}: no permission to write in {existing}")
+        raise InputError(f"-o {folder}: no permission to write in {existing}; choose another")
     for name in (_REPORT, _JSON, _PLOT):
         if (folder / name).is_dir():
-            raise InputError(f"-o {folder}: {name} in it is a folder; choose another")
+            raise InputError(f"-o {folder}: {name} in it is a folder; choose another folder")
 
 
 def _write(results: Results, folder: Path) -> None:
-    """Write the three files, all of them or none."""
+    """Write the three files: all of them or none."""
     from glesam_evaluation.plot import draw
     from glesam_evaluation.results import markdown
     from glesam_runtime.staging import staged_file
@@ -223,7 +218,7 @@ def _as_json(results: Results) -> str:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
-    """Images done, on stderr: a bar for a person, a line each tenth for a log."""
+    """Show the images done on stderr: a bar in a terminal, a line for each tenth in a log."""
     if not sys.stderr.isatty():
 
         def line(done: int, total: int) -> None:

@@ -1,8 +1,8 @@
-"""From images with masks to the tensors that Algorithm 1 learns from.
+"""Turn images with masks into the tensors that Algorithm 1 learns from.
 
-Example i is drawn from its number and the seed alone: which image, how it is degraded, which masks
-and prompts. So workers, processes and a training that was interrupted all
-see the same examples.
+Example i depends on its number and the seed alone: which image it shows, how that is degraded,
+which masks and prompts it has. So every worker, every process and a resumed training see the same
+examples.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from glesam_runtime.image import geometry_of, preprocess
 from glesam_runtime.prompts import BACKGROUND, BOX_CORNERS, FOREGROUND, PADDING
 
 MAX_POINTS = 10
-"""Points an example holds, of which a step uses the first few; the paper tests up to ten."""
+"""Points per example, of which a step uses the first few; the paper tests up to ten."""
 
 CLEAR = 0
-"""The level of an image that is left as it is."""
+"""The level of an image that is not degraded."""
 
 SMALLEST = 16
-"""Pixels of the original image below which a mask is not learnt from."""
+"""Masks with fewer pixels of the original image than this are not used."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class ExampleOptions:
     """What examples are made of.
 
     Attributes:
-        seed: of everything drawn, but for what `low_seed` is of.
-        low_seed: of how pictures are degraded; None is `seed`. Trainings of several seeds can share
-            stored latents so.
-        masks: masks a picture, drawn anew each time.
-        levels: LQSeg levels one of which degrades x_L; 0 leaves it clear.
-        jitter: how far a box's corners stray at most, as a share of its size.
-        variants: low versions a picture has; None makes a new one each epoch.
+        seed: seed of everything random except what `low_seed` decides.
+        low_seed: seed of the degradations; None means `seed`. With a fixed one, trainings with
+            different seeds share stored latents.
+        masks: masks per picture, drawn anew every time.
+        levels: the LQSeg levels that x_L is drawn from; 0 leaves it clear.
+        jitter: largest shift of a box's corners, as a share of the box's size.
+        variants: number of degraded versions per picture; None makes a new one each epoch.
         far: share of the points outside a mask that lie anywhere there; the others are near it.
     """
 
@@ -61,17 +61,17 @@ class ExampleOptions:
 
 
 class Examples(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Examples of a data set, as many as asked for; every picture comes once an epoch.
+    """A given number of examples of a dataset; every picture comes once per epoch.
 
-    An example holds `clear` and `low` [3, S, S] float32 (x_H and x_L as the encoder takes them),
-    `target` [B, S/4, S/4] (coverage of each mask), `points` [B, 10, 2] inside the mask, `outside`
-    [B, 10, 2] outside it, and `boxes` [B, 4], in (x, y) of resized pixels.
+    An example holds `clear` and `low` [3, S, S] float32 (x_H and x_L, ready for the encoder),
+    `target` [B, S/4, S/4] (the coverage of each mask), `points` [B, 10, 2] inside the mask,
+    `outside` [B, 10, 2] outside it, and `boxes` [B, 4], in (x, y) of resized pixels.
 
     Args:
         dataset: pictures with masks.
-        preset: the SAM whose input they become.
+        preset: the SAM whose preprocessing applies.
         count: number of examples.
-        options: what they are made of.
+        options: what the examples are made of.
     """
 
     def __init__(
@@ -104,18 +104,18 @@ class Examples(torch.utils.data.Dataset[dict[str, Tensor]]):
 
     @property
     def low_seed(self) -> int:
-        """The seed of how pictures are degraded."""
+        """Return the seed of the degradations."""
         options = self.options
         return options.seed if options.low_seed is None else options.low_seed
 
     def level(self, index: int, variant: int) -> int:
-        """The level of a picture's version: all levels come equally often."""
+        """Return the level of a picture's version; all levels come equally often."""
         return self.options.levels[(index + variant) % len(self.options.levels)]
 
     def inputs(
         self, sample: Sample, index: int, variant: int
     ) -> dict[str, npt.NDArray[np.floating[Any]]]:
-        """What the encoder takes, or gives: the picture and one of its low versions."""
+        """Return the encoder's inputs: the picture and one of its degraded versions."""
         clear = preprocess(sample.image, self.rules).tensor[0]
         level = self.level(index, variant)
         if level == CLEAR:
@@ -139,7 +139,7 @@ class Examples(torch.utils.data.Dataset[dict[str, Tensor]]):
     def _outside(
         self, mask: npt.NDArray[np.bool_], rng: np.random.Generator
     ) -> npt.NDArray[np.floating[Any]]:
-        """Points of the background [10, 2], within half the object's size of its box, or far."""
+        """Return background points [10, 2], near the object (half its size) or anywhere."""
         x0, y0, x1, y1 = tight_box(mask)
         reach_x, reach_y = (x1 - x0) / 2, (y1 - y0) / 2
         near = np.zeros_like(mask)
@@ -158,7 +158,7 @@ class Examples(torch.utils.data.Dataset[dict[str, Tensor]]):
     def _coverage(
         self, mask: npt.NDArray[np.bool_], resized: tuple[int, int]
     ) -> npt.NDArray[np.float32]:
-        """A mask in the graph's square at the resolution of the decoder's logits."""
+        """Return a mask in the graph's square, at the resolution of the decoder's logits."""
         size = self.rules.image_size
         square = np.zeros((size, size), np.float32)
         height, width = resized
@@ -169,25 +169,25 @@ class Examples(torch.utils.data.Dataset[dict[str, Tensor]]):
 
 
 PROMPTS = ("points", "box")
-"""What prompts are made of: half of them are one to six points inside the mask, of which a quarter
-has up to three outside it as well, and half are boxes."""
+"""Half of the prompts are one to six points inside the mask, of which a quarter has up to three
+points outside it as well. The other half are boxes."""
 
 CORRECTED = ("corrected",)
-"""Points inside the mask, and one to three outside it every time."""
+"""Prompts of points inside the mask and always one to three points outside it."""
 
 
 def draw_prompts(
     batch: dict[str, Tensor], rng: np.random.Generator, kinds: Sequence[str] = PROMPTS
 ) -> tuple[Tensor, Tensor]:
-    """One make-up of prompt for a whole batch.
+    """Draw one kind of prompt for a whole batch.
 
     Args:
         batch: a collated batch of examples.
-        rng: draws the make-up.
-        kinds: those to choose from, `PROMPTS` or `CORRECTED`.
+        rng: decides the kind and the number of points.
+        kinds: the kinds to choose from, `PROMPTS` or `CORRECTED`.
 
     Returns:
-        Coordinates [N, B, P, 2] and labels [N, B, P] as the contract has them.
+        Coordinates [N, B, P, 2] and labels [N, B, P] as in the contract.
     """
     kind = rng.choice(kinds)
     if kind == "box":
@@ -208,26 +208,26 @@ def draw_prompts(
 def with_prompts(
     examples: list[dict[str, Tensor]], kinds: Sequence[str] = PROMPTS
 ) -> dict[str, Tensor]:
-    """A batch with one make-up of prompt for all of it, drawn from the first example's number."""
+    """Collate a batch and draw one kind of prompt for it, seeded by the first example's number."""
     batch = {key: torch.stack([example[key] for example in examples]) for key in examples[0]}
     rng = np.random.default_rng((4, int(batch["number"][0])))
     coords, labels = draw_prompts(batch, rng, kinds)
-    # Of their own memory, which a view that repeats a row has not: it cannot be pinned for a GPU.
+    # Contiguous copies: a view that repeats a row cannot be pinned for a GPU.
     batch["coords"], batch["labels"] = coords.contiguous(), labels.contiguous()
     return batch
 
 
-@lru_cache(maxsize=2)  # of millions of pictures it takes longer to draw than the example
+@lru_cache(maxsize=2)  # with millions of pictures the order takes longer than the example
 def _order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
-    """The numbers of pictures as they come in an epoch."""
+    """Return the order of the pictures in an epoch."""
     return np.random.default_rng((seed, 1, epoch)).permutation(count)
 
 
 def _chosen(
     masks: npt.NDArray[np.bool_], count: int, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Numbers of `count` masks, none twice while there are enough, small ones left out."""
-    # Mask by mask: along an axis numpy counts by adding, which takes longer.
+    """Choose `count` masks, none twice while there are enough, leaving out small ones."""
+    # One mask at a time: along an axis, numpy counts by adding, which takes longer.
     areas = np.asarray([np.count_nonzero(mask) for mask in masks])
     usable = np.flatnonzero(areas >= min(SMALLEST, int(areas.max())))
     return rng.choice(usable, count, replace=len(usable) < count)

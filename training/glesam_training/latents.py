@@ -1,4 +1,4 @@
-"""Latents computed once: the encoder is frozen, so a picture's need not be encoded every epoch."""
+"""Encode each picture once and store its latents: the frozen encoder never changes them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from glesam_runtime.errors import InputError
 from glesam_runtime.staging import staged_file
 from glesam_training.examples import ExampleOptions, Examples
 from glesam_training.loop import worker_settings
-from glesam_training.memory import keep_memory
+from glesam_training.settings import keep_freed_memory
 
 Places = int | npt.NDArray[np.int64]
-"""One picture or low version, or many."""
+"""The index of one picture or version, or of many."""
 
 
 class StoredLatents(Examples):
-    """Examples with `z_h` and `z_l` [256, s, s] in place of `clear` and `low`.
+    """Examples with `z_h` and `z_l` [256, s, s] instead of `clear` and `low`.
 
-    The file holds float16 `[pictures, 1 + variants, 256, s, s]`: the clear latent, then one of
-    every low version.
+    The file holds float16 `[pictures, 1 + variants, 256, s, s]`: the clear latent, then the latent
+    of each degraded version.
     """
 
     def __init__(
@@ -52,21 +52,21 @@ class StoredLatents(Examples):
     def inputs(
         self, sample: Sample, index: int, variant: int
     ) -> dict[str, npt.NDArray[np.floating[Any]]]:
-        """The picture's latents."""
+        """Return the picture's latents."""
         z_l, z_h = self.latents(index, variant)
         return {"z_h": z_h, "z_l": z_l}
 
     def latents(
         self, index: Places, variant: Places
     ) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float16]]:
-        """z_L and z_H of one picture [256, s, s], or of many [N, 256, s, s]."""
+        """Return z_L and z_H of one picture [256, s, s], or of many [N, 256, s, s]."""
         if self._stored is None:
             self._stored = np.load(self.path, mmap_mode="r")
         return self._stored[index, 1 + variant], self._stored[index, 0]
 
 
 class _Versions(torch.utils.data.Dataset[Tensor]):
-    """Each picture, clear and in all its low versions: [1 + variants, 3, S, S]."""
+    """Each picture, clear and in all its degraded versions: [1 + variants, 3, S, S]."""
 
     def __init__(self, examples: Examples, variants: int) -> None:
         self.examples, self.variants = examples, variants
@@ -88,22 +88,22 @@ def store_latents(
     workers: int = 1,
     progress: Callable[[int, int], object] = lambda _done, _total: None,
 ) -> StoredLatents:
-    """Encode every picture and all its low versions, or find them encoded.
+    """Encode every picture and all its degraded versions, unless the folder already holds them.
 
     Args:
-        folder: where the file goes; its name tells encoder, data and options apart.
-        encoder: SAM's, frozen.
-        examples: whose `options.variants` is a number.
-        workers: processes that prepare images.
-        progress: called with the pictures done and their number.
+        folder: where the file goes; its name identifies encoder, data and options.
+        encoder: SAM's encoder, frozen.
+        examples: the examples; their `options.variants` must be a number.
+        workers: number of processes that prepare images.
+        progress: called with the number of pictures done and their total.
 
     Raises:
-        InputError: no number of variants.
+        InputError: the number of variants is not fixed.
     """
     options, dataset, variants = examples.options, examples.dataset, examples.options.variants
     if variants is None:
-        raise InputError("latents are stored for a fixed number of low versions only; give one")
-    keep_memory()
+        raise InputError("storing latents needs a fixed number of degraded versions; set variants")
+    keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"latents-{_identity(encoder, examples)}.npy"
     if not path.is_file():
@@ -124,7 +124,7 @@ def store_latents(
 
 
 def _identity(encoder: nn.Module, examples: Examples) -> str:
-    """A name that no other encoder, data set or options have."""
+    """Return a name that changes with the encoder, the dataset and the options."""
     options = examples.options
     made_of = (examples.low_seed, options.levels, options.variants, len(examples.dataset))
     digest = hashlib.sha256(repr(made_of).encode())

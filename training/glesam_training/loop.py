@@ -1,7 +1,7 @@
-"""The training loop: any module that turns a batch into losses, on one CPU or many GPUs.
+"""Train any module that turns a batch into losses, on one CPU or many GPUs.
 
-accelerate does the devices, processes and mixed precision. What is written can be taken up again
-where it stopped: an example is known by its number, the learning rate by the iteration.
+accelerate handles devices, processes and mixed precision. A training can be resumed, because an
+example depends on its number alone and the learning rate on the iteration alone.
 """
 
 from __future__ import annotations
@@ -24,67 +24,71 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from glesam_runtime.errors import InputError
-from glesam_training import mixed_precision, state, workers
-from glesam_training.memory import keep_memory
-from glesam_training.plan import Plan
+from glesam_training.saved_state import read_state, restore_state, save_state
+from glesam_training.settings import (
+    TrainingSettings,
+    keep_freed_memory,
+    precision_to_use,
+    worker_count,
+)
 
 Report = Callable[[int, int, dict[str, float]], object]
 """Called with the iterations done, their total and the mean losses since the last call."""
 
 
 class Objective(nn.Module):
-    """What is trained: `forward` turns a batch into losses, of which `loss` is minimised."""
+    """What is trained: `forward` turns a batch into losses, and `loss` among them is minimised."""
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        """Losses of a batch; `progress` runs from 0 to 1 over the training."""
+        """Return the losses of a batch; `progress` runs from 0 to 1 over the training."""
         raise NotImplementedError
 
     def trained(self) -> nn.Module:
-        """The part whose parameters change; what a state holds."""
+        """Return the part whose parameters change, which a saved state holds."""
         raise NotImplementedError
 
 
-def run(
+def run_training(
     objective: Objective,
     examples: Dataset[dict[str, Tensor]],
-    plan: Plan,
+    settings: TrainingSettings,
     folder: Path,
     report: Report,
     collate: Callable[[list[dict[str, Tensor]]], dict[str, Tensor]] | None = None,
     saved: Callable[[], object] | None = None,
 ) -> None:
-    """Train until `plan.iterations`, from the folder's saved state if it has one.
+    """Train until `settings.iterations`, resuming from the folder's saved state if there is one.
 
     Args:
-        objective: changed in place; on the CPU again at the end.
-        examples: at least `iterations * batch`.
-        plan: how long and how fast.
+        objective: trained in place; on the CPU again at the end.
+        examples: at least `iterations * batch` of them.
+        settings: how long and how fast to train.
         folder: for the state and the TensorBoard logs.
-        report: told about the losses, in the main process.
-        collate: makes a batch; None stacks.
-        saved: called in the main process whenever the state was saved.
+        report: called with the losses, in the main process.
+        collate: makes a batch of examples; None stacks them.
+        saved: called in the main process after each saved state.
 
     Raises:
-        InputError: the folder's state is of another plan or model.
+        InputError: the folder's state belongs to other settings or another model.
         KeyboardInterrupt: after the state was saved.
     """
-    keep_memory()
+    keep_freed_memory()
     accelerator = Accelerator(
-        mixed_precision=mixed_precision.chosen(plan.mixed_precision),
+        mixed_precision=precision_to_use(settings.mixed_precision),
         log_with="tensorboard",
         project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder)),
         step_scheduler_with_optimizer=False,
     )
-    torch.manual_seed(plan.seed)
+    torch.manual_seed(settings.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    found = state.read(folder, plan)
+    found = read_state(folder, settings)
     done = int(found["iteration"]) if found else 0
-    total, batch = plan.iterations, plan.batch
+    total, batch = settings.iterations, settings.batch
     if batch % accelerator.num_processes:
         raise InputError(
-            f"--batch {batch}: must divide among {accelerator.num_processes} processes"
+            f"--batch {batch}: must be a multiple of the {accelerator.num_processes} processes"
         )
-    share, helpers = batch // accelerator.num_processes, workers.chosen(plan.workers)
+    share, helpers = batch // accelerator.num_processes, worker_count(settings.workers)
     first = [
         (step * batch) + accelerator.process_index * share + i
         for step in range(done, total)
@@ -101,54 +105,54 @@ def run(
     )
     parameters = [p for p in objective.trained().parameters() if p.requires_grad]
     if not parameters:
-        raise InputError("nothing to train: no parameter of this checkpoint is left unfrozen")
-    optimizer = torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=plan.weight_decay)
+        raise InputError("nothing to train: every parameter of this checkpoint is frozen")
+    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
     model, optimizer = accelerator.prepare(objective, optimizer)
     accelerator.init_trackers("logs")
     if found:
-        state.restore(found, objective.trained(), optimizer, folder)
+        restore_state(found, objective.trained(), optimizer, folder)
     interrupted = _Interrupt()
     sums: dict[str, float] = {}
     summed = 0
     with interrupted.watched():
         for step, tensors in enumerate(loader, start=done):
             for group in optimizer.param_groups:
-                group["lr"] = plan.lr_at(step)
-            # Noise drawn in a step follows from its number, as everything else does.
+                group["lr"] = settings.lr_at(step)
+            # The noise of a step depends on its number alone, as everything else does.
             torch.manual_seed(
-                (plan.seed << 40 | step << 12 | accelerator.process_index) % (1 << 63)
+                (settings.seed << 40 | step << 12 | accelerator.process_index) % (1 << 63)
             )
             moved = {
                 key: value.to(accelerator.device, non_blocking=True)
                 for key, value in tensors.items()
             }
             losses = model(moved, step / total)
-            # Read together: every reading waits for a GPU.
+            # All losses in one transfer: every read waits for the GPU.
             names = list(losses)
             read = torch.stack([losses[name].detach().float() for name in names]).tolist()
             if not math.isfinite(read[names.index("loss")]):
                 raise InputError(
-                    f"the loss is no number at iteration {step}; lower --lr and start again: the "
-                    "last state that was saved is untouched"
+                    f"the loss is NaN or infinite at iteration {step}; lower --lr and start again "
+                    "(the last saved state is unchanged)"
                 )
             accelerator.backward(losses["loss"])
-            accelerator.clip_grad_norm_(parameters, plan.clip)
+            accelerator.clip_grad_norm_(parameters, settings.clip)
             optimizer.step()
             optimizer.zero_grad()
             for name, value in zip(names, read, strict=True):
                 sums[name] = sums.get(name, 0.0) + value
             count, summed = step + 1, summed + 1
-            if count % plan.log_every == 0 or count == total:
+            if count % settings.log_every == 0 or count == total:
                 means = {name: value / summed for name, value in sums.items()}
                 sums, summed = {}, 0
-                accelerator.log({**means, "lr": plan.lr_at(step)}, step=count)
+                accelerator.log({**means, "lr": settings.lr_at(step)}, step=count)
                 if accelerator.is_main_process:
                     report(count, total, means)
             stop = interrupted.seen
             if accelerator.is_main_process and (
-                stop or count % plan.save_every == 0 or count == total
+                stop or count % settings.save_every == 0 or count == total
             ):
-                state.save(folder, objective.trained(), optimizer, plan, count)
+                save_state(folder, objective.trained(), optimizer, settings, count)
                 if saved is not None:
                     saved()
             if stop:
@@ -158,13 +162,13 @@ def run(
 
 
 class _Interrupt:
-    """Ctrl-C waits for the end of the iteration, so that what is saved is whole."""
+    """Delays Ctrl-C until the end of the iteration, so that the saved state is complete."""
 
     seen = False
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Take note of SIGINT instead of raising inside a step."""
+        """Record SIGINT instead of raising in the middle of a step."""
 
         def note(_signal: int, _frame: FrameType | None) -> None:
             self.seen = True
@@ -177,10 +181,11 @@ class _Interrupt:
 
 
 def worker_settings(count: int) -> dict[str, Any]:
-    """A `DataLoader`'s arguments for a number of workers, 0 for none.
+    """Return the arguments of a `DataLoader` with this number of workers; 0 means none.
 
-    Workers come from a server that has imported what this process has, once for all stages, where
-    the system has such servers. Forks of this process itself would share the locks of its threads.
+    If the system has fork servers, workers come from one that has imported this process's
+    modules once for all stages. Forks of this process itself would inherit locks that its threads
+    hold.
     """
     if not count:
         return {"num_workers": 0}
@@ -198,7 +203,7 @@ def worker_settings(count: int) -> dict[str, Any]:
 
 
 def quiet_worker(_number: int) -> None:
-    """A worker leaves Ctrl-C to the training, and the cores to it."""
+    """Make a worker ignore Ctrl-C, which the training handles, and use one core."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

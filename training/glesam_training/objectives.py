@@ -1,4 +1,11 @@
-"""Algorithm 1's two stages as objectives: first the enhancer, then the decoder."""
+"""What each stage of Algorithm 1 minimises: batched mask prediction, losses, objectives.
+
+`MaskDecoder.predict_masks` takes one image per call, because it repeats that image's embedding for
+every prompt. `predict_masks` here runs N images with B prompts each through the same modules.
+
+Targets are coverages: the share of a low-resolution cell that lies inside the mask. So a logit of
+zero on an edge means that the edge runs through the middle of the cell.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +13,148 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from glesam_export.reference import Decoder, Enhancer, named_features
 from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.prompts import BACKGROUND
-from glesam_training.decoding import predict_masks
 from glesam_training.loop import Objective
-from glesam_training.losses import FOCAL_ALPHA, latent_mse, mask_loss, soft_iou
+
+
+def predict_masks(
+    decoder: Decoder,
+    embeddings: Tensor,
+    coords: Tensor,
+    labels: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Predict the masks of B prompts on each of N images.
+
+    Args:
+        decoder: SAM's prompt encoder and mask decoder.
+        embeddings: [N, 256, s, s].
+        coords: [N, B, P, 2], (x, y) in resized pixels.
+        labels: [N, B, P] as in the contract (1, 0, box corners 2 and 3, padding -1); every prompt
+            has the same kinds of tokens in the same places.
+
+    Returns:
+        Logits [N, B, 4, 4s, 4s] and predicted IoUs [N, B, 4].
+    """
+    count, prompts = labels.shape[:2]
+    sparse, dense = decoder.embed_prompts(coords.flatten(0, 1), labels.flatten(0, 1))
+    sam = decoder.mask_decoder
+    output = torch.cat([sam.iou_token.weight, sam.mask_tokens.weight])
+    tokens = torch.cat([output.expand(len(sparse), -1, -1), sparse], dim=1)
+    image = embeddings.repeat_interleave(prompts, dim=0) + dense
+    positions = decoder.prompt_encoder.get_dense_pe().expand(len(image), -1, -1, -1)
+    tokens, image = sam.transformer(image, positions, tokens)
+    square = image.transpose(1, 2).reshape(-1, *embeddings.shape[1:])
+    upscaled = sam.output_upscaling(square)
+    weights = torch.stack(
+        [mlp(tokens[:, 1 + i]) for i, mlp in enumerate(sam.output_hypernetworks_mlps)], dim=1
+    )
+    masks = torch.einsum("bmc,bchw->bmhw", weights, upscaled)
+    scores = sam.iou_prediction_head(tokens[:, 0])
+    return (
+        masks.reshape(count, prompts, *masks.shape[1:]),
+        scores.reshape(count, prompts, *scores.shape[1:]),
+    )
+
+
+FOCAL_WEIGHT = 20.0
+"""Weight of the focal loss over Dice: 20 to 1, as SAM was trained (Segment Anything, Sec. A)."""
+
+FOCAL_ALPHA = 0.25
+"""Weight of the object's pixels; the background's have the rest (Lin et al. 2017, Sec. 4)."""
+
+
+def coverage(masks: Tensor, side: int) -> Tensor:
+    """Return how much masks [..., H, W] (bool or 0..1) cover of each cell, [..., side, side]."""
+    flat = masks.reshape(-1, 1, *masks.shape[-2:]).float()
+    return functional.adaptive_avg_pool2d(flat, side).reshape(*masks.shape[:-2], side, side)
+
+
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Return 1 - Dice of the probabilities, [..., h, w] -> [...]; 0 if both are empty."""
+    probability = logits.sigmoid()
+    overlap = (probability * target).sum((-2, -1))
+    total = probability.sum((-2, -1)) + target.sum((-2, -1))
+    return 1 - (2 * overlap + 1) / (total + 1)
+
+
+def focal_loss(
+    logits: Tensor, target: Tensor, gamma: float = 2.0, alpha: float = FOCAL_ALPHA
+) -> Tensor:
+    """Return the focal loss, mean over pixels, [..., h, w] -> [...] (Lin et al. 2017, Eq. 5).
+
+    For a target between 0 and 1 the modulating factor is |target - p|^gamma, which equals the
+    paper's (1 - p_t)^gamma at 0 and 1. At the minimum, a pixel counts as object if that is at least
+    (1 - alpha) / alpha times as likely as background; only alpha 0.5 treats both alike.
+    """
+    entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    weight = alpha * target + (1 - alpha) * (1 - target)
+    factor = (target - logits.sigmoid()).abs().pow(gamma)
+    return (weight * factor * entropy).mean((-2, -1))
+
+
+def balanced_bce_loss(logits: Tensor, target: Tensor, most: float = 20.0) -> Tensor:
+    """Return cross entropy with the object's pixels weighted up, [..., h, w] -> [...].
+
+    The object's pixels together weigh as much as the background's. From scratch, focal loss alone
+    stays at "no object anywhere" for hundreds of iterations; this loss leaves that state at once.
+
+    Args:
+        logits: mask logits.
+        target: coverages.
+        most: the largest weight of a pixel.
+    """
+    share = target.mean((-2, -1), keepdim=True)
+    weight = ((1 - share) / share.clamp_min(1e-6)).clamp(1, most)
+    entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (entropy * (1 + (weight - 1) * target)).mean((-2, -1))
+
+
+def mask_loss(logits: Tensor, target: Tensor, alpha: float = FOCAL_ALPHA) -> Tensor:
+    """Return Dice + 20 Focal (paper, Sec. 3.4; weights as SAM's), [..., h, w] -> [...]."""
+    return dice_loss(logits, target) + FOCAL_WEIGHT * focal_loss(logits, target, alpha=alpha)
+
+
+def soft_iou(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the IoU of thresholded logits and thresholded coverage, [..., h, w] -> [...]."""
+    found, wanted = logits > 0, target > 0.5
+    union = (found | wanted).sum((-2, -1))
+    return (found & wanted).sum((-2, -1)) / union.clamp_min(1)
+
+
+def latent_mse(enhanced: Tensor, clear: Tensor) -> Tensor:
+    """Return the mean squared error of z_H to the clear image's latent (Algorithm 1), a scalar."""
+    return functional.mse_loss(enhanced, clear.to(enhanced.dtype))
+
+
+def weighted_mean(values: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the weighted mean of per-mask losses; masks of weight 0 are padding."""
+    if weights is None:
+        return values.mean()
+    return (values * weights).sum() / weights.sum().clamp_min(torch.finfo(values.dtype).eps)
+
 
 DecoderPart = Literal["tokens", "all", "background"]
-"""What stage 2 trains: the mask tokens (FT-T), all but the IoU head (FT-D), or what says of a point
-that it is background, which leaves every prompt without such a point as it was."""
+"""What stage 2 trains: the mask tokens (FT-T), all but the IoU head (FT-D), or the embedding of
+background points. The last leaves prompts without a background point unchanged."""
 
 
 class EnhancerObjective(Objective):
-    """Stage 1: the enhanced latent of the low image is to be the clear image's.
+    """Stage 1: bring the enhanced latent of the degraded image close to the clear image's.
 
-    MSE(GLE(z_L), z_H) (paper, Algorithm 1), and if asked for the mask loss through the frozen
-    decoder, which says what of the latent matters.
+    The loss is MSE(GLE(z_L), z_H) (paper, Algorithm 1). Optionally the mask loss through the frozen
+    decoder is added, which tells what part of the latent matters.
 
     Args:
-        encoder: frozen; None where batches hold latents.
+        encoder: frozen; None if batches hold latents.
         enhancer: its adapters are trained.
-        decoder: frozen; needed for the mask loss.
-        mask_weight: of Dice + Focal beside the MSE, which is divided by the latent's variance
-            then; 0 is the paper's loss.
-        alpha: of the mask loss.
+        decoder: frozen; required for the mask loss.
+        mask_weight: weight of Dice + Focal next to the MSE, which is then divided by the latent's
+            variance; 0 is the paper's loss.
+        alpha: alpha of the mask loss.
     """
 
     def __init__(
@@ -51,12 +174,12 @@ class EnhancerObjective(Objective):
         train_adapters(enhancer)
 
     def trained(self) -> nn.Module:
-        """The U-Net, of which only adapters are unfrozen."""
+        """Return the U-Net, of which only the adapters are unfrozen."""
         unet: nn.Module = self.enhancer.unet
         return unet
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        """MSE, the MSE without enhancement to compare with, and the mask loss."""
+        """Return the MSE, the MSE without enhancement for comparison, and the mask loss."""
         z_low, z_clear = latents(self.encoder, batch)
         enhanced = self.enhancer(z_low).float()
         mse = latent_mse(enhanced, z_clear)
@@ -70,16 +193,16 @@ class EnhancerObjective(Objective):
 
 
 class DecoderObjective(Objective):
-    """Stage 2: the decoder learns to read enhanced latents, by Dice + Focal (paper, Algorithm 1).
+    """Stage 2: train the decoder to read enhanced latents, by Dice + Focal (paper, Algorithm 1).
 
-    The first mask is taught, and the best of the three others.
+    The loss trains the first mask and the best of the three others.
 
     Args:
-        encoder: frozen; None where batches hold latents.
-        enhancer: frozen; None trains the control, a decoder on latents as they are.
-        decoder: the part of it named by `part` is trained.
+        encoder: frozen; None if batches hold latents.
+        enhancer: frozen; None trains the control, a decoder on latents that are not enhanced.
+        decoder: the part that `part` names is trained.
         part: the mask tokens, all but the IoU head, or the embedding of background points.
-        alpha: of the mask loss.
+        alpha: alpha of the mask loss.
     """
 
     def __init__(
@@ -105,11 +228,11 @@ class DecoderObjective(Objective):
             decoder.mask_decoder.iou_prediction_head.requires_grad_(False)
 
     def trained(self) -> nn.Module:
-        """The decoder."""
+        """Return the decoder."""
         return self.decoder
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        """The mask loss and the IoU reached at low resolution."""
+        """Return the mask loss and the IoU at low resolution."""
         with torch.no_grad():
             z, _ = latents(self.encoder, batch)
             if self.enhancer is not None:
@@ -124,13 +247,13 @@ class DecoderObjective(Objective):
 
 
 def train_adapters(enhancer: Enhancer) -> None:
-    """Freeze an enhancer but for its LoRA factors."""
+    """Freeze everything in an enhancer except its LoRA factors."""
     for name, parameter in enhancer.named_parameters():
         parameter.requires_grad_(".lora_A." in name or ".lora_B." in name)
 
 
 def latents(encoder: nn.Module | None, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """z_L and z_H of a batch, [N, 256, s, s] each: encoded, or as they were stored."""
+    """Return z_L and z_H of a batch, [N, 256, s, s] each, encoded now or read from the batch."""
     if encoder is None:
         return batch["z_l"], batch["z_h"]
     with torch.no_grad():

@@ -1,8 +1,9 @@
-"""What both stages of Algorithm 1 are asked on the command line, and what it adds up to."""
+"""The options of the training commands, each declared once."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,114 +11,187 @@ import typer
 
 from glesam_runtime.errors import InputError
 
-# Imported where used: torch takes seconds, and --help and wrong options should not.
+# Imported in the functions that need them: importing torch takes seconds, and neither --help nor a
+# wrong option should wait for it.
 if TYPE_CHECKING:
     from glesam_evaluation.datasets import Dataset
     from glesam_training.examples import ExampleOptions
-    from glesam_training.plan import Plan
+    from glesam_training.settings import TrainingSettings
 
 TRAINING = "Training"
-Data = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA",
-        help="A folder of images and masks, a COCO or LVIS JSON, or scenes:N, scenes:N@FIRST.",
-    ),
-]
+"""Heading of the training options in --help."""
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback behind an error.")]
+"""`glesam_runtime.console` looks for this flag among the arguments; commands only declare it."""
+
 Output = Annotated[
     Path,
     typer.Option(
         "--output",
         "-o",
         metavar="DIR",
-        help="Folder for checkpoint, state and logs. Given again, training goes on from there.",
+        help="Folder for the checkpoint, the saved state and the logs. If it already holds a "
+        "state, training resumes from there.",
     ),
-]
-ImagesOf = Annotated[
-    Path | None, typer.Option("--images", metavar="DIR", help="The images of a COCO or LVIS JSON.")
 ]
 Iterations = Annotated[int, typer.Option(min=1, rich_help_panel=TRAINING, help="Optimizer steps.")]
-Batch = Annotated[
-    int, typer.Option(min=1, rich_help_panel=TRAINING, help="Images a step, on all devices.")
-]
-Lr = Annotated[float, typer.Option(rich_help_panel=TRAINING, help="Learning rate of AdamW.")]
-Masks = Annotated[
-    int, typer.Option(min=1, rich_help_panel=TRAINING, help="Masks an image, drawn each time.")
-]
-Levels = Annotated[
-    str,
-    typer.Option(
-        rich_help_panel=TRAINING, help="LQSeg levels of the low images; 0 is the clear image."
-    ),
-]
-Latents = Annotated[
-    Path | None,
-    typer.Option(
-        "--keep-latents",
-        metavar="DIR",
-        rich_help_panel=TRAINING,
-        help="Encode each image once, with one low version a level, and keep the latents here.",
-    ),
-]
-MixedPrecision = Annotated[
-    str,
-    typer.Option(
-        rich_help_panel=TRAINING,
-        help="no, fp16, bf16, or auto: bf16 where the hardware has it. Weights stay float32.",
-    ),
-]
-SaveEvery = Annotated[
-    int, typer.Option(min=1, rich_help_panel=TRAINING, help="Steps between two checkpoints.")
-]
-Workers = Annotated[
-    int, typer.Option(min=0, rich_help_panel=TRAINING, help="Processes that prepare images.")
-]
-Seed = Annotated[int, typer.Option(min=0, rich_help_panel=TRAINING, help="Of all that is drawn.")]
 
 
-def dataset_of(data: str, images: Path | None) -> Dataset:
-    """The pictures with masks that DATA names."""
-    from glesam_evaluation.datasets import open_dataset
+@dataclass(frozen=True)
+class DataOptions:
+    """Which pictures with masks a command reads."""
 
-    return open_dataset(data, images)
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="A folder of images and masks, a COCO or LVIS JSON file, or scenes:N or "
+            "scenes:N@FIRST for N procedural scenes.",
+        ),
+    ]
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the images that a COCO or LVIS JSON file names. Default: searched for "
+            "near the file.",
+        ),
+    ] = None
+
+    def open(self) -> Dataset:
+        """Open the dataset.
+
+        Raises:
+            InputError: the data cannot be read.
+        """
+        from glesam_evaluation.datasets import open_dataset
+
+        return open_dataset(self.data, self.images)
 
 
-def examples_of(levels: str, masks: int, seed: int, latents: Path | None) -> ExampleOptions:
-    """What examples are made of."""
-    from glesam_training.examples import ExampleOptions
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How long and on what stage 1 trains; `DecoderTrainingOptions` has stage 2's defaults."""
 
-    words = [word.strip() for word in levels.split(",")]
-    if not all(word in ("0", "1", "2", "3") for word in words):
-        raise InputError(f"--levels {levels}: a comma list of 1, 2, 3 (LQ-1..3) and 0 (clear)")
-    chosen = tuple(int(word) for word in words)
-    variants = len(chosen) if latents else None
-    return ExampleOptions(seed=seed, masks=masks, levels=chosen, variants=variants)
-
-
-def plan_of(
-    iterations: int,
-    batch: int,
-    lr: float,
-    save_every: int,
-    workers: int,
-    mixed_precision: str,
-    seed: int,
-) -> Plan:
-    """How long and how fast."""
-    from glesam_training.mixed_precision import CHOICES
-    from glesam_training.plan import Plan
-
-    if not (math.isfinite(lr) and lr > 0):
-        raise InputError(f"--lr {lr:g}: must be a positive number")
-    if mixed_precision not in CHOICES:
-        words = ", ".join(CHOICES[:-1]) + f" or {CHOICES[-1]}"
-        raise InputError(f"--mixed-precision {mixed_precision}: choose {words}")
-    return Plan(
-        iterations=iterations,
-        batch=batch,
-        lr=lr,
-        save_every=save_every,
-        workers=workers,
-        mixed_precision=mixed_precision,
-        seed=seed,
+    iterations: Iterations = 100_000
+    batch: Annotated[
+        int,
+        typer.Option(min=1, rich_help_panel=TRAINING, help="Images per step, over all devices."),
+    ] = 4
+    lr: Annotated[float, typer.Option(rich_help_panel=TRAINING, help="Learning rate of AdamW.")] = (
+        1e-4
     )
+    masks: Annotated[
+        int,
+        typer.Option(
+            min=1, rich_help_panel=TRAINING, help="Masks per image, drawn anew every time."
+        ),
+    ] = 4
+    levels: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=TRAINING,
+            help="Comma list of degradation levels: 1, 2 and 3 are LQ-1 to LQ-3, 0 is the clear "
+            "image.",
+        ),
+    ] = "1,2,3"
+    keep_latents: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            rich_help_panel=TRAINING,
+            help="Encode each image once, with one degraded version per level, and store the "
+            "latents in this folder. Default: encode every example.",
+        ),
+    ] = None
+    mixed_precision: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=TRAINING,
+            help="no, fp16, bf16, or auto (bf16 if the hardware supports it). Weights stay "
+            "float32.",
+        ),
+    ] = "no"
+    save_every: Annotated[
+        int, typer.Option(min=1, rich_help_panel=TRAINING, help="Steps between two checkpoints.")
+    ] = 500
+    workers: Annotated[
+        int,
+        typer.Option(min=0, rich_help_panel=TRAINING, help="Worker processes that prepare images."),
+    ] = 1
+    seed: Annotated[
+        int,
+        typer.Option(min=0, rich_help_panel=TRAINING, help="Seed of everything random."),
+    ] = 0
+
+    def examples(self) -> ExampleOptions:
+        """Return what the training examples are made of.
+
+        Raises:
+            InputError: `--levels` names an unknown level.
+        """
+        from glesam_training.examples import ExampleOptions
+
+        words = [word.strip() for word in self.levels.split(",")]
+        if not all(word in ("0", "1", "2", "3") for word in words):
+            raise InputError(
+                f"--levels {self.levels}: pass a comma list of 1, 2, 3 (LQ-1..3) and 0 (clear)"
+            )
+        chosen = tuple(int(word) for word in words)
+        variants = len(chosen) if self.keep_latents else None
+        return ExampleOptions(seed=self.seed, masks=self.masks, levels=chosen, variants=variants)
+
+    def settings(self) -> TrainingSettings:
+        """Return the settings of the training loop.
+
+        Raises:
+            InputError: `--lr` is not positive, or `--mixed-precision` is unknown.
+        """
+        from glesam_training.settings import MIXED_PRECISIONS, TrainingSettings
+
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise InputError(f"--lr {self.lr:g}: must be a positive number")
+        if self.mixed_precision not in MIXED_PRECISIONS:
+            words = ", ".join(MIXED_PRECISIONS[:-1]) + f" or {MIXED_PRECISIONS[-1]}"
+            raise InputError(f"--mixed-precision {self.mixed_precision}: choose {words}")
+        return TrainingSettings(
+            iterations=self.iterations,
+            batch=self.batch,
+            lr=self.lr,
+            save_every=self.save_every,
+            workers=self.workers,
+            mixed_precision=self.mixed_precision,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class DecoderTrainingOptions(TrainingOptions):
+    """The training options of stage 2."""
+
+    iterations: Iterations = 20_000
+
+
+@dataclass(frozen=True)
+class NanoOptions:
+    """What `glesam-train nano` and `nano-table` share."""
+
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder for the result of every step. A step whose result is already there is "
+            "skipped.",
+        ),
+    ]
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Run the same steps at a small size, in minutes. The result is only good for "
+            "tests.",
+        ),
+    ] = False
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0

@@ -1,4 +1,4 @@
-"""Algorithm 1: from a checkpoint and images with masks to a better checkpoint."""
+"""Algorithm 1: train a checkpoint on images with masks."""
 
 from __future__ import annotations
 
@@ -17,34 +17,32 @@ from glesam_export.checkpoints import Checkpoint
 from glesam_export.presets import LORA_TARGETS, UNetPreset
 from glesam_export.reference import Decoder, Enhancer, build_unet
 from glesam_runtime.errors import InputError
-from glesam_training import workers
 from glesam_training.examples import CORRECTED, PROMPTS, ExampleOptions, Examples, with_prompts
 from glesam_training.latents import StoredLatents, store_latents
-from glesam_training.loop import Objective, Report, run
-from glesam_training.losses import FOCAL_ALPHA
-from glesam_training.objectives import DecoderObjective, DecoderPart, EnhancerObjective
-from glesam_training.plan import Plan
-from glesam_training.progress import Narrate
+from glesam_training.loop import Objective, Report, run_training
+from glesam_training.objectives import FOCAL_ALPHA, DecoderObjective, DecoderPart, EnhancerObjective
+from glesam_training.progress_display import ShowProgress
+from glesam_training.settings import TrainingSettings, worker_count
 
 
 @dataclass(frozen=True)
 class Job:
-    """Where a stage learns, and from what.
+    """What a stage trains on, and where its files go.
 
     Attributes:
         dataset: pictures with masks.
-        plan: how long and how fast.
+        settings: how long and how fast to train.
         examples: what is drawn from the pictures.
-        folder: of the state and the logs.
-        latents: a folder to keep latents in, so that the encoder runs once a picture; None
+        folder: for the state and the logs.
+        latents: a folder for stored latents, so that the encoder runs once per picture; None
             encodes every example.
-        report: told about the losses.
-        encoded: told about the pictures whose latents were stored.
+        report: called with the losses.
+        encoded: called with the number of pictures whose latents were stored.
         focal_alpha: weight of the object's pixels in mask losses.
     """
 
     dataset: Dataset
-    plan: Plan
+    settings: TrainingSettings
     examples: ExampleOptions
     folder: Path
     latents: Path | None = None
@@ -53,25 +51,25 @@ class Job:
     focal_alpha: float = FOCAL_ALPHA
 
 
-def job(
+def named_job(
     name: str,
     dataset: Dataset,
-    plan: Plan,
+    settings: TrainingSettings,
     examples: ExampleOptions,
     folder: Path,
     latents: Path | None,
-    narrate: Narrate,
+    show: ShowProgress,
     focal_alpha: float = FOCAL_ALPHA,
 ) -> Job:
-    """A job whose progress is told under a name."""
+    """Return a job whose progress is shown under a name."""
     return Job(
         dataset,
-        plan,
+        settings,
         examples,
         folder,
         latents,
-        lambda done, total, losses: narrate(name, done, total, losses),
-        lambda done, total: narrate("latents", done, total, {}),
+        lambda done, total, losses: show(name, done, total, losses),
+        lambda done, total: show("latents", done, total, {}),
         focal_alpha,
     )
 
@@ -82,19 +80,19 @@ def train_enhancer(
     mask_weight: float = 0.0,
     saved: Callable[[Enhancer], object] = lambda _: None,
 ) -> Enhancer:
-    """Stage 1: train the adapters, by the MSE to the clear image's latent.
+    """Stage 1: train the adapters by the MSE to the clear image's latent.
 
     Args:
-        checkpoint: the GleSAM to begin with; `new_adapters` makes those it has at first.
-        job: where and from what.
-        mask_weight: of the mask loss through the frozen decoder; 0 is the paper's stage 1.
-        saved: given the enhancer whenever the state was saved.
+        checkpoint: the GleSAM to start from; `new_adapters` makes its first adapters.
+        job: what to train on.
+        mask_weight: weight of the mask loss through the frozen decoder; 0 is the paper's stage 1.
+        saved: called with the enhancer after each saved state.
 
     Returns:
         The trained enhancer.
 
     Raises:
-        InputError: a state in the folder that does not fit, or a mask loss with SAM 2.
+        InputError: the folder's state does not fit, or a mask loss is asked for with SAM 2.
     """
     enhancer = checkpoint.enhancer()
     decoder = _sams_decoder(checkpoint) if mask_weight else None
@@ -116,17 +114,17 @@ def train_decoder(
 
     Args:
         checkpoint: the GleSAM of stage 1.
-        job: where and from what.
+        job: what to train on.
         part: the mask tokens (FT-T), all but the IoU head (FT-D), or the embedding of background
-            points, which every prompt then has.
-        enhance: False trains on latents as they are: the control.
-        saved: given the decoder whenever the state was saved.
+            points; for the last, every prompt has such points.
+        enhance: False trains on latents that are not enhanced: the control.
+        saved: called with the decoder after each saved state.
 
     Returns:
         The trained decoder.
 
     Raises:
-        InputError: a state in the folder that does not fit, or a SAM 2.
+        InputError: the folder's state does not fit, or the checkpoint is a SAM 2.
     """
     decoder = _sams_decoder(checkpoint)
     enhancer = checkpoint.enhancer() if enhance else None
@@ -140,16 +138,16 @@ def train_decoder(
 def new_adapters(
     preset: UNetPreset, rank: int, seed: int, ranks: Mapping[str, int] = MappingProxyType({})
 ) -> dict[str, Tensor]:
-    """Adapters that change nothing yet, in the released format: A random, B zero, alpha = rank.
+    """Return adapters without effect, in the released format: A random, B zero, alpha = rank.
 
     Args:
         preset: the U-Net.
         rank: r (paper, Table 8: 4, 8 or 16).
-        seed: of A.
-        ranks: of layers that have another, by module path.
+        seed: seed of A.
+        ranks: other ranks for some layers, by module path.
 
     Raises:
-        ValueError: another rank for a layer that is not adapted.
+        ValueError: `ranks` names a layer that is not adapted.
     """
     with torch.device("meta"):
         unet = build_unet(preset)
@@ -164,40 +162,40 @@ def new_adapters(
         factors[f"unet.{name}.lora_A.weight"] = a
         factors[f"unet.{name}.lora_B.weight"] = torch.zeros(shape[0], r, *[1] * (len(shape) - 2))
     if strangers := [name for name in ranks if f"unet.{name}.lora_A.weight" not in factors]:
-        raise ValueError(f"{strangers[0]}: no layer of this U-Net that adapters go to")
+        raise ValueError(f"{strangers[0]}: not a layer of this U-Net that adapters are added to")
     return factors
 
 
 def stored_latents(checkpoint: Checkpoint, job: Job) -> StoredLatents:
-    """A job's examples with their latents, encoded now or found encoded.
+    """Return a job's examples with their latents, encoding them unless they are stored already.
 
     Args:
-        checkpoint: whose encoder it is.
-        job: keeps latents in a folder.
+        checkpoint: the checkpoint whose encoder is used.
+        job: a job with a folder for latents.
 
     Raises:
-        InputError: no number of low versions.
-        ValueError: a job that does not keep latents.
+        InputError: the number of degraded versions is not fixed.
+        ValueError: the job has no folder for latents.
     """
     if job.latents is None:
-        raise ValueError("this job keeps no latents")
+        raise ValueError("this job has no folder for latents; set latents")
     encoder = checkpoint.encoder().to(PartialState().device)
-    helpers = workers.chosen(job.plan.workers)
+    helpers = worker_count(job.settings.workers)
     return store_latents(job.latents, encoder, _examples(checkpoint, job), helpers, job.encoded)
 
 
 def _examples(checkpoint: Checkpoint, job: Job) -> Examples:
-    count = job.plan.iterations * job.plan.batch
+    count = job.settings.iterations * job.settings.batch
     return Examples(job.dataset, checkpoint.preset, count, job.examples)
 
 
 def _sams_decoder(checkpoint: Checkpoint) -> Decoder:
-    """The decoder, if this program trains its kind."""
+    """Return the decoder if it is SAM's, the only kind that can be trained here."""
     decoder = checkpoint.decoder()
     if not isinstance(decoder, Decoder):
         raise InputError(
-            f"{checkpoint.preset.name}: only SAM's decoder is trained here; train the enhancer "
-            "of SAM 2, by the paper's loss, and leave its decoder as it is"
+            f"{checkpoint.preset.name}: only SAM's decoder can be trained; of SAM 2, train the "
+            "enhancer, without --mask-loss"
         )
     return decoder
 
@@ -212,4 +210,4 @@ def _train(
     """Run a stage's loop on images, or on their stored latents."""
     collate = partial(with_prompts, kinds=kinds)
     examples = stored_latents(checkpoint, job) if job.latents else _examples(checkpoint, job)
-    run(objective.eval(), examples, job.plan, job.folder, job.report, collate, saved)
+    run_training(objective.eval(), examples, job.settings, job.folder, job.report, collate, saved)

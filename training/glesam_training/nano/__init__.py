@@ -1,1 +1,1 @@
-"""The built-in nano: procedural scenes, SAM-nano and its little latent diffusion model."""
+"""Make the built-in nano: procedural scenes, SAM-nano and its small latent diffusion model."""

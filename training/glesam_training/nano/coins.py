@@ -1,7 +1,7 @@
-"""A photograph with known masks that every installation of scikit-image has: 24 Greek coins.
+"""Read a photograph with known masks that comes with scikit-image: 24 Greek coins.
 
-The masks are a watershed of the gradient from markers that are surely coin or surely ground, which
-follows the coins' edges to a pixel or two, as one sees when it is drawn over the photograph.
+The masks are a watershed of the gradient, started from pixels that surely are coin or background.
+They follow the coins' edges to a pixel or two, as drawing them over the photograph shows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from scipy import ndimage
 from glesam_evaluation.datasets import Sample
 
 GROUND, COIN = 30, 150
-"""Gray values below and above which a pixel is surely ground, or surely coin."""
+"""Gray values below which a pixel surely is background, and above which it surely is coin."""
 
 COUNT = 24
 
@@ -25,7 +25,7 @@ class Coins:
 
     @property
     def names(self) -> Sequence[str]:
-        """The picture's name."""
+        """Return the picture's name."""
         return ["coins"]
 
     def __len__(self) -> int:
@@ -41,10 +41,10 @@ class Coins:
 
 
 def coin_masks(gray: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Masks of the coins of scikit-image's photograph, bool [24, H, W].
+    """Return the masks of the coins in scikit-image's photograph, bool [24, H, W].
 
     Raises:
-        ValueError: another photograph.
+        ValueError: it is another photograph.
     """
     from skimage.filters import sobel
     from skimage.segmentation import watershed
@@ -55,6 +55,6 @@ def coin_masks(gray: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     areas = ndimage.sum_labels(filled, labels, np.arange(1, count + 1))
     kept = 1 + np.flatnonzero(areas >= 0.3 * np.median(areas[areas > 100]))
     if len(kept) != COUNT:
-        raise ValueError(f"{len(kept)} coins found, {COUNT} are known to be there")
+        raise ValueError(f"found {len(kept)} coins instead of {COUNT}")
     masks: npt.NDArray[np.bool_] = labels[None] == kept[:, None, None]
     return masks

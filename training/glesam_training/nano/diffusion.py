@@ -1,8 +1,8 @@
-"""The base U-Net of nano: a latent diffusion model trained from nothing on scenes.
+"""The base U-Net of nano: a latent diffusion model trained from scratch on scenes.
 
-Its autoencoder is the best linear one: the four principal components of 8 x 8 pixel patches,
-scaled to unit variance, so four channels at an eighth of the image's size as Stable Diffusion's.
-The U-Net learns to predict the noise in them, which is all that GleSAM asks of its base.
+Its autoencoder is linear: the four principal components of 8 x 8 pixel patches, scaled to unit
+variance. So the latent has four channels at an eighth of the image's size, as Stable Diffusion's
+has. The U-Net learns to predict the noise in them, which is all that GleSAM needs of its base.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from glesam_export.reference import build_unet
 from glesam_training.loop import Objective
 
 PATCH = 8
-"""Pixels of a latent cell's side, as in Stable Diffusion."""
+"""Side of a latent cell in pixels, as in Stable Diffusion."""
 
 FITTED_PATCHES = 200_000
-"""Patches whose principal components are taken."""
+"""Number of patches that the principal components are computed from."""
 
 
 class PatchAutoencoder(nn.Module):
-    """Four whitened principal components of pixel patches.
+    """Encodes pixel patches as four whitened principal components.
 
     Args:
-        dataset: whose images' patches are analysed.
-        seed: of the choice of patches.
+        dataset: the images to take patches from.
+        seed: decides which patches.
     """
 
     mean: Tensor
@@ -54,13 +54,13 @@ class PatchAutoencoder(nn.Module):
         self.register_buffer("components", torch.from_numpy(np.float32(components.T)))
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels [N, 3, H, W] in -1..1 -> latents [N, 4, H/8, W/8]."""
+        """Turn pixels [N, 3, H, W] in -1..1 into latents [N, 4, H/8, W/8]."""
         kernel = self.components.view(SD_CHANNELS, 3, PATCH, PATCH)
         return functional.conv2d(pixels, kernel, -self.components @ self.mean, stride=PATCH)
 
 
 class Crops(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Random squares of a data set's images as pixels [3, side, side] in -1..1, flipped or not."""
+    """Random squares of images as pixels [3, side, side] in -1..1, half of them flipped."""
 
     def __init__(self, dataset: Dataset, count: int, side: int, seed: int) -> None:
         self.dataset, self.count, self.side, self.seed = dataset, count, side, seed
@@ -84,7 +84,7 @@ class DiffusionObjective(Objective):
 
     Args:
         autoencoder: frozen.
-        unet: four channels in and out.
+        unet: takes and returns four channels.
         text: the constant c, [1, 77, D].
     """
 
@@ -99,12 +99,12 @@ class DiffusionObjective(Objective):
         self.scheduler = DDPMScheduler.from_config(dict(SCHEDULE))
 
     def trained(self) -> nn.Module:
-        """The U-Net."""
+        """Return the U-Net."""
         unet: nn.Module = self.unet
         return unet
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        """Mean squared error of the noise; predicting none at all would give 1."""
+        """Return the mean squared error of the noise; predicting zero would give 1."""
         latents = self.autoencoder.encode(batch["pixels"])
         noise = torch.randn_like(latents)
         steps = torch.randint(
@@ -117,9 +117,9 @@ class DiffusionObjective(Objective):
 
 
 def build_base(preset: UNetPreset, seed: int) -> tuple[UNet2DConditionModel, Tensor]:
-    """An untrained base U-Net of four channels, and the constant c [1, 77, D] it is trained with.
+    """Return an untrained base U-Net with four channels, and its constant text c [1, 77, D].
 
-    No text is ever given, so c is noise drawn once: what matters is that it stays the same.
+    The model never sees a text, so c is noise drawn once; it only has to stay the same.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -129,7 +129,7 @@ def build_base(preset: UNetPreset, seed: int) -> tuple[UNet2DConditionModel, Ten
 def _patches(
     image: npt.NDArray[np.uint8], count: int, rng: np.random.Generator
 ) -> npt.NDArray[np.floating[Any]]:
-    """Random patches of an image, flattened as a convolution's kernel is, [count, 192]."""
+    """Return random patches of an image, [count, 192], flattened like a convolution's kernel."""
     tops = rng.integers(image.shape[0] - PATCH + 1, size=count)
     lefts = rng.integers(image.shape[1] - PATCH + 1, size=count)
     pixels = image.astype(np.float32).transpose(2, 0, 1) / 127.5 - 1

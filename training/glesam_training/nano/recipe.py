@@ -1,11 +1,11 @@
-"""Sizes and lengths of all that nano is made by."""
+"""The sizes and lengths of every step that makes nano."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from glesam_training.examples import CLEAR
-from glesam_training.plan import Plan
+from glesam_training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -14,36 +14,36 @@ class Recipe:
 
     scenes: int
     pictures: int
-    """Of the scenes, those that Algorithm 1 sees, each in `variants` low versions."""
+    """Number of scenes that Algorithm 1 sees, each in `variants` degraded versions."""
     variants: int
     levels: tuple[int, ...]
-    sam: Plan
+    sam: TrainingSettings
     """SAM-nano on scenes as they are painted."""
-    varied: Plan
-    """SAM-nano further, on scenes turned, mirrored, and seen with less colour and light."""
-    base: Plan
+    varied: TrainingSettings
+    """SAM-nano continued on scenes turned, mirrored, and with less colour and light."""
+    base: TrainingSettings
     fit_pairs: int
-    """Pairs of latents that the adapters' ends are fitted to."""
-    enhancer: Plan
-    decoder: Plan
-    background: Plan
-    """The embedding of background points, last: SAM-nano saw such points near an object only, and
-    lost the object where they are far from it."""
+    """Pairs of latents that the adapters of head and tail are fitted to."""
+    enhancer: TrainingSettings
+    decoder: TrainingSettings
+    background: TrainingSettings
+    """The embedding of background points, trained last: SAM-nano saw such points only near an
+    object, and lost the object when they were far from it."""
     mask_weight: float
     masks: int = 2
-    """A picture, in Algorithm 1."""
+    """Masks per picture in Algorithm 1."""
     tune_decoder: bool = False
-    """Whether what is packed has gone through stage 2. On SAM-nano it takes back a third of the
-    enhancer's gain on degraded pictures and costs half a point on clear ones (docs/nano.md)."""
+    """Whether the packed decoder has gone through stage 2. On SAM-nano, stage 2 loses a third of
+    the enhancer's gain on degraded pictures and half a point on clear ones (docs/nano.md)."""
     crop: int = 128
-    """Pixels of the base's training images: 16 x 16 latents, as many as z_L has."""
+    """Side in pixels of the base's training images: 16 x 16 latents, as many as z_L has."""
 
 
-def _plan(
+def _settings(
     iterations: int, lr: float, warmup: int, batch: int = 16, weight_decay: float = 0.01
-) -> Plan:
-    """A step of nano's: bf16 where the machine has it, the learning rate falling to nothing."""
-    return Plan(
+) -> TrainingSettings:
+    """Return a step's settings: bf16 if the machine has it, learning rate falling to zero."""
+    return TrainingSettings(
         iterations=iterations,
         batch=batch,
         lr=lr,
@@ -60,20 +60,20 @@ FULL = Recipe(
     pictures=2000,
     variants=4,
     levels=(CLEAR, 1, 2, 3),
-    sam=_plan(900, lr=1.5e-3, warmup=100, batch=128, weight_decay=0.02),
-    varied=_plan(3800, lr=1.3e-3, warmup=30, batch=128, weight_decay=0.02),
-    base=_plan(600, lr=1e-3, warmup=50, batch=32),
+    sam=_settings(900, lr=1.5e-3, warmup=100, batch=128, weight_decay=0.02),
+    varied=_settings(3800, lr=1.3e-3, warmup=30, batch=128, weight_decay=0.02),
+    base=_settings(600, lr=1e-3, warmup=50, batch=32),
     fit_pairs=1280,
-    enhancer=_plan(2000, lr=3e-3, warmup=50),
-    decoder=_plan(400, lr=2e-4, warmup=20),
-    background=_plan(200, lr=0.03, warmup=20, weight_decay=0),
+    enhancer=_settings(2000, lr=3e-3, warmup=50),
+    decoder=_settings(400, lr=2e-4, warmup=20),
+    background=_settings(200, lr=0.03, warmup=20, weight_decay=0),
     mask_weight=0.2,
 )
-"""What ships."""
+"""The recipe of the nano that ships."""
 
 
-def _short(plan: Plan, iterations: int, batch: int = 8) -> Plan:
-    return replace(plan, iterations=iterations, batch=batch, log_every=max(1, iterations // 4))
+def _short(settings: TrainingSettings, iterations: int, batch: int = 8) -> TrainingSettings:
+    return replace(settings, iterations=iterations, batch=batch, log_every=max(1, iterations // 4))
 
 
 QUICK = replace(
@@ -85,12 +85,12 @@ QUICK = replace(
     base=_short(FULL.base, 24),
     fit_pairs=128,
     enhancer=_short(replace(FULL.enhancer, warmup=0), 40),
-    # Its loss has the least to fall; of smaller batches the mean moves as much by chance.
+    # Its loss falls least; with smaller batches the mean would change as much by chance.
     decoder=_short(replace(FULL.decoder, warmup=0, lr=1e-3), 40, batch=16),
     background=_short(FULL.background, 24),
     tune_decoder=True,
 )
-"""The same steps in minutes, to see that they go on from one another and losses fall."""
+"""The same steps in minutes, to test that they fit together and that losses fall."""
 
 
 TABLE = replace(
@@ -98,4 +98,4 @@ TABLE = replace(
     enhancer=replace(FULL.enhancer, iterations=500, batch=8),
     decoder=replace(FULL.decoder, iterations=200, batch=8),
 )
-"""Algorithm 1 shorter, so that every row of the paper's Table 5 is trained for three seeds."""
+"""A shorter Algorithm 1, so that every row of the paper's Table 5 can train for three seeds."""

@@ -1,8 +1,7 @@
-"""SAM-nano: Segment Anything's own classes at 4 M parameters, trained from nothing on scenes.
+"""SAM-nano: Segment Anything's own classes at 4 M parameters, trained from scratch on scenes.
 
-Three of the four masks are for prompts that mean several things; the first is for those that do
-not. As in SAM's training, the best of the three is taught, and the IoU head learns what each of
-them reached.
+Three of the four masks are for ambiguous prompts, the first is for the others. As in SAM's
+training, the loss takes the best of the three, and the IoU head learns what each of them reached.
 """
 
 from __future__ import annotations
@@ -17,37 +16,42 @@ from glesam_evaluation.datasets import Sample
 from glesam_export.presets import SamPreset
 from glesam_export.reference import Decoder, build_encoder, build_mask_decoder, build_prompt_encoder
 from glesam_runtime.image import preprocess
-from glesam_training.decoding import predict_masks
 from glesam_training.examples import Examples
 from glesam_training.loop import Objective
-from glesam_training.losses import balanced_bce_loss, dice_loss, mask_loss, soft_iou
+from glesam_training.objectives import (
+    balanced_bce_loss,
+    dice_loss,
+    mask_loss,
+    predict_masks,
+    soft_iou,
+)
 
 BALANCED_SHARE = 0.3
-"""Of the training, in which cross entropy stands in for the focal loss."""
+"""Share of the training in which cross entropy replaces the focal loss."""
 
 FOCAL_ALPHA = 0.5
-"""Both sides of an edge weigh alike, also in Algorithm 1 on this SAM: trained with the usual 0.25
-from nothing, it drew masks too small, by two points of IoU."""
+"""Both sides of an edge weigh the same, also in Algorithm 1 on this SAM. Trained from scratch with
+the usual 0.25, masks came out too small, by two points of IoU."""
 
 
 class ClearExamples(Examples):
-    """Examples with `clear` alone: SAM-nano learns from no low version."""
+    """Examples with `clear` alone: SAM-nano does not train on degraded images."""
 
     def inputs(
         self, sample: Sample, index: int, variant: int
     ) -> dict[str, npt.NDArray[np.floating[Any]]]:
-        """The picture."""
+        """Return the picture."""
         return {"clear": preprocess(sample.image, self.rules).tensor[0]}
 
 
 class SamNano(nn.Module):
-    """Encoder and decoder, to be trained together."""
+    """Encoder and decoder, trained together."""
 
     def __init__(self, preset: SamPreset) -> None:
         super().__init__()
         self.encoder = build_encoder(preset)
         self.decoder = Decoder(build_prompt_encoder(preset), build_mask_decoder(preset))
-        # Zeros, as ViT starts with, leave every patch without a place for a long time.
+        # With ViT's initial zeros, patches would have no position for a long time.
         nn.init.trunc_normal_(self.encoder.pos_embed, std=0.02)
 
 
@@ -56,8 +60,8 @@ class SamObjective(Objective):
 
     Args:
         sam: all of it is trained.
-        balanced: share of the training in which cross entropy stands in for the focal loss; a SAM
-            that finds something already needs none.
+        balanced: share of the training in which cross entropy replaces the focal loss; a SAM that
+            already finds objects does not need it.
     """
 
     def __init__(self, sam: SamNano, balanced: float = BALANCED_SHARE) -> None:
@@ -65,11 +69,11 @@ class SamObjective(Objective):
         self.sam, self.balanced = sam, balanced
 
     def trained(self) -> nn.Module:
-        """All of it."""
+        """Return the whole SAM."""
         return self.sam
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
-        """Losses of a batch whose prompts are drawn."""
+        """Return the losses of a batch with drawn prompts."""
         embeddings = self.sam.encoder(batch["clear"])
         logits, scores = predict_masks(
             self.sam.decoder, embeddings, batch["coords"], batch["labels"]

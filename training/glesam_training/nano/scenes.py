@@ -1,4 +1,4 @@
-"""Scenes painted once and kept on disk, for trainings that see each of them many times."""
+"""Paint scenes once and keep them on disk, for trainings that see each of them many times."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class StoredScenes:
 
     @property
     def names(self) -> Sequence[str]:
-        """The seeds, in words."""
+        """Return a name for each scene, made of its seed."""
         return [f"scene-{self.first + index}" for index in range(self.count)]
 
     def first_pictures(self, count: int) -> StoredScenes:
-        """The first of them alone."""
+        """Return the first `count` scenes."""
         return StoredScenes(self.path, self.first, min(count, self.count))
 
     def painted(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        """RGB [size, size, 3], and the instance every pixel shows, 0 for the background."""
+        """Return RGB [size, size, 3] and each pixel's instance number, 0 for the background."""
         stored = np.asarray(self._open()[index])
         image, instances = cv2.cvtColor(stored, cv2.COLOR_RGBA2RGB), cv2.extractChannel(stored, 3)
         return np.asarray(image, np.uint8), np.asarray(instances, np.uint8)
@@ -56,14 +56,14 @@ class StoredScenes:
 
 
 class Varied:
-    """A `Dataset` of scenes turned, mirrored, and seen with less pattern, colour and light.
+    """A `Dataset` of scenes turned, mirrored, and with less pattern, colour, light and sharpness.
 
-    Painted scenes are patterned, colourful, evenly lit and sharp throughout, photographs often are
-    not. Number i is drawn from i alone, and there are `copies` of every scene.
+    Painted scenes are patterned, colourful, evenly lit and sharp everywhere; photographs often are
+    not. Picture i depends on i alone, and there are `copies` of every scene.
     """
 
     PLAIN = 0.6
-    """Share of the pictures in which every surface keeps a part of its pattern, its own."""
+    """Share of the pictures in which every surface keeps only a part of its pattern."""
 
     GRAY = 0.4
     """Share of the pictures without colour."""
@@ -72,7 +72,7 @@ class Varied:
     """Share of the pictures with more light on one side."""
 
     SOFT = 0.3
-    """Share of the pictures that are a little out of focus."""
+    """Share of the pictures that are slightly out of focus."""
 
     def __init__(self, scenes: StoredScenes, copies: int, seed: int) -> None:
         self.scenes, self.copies, self.seed = scenes, copies, seed
@@ -82,7 +82,7 @@ class Varied:
 
     @property
     def names(self) -> Sequence[str]:
-        """The scene's name and the copy's number."""
+        """Return the scene's name with the copy's number, for each picture."""
         return [f"{name}-{copy}" for copy in range(self.copies) for name in self.scenes.names]
 
     def __getitem__(self, index: int) -> Sample:
@@ -95,7 +95,7 @@ class Varied:
             kept = rng.uniform(0.05, 1, 256).astype(np.float32)
             seen = _three(cv2.LUT(instances, kept)) * (seen - flat) + flat
         if rng.uniform() < self.GRAY:
-            weights = rng.dirichlet((2, 4, 1)).astype(np.float32)  # around what an eye sees
+            weights = rng.dirichlet((2, 4, 1)).astype(np.float32)  # near the eye's weights
             seen = _three(seen @ weights)
         if rng.uniform() < self.LIT:
             seen *= _three(_light(rng, *instances.shape))
@@ -105,13 +105,13 @@ class Varied:
         seen = (seen - middle) * contrast + middle * np.float32(rng.uniform(0.5, 1.2))
         image = np.clip(np.rint(seen, out=seen), 0, 255, out=seen).astype(np.uint8)
         turns, mirrored = int(rng.integers(4)), rng.uniform() < 0.5
-        # The one map is turned, not the masks made of it: they are an order more to copy.
+        # Turn the instance map and not the masks, which are ten times as much to copy.
         image, instances = (_turned(each, turns, mirrored) for each in (image, instances))
         return Sample(f"scene-{self.scenes.first + number}-{index}", image, _masks(instances))
 
 
 def _masks(instances: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Masks [N, H, W] of the instances that are large enough, or of the largest."""
+    """Return masks [N, H, W] of the instances that are large enough, or of the largest one."""
     areas = np.bincount(instances.ravel())
     areas[0] = 0
     kept = np.flatnonzero(areas >= MIN_AREA * instances.size)
@@ -123,8 +123,8 @@ def _masks(instances: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
 def _flat(
     image: npt.NDArray[np.uint8], instances: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float32]:
-    """Every instance, and the background, in its mean colour: [H, W, 3]."""
-    # By OpenCV: on [H, W, 3] numpy works in runs of three numbers and takes several times as long.
+    """Return the image with every instance and the background in its mean colour: [H, W, 3]."""
+    # OpenCV is several times as fast: on [H, W, 3] numpy works in runs of three numbers.
     shown = instances.ravel().astype(np.intp)
     areas = np.bincount(shown, minlength=256).clip(min=1)
     means = [np.bincount(shown, channel.ravel(), 256) / areas for channel in cv2.split(image)]
@@ -133,7 +133,7 @@ def _flat(
 
 
 def _three(values: npt.NDArray[np.float32] | cv2.typing.MatLike) -> npt.NDArray[np.float32]:
-    """One channel [H, W] three times, [H, W, 3]."""
+    """Repeat one channel [H, W] three times, [H, W, 3]."""
     return np.asarray(cv2.merge([values] * 3), np.float32)
 
 
@@ -145,14 +145,14 @@ _ROTATIONS = {
 
 
 def _turned(image: npt.NDArray[np.uint8], turns: int, mirrored: bool) -> npt.NDArray[np.uint8]:
-    """An image turned to the left by so many right angles, then mirrored or not."""
+    """Turn an image left by right angles, then mirror it if asked to."""
     if turns:
         image = np.asarray(cv2.rotate(image, _ROTATIONS[turns]), np.uint8)
     return np.asarray(cv2.flip(image, 1), np.uint8) if mirrored else image
 
 
 def _light(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.float32]:
-    """Light that falls off towards one side, around 1: [H, W]."""
+    """Return light that falls off towards one side, around 1: [H, W]."""
     angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.7)
     y = np.linspace(-strength, strength, height, dtype=np.float32)[:, None]
     x = np.linspace(-strength, strength, width, dtype=np.float32)[None, :]
@@ -166,13 +166,13 @@ def store_scenes(
     size: int,
     progress: Callable[[int], object] = lambda _: None,
 ) -> StoredScenes:
-    """Paint scenes, or find them painted: `[N, size, size, 4]` uint8, RGB and instance number.
+    """Paint scenes, unless the folder holds them: `[N, size, size, 4]` uint8, RGB and instance.
 
     Args:
         folder: where the file goes.
         count: number of scenes.
-        first: the first one's seed.
-        size: pixels of a side.
+        first: seed of the first scene.
+        size: side in pixels.
         progress: called with the number of scenes just painted.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""How nano is made, from one seed: scenes, SAM-nano, its diffusion base, then Algorithm 1.
+"""How nano is made from one seed: scenes, SAM-nano, its diffusion base, then Algorithm 1.
 
-Each step leaves its result in the folder and is passed over when it is found there, so that a run
-that was interrupted goes on where it stopped.
+Each step leaves its result in the folder and is skipped if the result is already there, so that an
+interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from glesam_export.checkpoints.packed import pack
 from glesam_export.checkpoints.saved import open_checkpoint
 from glesam_export.presets import SAM_PRESETS, unet_preset
 from glesam_training.examples import ExampleOptions, with_prompts
-from glesam_training.loop import Report, run
+from glesam_training.loop import Report, run_training
 from glesam_training.nano.diffusion import (
     Crops,
     DiffusionObjective,
@@ -35,88 +35,95 @@ from glesam_training.nano.sam import (
     SamObjective,
 )
 from glesam_training.nano.scenes import StoredScenes, Varied, store_scenes
-from glesam_training.nano.start import PRESET, begin
-from glesam_training.plan import Plan
-from glesam_training.progress import Narrate
-from glesam_training.train import Job, job, train_decoder, train_enhancer
-from glesam_training.trained import SAM_FILE, TrainedCheckpoint, write_checkpoint
+from glesam_training.nano.starting_point import PRESET, starting_checkpoint
+from glesam_training.progress_display import ShowProgress
+from glesam_training.settings import TrainingSettings
+from glesam_training.train import Job, named_job, train_decoder, train_enhancer
+from glesam_training.trained_checkpoint import SAM_FILE, TrainedCheckpoint, write_checkpoint
 
 PACKED_FILE = "nano.safetensors"
 SD_FOLDER, TEXT_FILE = "sd", "prompt_embeds.safetensors"
 
 SCENES_A_SEED = 1_000_000
-"""Seeds of scenes that belong to one seed of nano; the last of them are held out."""
+"""Number of scene seeds that belong to one seed of nano; the last of them are held out."""
 
 FAR = 0.5
-"""Share of background points anywhere in the picture, when their embedding is trained."""
+"""Share of background points that lie anywhere in the picture, when their embedding is trained."""
 
 
-def paint(folder: Path, recipe: Recipe, seed: int, narrate: Narrate) -> StoredScenes:
-    """The scenes that everything is trained on. Other seeds have other scenes."""
+def paint_scenes(folder: Path, recipe: Recipe, seed: int, show: ShowProgress) -> StoredScenes:
+    """Return the scenes that everything is trained on; other seeds have other scenes."""
     side = SAM_PRESETS[PRESET].image_size
     painted = 0
 
     def progress(count: int) -> None:
         nonlocal painted
         painted += count
-        narrate("scenes", painted, recipe.scenes, {})
+        show("scenes", painted, recipe.scenes, {})
 
     return store_scenes(folder, recipe.scenes, seed * SCENES_A_SEED, side, progress)
 
 
 def make_sam(
-    folder: Path, scenes: StoredScenes, recipe: Recipe, seed: int, narrate: Narrate
+    folder: Path, scenes: StoredScenes, recipe: Recipe, seed: int, show: ShowProgress
 ) -> Path:
-    """Train SAM-nano on clear scenes, first as they are, then varied; its .pth."""
+    """Train SAM-nano on clear scenes, then on varied ones, and return its .pth."""
     path = folder / SAM_FILE
     if not path.is_file():
         preset = SAM_PRESETS[PRESET]
         torch.manual_seed(seed)
         sam = SamNano(preset)
         copies = -(-recipe.varied.iterations * recipe.varied.batch // len(scenes))
-        for name, dataset, plan in (
+        for name, dataset, settings in (
             ("sam", scenes, recipe.sam),
             ("varied", Varied(scenes, copies, seed), recipe.varied),
         ):
             options = ExampleOptions(seed=seed)
-            examples = ClearExamples(dataset, preset, plan.iterations * plan.batch, options)
+            examples = ClearExamples(dataset, preset, settings.iterations * settings.batch, options)
             objective = SamObjective(sam, balanced=BALANCED_SHARE if name == "sam" else 0)
-            report = _told(narrate, "SAM-nano" if name == "sam" else "SAM-nano, varied")
-            run(objective, examples, replace(plan, seed=seed), folder / name, report, with_prompts)
+            report = _reporter(show, "SAM-nano" if name == "sam" else "SAM-nano, varied")
+            run_training(
+                objective,
+                examples,
+                replace(settings, seed=seed),
+                folder / name,
+                report,
+                with_prompts,
+            )
         write.save_sam(path, sam.encoder, sam.decoder)
     return path
 
 
 def make_base(
-    folder: Path, scenes: StoredScenes, plan: Plan, crop: int, narrate: Narrate
+    folder: Path, scenes: StoredScenes, settings: TrainingSettings, crop: int, show: ShowProgress
 ) -> tuple[Path, Path]:
-    """Train the diffusion base; its diffusers folder and the text embedding c."""
+    """Train the diffusion base and return its diffusers folder and the text embedding c."""
     sd, text_path = folder / SD_FOLDER, folder / TEXT_FILE
     schedule = sd / "scheduler" / "scheduler_config.json"
     if not schedule.is_file():
-        unet, text = build_base(unet_preset(PRESET), plan.seed)
-        objective = DiffusionObjective(PatchAutoencoder(scenes, plan.seed), unet, text)
-        crops = Crops(scenes, plan.iterations * plan.batch, crop, plan.seed)
-        run(objective, crops, plan, folder / "base", _told(narrate, "base U-Net"))
+        unet, text = build_base(unet_preset(PRESET), settings.seed)
+        objective = DiffusionObjective(PatchAutoencoder(scenes, settings.seed), unet, text)
+        crops = Crops(scenes, settings.iterations * settings.batch, crop, settings.seed)
+        run_training(objective, crops, settings, folder / "base", _reporter(show, "base U-Net"))
         unet.save_pretrained(sd / "unet")
         write.save_prompt_embeds(text_path, text)
-        # Written last: it says that the folder is whole.
+        # Written last: it marks the folder as complete.
         schedule.parent.mkdir(parents=True, exist_ok=True)
         schedule.write_text(json.dumps(dict(SCHEDULE), indent=2), encoding="utf-8")
     return sd, text_path
 
 
-def stage(
+def stage_jobs(
     folder: Path,
     scenes: StoredScenes,
     recipe: Recipe,
-    plan: Plan,
-    narrate: Narrate,
+    settings: TrainingSettings,
+    show: ShowProgress,
     far: float = 0.0,
 ) -> Callable[[str], Job]:
-    """Jobs of Algorithm 1 on stored latents of varied scenes, by name."""
+    """Return a maker of named jobs of Algorithm 1, on stored latents of varied scenes."""
     options = ExampleOptions(
-        seed=plan.seed,
+        seed=settings.seed,
         low_seed=0,
         levels=recipe.levels,
         variants=recipe.variants,
@@ -124,36 +131,36 @@ def stage(
         far=far,
     )
     pictures = Varied(scenes.first_pictures(recipe.pictures), 1, scenes.first)
-    return lambda name: job(
-        *(name, pictures, plan, options, folder / name, folder / "latents", narrate), FOCAL_ALPHA
+    return lambda name: named_job(
+        *(name, pictures, settings, options, folder / name, folder / "latents", show), FOCAL_ALPHA
     )
 
 
-def make_nano(folder: Path, recipe: Recipe, seed: int, narrate: Narrate) -> Path:
-    """Make nano whole, or the rest of it.
+def make_nano(folder: Path, recipe: Recipe, seed: int, show: ShowProgress) -> Path:
+    """Make nano, skipping the steps whose results are in the folder.
 
     Args:
-        folder: of all results and states.
+        folder: for all results and states.
         recipe: sizes and lengths.
-        seed: of everything.
-        narrate: told how each step goes.
+        seed: seed of everything.
+        show: called with each step's progress.
 
     Returns:
         The packed checkpoint, float16.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    scenes = paint(folder, recipe, seed, narrate)
-    sam = make_sam(folder, scenes, recipe, seed, narrate)
-    base = make_base(folder, scenes, replace(recipe.base, seed=seed), recipe.crop, narrate)
-    stage_1 = stage(folder, scenes, recipe, replace(recipe.enhancer, seed=seed), narrate)
+    scenes = paint_scenes(folder, recipe, seed, show)
+    sam = make_sam(folder, scenes, recipe, seed, show)
+    base = make_base(folder, scenes, replace(recipe.base, seed=seed), recipe.crop, show)
+    stage_1 = stage_jobs(folder, scenes, recipe, replace(recipe.enhancer, seed=seed), show)
     learn = stage_1("enhancer")
-    start = begin(folder, sam, base, seed, learn, recipe.fit_pairs)
+    start = starting_checkpoint(folder, sam, base, seed, learn, recipe.fit_pairs)
     enhancer = train_enhancer(start, learn, recipe.mask_weight)
     decoder = None
     if recipe.tune_decoder:
-        stage_2 = stage(folder, scenes, recipe, replace(recipe.decoder, seed=seed), narrate)
+        stage_2 = stage_jobs(folder, scenes, recipe, replace(recipe.decoder, seed=seed), show)
         decoder = train_decoder(TrainedCheckpoint(start, enhancer), stage_2("decoder"), "all")
-    last = stage(folder, scenes, recipe, replace(recipe.background, seed=seed), narrate, FAR)
+    last = stage_jobs(folder, scenes, recipe, replace(recipe.background, seed=seed), show, FAR)
     tuned = TrainedCheckpoint(start, enhancer, decoder)
     decoder = train_decoder(tuned, last("background"), "background")
     checkpoint = folder / "checkpoint"
@@ -164,5 +171,5 @@ def make_nano(folder: Path, recipe: Recipe, seed: int, narrate: Narrate) -> Path
     return packed
 
 
-def _told(narrate: Narrate, name: str) -> Report:
-    return lambda done, total, losses: narrate(name, done, total, losses)
+def _reporter(show: ShowProgress, name: str) -> Report:
+    return lambda done, total, losses: show(name, done, total, losses)

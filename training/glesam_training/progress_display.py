@@ -1,4 +1,4 @@
-"""Says how a training goes, on stderr: a bar for a person, lines for a log."""
+"""Show the progress of a training on stderr: a bar in a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ LINE_EVERY = 10.0
 """Seconds between two lines of a log."""
 
 
-class Narrate(Protocol):
-    """Told the step's name, what is done of it, its total and the mean losses of late."""
+class ShowProgress(Protocol):
+    """Called with the step's name, the amount done, its total and the recent mean losses."""
 
     def __call__(self, step: str, done: int, total: int, losses: Mapping[str, float]) -> object:
-        """Show it."""
+        """Show the progress."""
 
 
 @contextmanager
-def narrated() -> Iterator[Narrate]:
-    """Yield what shows the progress of one step after another."""
+def progress_display() -> Iterator[ShowProgress]:
+    """Yield a function that shows the progress of one step after another."""
     if not sys.stderr.isatty():
         yield _Lines()
         return
@@ -49,7 +49,7 @@ def narrated() -> Iterator[Narrate]:
 
 
 class _Lines:
-    """A line at most every `LINE_EVERY` seconds, and one at the end of each step."""
+    """Print a line at most every `LINE_EVERY` seconds, and one at the end of each step."""
 
     def __init__(self) -> None:
         self.last = 0.0

@@ -1,4 +1,4 @@
-"""Many images at once give what segment_anything's own decoder gives for one after another."""
+"""Many images at once give the masks that segment_anything's decoder gives one by one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from glesam_export.checkpoints.random import RandomCheckpoint
 from glesam_export.presets import sam_preset, unet_preset
-from glesam_training.decoding import predict_masks
+from glesam_training.objectives import predict_masks
 
 IMAGES, PROMPTS = 3, 2
 

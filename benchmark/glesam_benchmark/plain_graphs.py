@@ -1,19 +1,65 @@
-"""The plain export as a contender, on the session that its user would make."""
+"""Find the graphs of a plain export in a folder, and run them as a contender; imports no torch."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glesam_benchmark.contenders import Plain
-from glesam_benchmark.inputs import Prompt
+from glesam_benchmark.contenders import PlainRunner
+from glesam_benchmark.timing import Prompt
 from glesam_runtime.backends.base import EngineOptions
+from glesam_runtime.bundle import Bundle
 from glesam_runtime.chain import EMBEDDINGS
+from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import STAGES, StageName
+
+_RECORD = "plain.json"
+"""This file is written last: without it the export in the folder is incomplete."""
+_EXPORTER = Path(__file__).with_name("plain_export.py")
+
+
+def holds_export(folder: Path, bundle: Bundle) -> bool:
+    """Return whether the folder holds the plain export of a bundle's weights.
+
+    Raises:
+        InputError: the path is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--work {folder}: is a file; pass a folder")
+    record = folder / _RECORD
+    return record.is_file() and record.read_text(encoding="utf-8") == _record_of(bundle)
+
+
+def begin_export(folder: Path) -> None:
+    """Make the folder and mark its export as incomplete until `finish_export`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _RECORD).unlink(missing_ok=True)
+
+
+def finish_export(folder: Path, bundle: Bundle) -> None:
+    """Record whose weights the export in the folder holds."""
+    (folder / _RECORD).write_text(_record_of(bundle), encoding="utf-8")
+
+
+def _record_of(bundle: Bundle) -> str:
+    """Return what identifies an export: the bundle's weights, torch, and the exporting code."""
+    manifest = bundle.manifest
+    facts = {
+        "model": str(manifest.model),
+        "weights": manifest.provenance.weights,
+        "sources": sorted(source.sha256 for source in manifest.provenance.sources),
+        "torch": version("torch"),
+        "exporter": hashlib.sha256(_EXPORTER.read_bytes()).hexdigest(),
+    }
+    return json.dumps(facts, indent=2, sort_keys=True)
+
 
 Arrays = dict[str, NDArray[np.float32]]
 Session = Callable[[Mapping[str, NDArray[np.float32]]], Arrays]
@@ -21,7 +67,7 @@ Session = Callable[[Mapping[str, NDArray[np.float32]]], Arrays]
 
 @dataclass(frozen=True)
 class PlainChain:
-    """Three graphs; the decoder's inputs are the points without the contract's padding."""
+    """Run the three graphs; the decoder takes points without the contract's padding point."""
 
     sessions: Mapping[StageName, Session]
     engine: Mapping[str, str]
@@ -45,7 +91,7 @@ class PlainChain:
         return self.sessions["decoder"]({**features, **points})["low_res_masks"]
 
 
-def load(how: Plain) -> PlainChain:
+def load_plain_chain(how: PlainRunner) -> PlainChain:
     """Load the three graphs of `how.folder`."""
     make = _onnxruntime if how.engine == "onnxruntime" else _openvino
     made = {stage: make(Path(how.folder) / f"{stage}.onnx", how) for stage in STAGES}
@@ -56,8 +102,8 @@ def load(how: Plain) -> PlainChain:
     )
 
 
-def _onnxruntime(path: Path, how: Plain) -> tuple[Session, str]:
-    """A session with defaults."""
+def _onnxruntime(path: Path, how: PlainRunner) -> tuple[Session, str]:
+    """Return an ONNX Runtime session with default options, and the library's version."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -73,8 +119,8 @@ def _onnxruntime(path: Path, how: Plain) -> tuple[Session, str]:
     return run, ort.__version__
 
 
-def _openvino(path: Path, how: Plain) -> tuple[Session, str]:
-    """A compiled graph with the properties that ours has."""
+def _openvino(path: Path, how: PlainRunner) -> tuple[Session, str]:
+    """Return a graph compiled with the properties that the backend sets, and the version."""
     import openvino as ov
 
     from glesam_runtime.backends.openvino import properties_of

@@ -1,4 +1,4 @@
-"""PyTorch as a contender: the reference as it is, in autocast, or compiled."""
+"""Run the reference in PyTorch as a contender: eager, in autocast, or compiled."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from glesam_benchmark.contenders import Pytorch
-from glesam_benchmark.inputs import Prompt
+from glesam_benchmark.contenders import PytorchRunner
+from glesam_benchmark.timing import Prompt
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.reference import named_features
 from glesam_runtime.chain import EMBEDDINGS
@@ -24,21 +24,21 @@ Features = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class PytorchChain:
-    """The three parts of a checkpoint, unfolded."""
+    """The three unfolded parts of a checkpoint."""
 
     encoder: Callable[..., Tensor | tuple[Tensor, ...]]
     enhancer: Callable[..., Tensor]
     decoder: Callable[..., tuple[Tensor, Tensor]]
-    how: Pytorch
+    how: PytorchRunner
 
     @property
     def engine(self) -> Mapping[str, str]:
-        """PyTorch and its version."""
+        """Return the name and version of PyTorch."""
         return {"engine": "torch", "version": torch.__version__, "device": "cpu"}
 
     @property
     def precision(self) -> PrecisionName:
-        """What matrix products are computed in."""
+        """Return the precision of matrix products."""
         return "bf16" if self.how.autocast else "fp32"
 
     @torch.no_grad()
@@ -49,7 +49,7 @@ class PytorchChain:
 
     @torch.no_grad()
     def enhance(self, features: Features) -> Features:
-        """Run the enhancer. Its last line is float64, the decoder's weights are not."""
+        """Run the enhancer; cast its float64 result to float32, as the decoder's weights are."""
         with self._autocast():
             return {**features, EMBEDDINGS: self.enhancer(features[EMBEDDINGS]).float()}
 
@@ -67,25 +67,25 @@ class PytorchChain:
         return nullcontext()
 
 
-def load(checkpoint: Checkpoint, how: Pytorch) -> PytorchChain:
-    """Build the parts; compiling waits for the first call."""
+def load_pytorch_chain(checkpoint: Checkpoint, how: PytorchRunner) -> PytorchChain:
+    """Build the three parts; torch.compile compiles at the first call."""
     set_threads(how.threads)
     encoder, enhancer, decoder = checkpoint.encoder(), checkpoint.enhancer(), checkpoint.decoder()
     if how.merged:
-        merge(enhancer)
+        merge_adapters(enhancer)
     wrap = torch.compile if how.compiled else _as_it_is
     return PytorchChain(wrap(encoder), wrap(enhancer), wrap(decoder), how)
 
 
-def merge(module: nn.Module) -> None:
-    """Add every adapter to the weights it adapts, as peft itself does."""
+def merge_adapters(module: nn.Module) -> None:
+    """Add every adapter to the weights it adapts, with peft's own method."""
     for layer in module.modules():
         if isinstance(layer, LoraLayer):
             layer.merge()
 
 
 def set_threads(threads: int | None) -> None:
-    """Of the CPU; None leaves it to PyTorch."""
+    """Set PyTorch's number of CPU threads; None keeps its default."""
     if threads is not None:
         torch.set_num_threads(threads)
 

@@ -1,4 +1,4 @@
-"""A checkpoint as a segmenter: the unfolded PyTorch reference behind the runtime's host code."""
+"""Evaluate a checkpoint: the unfolded PyTorch reference behind the runtime's host code."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from glesam_export.reference import named_features
 from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.errors import BackendError
 from glesam_runtime.manifest import Coordinates, Postprocessing, Preprocessing
-from glesam_training.memory import keep_memory
+from glesam_training.settings import keep_freed_memory
 
 
 class ReferenceStages:
-    """A checkpoint's three modules, held at once, in float32 (Eq. 4's last line in float64)."""
+    """A checkpoint's three modules in float32; the last line of Eq. 4 is float64."""
 
     def __init__(self, checkpoint: Checkpoint, device: str | None = None) -> None:
         """Build the modules.
 
         Args:
             checkpoint: the weights.
-            device: "cpu", "cuda", "cuda:N"; None is the first GPU, or else the CPU.
+            device: "cpu", "cuda", "cuda:N"; None is the first GPU, or the CPU if there is none.
 
         Raises:
-            BackendError: no such device here.
+            BackendError: the device does not exist here.
             CheckpointError: the weights do not fit.
         """
-        keep_memory()
+        keep_freed_memory()
         self._device = _device(device)
         self._preset = checkpoint.preset
         self._encoder = checkpoint.encoder().to(self._device)
@@ -43,27 +43,27 @@ class ReferenceStages:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The preset's."""
+        """Return the preset's preprocessing."""
         return contract.preprocessing(self._preset)
 
     @property
     def postprocessing(self) -> Postprocessing:
-        """The preset's."""
+        """Return the preset's postprocessing."""
         return contract.postprocessing(self._preset)
 
     @property
     def coordinates(self) -> Coordinates:
-        """The preset's."""
+        """Return the preset's coordinate convention."""
         return contract.coordinates(self._preset)
 
     @torch.inference_mode()
     def encode(self, image: npt.NDArray[np.float32]) -> dict[str, Tensor]:
-        """Image float32 [1,3,S,S] -> z_L float32 [1,256,S/16,S/16], and what goes with it."""
+        """Turn an image float32 [1,3,S,S] into z_L float32 [1,256,S/16,S/16] and other features."""
         return named_features(self._encoder(self._tensor(image)))
 
     @torch.inference_mode()
     def enhance(self, embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
-        """z_L -> z_H, the same shape, rounded to float32 as the decoder takes it."""
+        """Turn z_L into z_H of the same shape, rounded to float32 for the decoder."""
         z_h: Tensor = self._enhancer(embeddings[EMBEDDINGS])
         return {**embeddings, EMBEDDINGS: z_h.float()}
 
@@ -71,7 +71,7 @@ class ReferenceStages:
     def decode(
         self, embeddings: dict[str, Tensor], prompts: Mapping[str, npt.NDArray[np.float32]]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Logits [B,4,S/4,S/4] and predicted IoU [B,4]."""
+        """Return logits [B,4,S/4,S/4] and predicted IoUs [B,4]."""
         tensors = {name: self._tensor(value) for name, value in prompts.items()}
         low_res, iou = self._decoder(**embeddings, **tensors)
         return low_res.cpu().numpy(), iou.cpu().numpy()
@@ -81,10 +81,10 @@ class ReferenceStages:
 
 
 def reference_segmenters(checkpoint: Checkpoint, device: str | None = None) -> dict[str, Segmenter]:
-    """A checkpoint without and with its enhancer.
+    """Return a checkpoint as two segmenters, without and with its enhancer.
 
     Raises:
-        BackendError: no such device here.
+        BackendError: the device does not exist here.
         CheckpointError: the weights do not fit.
     """
     return with_and_without(ReferenceStages(checkpoint, device))
@@ -96,7 +96,7 @@ def _device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch without CUDA
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
         reason = str(error).splitlines()[0]
         raise BackendError(f"--device {name}: PyTorch cannot use it ({reason})") from error
     return device

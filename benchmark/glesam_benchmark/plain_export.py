@@ -1,7 +1,7 @@
-"""The plain export: what `torch.onnx.export` makes of the reference's modules as they are.
+"""Write the plain export: `torch.onnx.export` of the reference's modules as they are.
 
-No fold, no graph of ours, no typing: adapters are merged by peft, Eq. 4 is written out in float32,
-and the decoder takes the points of one prompt.
+Nothing is folded, rewritten or typed. peft merges the adapters, Eq. 4 is computed in float32, and
+the decoder takes the points of one prompt.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glesam_benchmark import plain_cache
-from glesam_benchmark.inputs import Inputs
-from glesam_benchmark.pytorch import merge
+from glesam_benchmark import plain_graphs
+from glesam_benchmark.pytorch_chain import merge_adapters
+from glesam_benchmark.timing import GoldenInputs
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.reference import HIGH_RES, Enhancer, named_features
 from glesam_runtime.bundle import Bundle
@@ -28,14 +28,14 @@ POINTS = ("point_coords", "point_labels")
 
 
 class PlainEnhancer(nn.Module):
-    """Eq. 4 around the U-Net, in the weights' dtype."""
+    """Compute Eq. 4 around the U-Net in the dtype of the weights."""
 
     def __init__(self, enhancer: Enhancer) -> None:
         super().__init__()
         self.inner = enhancer
 
     def forward(self, image_embeddings: Tensor) -> Tensor:
-        """z_L -> z_H, [1, 256, s, s]."""
+        """Turn z_L into z_H, [1, 256, s, s] both."""
         inner = self.inner
         latent = inner.gamma * image_embeddings
         noise = (1 - inner.alpha_bar) ** 0.5 * inner.eps(image_embeddings)
@@ -44,7 +44,7 @@ class PlainEnhancer(nn.Module):
 
 
 class PlainDecoder(nn.Module):
-    """SAM's prompt encoder and mask decoder on the points of one prompt."""
+    """Run SAM's prompt encoder and mask decoder on the points of one prompt."""
 
     def __init__(self, decoder: Any, family: Family) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class PlainDecoder(nn.Module):
     def forward(
         self, features: dict[str, Tensor], point_coords: Tensor, point_labels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Points [1, N, 2] with labels [1, N], 1 or 0 -> all four masks and IoU predictions."""
+        """Turn points [1, N, 2] with labels [1, N] (1 or 0) into all four masks and IoU scores."""
         sparse, dense = self.prompt_encoder(
             points=(point_coords, point_labels), boxes=None, masks=None
         )
@@ -75,27 +75,27 @@ class PlainDecoder(nn.Module):
 
 
 @torch.no_grad()
-def export_plain(checkpoint: Checkpoint, bundle: Bundle, given: Inputs, folder: Path) -> None:
+def export_plain(checkpoint: Checkpoint, bundle: Bundle, given: GoldenInputs, folder: Path) -> None:
     """Write encoder.onnx, enhancer.onnx and decoder.onnx.
 
     Args:
-        checkpoint: the weights the bundle was exported from.
-        bundle: says which those are.
-        given: what to trace with.
-        folder: as `plain_cache` keeps it.
+        checkpoint: the weights that the bundle was exported from.
+        bundle: names those weights.
+        given: the inputs to trace with.
+        folder: the folder that `plain_graphs.holds_export` checks.
 
     Raises:
-        CheckpointError: the checkpoint is not the bundle's.
+        CheckpointError: the checkpoint does not hold the bundle's weights.
     """
     provenance = bundle.manifest.provenance
     ours = checkpoint.origin, {source.sha256 for source in checkpoint.sources()}
     if ours != (provenance.weights, {source.sha256 for source in provenance.sources}):
         raise CheckpointError(
-            f"{bundle.path}: was exported from other weights ({provenance.weights}) than those "
-            f"given ({checkpoint.origin}); pass the same weight options"
+            f"{bundle.path}: exported from {provenance.weights}, but the weight options give "
+            f"{checkpoint.origin}; pass the same weight options"
         )
     family = checkpoint.preset.family
-    plain_cache.begin(folder)
+    plain_graphs.begin_export(folder)
     image = torch.from_numpy(given.image)
     encoder = checkpoint.encoder()
     features = named_features(encoder(image))
@@ -103,7 +103,7 @@ def export_plain(checkpoint: Checkpoint, bundle: Bundle, given: Inputs, folder: 
     del encoder
     gc.collect()
     enhancer = checkpoint.enhancer()
-    merge(enhancer)
+    merge_adapters(enhancer)
     z_l = features[EMBEDDINGS]
     _write(PlainEnhancer(enhancer), (z_l,), [EMBEDDINGS], ["enhanced"], folder / "enhancer.onnx")
     del enhancer
@@ -117,14 +117,14 @@ def export_plain(checkpoint: Checkpoint, bundle: Bundle, given: Inputs, folder: 
         ["low_res_masks", "iou_predictions"],
         folder / "decoder.onnx",
     )
-    plain_cache.finish(folder, bundle)
+    plain_graphs.finish_export(folder, bundle)
 
 
 def _write(
     module: nn.Module, example: tuple[Any, ...], inputs: list[str], outputs: list[str], path: Path
 ) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's internals
+        warnings.simplefilter("ignore")  # they concern the exporter's internals
         torch.onnx.export(
             module,
             example,

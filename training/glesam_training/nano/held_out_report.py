@@ -1,4 +1,4 @@
-"""What nano can do, measured on pictures it never saw."""
+"""Measure nano on pictures that it never saw, and report the figures as Markdown."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from glesam_export import contract
 from glesam_export.checkpoints import Checkpoint
 from glesam_runtime.image import preprocess
 from glesam_training.nano.coins import Coins
-from glesam_training.reference_predictor import reference_segmenters
+from glesam_training.reference_segmenters import reference_segmenters
 
 HELD_OUT = 900_000_000
-"""Seed of the first held-out scene: no training's seed reaches it."""
+"""Seed of the first held-out scene; the seeds of training scenes stay below it."""
 
 PROMPTS = ("3-point", "box", "noise-box")
 COLUMNS = ("clear", "LQ-1", "LQ-2", "LQ-3", "unseen mean")
 SCENES = 200
-"""Held-out scenes of a report."""
+"""Number of held-out scenes in a report."""
 
 
 @dataclass(frozen=True)
 class LatentError:
-    """Mean squared error to the clear image's latent, in one condition.
+    """Mean squared error to the clear image's latent, under one condition.
 
     Attributes:
-        condition: the low image's.
-        before: of z_L.
-        after: of z_H.
+        condition: the degradation.
+        before: error of z_L.
+        after: error of z_H.
     """
 
     condition: str
@@ -44,29 +44,29 @@ class LatentError:
 
     @property
     def lower(self) -> float:
-        """By what share the enhancer lowers it; negative where it does harm."""
+        """Return the share by which the enhancer lowers the error; negative if it raises it."""
         return 1 - self.after / self.before
 
 
 def held_out(count: int) -> SceneDataset:
-    """Scenes that no training saw."""
+    """Return scenes that no training saw."""
     return SceneDataset(count, HELD_OUT)
 
 
-def measure(
+def measure_nano(
     checkpoint: Checkpoint, count: int, progress: Callable[[int, int], object]
 ) -> dict[str, Results]:
-    """IoU on held-out scenes and on the coins, without and with the enhancer.
+    """Measure IoU on held-out scenes and on the coins, without and with the enhancer.
 
     Args:
         checkpoint: nano.
         count: number of scenes.
-        progress: told about the scenes done.
+        progress: called with the number of scenes done.
     """
     both = reference_segmenters(checkpoint)
     plan = EvaluationPlan(prompts=PROMPTS)
     scenes = evaluate(both, held_out(count), plan, progress)
-    # All 24 coins: no draw among them.
+    # 24 masks: all coins, so that none is left out at random.
     coins = evaluate(both, Coins(), EvaluationPlan(prompts=PROMPTS, max_masks=24))
     return {
         "held-out scenes": Results("nano", f"scenes:{count}@{HELD_OUT}", 0, tuple(scenes)),
@@ -75,12 +75,12 @@ def measure(
 
 
 def latent_errors(checkpoint: Checkpoint, dataset: Dataset, seed: int = 0) -> list[LatentError]:
-    """How near to the clear latent the enhancer brings the low one, by condition.
+    """Return the error of the low latent and of the enhanced one, by condition.
 
     Args:
         checkpoint: any GleSAM.
         dataset: pictures.
-        seed: of the degradations.
+        seed: seed of the degradations.
     """
     device = PartialState().device
     encoder, enhancer = checkpoint.encoder().to(device), checkpoint.enhancer().to(device)
@@ -105,8 +105,8 @@ def latent_errors(checkpoint: Checkpoint, dataset: Dataset, seed: int = 0) -> li
     ]
 
 
-def markdown(results: Mapping[str, Results], errors: Sequence[LatentError]) -> str:
-    """The report: IoU by data, prompt and condition, and the latents' errors."""
+def report_markdown(results: Mapping[str, Results], errors: Sequence[LatentError]) -> str:
+    """Return the report: IoU by data, prompt and condition, then the latent errors."""
     lines = ["| data | prompt | enhancer | " + " | ".join(COLUMNS) + " |"]
     lines.append("|---|---|---|" + "---:|" * len(COLUMNS))
     for data, result in results.items():

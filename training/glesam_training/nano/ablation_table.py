@@ -1,9 +1,10 @@
-"""The paper's Table 5 at nano's size: what each part of GleSAM is worth, over several seeds.
+"""The paper's Table 5 at nano's size: how much does each part of GleSAM add, over several seeds?
 
-SAM and its diffusion base are trained once; a seed is one of Algorithm 1: of the adapters' start,
-the examples and the prompts. All rows learn from the same pictures. Controls (SAM-FT) get all that
-GLE gets but the enhancer: stage 1 has the mask loss too, so their decoders learn for as many
-iterations as both stages of GLE together. Another has all of GLE, on a base that knows nothing.
+SAM and its diffusion base are trained once. The seed belongs to Algorithm 1: it decides how the
+adapters start, the examples and the prompts. All rows train on the same pictures. The controls
+(SAM-FT) differ from GLE in the missing enhancer only: stage 1 has the mask loss too, so their
+decoders train for as many iterations as both stages of GLE together. One more row has all of GLE
+on an untrained base.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from glesam_evaluation.results import Mean, Results
 from glesam_evaluation.segmenters import SharedEncoder, StagedSegmenter
 from glesam_export.checkpoints import Checkpoint
 from glesam_training.nano.recipe import Recipe
-from glesam_training.nano.start import begin
-from glesam_training.nano.steps import make_base, make_sam, paint, stage
+from glesam_training.nano.starting_point import starting_checkpoint
+from glesam_training.nano.steps import make_base, make_sam, paint_scenes, stage_jobs
 from glesam_training.objectives import DecoderPart
-from glesam_training.progress import Narrate
-from glesam_training.reference_predictor import ReferenceStages
+from glesam_training.progress_display import ShowProgress
+from glesam_training.reference_segmenters import ReferenceStages
 from glesam_training.train import train_decoder, train_enhancer
-from glesam_training.trained import TrainedCheckpoint
+from glesam_training.trained_checkpoint import TrainedCheckpoint
 
 UNTRAINED = "GLE, untrained base"
-"""The same adapters and the same training on a base U-Net of random weights."""
+"""The same adapters and the same training on a base U-Net with random weights."""
 
 METHODS = ("SAM", "SAM-FT-T", "SAM-FT-D", "GLE", UNTRAINED, "GLE-FT-T", "GLE-FT-D")
 COLUMNS = ("LQ-3", "LQ-2", "LQ-1", "LQ mean", "unseen mean", "clear")
@@ -38,34 +39,34 @@ PARTS: Mapping[str, DecoderPart] = {"T": "tokens", "D": "all"}
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: weights, and whether the enhancer is in the chain."""
+    """A row of the table: weights, and whether the enhancer runs."""
 
     checkpoint: Checkpoint
     enhance: bool
 
 
 def train_methods(
-    folder: Path, recipe: Recipe, nano_seed: int, seed: int, narrate: Narrate
+    folder: Path, recipe: Recipe, nano_seed: int, seed: int, show: ShowProgress
 ) -> dict[str, Method]:
-    """Train every row for one seed, or find it trained.
+    """Train every row for one seed, skipping what is already trained.
 
     Args:
-        folder: where nano was made, or will be.
-        recipe: nano's.
-        nano_seed: nano's.
-        seed: of Algorithm 1.
-        narrate: told how it goes.
+        folder: nano's folder.
+        recipe: nano's recipe.
+        nano_seed: nano's seed.
+        seed: seed of Algorithm 1.
+        show: called with the progress.
     """
-    scenes = paint(folder, recipe, nano_seed, narrate)
-    sam = make_sam(folder, scenes, recipe, nano_seed, narrate)
-    first = stage(folder, scenes, recipe, replace(recipe.enhancer, seed=seed), narrate)
+    scenes = paint_scenes(folder, recipe, nano_seed, show)
+    sam = make_sam(folder, scenes, recipe, nano_seed, show)
+    first = stage_jobs(folder, scenes, recipe, replace(recipe.enhancer, seed=seed), show)
 
     def gle_on(base_iterations: int, home: Path, name: str) -> tuple[Checkpoint, Checkpoint]:
-        """GLE before and after stage 1, on a base U-Net trained for so long."""
-        plan = replace(recipe.base, iterations=base_iterations, seed=nano_seed)
-        base = make_base(home, scenes, plan, recipe.crop, narrate)
+        """Return GLE before and after stage 1, on a base U-Net trained this long."""
+        settings = replace(recipe.base, iterations=base_iterations, seed=nano_seed)
+        base = make_base(home, scenes, settings, recipe.crop, show)
         learn = first(f"{name} {seed}")
-        start = begin(home, sam, base, seed, learn, recipe.fit_pairs)
+        start = starting_checkpoint(home, sam, base, seed, learn, recipe.fit_pairs)
         enhancer = train_enhancer(start, learn, recipe.mask_weight)
         return start, TrainedCheckpoint(start, enhancer)
 
@@ -78,8 +79,8 @@ def train_methods(
     }
     both = recipe.enhancer.iterations + recipe.decoder.iterations
     for name, before, iterations in (("SAM", start, both), ("GLE", gle, recipe.decoder.iterations)):
-        plan = replace(recipe.decoder, iterations=iterations, seed=seed)
-        second = stage(folder, scenes, recipe, plan, narrate)
+        settings = replace(recipe.decoder, iterations=iterations, seed=seed)
+        second = stage_jobs(folder, scenes, recipe, settings, show)
         enhance = methods[name].enhance
         for suffix, part in PARTS.items():
             full_name = f"{name}-FT-{suffix}"
@@ -90,7 +91,7 @@ def train_methods(
 
 
 def segmenters(methods: Mapping[str, Method]) -> dict[str, Segmenter]:
-    """The rows as segmenters that share one encoder run an image."""
+    """Return the rows as segmenters that share one encoder call per image."""
     stages = {name: ReferenceStages(method.checkpoint) for name, method in methods.items()}
     encoder = SharedEncoder(stages[METHODS[0]])
     return {
@@ -99,7 +100,7 @@ def segmenters(methods: Mapping[str, Method]) -> dict[str, Segmenter]:
     }
 
 
-def measure(
+def evaluate_methods(
     methods: Mapping[str, Method], dataset: Dataset, name: str, seed: int, plan: EvaluationPlan
 ) -> Results:
     """Evaluate the rows of one seed on held-out pictures."""
@@ -107,8 +108,8 @@ def measure(
     return Results(f"nano, seed {seed} of Algorithm 1", name, plan.seed, tuple(rows))
 
 
-def summary(results: Sequence[Results]) -> str:
-    """Mean IoU over seeds in percent, and the sample standard deviation, as Markdown."""
+def table_markdown(results: Sequence[Results]) -> str:
+    """Return mean IoU over seeds in percent, with the sample standard deviation, as Markdown."""
     by_seed = [_cells(result.means()) for result in results]
     lines = ["| | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
     for method in METHODS:

@@ -1,4 +1,4 @@
-"""Head's and tail's adapters, fitted before Algorithm 1."""
+"""The adapters of the U-Net's head and tail, fitted before Algorithm 1."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from glesam_export.checkpoints import lora
 from glesam_export.checkpoints.write import adapters
 from glesam_export.presets import LATENT_CHANNELS, unet_preset
 from glesam_export.reference import Enhancer, add_lora, build_unet, replicate_channels
-from glesam_training.nano.ends import LEAD, fit_ends, reduced_rank
+from glesam_training.nano.starting_point import LEAD, fit_ends, reduced_rank
 from glesam_training.train import new_adapters
 
 ENDS = {"conv_in": 6, "conv_out": 5}
@@ -21,9 +21,9 @@ ENDS = {"conv_in": 6, "conv_out": 5}
 
 @pytest.mark.parametrize("rank", [1, 3, 8])
 def test_reduced_rank_leaves_the_least_error(rank: int) -> None:
-    """Least squares leaves what it leaves, and a rank the squares of the singular values beyond it.
+    """The error is that of least squares plus the squares of the singular values beyond the rank.
 
-    Both by numpy's lstsq and svd of the data themselves, not of their moments.
+    Both come from numpy's lstsq and svd of the data, not of their moments.
     """
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4000, 12)) @ (np.eye(12) + 0.2 * rng.standard_normal((12, 12)))
@@ -45,7 +45,7 @@ def test_reduced_rank_leaves_the_least_error(rank: int) -> None:
 def test_reduced_rank_has_nothing_to_give_where_nothing_differs() -> None:
     with pytest.raises(ValueError, match="do not differ"):
         reduced_rank(torch.eye(3), torch.zeros(3, 2), 1)
-    # Of two directions one predicts: the other is finite all the same.
+    # One of two directions predicts something: the other is finite too.
     v, w, squares = reduced_rank(torch.eye(3), torch.eye(3, 2) * torch.tensor([1.0, 0.0]), 2)
     assert torch.isfinite(v / squares.sqrt()).all()
     torch.testing.assert_close(
@@ -54,7 +54,7 @@ def test_reduced_rank_has_nothing_to_give_where_nothing_differs() -> None:
 
 
 def _enhancer() -> Enhancer:
-    """Nano's, of random weights, with new adapters, twice as strong as their rank at both ends."""
+    """Return nano's enhancer, random, with new adapters; both ends have alpha twice the rank."""
     torch.manual_seed(0)
     preset = unet_preset("nano")
     unet = build_unet(preset)
@@ -67,7 +67,7 @@ def _enhancer() -> Enhancer:
 
 
 def _world(seed: int) -> Tensor:
-    """Latents [8, 256, 16, 16], of smooth pictures that fill few of the channels."""
+    """Return latents [8, 256, 16, 16] of smooth pictures that fill few of the channels."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(8, 12, 6, 6, generator=generator)
     fine = torch.nn.functional.interpolate(coarse, 16, mode="bicubic")
@@ -76,7 +76,7 @@ def _world(seed: int) -> Tensor:
 
 
 def _lost(latents: Tensor) -> Tensor:
-    """Latents with a tenth of everything gone, and most of two directions."""
+    """Return latents with a tenth of everything removed, and most of two directions."""
     directions = torch.linalg.qr(torch.randn(256, 2, generator=torch.Generator().manual_seed(2))).Q
     gone = torch.einsum("oc,pc,nphw->nohw", directions, directions, latents)
     return 0.9 * latents - 0.7 * gone
@@ -89,7 +89,7 @@ def _pairs() -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def test_fitted_ends_bring_latents_nearer_than_they_were() -> None:
-    """On latents they were not fitted to; new adapters alone leave them where they are."""
+    """Fitted ends help on latents they were not fitted to; new adapters alone change nothing."""
     clear = _world(99)
     low = _lost(clear)
     before = float((low - clear).square().mean())
@@ -104,7 +104,7 @@ def test_fitted_ends_bring_latents_nearer_than_they_were() -> None:
     for name, (a, b, alpha) in adapters(enhancer.unet).items():
         if name in ENDS:
             assert alpha == 2 * a.shape[0] == 2 * ENDS[name]
-            # One learning rate suits both factors.
+            # The two factors suit one learning rate.
             torch.testing.assert_close(a.flatten(1).norm(dim=1), b.flatten(1).norm(dim=0))
         else:
             assert torch.equal(a, untouched[name][0])
@@ -120,12 +120,12 @@ def test_fitted_ends_follow_from_pairs_and_seed() -> None:
         fitted.append([factor for name in ENDS for factor in found[name][:2]])
     assert all(torch.equal(one, again) for one, again in zip(*fitted[:2], strict=True))
     differs = [not torch.equal(one, other) for one, other in zip(*fitted[::2], strict=True)]
-    # What the head looks at does not follow from the seed, but where it goes, and all behind it.
+    # The head's input factor does not depend on the seed; its output factor and the tail do.
     assert differs == [False, True, True, True]
 
 
 def test_the_head_leads_and_the_tail_answers_as_least_squares_would() -> None:
-    """By numpy, from what goes into head and tail and comes out of them."""
+    """Agree with numpy, from what goes into head and tail and what comes out of them."""
     enhancer = _enhancer()
     fit_ends(enhancer, _pairs, 0)
     head, tail = enhancer.unet.conv_in, enhancer.unet.conv_out

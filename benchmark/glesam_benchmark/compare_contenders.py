@@ -1,4 +1,4 @@
-"""Measures every contender in turn, each in a process of its own, and puts the figures together."""
+"""Measure every contender in turn, each in its own process, and collect the figures."""
 
 from __future__ import annotations
 
@@ -13,42 +13,41 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from glesam_benchmark import jobs, plain_cache, process, results
-from glesam_benchmark.about import about
-from glesam_benchmark.chain import Run
-from glesam_benchmark.contenders import OF, Contender, Plain
-from glesam_benchmark.inputs import golden_inputs
-from glesam_benchmark.results import Benchmark, Row
+from glesam_benchmark import plain_graphs, worker_jobs
+from glesam_benchmark.comparison import Comparison, Row, ratios, timings_by_step
+from glesam_benchmark.contenders import VARIANT_OF, Contender, PlainRunner
+from glesam_benchmark.report_file import report_head
+from glesam_benchmark.timing import ContenderRun, golden_inputs
 from glesam_export.weight_options import WeightOptions
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.compare import GATES, relative_l2
 from glesam_runtime.errors import BackendError
 
-Step = Callable[[str], AbstractContextManager[None]]
+ShowStep = Callable[[str], AbstractContextManager[None]]
 """Announces a piece of long work while it runs."""
 
 N = TypeVar("N", int, float)
 
 MATRIX_SIDE = 4096
-"""Of the square matrices whose products are timed: large enough that a larger one is no faster."""
+"""Side of the square matrices whose products are timed; larger ones are no faster."""
 _COUNTING = ("torch", "diffusers", "peft", "segment_anything")
-"""What counting a model's operations takes, and multiplying matrices."""
+"""Modules needed to count a model's operations and to time matrix products."""
 _BUSY = 0.1
-"""Share of the processors' time in other hands from which a figure is worth a note."""
+"""Share of all processors used by other processes at which the report gets a note."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to be measured.
+class ComparisonPlan:
+    """What to measure.
 
     Attributes:
-        bundle: whose.
-        contenders: ours first.
-        weights: of the peers, completed by the bundle; None without peers.
-        rounds: of a process, beyond the one that warms up.
-        repeats: how often every contender has its turn.
-        threads: of the CPU; None leaves it to each engine.
-        left_out: a line on each peer that cannot run here.
+        bundle: the bundle under test.
+        contenders: what to measure; those that run the bundle come first.
+        weights: the peers' weights, completed by the bundle; None without peers.
+        rounds: timed rounds per process, after one warm-up round.
+        repeats: number of processes per contender.
+        threads: CPU threads; None leaves the number to each engine.
+        left_out: one line for each peer that cannot run here.
     """
 
     bundle: Bundle
@@ -62,19 +61,20 @@ class Plan:
 
 @dataclass
 class _Measured:
-    """A contender's runs, and its masks."""
+    """The runs of one contender, and the masks of its last run."""
 
     contender: Contender
-    runs: list[Run]
+    runs: list[ContenderRun]
     masks: NDArray[np.float32] | None = None
     failed: str = ""
 
 
-def benchmark(plan: Plan, step: Step) -> Benchmark:
-    """Do it. One heavy process at a time.
+def compare(plan: ComparisonPlan, step: ShowStep) -> Comparison:
+    """Run the whole comparison, one heavy process at a time.
 
     Raises:
-        GlesamError: one of ours fails, or an input cannot be used. A peer that fails is a note.
+        GlesamError: a contender that runs the bundle fails, or an input cannot be used. A peer that
+            fails becomes a line of `Comparison.failed` instead.
     """
     notes = list(plan.left_out)
     found = _machine(plan, notes, step)
@@ -90,67 +90,73 @@ def benchmark(plan: Plan, step: Step) -> Benchmark:
     done = [each for each in measured if not each.failed]
     expected = golden_inputs(plan.bundle).expected
     first = done[0].masks
-    assert first is not None, "ours did not fail"
+    assert first is not None, "a bundle that fails ends the comparison"
     rows = tuple(_row(plan.bundle, each, first, expected, found) for each in done)
     notes += _busy(rows, found)
-    return Benchmark(
-        about(plan.bundle, plan.threads, plan.rounds * plan.repeats),
+    return Comparison(
+        report_head(plan.bundle, plan.threads, plan.rounds * plan.repeats),
         found,
         rows,
-        results.ratios(rows),
+        ratios(rows),
         tuple(f"{each.contender.title}: {each.failed}" for each in measured if each.failed),
         tuple(notes),
     )
 
 
-def differing(found: Benchmark) -> list[str]:
-    """Who in float32 does not compute what the golden file holds, a line each.
+def failing_parity(found: Comparison) -> list[str]:
+    """Return one line for each float32 contender whose logits differ from the golden file's.
 
-    In less, random weights let nothing be said: the difference is reported.
+    Lower precisions are not judged: on random weights their difference means nothing, so it is only
+    reported.
     """
     gate = GATES["fp32"].stage_relative_l2
-    assert gate is not None, "of float32 there is one"
+    assert gate is not None, "float32 has a gate"
     typed = set(found.about.precisions.values())
-    own = [r for r in found.rows if OF not in r.name]  # a variant is typed otherwise
+    own = [r for r in found.rows if VARIANT_OF not in r.name]  # variants have their own precision
     judged = [r for r in own if r.precision == "fp32" and (typed == {"fp32"} or not r.ours)]
     return [
         f"{row.title}: its logits differ from the golden file's by {row.reference_difference:.2g}, "
-        f"{gate:g} is allowed: it has other weights than the bundle, or it is at fault"
+        f"the limit is {gate:g}: it has other weights than the bundle, or a bug"
         for row in judged
         if not row.reference_difference <= gate
     ]
 
 
-def _machine(plan: Plan, notes: list[str], step: Step) -> jobs.Machine | None:
-    """Matrix rates and operations, where there is what they take."""
+def _machine(
+    plan: ComparisonPlan, notes: list[str], step: ShowStep
+) -> worker_jobs.MachineRates | None:
+    """Measure matrix rates and count operations, if the modules for it are installed."""
     missing = [name for name in _COUNTING if importlib.util.find_spec(name) is None]
     if missing:
-        notes.append(f"{missing[0]} is not installed: no share of the machine's matrix rate")
+        notes.append(
+            f"{missing[0]} is not installed: the report has no share of the machine's matrix rate"
+        )
         return None
     model = plan.bundle.manifest.model
     with step("rate of matrix products"):
-        return process.run(
-            jobs.MeasureMachine(model.preset, model.unet, plan.threads, MATRIX_SIDE), jobs.Machine
+        return worker_jobs.run_job(
+            worker_jobs.MeasureMachine(model.preset, model.unet, plan.threads, MATRIX_SIDE),
+            worker_jobs.MachineRates,
         )
 
 
-def _export_plain(plan: Plan, step: Step) -> None:
-    """Once for all peers that run it."""
-    folders = [c.runner.folder for c in plan.contenders if isinstance(c.runner, Plain)]
-    if folders and not plain_cache.is_there(Path(folders[0]), plan.bundle):
-        assert plan.weights is not None, "peers have weights"
+def _export_plain(plan: ComparisonPlan, step: ShowStep) -> None:
+    """Write the plain export once, for all peers that run it."""
+    folders = [c.runner.folder for c in plan.contenders if isinstance(c.runner, PlainRunner)]
+    if folders and not plain_graphs.holds_export(Path(folders[0]), plan.bundle):
+        assert plan.weights is not None, "the command gives peers their weights"
         with step("plain export"):
-            job = jobs.ExportPlain(str(plan.bundle.path), plan.weights, folders[0])
-            process.run(job, jobs.Done)
+            job = worker_jobs.ExportPlain(str(plan.bundle.path), plan.weights, folders[0])
+            worker_jobs.run_job(job, worker_jobs.Done)
 
 
-def _measure(plan: Plan, each: _Measured, masks: Path) -> None:
-    """One turn of a contender."""
-    job = jobs.Measure(str(plan.bundle.path), each.contender.runner, plan.rounds, str(masks))
+def _measure(plan: ComparisonPlan, each: _Measured, masks: Path) -> None:
+    """Run one process of a contender."""
+    job = worker_jobs.Measure(str(plan.bundle.path), each.contender.runner, plan.rounds, str(masks))
     try:
-        each.runs.append(process.run(job, Run))
+        each.runs.append(worker_jobs.run_job(job, ContenderRun))
     except BackendError as error:
-        if each.contender.is_ours:
+        if each.contender.is_bundle:
             raise BackendError(f"{each.contender.title}: {error}") from error
         each.failed = str(error)
     else:
@@ -162,20 +168,20 @@ def _row(
     each: _Measured,
     first: NDArray[np.float32],
     expected: NDArray[np.float32],
-    found: jobs.Machine | None,
+    found: worker_jobs.MachineRates | None,
 ) -> Row:
-    """A contender's runs as figures."""
+    """Return a contender's runs as a row of figures."""
     runs, contender = each.runs, each.contender
-    seconds = results.by_step(runs)
+    seconds = timings_by_step(runs)
     whole = seconds["end_to_end"].median
     run = runs[0]
     rate = found.rates.get(run.precision) if found and run.engine.get("device") == "cpu" else None
     flops = sum(found.flops.values()) if found else 0
-    assert each.masks is not None, "it was measured"
+    assert each.masks is not None, "failed contenders have no row"
     return Row(
         contender.name,
         _title(contender, run),
-        contender.is_ours,
+        contender.is_bundle,
         run.engine,
         run.precision,
         seconds,
@@ -192,17 +198,17 @@ def _row(
     )
 
 
-def _title(contender: Contender, run: Run) -> str:
-    """Of ours, what it turned out to be."""
-    if not contender.is_ours:
+def _title(contender: Contender, run: ContenderRun) -> str:
+    """Return the row's title; for a bundle it names the engine and precision that really ran."""
+    if not contender.is_bundle:
         return contender.title
-    backend, _, variant = contender.name.partition(OF)
+    backend, _, variant = contender.name.partition(VARIANT_OF)
     chosen = f", {variant}" if variant else " (auto)" if backend == "auto" else ""
     return f"glesam-deploy, {run.engine['engine']} {run.precision}{chosen}"
 
 
-def _busy(rows: Sequence[Row], found: jobs.Machine | None) -> list[str]:
-    """A note where others took the machine's time from who was measured."""
+def _busy(rows: Sequence[Row], found: worker_jobs.MachineRates | None) -> list[str]:
+    """Return a note if other processes took a large share of the processors."""
     shares = {row.title: row.others or 0.0 for row in rows}
     if found is not None:
         shares["matrix products"] = found.others or 0.0
@@ -210,8 +216,8 @@ def _busy(rows: Sequence[Row], found: jobs.Machine | None) -> list[str]:
     if shares[worst] < _BUSY:
         return []
     return [
-        f"the machine was busy: other processes had up to {shares[worst]:.0%} of the processors "
-        f"({worst}); measure again when it is not"
+        f"the machine was busy: other processes used up to {shares[worst]:.0%} of the processors "
+        f"({worst}); measure again when it is idle"
     ]
 
 

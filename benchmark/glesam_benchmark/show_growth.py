@@ -1,4 +1,4 @@
-"""Growth as text and as a picture."""
+"""Show growth as text and as a chart."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from pathlib import Path
 
 import msgspec
 
-from glesam_benchmark.about import About
-from glesam_benchmark.growth import AXES, WORDS, Growth, Series
+from glesam_benchmark.growth import AXES, AXIS_LABELS, Growth, Series
+from glesam_benchmark.report_file import ReportHead
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
 
 class GrowthReport(msgspec.Struct, frozen=True):
-    """The JSON of `glesam-bench growth`."""
+    """The JSON document of `glesam-bench growth`."""
 
-    about: About
+    about: ReportHead
     engines: dict[str, Growth]
-    """By what was asked for."""
+    """Growth by the engine name given on the command line."""
 
 
-def table(found: GrowthReport) -> str:
-    """Seconds by size; and what one more costs, from the smallest size to the largest."""
+def growth_table(found: GrowthReport) -> str:
+    """Return seconds by size, and the cost of one more from the smallest to the largest size."""
     lines = [
         f"{found.about.model}; {found.about.host}; seconds, medians of {found.about.rounds} rounds"
     ]
@@ -32,7 +32,7 @@ def table(found: GrowthReport) -> str:
 
 
 def _lines(series: Series) -> list[str]:
-    words, unit = WORDS[series.axis]
+    words, unit = AXIS_LABELS[series.axis]
     sizes = "".join(f"{point.size:>10}" for point in series.points)
     seconds = "".join(f"{point.seconds.median:>10.4f}" for point in series.points)
     first, last = series.points[0], series.points[-1]
@@ -41,8 +41,8 @@ def _lines(series: Series) -> list[str]:
     return [f"  {words:<54}{sizes}", f"  {'':<54}{seconds}{more}"]
 
 
-def draw(found: GrowthReport, path: Path) -> None:
-    """Write a PNG: a panel an axis, a line an engine.
+def draw_growth(found: GrowthReport, path: Path) -> None:
+    """Write a PNG with a panel for each axis and a line for each engine.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -50,7 +50,7 @@ def draw(found: GrowthReport, path: Path) -> None:
     from glesam_evaluation.plot import require_matplotlib
 
     require_matplotlib()
-    # Without pyplot: no window system is looked for, and no state is left behind.
+    # pyplot would look for a window system and keep global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -58,7 +58,7 @@ def draw(found: GrowthReport, path: Path) -> None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(AXES))
     for panel, axis in zip(panels, AXES, strict=True):
-        words, unit = WORDS[axis]
+        words, unit = AXIS_LABELS[axis]
         for colour, (name, growth) in zip(_COLOURS, found.engines.items(), strict=False):
             points = next(series.points for series in growth.series if series.axis == axis)
             sizes = [point.size for point in points]

@@ -1,4 +1,4 @@
-"""A checkpoint some of whose parts were trained further, and how it is written down."""
+"""Replace parts of a checkpoint by trained ones, and write the result to files."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ SAM_FILE, LORA_FILE, PACKED_FILE = (
 
 
 class TrainedCheckpoint(Checkpoint):
-    """A checkpoint with parts in place of its own.
+    """A checkpoint with some parts replaced.
 
     Args:
-        base: what the other parts come from.
-        enhancer: instead of the base's.
-        decoder: instead of the base's.
+        base: provides the other parts.
+        enhancer: replaces the base's.
+        decoder: replaces the base's.
     """
 
     def __init__(
@@ -46,23 +46,23 @@ class TrainedCheckpoint(Checkpoint):
         self.trained, self.origin = base.trained, base.origin
 
     def encoder(self) -> nn.Module:
-        """The base's image encoder."""
+        """Return the base's image encoder."""
         return self.base.encoder()
 
     def enhancer(self) -> Enhancer:
-        """A copy of the trained enhancer, or the base's."""
+        """Return a copy of the trained enhancer, or the base's."""
         if self._enhancer is None:
             return self.base.enhancer()
         return copy.deepcopy(self._enhancer).eval().requires_grad_(False)
 
     def decoder(self) -> Decoder | Sam2Decoder:
-        """A copy of the trained decoder, or the base's."""
+        """Return a copy of the trained decoder, or the base's."""
         if self._decoder is None:
             return self.base.decoder()
         return copy.deepcopy(self._decoder).eval().requires_grad_(False)
 
     def sources(self) -> tuple[Source, ...]:
-        """The files of the base."""
+        """Return the files of the base."""
         return self.base.sources()
 
 
@@ -72,20 +72,20 @@ def write_checkpoint(
     enhancer: Enhancer | None = None,
     decoder: Decoder | None = None,
 ) -> Path:
-    """Write what was trained in the released file formats, beside what it goes with.
+    """Write the trained parts in the released file formats, with what belongs to them.
 
-    A checkpoint of files becomes a checkpoint folder: the LoRA file always, SAM's .pth if the
-    decoder was trained; the Stable Diffusion base, and a SAM that stayed as it was, are referred
-    to. Any other becomes one packed file in float32.
+    A checkpoint made of files becomes a checkpoint folder. It always holds the LoRA file, and SAM's
+    .pth if the decoder was trained; its `checkpoint.json` refers to the Stable Diffusion base and
+    to an unchanged SAM. Any other checkpoint becomes one packed file in float32.
 
     Args:
-        base: the checkpoint that training began with.
+        base: the checkpoint that training started from.
         folder: an existing folder.
-        enhancer: trained, or None.
-        decoder: trained, or None.
+        enhancer: the trained enhancer, or None.
+        decoder: the trained decoder, or None.
 
     Returns:
-        What `--checkpoint` takes: the folder, or the packed file in it.
+        A path for `--checkpoint`: the folder, or the packed file in it.
 
     Raises:
         InputError: the folder cannot be written.

@@ -1,4 +1,4 @@
-"""A bundle on one of the runtime's engines, as a contender. No torch."""
+"""Run a bundle on one of the runtime's engines, as a contender; imports no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from glesam_benchmark.inputs import Prompt
+from glesam_benchmark.timing import Prompt
 from glesam_runtime import chain
 from glesam_runtime.backends.base import Engine
 from glesam_runtime.bundle import Bundle
@@ -20,21 +20,21 @@ from glesam_runtime.manifest import STAGES
 
 @dataclass(frozen=True)
 class BundleChain:
-    """The runtime's own chain."""
+    """Run the three stages with the runtime's own chain."""
 
     bundle: Bundle
     loaded: Engine
 
     @property
     def engine(self) -> Mapping[str, str]:
-        """As the engine describes itself."""
+        """Return the engine's description of itself."""
         return self.loaded.describe()
 
     @property
     def precision(self) -> str:
-        """What the engine says, or what the graphs were typed in."""
+        """Return the precision that the engine reports, or the one that the graphs are typed in."""
         typed = coarsest([self.bundle.manifest.stages[stage].precision for stage in STAGES])
-        if typed in ("int8", "fp8"):  # an engine tells what the rest of such a graph is in
+        if typed in ("int8", "fp8"):  # the engine reports the precision of the rest of the graph
             return typed
         return self.loaded.describe().get("precision", typed)
 
@@ -51,17 +51,17 @@ class BundleChain:
         return chain.decode(self.loaded, features, prompt)[0]
 
     def _done(self, features: chain.Features) -> chain.Features:
-        """Wait for a GPU, by taking its result to the host; a CPU has waited."""
+        """Wait for a GPU by copying its result to the host; a CPU call has already finished."""
         if self.loaded.device != "cpu":
             self.loaded.to_host(features[chain.EMBEDDINGS])
         return features
 
 
-def load(bundle: Bundle, choice: EngineChoice) -> BundleChain:
-    """Load a bundle as glesam-run does.
+def load_bundle_chain(bundle: Bundle, choice: EngineChoice) -> BundleChain:
+    """Load a bundle the way glesam-run does.
 
     Raises:
-        BackendError: the engine is missing or cannot run it.
+        BackendError: the engine is missing or cannot run the bundle.
     """
     chosen = choose_engine(bundle, choice.backend, choice.device, STAGES, choice.options())
     return BundleChain(bundle, chosen.engine)

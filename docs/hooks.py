@@ -1,8 +1,8 @@
 """Generate the pages of the site that have their source elsewhere (a hook of MkDocs).
 
-Commands come from the Typer apps, the Python reference from `glesam_runtime.__all__`, the C
-reference from the headers, and the project's pages from the Markdown files beside `docs/`. None of
-them can therefore be out of date.
+Commands come from the Typer apps, the Python reference from `glesam_runtime.__all__`, the
+manifest's fields from its types, the C reference from the headers, and the project's pages from
+the Markdown files beside `docs/`. None of them can therefore be out of date.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent))
 import command_line
+import manifest_fields
 from command_line import ROOT
 from mkdocs.structure.files import File
 
@@ -36,6 +37,7 @@ OUTSIDE = {
     **dict.fromkeys(HEADERS.values(), "reference/c.md"),
 }
 """Files outside docs/ -> the page of the site that shows them."""
+FIELDS_MARK = "<!-- fields of the manifest: docs/hooks.py puts them here -->"
 
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^(```.*?^```$|~~~.*?^~~~$)", re.MULTILINE | re.DOTALL)
@@ -57,7 +59,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point links that leave docs/ to the page that shows the file, or to nothing."""
+    """Fill in the manifest's fields, and point links that leave docs/ to a page of the site."""
+    if page.file.src_uri == "contract.md":
+        if FIELDS_MARK not in markdown:
+            raise ValueError(f"docs/contract.md: the line {FIELDS_MARK!r} is missing")
+        markdown = markdown.replace(FIELDS_MARK, manifest_fields.markdown())
     return _outside_code(markdown, lambda part: _links_inside(part, page.file.src_uri))
 
 

@@ -20,6 +20,8 @@ from command_line import ROOT
 from mkdocs.structure.files import File
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
     from mkdocs.structure.pages import Page
@@ -118,11 +120,13 @@ def _c_page() -> str:
     ]
     for title, header in HEADERS.items():
         code = (ROOT / header).read_text().rstrip()
-        parts.append(f"## {title}\n\n`{header}`\n\n```{'c' if title == 'C' else 'cpp'}\n{code}\n```\n")
+        parts.append(
+            f"## {title}\n\n`{header}`\n\n```{'c' if title == 'C' else 'cpp'}\n{code}\n```\n"
+        )
     return "\n".join(parts)
 
 
-def _outside_code(text: str, change) -> str:  # noqa: ANN001
+def _outside_code(text: str, change: Callable[[str], str]) -> str:
     """Apply `change` to the parts of a page that are not in a fenced block."""
     return "".join(
         part if part.startswith(("```", "~~~")) else change(part) for part in _FENCE.split(text)
@@ -153,7 +157,7 @@ def _links_inside(text: str, page: str) -> str:
 
     def rewrite(match: re.Match[str]) -> str:
         label, target = match.groups()
-        path, _, anchor = target.partition("#")
+        path = target.partition("#")[0]
         if "://" in target or not path.startswith("../"):
             return match.group()
         parts: list[str] = []

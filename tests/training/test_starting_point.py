@@ -88,18 +88,28 @@ def _pairs() -> Iterator[tuple[Tensor, Tensor]]:
         yield _lost(clear), clear
 
 
-def test_fitted_ends_bring_latents_nearer_than_they_were() -> None:
+def _fitted(seed: int) -> Enhancer:
+    enhancer = _enhancer()
+    fit_ends(enhancer, _pairs, seed)
+    return enhancer
+
+
+@pytest.fixture(scope="module")
+def enhancer() -> Enhancer:
+    """Return an enhancer whose ends are fitted with seed 0; read-only."""
+    return _fitted(0)
+
+
+def test_fitted_ends_bring_latents_nearer_than_they_were(enhancer: Enhancer) -> None:
     """Fitted ends help on latents they were not fitted to; new adapters alone change nothing."""
     clear = _world(99)
     low = _lost(clear)
     before = float((low - clear).square().mean())
-    enhancer = _enhancer()
-    factors = adapters(enhancer.unet)
-    untouched = {name: (a.clone(), b.clone()) for name, (a, b, _) in factors.items()}
+    new = _enhancer()
+    untouched = adapters(new.unet)
     with torch.no_grad():
-        unfitted = float((enhancer(low) - clear).square().mean())
+        unfitted = float((new(low) - clear).square().mean())
         assert unfitted == pytest.approx(before, rel=0.1)
-        fit_ends(enhancer, _pairs, 0)
         assert float((enhancer(low) - clear).square().mean()) < 0.5 * before
     for name, (a, b, alpha) in adapters(enhancer.unet).items():
         if name in ENDS:
@@ -111,12 +121,10 @@ def test_fitted_ends_bring_latents_nearer_than_they_were() -> None:
             assert not b.any()
 
 
-def test_fitted_ends_follow_from_pairs_and_seed() -> None:
+def test_fitted_ends_follow_from_pairs_and_seed(enhancer: Enhancer) -> None:
     fitted = []
-    for seed in (0, 0, 1):
-        enhancer = _enhancer()
-        fit_ends(enhancer, _pairs, seed)
-        found = adapters(enhancer.unet)
+    for each in (enhancer, _fitted(0), _fitted(1)):
+        found = adapters(each.unet)
         fitted.append([factor for name in ENDS for factor in found[name][:2]])
     assert all(torch.equal(one, again) for one, again in zip(*fitted[:2], strict=True))
     differs = [not torch.equal(one, other) for one, other in zip(*fitted[::2], strict=True)]
@@ -124,10 +132,8 @@ def test_fitted_ends_follow_from_pairs_and_seed() -> None:
     assert differs == [False, True, True, True]
 
 
-def test_the_head_leads_and_the_tail_answers_as_least_squares_would() -> None:
+def test_the_head_leads_and_the_tail_answers_as_least_squares_would(enhancer: Enhancer) -> None:
     """Agree with numpy, from what goes into head and tail and what comes out of them."""
-    enhancer = _enhancer()
-    fit_ends(enhancer, _pairs, 0)
     head, tail = enhancer.unet.conv_in, enhancer.unet.conv_out
     reached, lacked, added = [], [], []
     with torch.no_grad():

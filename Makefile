@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 BUILD  := .venv-build
+DOCS   := .venv-docs
 OUT    := out
 # Processes of `make test`, a core each. A worker that has finished takes tests from the other.
 WORKERS ?= 2
@@ -19,8 +20,8 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 	--box 84,108,122,145 --box 315,156,380,218 --box 80,175,124,217 --box 18,233,75,288
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test dist test-export test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
-	nano-table builtin backbones precision quantization quantization-full docs clean
+.PHONY: help setup demo test dist test-export test-readme test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
+	nano-table builtin backbones precision quantization quantization-full docs schema pictures clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-17s\033[0m %s\n", $$1, $$2}' Makefile
@@ -49,6 +50,9 @@ test: $(READY)  ## Run the fast tests in WORKERS processes
 test-export: $(READY)  ## Export ViT-B with SD 2.1 at full size and hold it to its accuracy gates (10 GB of disk)
 	$(BIN)/pytest -q -m full -rP tests/full/test_full_export.py::test_fp32_passes_its_gates_within_memory
 
+test-readme: $(READY)  ## Run the command blocks of README and the guide as printed
+	$(BIN)/pytest -q -m readme -rs tests/docs
+
 test-full: $(READY)  ## Run all full-size tests: exports of ViT-B and Hiera-T with SD 2.1, their engines (13 GB of disk)
 	$(BIN)/pytest -q -m full -rP --ignore tests/full/test_distributions.py
 
@@ -71,7 +75,7 @@ check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under saniti
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT)
 
 check:  ## Run every check there is, and print the seconds of each
-	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) test-full"
+	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-readme" "$(MAKE) test-full"
 
 lint: $(READY)  ## Check style, import walls and types
 	$(BIN)/ruff check
@@ -124,10 +128,22 @@ quantization: $(READY)  ## Measure eight bits on nano by every method, for docs/
 quantization-full: $(READY)  ## Calibrate ViT-B with SD 2.1 and hold its memory below 10 GB (half an hour)
 	$(BIN)/python -m tests.studies.quantization_full $(OUT)/quantization-full
 
-docs: $(READY)  ## Generate the manifest schema and the pictures (after make demo)
+# The site imports the runtime and the commands, and no torch.
+$(DOCS)/.ready: pyproject.toml runtime/pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e ./runtime -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS)/.ready  ## Build the documentation site in out/site
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict -q -d $(OUT)/site
+	@echo "$(OUT)/site/index.html"
+
+schema: $(READY)  ## Generate docs/manifest.schema.json
 	$(BIN)/python -c "import json; from glesam_runtime.manifest_file import json_schema; print(json.dumps(json_schema(), indent=2))" > docs/manifest.schema.json
+
+pictures: demo  ## Draw the pictures of README and docs/degradations.md
 	$(BIN)/python docs/make_degradations_picture.py
 	$(BIN)/python docs/make_demo_picture.py $(OUT)/demo docs/images/demo.jpg
 
 clean:  ## Remove environments and outputs
-	rm -rf $(VENV) $(BUILD) $(OUT)
+	rm -rf $(VENV) $(BUILD) $(DOCS) $(OUT)

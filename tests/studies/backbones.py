@@ -31,12 +31,18 @@ STAGES = ("encoder", "eps", "decoder")
 HEAD = """\
 # Backbones at full size
 
-    make backbones     # an hour; measures every backbone and writes this page
+<!-- page not run: takes hours -->
+
+```bash
+make backbones     # an hour; measures every backbone and writes this page
+```
 
 The table shows every SAM and SAM 2.1 with Stable Diffusion in float32. The command for each row:
 
-    glesam-export onnx --sam FILE --sd FOLDER --lora FILE --prompt-embeds FILE -o bundle/
-    glesam-run --selftest --bundle bundle/
+```bash
+glesam-export onnx --sam FILE --sd FOLDER --lora FILE --prompt-embeds FILE -o bundle/
+glesam-run --selftest --bundle bundle/
+```
 
 | column | meaning |
 |---|---|

@@ -34,13 +34,19 @@ BUILT_IN = "nano"
 HEAD = """\
 # Precision
 
+<!-- page not run: takes hours -->
+
 Measure what fp16 and bf16 cost, and write this page (about two hours):
 
-    make precision
+```bash
+make precision
+```
 
 Export and verify one preset in half precision:
 
-    glesam-export onnx --preset nano --fp16 -o nano-fp16/
+```bash
+glesam-export onnx --preset nano --fp16 -o nano-fp16/
+```
 
 ## Errors by stage
 

@@ -1,4 +1,4 @@
-"""What accelerate keeps for the whole process does not reach the next test."""
+"""Isolate the training tests from one another."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from glesam_benchmark.contenders import Contender
     from glesam_benchmark.report import Draw
     from glesam_runtime.bundle import Bundle
-    from glesam_runtime.engine_choice import EngineChoice
+    from glesam_runtime.engine_options import RequestedEngine
 
 T = TypeVar("T")
 
@@ -126,7 +126,7 @@ def growth(
     from glesam_benchmark.growth import Growth
     from glesam_benchmark.growth_report import GrowthReport, draw, table
 
-    def job(choice: EngineChoice) -> jobs.Job:
+    def job(choice: RequestedEngine) -> jobs.Job:
         return jobs.Grow(str(opened.path), choice, rounds)
 
     answers = _each(opened, engines, job, Growth)
@@ -153,7 +153,7 @@ def profile(
     from glesam_benchmark.profile import Profile
     from glesam_benchmark.profile_report import ProfileReport, table
 
-    def job(choice: EngineChoice) -> jobs.Job:
+    def job(choice: RequestedEngine) -> jobs.Job:
         return jobs.ProfileBundle(str(opened.path), choice, rounds)
 
     answers = _each(opened, engines, job, Profile)

@@ -15,7 +15,7 @@ import msgspec
 from glesam_export.weight_options import WeightOptions
 from glesam_runtime.backends import BACKENDS, ENGINE_BACKEND, installed, is_compiled
 from glesam_runtime.bundle import Bundle
-from glesam_runtime.engine_choice import EngineChoice
+from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import InputError
 from glesam_runtime.machine import multiplies_bfloat16
 
@@ -23,7 +23,7 @@ from glesam_runtime.machine import multiplies_bfloat16
 class Ours(msgspec.Struct, frozen=True, tag="ours"):
     """A bundle on an engine of the runtime."""
 
-    choice: EngineChoice
+    choice: RequestedEngine
     bundle: str
     """Its folder."""
 
@@ -71,7 +71,7 @@ class Contender(msgspec.Struct, frozen=True):
         return isinstance(self.runner, Ours)
 
 
-def ours(bundle: Bundle, asked: Sequence[str], common: EngineChoice) -> list[Contender]:
+def ours(bundle: Bundle, asked: Sequence[str], common: RequestedEngine) -> list[Contender]:
     """The engines asked for.
 
     Args:
@@ -97,7 +97,7 @@ def ours(bundle: Bundle, asked: Sequence[str], common: EngineChoice) -> list[Con
     return found
 
 
-def variants(bundle: Bundle, others: Sequence[Bundle], common: EngineChoice) -> list[Contender]:
+def variants(bundle: Bundle, others: Sequence[Bundle], common: RequestedEngine) -> list[Contender]:
     """The same model as other bundles, each on the engine that suits it.
 
     Args:

@@ -12,7 +12,7 @@ from glesam_benchmark.contenders import Runner
 from glesam_benchmark.growth import Growth
 from glesam_benchmark.profile import Profile
 from glesam_export.weight_options import WeightOptions
-from glesam_runtime.engine_choice import EngineChoice
+from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.manifest import StageName
 
 
@@ -61,7 +61,7 @@ class Grow(msgspec.Struct, frozen=True, tag="grow"):
     """How a bundle's cost grows; answered by a `Growth`."""
 
     bundle: str
-    choice: EngineChoice
+    choice: RequestedEngine
     rounds: int
 
 
@@ -69,7 +69,7 @@ class ProfileBundle(msgspec.Struct, frozen=True, tag="profile"):
     """Where a bundle's time goes; answered by a `Profile`."""
 
     bundle: str
-    choice: EngineChoice
+    choice: RequestedEngine
     rounds: int
 
 

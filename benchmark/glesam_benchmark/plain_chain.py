@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from glesam_benchmark.contenders import Plain
 from glesam_benchmark.inputs import Prompt
-from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.chain import EMBEDDINGS
+from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.manifest import STAGES, StageName
 
 Arrays = dict[str, NDArray[np.float32]]

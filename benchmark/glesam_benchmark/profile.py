@@ -17,11 +17,10 @@ import numpy as np
 
 from glesam_benchmark.counting import Arrays, Counted, Node
 from glesam_benchmark.inputs import golden_inputs
-from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.bundle import Bundle, load_golden
 from glesam_runtime.chain import EMBEDDINGS
-from glesam_runtime.choose import choose_engine
-from glesam_runtime.engine_choice import EngineChoice
+from glesam_runtime.engine_options import EngineOptions, RequestedEngine
+from glesam_runtime.engine_selection import select_engine
 from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import STAGES, StageName
 
@@ -56,7 +55,7 @@ Open = Callable[[Bundle, StageName, EngineOptions, str], AbstractContextManager[
 """A graph, how it is to run, the precision -> the graph, counting."""
 
 
-def profile(bundle: Bundle, choice: EngineChoice, rounds: int) -> Profile:
+def profile(bundle: Bundle, choice: RequestedEngine, rounds: int) -> Profile:
     """Profile every stage on its golden inputs.
 
     Raises:
@@ -65,7 +64,7 @@ def profile(bundle: Bundle, choice: EngineChoice, rounds: int) -> Profile:
     """
     options = choice.options()
     # Loaded once as glesam-run does, to hear which engine and precision that is.
-    chosen = choose_engine(bundle, choice.backend, choice.device, STAGES, options)
+    chosen = select_engine(bundle, choice.backend, choice.device, STAGES, options)
     engine = chosen.engine.describe()
     del chosen
     opened = _opener(engine)

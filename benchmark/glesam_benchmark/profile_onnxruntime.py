@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from glesam_benchmark.counting import Arrays, Counted, Node
-from glesam_runtime.backends.base import EngineOptions
-from glesam_runtime.backends.onnxruntime_session import session_options
+from glesam_runtime.backends.onnxruntime import session_options
 from glesam_runtime.bundle import Bundle
+from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.manifest import StageName
 
 _KERNEL = "_kernel_time"

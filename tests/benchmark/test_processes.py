@@ -15,7 +15,7 @@ from glesam_benchmark import jobs, machine, plain_cache, process, run
 from glesam_benchmark.contenders import Contender, Ours, Plain, Pytorch
 from glesam_export.weight_options import WeightOptions
 from glesam_runtime.bundle import builtin_bundle_path, open_bundle
-from glesam_runtime.engine_choice import EngineChoice
+from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import BackendError, BundleError
 
 
@@ -23,14 +23,14 @@ from glesam_runtime.errors import BackendError, BundleError
     "job",
     [
         jobs.Measure(
-            "b", Ours(EngineChoice("openvino", "cpu", "bf16", 2, 1, Path("c")), "b"), 3, "m"
+            "b", Ours(RequestedEngine("openvino", "cpu", "bf16", 2, 1, Path("c")), "b"), 3, "m"
         ),
         jobs.Measure("b", Pytorch(WeightOptions(sam=Path("x.pth"), gamma=5.0), True), 1, "m"),
         jobs.Measure("b", Plain("folder", "openvino", "bf16", 1), 1, "m"),
         jobs.ExportPlain("b", WeightOptions(preset="nano", random_weights=0), "folder"),
         jobs.MeasureMachine("nano", "nano", None, 4096),
-        jobs.Grow("b", EngineChoice(), 2),
-        jobs.ProfileBundle("b", EngineChoice(cuda_graphs=True), 2),
+        jobs.Grow("b", RequestedEngine(), 2),
+        jobs.ProfileBundle("b", RequestedEngine(cuda_graphs=True), 2),
     ],
 )
 def test_jobs_arrive_as_they_were_sent(job: jobs.Job) -> None:
@@ -38,7 +38,7 @@ def test_jobs_arrive_as_they_were_sent(job: jobs.Job) -> None:
 
 
 def test_an_error_there_is_an_error_here(tmp_path: Path) -> None:
-    job = jobs.Grow(str(tmp_path / "nowhere"), EngineChoice(), 1)
+    job = jobs.Grow(str(tmp_path / "nowhere"), RequestedEngine(), 1)
     with pytest.raises(BundleError, match="nowhere: no such bundle folder"):
         process.run(job, jobs.Growth)
 
@@ -46,7 +46,7 @@ def test_an_error_there_is_an_error_here(tmp_path: Path) -> None:
 def test_a_process_that_ends_without_an_answer(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    job = jobs.Grow("b", EngineChoice(), 1)
+    job = jobs.Grow("b", RequestedEngine(), 1)
     program = tmp_path / "python"
     monkeypatch.setattr(sys, "executable", str(program))
     for body, words in (
@@ -67,9 +67,9 @@ def test_a_peer_that_fails_does_not_stop_the_others(
     monkeypatch.setattr(run, "_machine", lambda *_: None)
     monkeypatch.setattr(plain_cache, "is_there", lambda *_: True)
     contenders = [
-        Contender("onnxruntime", "ours", Ours(EngineChoice("onnxruntime"), str(bundle.path))),
+        Contender("onnxruntime", "ours", Ours(RequestedEngine("onnxruntime"), str(bundle.path))),
         Contender("broken", "a broken peer", Plain(str(tmp_path), "onnxruntime")),
-        Contender("again", "ours again", Ours(EngineChoice("onnxruntime"), str(bundle.path))),
+        Contender("again", "ours again", Ours(RequestedEngine("onnxruntime"), str(bundle.path))),
     ]
     said: list[str] = []
 
@@ -97,7 +97,9 @@ def test_a_peer_that_fails_does_not_stop_the_others(
 def test_one_of_ours_that_fails_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_machine", lambda *_: None)
     broken = Contender(
-        "tensorrt", "ours on tensorrt", Ours(EngineChoice("tensorrt"), str(builtin_bundle_path()))
+        "tensorrt",
+        "ours on tensorrt",
+        Ours(RequestedEngine("tensorrt"), str(builtin_bundle_path())),
     )
     plan = run.Plan(open_bundle(), [broken], None, 1, 1, None)
     with pytest.raises(BackendError, match=r"ours on tensorrt: .*ONNX bundle"):

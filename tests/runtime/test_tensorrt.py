@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from glesam_runtime import GleSamPredictor, chain
 from glesam_runtime.backends import load_engine
-from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.bundle import file_ref, open_bundle
+from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.errors import BackendError, BundleError
 from glesam_runtime.manifest import Manifest
 from glesam_runtime.selftest import run_selftest

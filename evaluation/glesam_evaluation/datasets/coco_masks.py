@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glesam_runtime.errors import InputError
-from glesam_runtime.rle import Rle, decode_rle
-from glesam_runtime.runs import runs_to_mask
+from glesam_runtime.rle import Rle, decode_rle, runs_to_mask
 
 
 class _Runs(msgspec.Struct):

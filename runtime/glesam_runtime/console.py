@@ -109,7 +109,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError):
         return f"{error.filename or 'system'}: {error.strerror or error}", 2
     if isinstance(error, MemoryError):
-        return "not enough memory; use a smaller image or a lower --prompt-batch", 2
+        return "not enough memory; use smaller images or fewer prompts per call", 2
     kind = type(error).__name__
     return f"a bug in this program, {kind}: {error}; please report it with the output of --debug", 1
 

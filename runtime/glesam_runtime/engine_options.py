@@ -67,10 +67,6 @@ class EngineOptions:
         ),
     )
 
-    def given(self) -> list[str]:
-        """Return the names of the options whose value is not the default."""
-        return [f.name for f in fields(EngineOptions) if getattr(self, f.name) != f.default]
-
 
 @dataclass(frozen=True)
 class Placement:
@@ -106,3 +102,8 @@ class RequestedEngine(EngineOptions, Placement, _Backend):
     def options(self) -> EngineOptions:
         """Return how the engine is to run, without backend and device."""
         return EngineOptions(**{f.name: getattr(self, f.name) for f in fields(EngineOptions)})
+
+
+def changed_options(options: EngineOptions) -> list[str]:
+    """Return the names of the options whose value is not the default."""
+    return [f.name for f in fields(EngineOptions) if getattr(options, f.name) != f.default]

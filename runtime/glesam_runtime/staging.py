@@ -42,7 +42,7 @@ def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
     partial = _partial_name(final)
     parents = [parent for parent in final.parents if not parent.exists()]
     if not (parents[-1] if parents else final).parent.is_dir():
-        raise InputError(f"{final}: a parent folder of it is a file")
+        raise InputError(f"{final}: a parent of it is a file")
     try:
         with _friendly(final):
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -202,7 +202,7 @@ def _friendly(final: Path) -> Iterator[None]:
         errno.EACCES: "no permission to write here",
         errno.EPERM: "no permission to write here",
         errno.EROFS: "the file system is read-only",
-        errno.ENOTDIR: "a parent folder of it is a file",
+        errno.ENOTDIR: "a parent of it is a file",
         errno.ENAMETOOLONG: "its name is too long",
     }
     try:

@@ -162,9 +162,10 @@ def installed() -> list[str]:
 
 def _check_options(name: str, supported: frozenset[str], options: EngineOptions) -> None:
     """Refuse options that a backend does not support, and name the backends that do."""
+    from glesam_runtime.engine_options import changed_options
     from glesam_runtime.option_groups import flag
 
-    for option in options.given():
+    for option in changed_options(options):
         if option not in supported:
             able = [
                 f"{other.name} (compiled bundles only)" if other.compiled else other.name

@@ -83,7 +83,7 @@ class OrtEngine:
             BackendError: the stage is not loaded, or ONNX Runtime failed.
         """
         if stage not in self.sessions:
-            raise BackendError(f"the {stage} is not loaded")
+            raise BackendError(f"the {stage} was not loaded")
         session = self.sessions[stage]
         binding = session.io_binding()
         names = [output.name for output in session.get_outputs()]

@@ -62,7 +62,7 @@ class OpenVinoEngine:
             BackendError: the stage is not loaded, or OpenVINO failed.
         """
         if stage not in self.requests:
-            raise BackendError(f"the {stage} is not loaded")
+            raise BackendError(f"the {stage} was not loaded")
         request = self.requests[stage]
         given = {
             name: np.ascontiguousarray(self.to_host(value), dtype=np.float32)

@@ -118,7 +118,7 @@ class TrtEngine:
         Raises:
             BackendError: always.
         """
-        raise BackendError("a bundle of compiled engines runs one stream; leave out --streams")
+        raise BackendError("a bundle of engines runs one stream; leave out --streams")
 
     def run(self, stage: StageName, inputs: Mapping[str, Value]) -> dict[str, Value]:
         """Queue one engine; its outputs stay on the GPU and are valid until the stage runs again.
@@ -129,7 +129,7 @@ class TrtEngine:
         """
         loaded = self._loaded.get(stage)
         if loaded is None:
-            raise BackendError(f"the {stage} is not loaded")
+            raise BackendError(f"the {stage} was not loaded")
         self._device.claim()
         sizes = _axes(loaded.spec, {name: tuple(v.shape) for name, v in inputs.items()})
         addresses = []

@@ -17,6 +17,8 @@ from glesam_runtime.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from glesam_runtime.everything.parameters import Parameters
+
 Box = tuple[int, int, int, int]
 
 _NEAR = 20
@@ -84,6 +86,20 @@ def _cut(length: int, count: int, overlap: int) -> list[tuple[int, int]]:
     part = math.ceil((overlap * (count - 1) + length) / count)
     starts = [(part - overlap) * index for index in range(count)]
     return [(start, min(start + part, length)) for start in starts]
+
+
+def layer_grids(parameters: Parameters) -> list[NDArray[np.float64]]:
+    """Return the points of each layer: [N, 2], (x, y) from 0 to 1 of a crop's width and height.
+
+    Raises:
+        InputError: a layer has no points, or `point_grids` are not such arrays.
+    """
+    layers = parameters.crop_n_layers
+    if parameters.point_grids is not None:
+        return check_grids(parameters.point_grids, layers)
+    assert parameters.points_per_side is not None  # exactly one of the two is given
+    downscale = parameters.crop_n_points_downscale_factor
+    return even_grids(parameters.points_per_side, layers, downscale)
 
 
 def even_grids(side: int, layers: int, downscale: int) -> list[NDArray[np.float64]]:

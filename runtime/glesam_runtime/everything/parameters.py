@@ -18,8 +18,7 @@ from glesam_runtime.option_groups import flag, help_of, option
 
 # No numpy here: the command line reads the parameters for its --help.
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
 OutputMode = Literal["binary_mask", "uncompressed_rle", "coco_rle"]
 
@@ -138,21 +137,9 @@ class Parameters:
         if self.output_mode not in get_args(OutputMode):
             known = ", ".join(get_args(OutputMode))
             raise InputError(f"output_mode {self.output_mode!r} is not known; known are {known}")
-        self.grids()  # reports a layer without points now, not at the first image
+        from glesam_runtime.everything.crops import layer_grids
 
-    def grids(self) -> list[NDArray[np.float64]]:
-        """Return the points of each layer: [N, 2], (x, y) from 0 to 1 of a crop's width and height.
-
-        Raises:
-            InputError: a layer has no points, or `point_grids` are not such arrays.
-        """
-        from glesam_runtime.everything.crops import check_grids, even_grids
-
-        layers = self.crop_n_layers
-        if self.point_grids is not None:
-            return check_grids(self.point_grids, layers)
-        assert self.points_per_side is not None  # exactly one of the two is given
-        return even_grids(self.points_per_side, layers, self.crop_n_points_downscale_factor)
+        layer_grids(self)  # reports a layer without points now, not at the first image
 
 
 def numbers() -> list[dataclasses.Field[Any]]:

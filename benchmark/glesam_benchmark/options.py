@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glesam_runtime.backends import BACKENDS
-from glesam_runtime.engine_options import PANEL, EngineOptions, Placement, RequestedEngine
+from glesam_runtime.engine_options import DEVICE, PANEL, EngineOptions, RequestedEngine
 from glesam_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback behind 
 
 
 @dataclass(frozen=True)
-class Engines(EngineOptions, Placement):
+class Engines(EngineOptions):
     """Which engines run the bundle, and how: like `RequestedEngine`, but for several engines.
 
     `precision` applies to the engines that name none.
@@ -48,6 +48,7 @@ class Engines(EngineOptions, Placement):
             "Default: every installed engine that runs the bundle.",
         ),
     ] = None
+    device: str | None = field(default=None, metadata=DEVICE)
 
     @property
     def common(self) -> RequestedEngine:

@@ -27,12 +27,12 @@ Features: TypeAlias = "Mapping[str, Value]"
 
 def encode(engine: Engine, manifest: Manifest, image: Value) -> Features:
     """Run the encoder on an image [1, 3, S, S], normalised and padded; return its features."""
-    return _of_one_image(engine, manifest, "encoder", image)
+    return _run_on_one_image(engine, manifest, "encoder", image)
 
 
 def enhance(engine: Engine, manifest: Manifest, features: Features) -> Features:
     """Run the enhancer; return the features with z_H in place of z_L, the others unchanged."""
-    enhanced = _of_one_image(engine, manifest, "enhancer", features[EMBEDDINGS])
+    enhanced = _run_on_one_image(engine, manifest, "enhancer", features[EMBEDDINGS])
     return {**features, EMBEDDINGS: enhanced["enhanced_embeddings"]}
 
 
@@ -53,7 +53,7 @@ def decode(
     return engine.to_host(outputs["low_res_masks"]), engine.to_host(outputs["iou_predictions"])
 
 
-def _of_one_image(
+def _run_on_one_image(
     engine: Engine, manifest: Manifest, stage: StageName, value: Value
 ) -> dict[str, Value]:
     """Run a stage of one input on one image; zeros fill up a static batch."""

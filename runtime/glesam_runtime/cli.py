@@ -110,7 +110,7 @@ def run(
             min=1,
             metavar="N",
             help="Number of images read, inferred or written at the same time; memory grows with "
-            "it. Default: one per stream plus one per core, at most 8.",
+            "it. Default: one per stream, plus one per core up to 8.",
         ),
     ] = None,
     no_enhance: Annotated[
@@ -138,9 +138,13 @@ def run(
 ) -> None:
     """Segment IMAGES: write <stem>_mask.png and <stem>_overlay.png for each.
 
-    Several masks of an image become <stem>_mask_0.png, <stem>_mask_1.png and so on, in the order of
-    the prompts. --everything writes all masks into <stem>_instances.png, with 16 bits per pixel and
-    0 where there is no mask. The exit code is 2 if any image failed.
+    Several masks become <stem>_mask_0.png, <stem>_mask_1.png and so on,
+    in the order of the prompts.
+
+    --everything writes all masks into <stem>_instances.png: 16 bits per pixel,
+    0 where there is no mask.
+
+    The exit code is 2 if any image failed.
     """
     parameters = search.parameters()
     if demo or selftest:

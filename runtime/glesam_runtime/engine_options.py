@@ -68,20 +68,12 @@ class EngineOptions:
     )
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Where an engine is to run: "cpu", "cuda", "cuda:N"; None is the backend's default."""
-
-    device: str | None = field(
-        default=None,
-        metadata=option("cpu, cuda or cuda:N. Default: the backend's own default.", panel=PANEL),
-    )
+DEVICE = option("cpu, cuda or cuda:N. Default: the backend's own default.", panel=PANEL)
+"""The option for the device."""
 
 
-@dataclass(frozen=True)
-class _Backend:
-    """The backend by its name, or "auto"."""
-
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class _BackendAndDevice:
     backend: str = field(
         default="auto",
         metadata=option(
@@ -90,10 +82,11 @@ class _Backend:
             panel=PANEL,
         ),
     )
+    device: str | None = field(default=None, metadata=DEVICE)
 
 
 @dataclass(frozen=True)
-class RequestedEngine(EngineOptions, Placement, _Backend):
+class RequestedEngine(EngineOptions, _BackendAndDevice):
     """The engine that a command line asks for: backend, device and `EngineOptions`.
 
     `option_groups.expand_groups` makes the options of a command from it.

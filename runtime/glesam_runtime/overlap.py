@@ -145,7 +145,7 @@ def run_overlapped(
 
 
 def default_in_flight(streams: int) -> int:
-    """Return the default for `in_flight`: one per stream plus one per core, at most 8."""
+    """Return the default for `in_flight`: one per stream, plus one per core up to 8."""
     return streams + min(_MAX_HELPERS, _cores())
 
 

@@ -1,4 +1,4 @@
-"""Prompts from the command line and from a prompts file, before they are checked with an image."""
+"""Prompts from the command line and from a prompts file, before any image is read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptRequest:
-    """One object to segment, in pixels of the original image; not yet checked with the image."""
+    """One object to segment, in pixels of the original image; not yet checked against the image."""
 
     where: str
     """Its origin for error messages: an option, or a file and an entry."""
@@ -94,7 +94,7 @@ def from_file(path: Path) -> list[PromptRequest]:
 
 
 def check_request(request: PromptRequest, geometry: Geometry) -> PromptBatch:
-    """Check a request with an image and return it as a batch of one.
+    """Check a request against an image and return it as a batch of one.
 
     Raises:
         InputError: the request cannot be used; the message names it.

@@ -36,7 +36,7 @@ class PromptBatch:
 
     @property
     def size(self) -> int:
-        """B."""
+        """The number of prompts, B."""
         return len(self.points)
 
 
@@ -88,7 +88,7 @@ def check_prompts(
     boxes: ArrayLike | None = None,
     masks: ArrayLike | None = None,
 ) -> PromptBatch:
-    """Check B prompts with an image and return them as arrays.
+    """Check B prompts against an image and return them as arrays.
 
     A box must overlap the image. It may extend beyond the image on each side, as a jittered box
     does, by at most the image's width or height.

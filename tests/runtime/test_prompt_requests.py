@@ -86,7 +86,7 @@ BAD_FILES = [
     ([{"points": [[1]]}], "prompt 0: point 0 is not"),
     ([{"box": [1, 2, 3, 4]}, {"box": [1, 2, 3]}], "prompt 1: .*box"),
     ([{"points": [[1, 2]], "labels": [1, 0]}], "2 labels do not match 1 points"),
-    ([{"points": [[1, 2, 1]], "labels": [1]}], "its own label"),
+    ([{"points": [[1, 2, 1]], "labels": [1]}], "labels are given too"),
     ([{"point": [[1, 2]]}], "prompt 0: .*unknown field `point`"),
     ([{"points": [["a", 2]]}], "prompt 0: .*float"),
 ]

@@ -89,7 +89,8 @@ class Parameters:
         0.7,
         0,
         1,
-        "If the boxes of two masks have a greater IoU, drop the mask of lower predicted IoU.",
+        "IoU of two masks' boxes above which the mask of lower predicted IoU is dropped as a "
+        "duplicate.",
     )
     crop_n_layers: int = _number(
         0,
@@ -103,8 +104,7 @@ class Parameters:
         0.7,
         0,
         1,
-        "If the boxes of masks from two crops have a greater IoU, drop the mask of the larger "
-        "crop.",
+        "The same for masks from different crops, where the mask from the larger crop is dropped.",
     )
     crop_overlap_ratio: float = _number(
         512 / 1500,
@@ -114,7 +114,11 @@ class Parameters:
         "layer halves it.",
     )
     crop_n_points_downscale_factor: int = _number(
-        1, 1, math.inf, "Divide the points per side by this for each crop layer.", whole=True
+        1,
+        1,
+        math.inf,
+        "Each crop layer has this many times fewer points per side than the layer before.",
+        whole=True,
     )
     point_grids: Sequence[ArrayLike] | None = None
     min_mask_region_area: int = _number(
@@ -156,7 +160,7 @@ def _check_number(name: str, value: object, low: float, high: float, whole: bool
         raise InputError(f"{name} {value}: {kind} {bounds} is needed")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)  # it only carries values; the rest would cost start-up time
 class _EverythingFlags:
     everything: bool = field(
         default=False,
@@ -215,6 +219,6 @@ if TYPE_CHECKING:
     EverythingOptions = _EverythingFlags
 else:
     EverythingOptions = dataclasses.make_dataclass(
-        "EverythingOptions", _as_options(), bases=(_EverythingFlags,), frozen=True
+        "EverythingOptions", _as_options(), bases=(_EverythingFlags,), eq=False, repr=False
     )
     EverythingOptions.__doc__ = "The options of `glesam-run --everything`, a field for each."

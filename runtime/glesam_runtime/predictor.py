@@ -35,7 +35,7 @@ prompt takes about 65 MB in float32 (docs/performance.md). On a GPU it is segmen
 
 
 class GleSamPredictor:
-    """A predictor of masks with a bundle; its signatures and semantics are those of segment_anything.
+    """A predictor of masks; its signatures and semantics are those of segment_anything.
 
     A predictor holds one image at a time and is not thread-safe: other threads use a `share` of it.
     """

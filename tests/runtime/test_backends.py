@@ -10,16 +10,18 @@ import pytest
 from glesam_runtime import BackendError, EngineOptions, open_bundle
 from glesam_runtime.backends import BACKENDS, Backend, installed, load_engine
 from glesam_runtime.backends.base import FoundTensor, check_interface
+from glesam_runtime.engine_options import changed_options
 from glesam_runtime.manifest import TensorSpec
 
 DECLARED = (TensorSpec("a", "float32", ("B", 3)), TensorSpec("b", "float32", (1, 4)))
-OTHER = {
+VALUES = {
     "precision": "fp32",
     "threads": 2,
     "streams": 2,
     "cache": Path("cache"),
     "cuda_graphs": True,
 }
+"""Every engine option with a value that is not its default."""
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -29,6 +31,12 @@ def test_a_backend_is_a_module_with_its_options(name: str) -> None:
     assert backend.module.__name__ == f"glesam_runtime.backends.{name}"
     assert {field.name for field in fields(EngineOptions)} >= backend.module.OPTIONS
     assert hasattr(backend.module, "sees_gpu") or "cuda" not in backend.devices or backend.compiled
+
+
+def test_the_engine_options_are_those_listed_here() -> None:
+    assert list(VALUES) == [field.name for field in fields(EngineOptions)]
+    assert changed_options(EngineOptions(**VALUES)) == list(VALUES)
+    assert changed_options(EngineOptions()) == []
 
 
 def test_ranks_decide_between_all_backends_for_onnx_bundles() -> None:
@@ -44,13 +52,13 @@ def test_installed() -> None:
     assert Backend("x", ("no_such_module", "numpy"), False, ("cpu",), 9, 9).is_installed
 
 
-@pytest.mark.parametrize("option", [field.name for field in fields(EngineOptions)])
+@pytest.mark.parametrize("option", list(VALUES))
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_an_option_is_supported_or_refused(
     name: str, option: str, toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    options = EngineOptions(**{option: OTHER[option]})
+    options = EngineOptions(**{option: VALUES[option]})
     bundle = open_bundle(toy_bundle)
     if option in BACKENDS[name].module.OPTIONS:
         assert load_engine(bundle, name, options=options).name == name

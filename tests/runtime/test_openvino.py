@@ -80,7 +80,7 @@ def test_what_it_cannot_do_is_told(
     with pytest.raises(BackendError, match=r"encoder\.onnx: openvino cannot load it"):
         load_engine(Bundle(toy_copy, bundle.manifest, ""), "openvino")
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(BackendError, match=r"glesam-deploy\[openvino\]"):
+    with pytest.raises(BackendError, match=r"glesam-runtime\[openvino\]"):
         load_engine(bundle, "openvino")
 
 

@@ -19,7 +19,7 @@ def test_the_public_api_is_the_frozen_one() -> None:
     current = "".join(f"{line}\n" for line in describe_api())
     assert current == FROZEN.read_text(), (
         "the public API of glesam_runtime changed. If that is intended, add a line to CHANGELOG.md "
-        f"and update the file: python {Path(__file__).name} > {FROZEN.name}"
+        "and run: python tests/runtime/test_public_api.py > tests/runtime/public_api.txt"
     )
 
 

@@ -12,9 +12,9 @@ from glesam_benchmark.timing import Prompt
 from glesam_runtime import chain
 from glesam_runtime.backends.base import Engine
 from glesam_runtime.bundle import Bundle
-from glesam_runtime.choose import choose_engine
 from glesam_runtime.compare import coarsest
-from glesam_runtime.engine_choice import EngineChoice
+from glesam_runtime.engine_options import RequestedEngine
+from glesam_runtime.engine_selection import select_engine
 from glesam_runtime.manifest import STAGES
 
 
@@ -57,11 +57,11 @@ class BundleChain:
         return features
 
 
-def load_bundle_chain(bundle: Bundle, choice: EngineChoice) -> BundleChain:
+def load_bundle_chain(bundle: Bundle, choice: RequestedEngine) -> BundleChain:
     """Load a bundle the way glesam-run does.
 
     Raises:
         BackendError: the engine is missing or cannot run the bundle.
     """
-    chosen = choose_engine(bundle, choice.backend, choice.device, STAGES, choice.options())
+    chosen = select_engine(bundle, choice.backend, choice.device, STAGES, choice.options())
     return BundleChain(bundle, chosen.engine)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from glesam_benchmark.contenders import Contender
     from glesam_benchmark.report_file import Draw
     from glesam_runtime.bundle import Bundle
-    from glesam_runtime.engine_choice import EngineChoice
+    from glesam_runtime.engine_options import RequestedEngine
 
 T = TypeVar("T")
 
@@ -130,7 +130,7 @@ def growth(
     from glesam_benchmark.report_file import report_head
     from glesam_benchmark.show_growth import GrowthReport, draw_growth, growth_table
 
-    def job(choice: EngineChoice) -> worker_jobs.Job:
+    def job(choice: RequestedEngine) -> worker_jobs.Job:
         return worker_jobs.Grow(str(opened.path), choice, rounds)
 
     answers = _each(opened, engines, job, Growth)
@@ -158,7 +158,7 @@ def profile(
     from glesam_benchmark.profile import Profile, ProfileReport, profile_table
     from glesam_benchmark.report_file import report_head
 
-    def job(choice: EngineChoice) -> worker_jobs.Job:
+    def job(choice: RequestedEngine) -> worker_jobs.Job:
         return worker_jobs.ProfileBundle(str(opened.path), choice, rounds)
 
     answers = _each(opened, engines, job, Profile)

@@ -15,7 +15,7 @@ import msgspec
 from glesam_export.weight_options import WeightOptions
 from glesam_runtime.backends import BACKENDS, ENGINE_BACKEND, installed, is_compiled
 from glesam_runtime.bundle import Bundle
-from glesam_runtime.engine_choice import EngineChoice
+from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import InputError
 from glesam_runtime.machine import multiplies_bfloat16
 
@@ -23,7 +23,7 @@ from glesam_runtime.machine import multiplies_bfloat16
 class BundleRunner(msgspec.Struct, frozen=True, tag="ours"):
     """Run a bundle on an engine of the runtime."""
 
-    choice: EngineChoice
+    choice: RequestedEngine
     bundle: str
     """Path of the bundle's folder."""
 
@@ -72,7 +72,7 @@ class Contender(msgspec.Struct, frozen=True):
 
 
 def bundle_contenders(
-    bundle: Bundle, asked: Sequence[str], common: EngineChoice
+    bundle: Bundle, asked: Sequence[str], common: RequestedEngine
 ) -> list[Contender]:
     """Return a contender for each requested engine.
 
@@ -100,7 +100,7 @@ def bundle_contenders(
 
 
 def variant_contenders(
-    bundle: Bundle, others: Sequence[Bundle], common: EngineChoice
+    bundle: Bundle, others: Sequence[Bundle], common: RequestedEngine
 ) -> list[Contender]:
     """Return a contender for each variant of the bundle, on the engine that suits it.
 

@@ -17,8 +17,9 @@ from PIL import Image
 
 from glesam_benchmark.timing import Timing, summarize
 from glesam_runtime.bundle import Bundle, load_golden
-from glesam_runtime.engine_choice import EngineChoice
+from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import BackendError
+from glesam_runtime.option_groups import to_arguments
 from glesam_runtime.predictor import GleSamPredictor
 from glesam_runtime.prompts import check_prompts
 
@@ -62,7 +63,7 @@ class Growth(msgspec.Struct, frozen=True):
     series: tuple[Series, ...]
 
 
-def measure_growth(bundle: Bundle, choice: EngineChoice, rounds: int) -> Growth:
+def measure_growth(bundle: Bundle, choice: RequestedEngine, rounds: int) -> Growth:
     """Measure every axis.
 
     Raises:
@@ -74,7 +75,7 @@ def measure_growth(bundle: Bundle, choice: EngineChoice, rounds: int) -> Growth:
 
 
 def _in_process(
-    bundle: Bundle, choice: EngineChoice, rounds: int
+    bundle: Bundle, choice: RequestedEngine, rounds: int
 ) -> tuple[dict[str, str], list[Series]]:
     """Measure every axis but the number of images; also return the engine's description."""
     predictor = GleSamPredictor(
@@ -144,7 +145,7 @@ def _binarize(predictor: GleSamPredictor, picture: NDArray[np.uint8]) -> Callabl
 
 
 def _images(
-    bundle: Bundle, choice: EngineChoice, picture: NDArray[np.uint8], rounds: int
+    bundle: Bundle, choice: RequestedEngine, picture: NDArray[np.uint8], rounds: int
 ) -> Series:
     """Time glesam-run on several files, from the start of the process to the last mask on disk."""
     with tempfile.TemporaryDirectory() as folder:
@@ -154,26 +155,13 @@ def _images(
         height, width = picture.shape[:2]
         prompt = ["--points", f"{width // 2},{height // 2}", "-o", str(Path(folder) / "out")]
         program = [sys.executable, "-m", "glesam_runtime", "--bundle", str(bundle.path), *prompt]
-        program += _arguments(choice)
+        program += to_arguments(choice)
 
         def prepare(count: int) -> Callable[[], object]:
             return lambda: _run([*program, *map(str, files[:count])])
 
         # No warm-up call: every process has to warm up, and that is part of the cost.
         return _series("images", IMAGES, prepare, rounds, warm_up=False)
-
-
-def _arguments(choice: EngineChoice) -> list[str]:
-    """Return the engine choice as glesam-run's options."""
-    given = {
-        "--backend": choice.backend,
-        "--device": choice.device,
-        "--precision": choice.precision,
-        "--threads": choice.threads,
-        "--cache": choice.cache,
-    }
-    words = [str(w) for name, value in given.items() if value is not None for w in (name, value)]
-    return [*words, *(["--cuda-graphs"] if choice.cuda_graphs else [])]
 
 
 def _run(command: list[str]) -> None:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glesam_runtime.engine_choice import (
-    ENGINE,
-    Cache,
-    CudaGraphs,
-    Device,
-    EngineChoice,
-    Threads,
-)
+from glesam_runtime.backends import BACKENDS
+from glesam_runtime.engine_options import DEVICE, PANEL, EngineOptions, RequestedEngine
 from glesam_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,40 +36,29 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback behind 
 
 
 @dataclass(frozen=True)
-class Engines:
-    """Which engines run the bundle, and how: like `EngineChoice`, but for several engines."""
+class Engines(EngineOptions):
+    """Which engines run the bundle, and how: like `RequestedEngine`, but for several engines.
 
+    `precision` applies to the engines that name none.
+    """
+
+    streams: int = field(default=1, init=False)  # no option: one stream is measured
     backend: Annotated[
         list[str] | None,
         typer.Option(
-            rich_help_panel=ENGINE,
+            rich_help_panel=PANEL,
             metavar="NAME[:PRECISION]",
-            help="auto, onnxruntime, openvino or tensorrt; repeatable. 'openvino:bf16' computes in "
-            "bf16. Default: every installed engine that runs the bundle.",
+            help=f"auto, {', '.join(BACKENDS)}; repeatable. 'openvino:bf16' computes in bf16. "
+            "Default: every installed engine that runs the bundle.",
         ),
     ] = None
-    device: Device = None
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=ENGINE,
-            help="Precision of the engines that name none: fp32, bf16 or fp16 (openvino).",
-        ),
-    ] = None
-    threads: Threads = None
-    cache: Cache = None
-    cuda_graphs: CudaGraphs = False
+    device: str | None = field(default=None, metadata=DEVICE)
 
     @property
-    def common(self) -> EngineChoice:
+    def common(self) -> RequestedEngine:
         """Return the options that all engines share."""
-        return EngineChoice(
-            device=self.device,
-            precision=self.precision,
-            threads=self.threads,
-            cache=self.cache,
-            cuda_graphs=self.cuda_graphs,
-        )
+        names = {each.name for each in fields(RequestedEngine)} - {"backend"}
+        return RequestedEngine(**{name: getattr(self, name) for name in names})
 
 
 def check_output(output: Path | None) -> None:

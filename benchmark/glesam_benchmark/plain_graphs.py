@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from glesam_benchmark.contenders import PlainRunner
 from glesam_benchmark.timing import Prompt
-from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.chain import EMBEDDINGS
+from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import STAGES, StageName
 

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from glesam_benchmark.report_file import ReportHead
 from glesam_benchmark.timing import golden_inputs
-from glesam_runtime.backends.base import EngineOptions
+from glesam_runtime.backends import BACKENDS
 from glesam_runtime.bundle import Bundle, load_golden
 from glesam_runtime.chain import EMBEDDINGS
-from glesam_runtime.choose import choose_engine
-from glesam_runtime.engine_choice import EngineChoice
+from glesam_runtime.engine_options import EngineOptions, RequestedEngine
+from glesam_runtime.engine_selection import select_engine
 from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import STAGES, StageName
 
@@ -82,7 +82,7 @@ OpenGraph = Callable[[Bundle, StageName, EngineOptions, str], AbstractContextMan
 """Opens a stage of a bundle for profiling, with engine options and a precision."""
 
 
-def profile_bundle(bundle: Bundle, choice: EngineChoice, rounds: int) -> Profile:
+def profile_bundle(bundle: Bundle, choice: RequestedEngine, rounds: int) -> Profile:
     """Profile every stage on its golden inputs.
 
     Raises:
@@ -91,7 +91,7 @@ def profile_bundle(bundle: Bundle, choice: EngineChoice, rounds: int) -> Profile
     """
     options = choice.options()
     # Load the bundle once the way glesam-run does, to learn which engine and precision that gives.
-    chosen = choose_engine(bundle, choice.backend, choice.device, STAGES, options)
+    chosen = select_engine(bundle, choice.backend, choice.device, STAGES, options)
     engine = chosen.engine.describe()
     del chosen
     open_graph = opener_of(_profiler_of(engine))
@@ -104,10 +104,6 @@ def profile_bundle(bundle: Bundle, choice: EngineChoice, rounds: int) -> Profile
             seconds = _timed(graph, given[stage], rounds)
             stages.append(_stage_profile(stage, seconds, graph.nodes()))
     return Profile(engine, tuple(stages))
-
-
-_PROFILERS = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
-"""The profiler of each engine that has one; it profiles on the CPU only."""
 
 
 def opener_of(profiler: str) -> OpenGraph:
@@ -129,12 +125,13 @@ def _profiler_of(engine: Mapping[str, str]) -> str:
         InputError: the engine has no profiler on this device.
     """
     name = engine["engine"]
-    if engine["device"] != "cpu" or name not in _PROFILERS:
+    profiler = BACKENDS[name].profiler if name in BACKENDS else None
+    if engine["device"] != "cpu" or profiler is None:
+        known = " or ".join(f"--backend {each.name}" for each in BACKENDS.values() if each.profiler)
         raise InputError(
-            f"profile: {name} on {engine['device']} has no profiler; "
-            "give --backend openvino or --backend onnxruntime, on the CPU"
+            f"profile: {name} on {engine['device']} has no profiler; give {known}, on the CPU"
         )
-    return _PROFILERS[name]
+    return profiler
 
 
 def _timed(graph: ProfiledGraph, inputs: Arrays, rounds: int) -> float:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from glesam_benchmark.profile import Arrays, Node, ProfiledGraph
-from glesam_runtime.backends.base import EngineOptions
-from glesam_runtime.backends.onnxruntime_session import session_options
+from glesam_runtime.backends.onnxruntime import session_options
 from glesam_runtime.bundle import Bundle
+from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.manifest import StageName
 
 _KERNEL = "_kernel_time"

@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from glesam_benchmark.profile import Arrays, Node, ProfiledGraph
-from glesam_runtime.backends.base import EngineOptions
-from glesam_runtime.backends.openvino import properties_of
-from glesam_runtime.backends.openvino_graph import without_casts
+from glesam_runtime.backends.openvino import properties_of, without_casts
 from glesam_runtime.bundle import Bundle
+from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.manifest import StageName
 
 

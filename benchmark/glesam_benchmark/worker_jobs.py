@@ -17,7 +17,7 @@ from glesam_benchmark.profile import Profile
 from glesam_benchmark.timing import ContenderRun
 from glesam_export.weight_options import WeightOptions
 from glesam_runtime import errors
-from glesam_runtime.engine_choice import EngineChoice
+from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import BackendError, GlesamError
 from glesam_runtime.manifest import StageName
 
@@ -67,7 +67,7 @@ class Grow(msgspec.Struct, frozen=True, tag="grow"):
     """Measure how a bundle's cost grows. The answer is a `Growth`."""
 
     bundle: str
-    choice: EngineChoice
+    choice: RequestedEngine
     rounds: int
 
 
@@ -75,7 +75,7 @@ class ProfileBundle(msgspec.Struct, frozen=True, tag="profile"):
     """Measure where a bundle's time goes. The answer is a `Profile`."""
 
     bundle: str
-    choice: EngineChoice
+    choice: RequestedEngine
     rounds: int
 
 

@@ -58,9 +58,9 @@ class BundleStages:
         Raises:
             BackendError: the engine is missing or cannot run them.
         """
-        from glesam_runtime.choose import choose_engine
+        from glesam_runtime.engine_selection import select_engine
 
-        self._engine: Engine = choose_engine(bundle, backend, device).engine
+        self._engine: Engine = select_engine(bundle, backend, device).engine
         self._manifest = bundle.manifest
 
     @property

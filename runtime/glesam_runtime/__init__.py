@@ -1,11 +1,12 @@
-"""GleSAM's runtime: a photo and prompts to masks, from a verified bundle, without torch.
+"""The torch-free runtime of GleSAM: segment images of any quality with a verified bundle.
 
-from glesam_runtime import GleSamPredictor
-from glesam_runtime.image import read_image
+from glesam_runtime import GleSamPredictor, read_image
 
-predictor = GleSamPredictor("bundle/")
+predictor = GleSamPredictor()  # the built-in nano; or GleSamPredictor("bundle/")
 predictor.set_image(read_image("photo.jpg"))
-masks, scores, low_res = predictor.predict([[120, 80]], [1])
+masks, scores, low_res_masks = predictor.predict([[120, 80]], [1])
+
+The names in `__all__` are the public API.
 """
 
 from __future__ import annotations
@@ -15,58 +16,71 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from glesam_runtime.bundle import Bundle, open_bundle
+    from glesam_runtime.demo import sample_image
+    from glesam_runtime.engine_options import EngineOptions
     from glesam_runtime.errors import (
         BackendError,
         BundleError,
-        CheckpointError,
         GlesamError,
         InputError,
         ParityError,
     )
-    from glesam_runtime.everything.generator import GleSamMaskGenerator
+    from glesam_runtime.everything.generator import GleSamMaskGenerator, MaskRecord
+    from glesam_runtime.golden import SelftestResult
     from glesam_runtime.image import read_image
-    from glesam_runtime.many import segment_many
+    from glesam_runtime.many import Prediction, segment_many
     from glesam_runtime.predictor import GleSamPredictor
+    from glesam_runtime.selftest import run_selftest
 
     __version__: str
 
 _HOMES = {
+    "BackendError": "errors",
+    "Bundle": "bundle",
+    "BundleError": "errors",
+    "EngineOptions": "engine_options",
     "GleSamMaskGenerator": "everything.generator",
     "GleSamPredictor": "predictor",
-    "Bundle": "bundle",
-    "open_bundle": "bundle",
-    "read_image": "image",
-    "segment_many": "many",
     "GlesamError": "errors",
     "InputError": "errors",
-    "BundleError": "errors",
-    "BackendError": "errors",
-    "CheckpointError": "errors",
+    "MaskRecord": "everything.generator",
     "ParityError": "errors",
+    "Prediction": "many",
+    "SelftestResult": "golden",
+    "open_bundle": "bundle",
+    "read_image": "image",
+    "run_selftest": "selftest",
+    "sample_image": "demo",
+    "segment_many": "many",
 }
 
 __all__ = [
     "BackendError",
     "Bundle",
     "BundleError",
-    "CheckpointError",
+    "EngineOptions",
     "GleSamMaskGenerator",
     "GleSamPredictor",
     "GlesamError",
     "InputError",
+    "MaskRecord",
     "ParityError",
+    "Prediction",
+    "SelftestResult",
     "open_bundle",
     "read_image",
+    "run_selftest",
+    "sample_image",
     "segment_many",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is first used, so that `--help` costs no numpy."""
+    """Import a name when it is first used, so that `--help` needs no numpy."""
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("glesam-deploy")
+        return version("glesam-runtime")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,4 +1,4 @@
-"""`python -m glesam_runtime` is glesam-run."""
+"""Run glesam-run with `python -m glesam_runtime`."""
 
 from glesam_runtime.cli import main
 

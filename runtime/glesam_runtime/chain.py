@@ -1,7 +1,7 @@
-"""The chain itself, a function a stage: image -> z_L -> z_H -> low-resolution logits.
+"""The three stages, one function each: image -> z_L -> z_H -> low-resolution logits.
 
-What flows between the stages is the encoder's outputs by name. SAM 2's high-resolution features
-are among them: they pass by the enhancer and stay where the engine left them.
+The stages exchange the encoder's outputs by name. SAM 2's high-resolution features are among them:
+they skip the enhancer and stay on the engine's device.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from glesam_runtime.backends.base import Engine, Value
 
 EMBEDDINGS = "image_embeddings"
-"""z_L or z_H, [1, 256, S/16, S/16]; the one feature that the enhancer replaces."""
+"""Name of z_L or z_H, [1, 256, S/16, S/16]; the only feature that the enhancer replaces."""
 
 Features: TypeAlias = "Mapping[str, Value]"
-"""One image's features, by the names of the encoder's outputs and the decoder's inputs."""
+"""The features of one image, by the names of the encoder's outputs and the decoder's inputs."""
 
 
 def encode(engine: Engine, manifest: Manifest, image: Value) -> Features:
-    """Run the encoder: image [1, 3, S, S], normalised and padded -> its features."""
-    return _of_one_image(engine, manifest, "encoder", image)
+    """Run the encoder on an image [1, 3, S, S], normalised and padded; return its features."""
+    return _run_on_one_image(engine, manifest, "encoder", image)
 
 
 def enhance(engine: Engine, manifest: Manifest, features: Features) -> Features:
-    """Run the enhancer: z_L -> z_H in the embeddings' place, every other feature as it is."""
-    enhanced = _of_one_image(engine, manifest, "enhancer", features[EMBEDDINGS])
+    """Run the enhancer; return the features with z_H in place of z_L, the others unchanged."""
+    enhanced = _run_on_one_image(engine, manifest, "enhancer", features[EMBEDDINGS])
     return {**features, EMBEDDINGS: enhanced["enhanced_embeddings"]}
 
 
@@ -42,21 +42,21 @@ def decode(
     """Run the decoder on B prompts.
 
     Args:
-        engine: one with the decoder loaded.
-        features: of one image, from `encode` or `enhance`.
+        engine: an engine that has loaded the decoder.
+        features: the features of one image, from `encode` or `enhance`.
         prompts: the four tensors of `prompts.prompt_tensors`.
 
     Returns:
-        low_res_masks [B, 4, S/4, S/4] and iou_predictions [B, 4].
+        low_res_masks [B, 4, S/4, S/4] (logits) and iou_predictions [B, 4].
     """
     outputs = engine.run("decoder", {**features, **prompts})
     return engine.to_host(outputs["low_res_masks"]), engine.to_host(outputs["iou_predictions"])
 
 
-def _of_one_image(
+def _run_on_one_image(
     engine: Engine, manifest: Manifest, stage: StageName, value: Value
 ) -> dict[str, Value]:
-    """Run a stage of one input; a static batch is filled up with zeros."""
+    """Run a stage of one input on one image; zeros fill up a static batch."""
     (source,) = manifest.stages[stage].inputs
     batch = manifest.target.batch
     if batch in (1, "dynamic"):

@@ -1,4 +1,4 @@
-"""glesam-run: images and prompts to masks, or the self-test of a bundle."""
+"""glesam-run: segment images with prompts or everything in them, show a demo, or test a bundle."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from glesam_runtime.console import make_app, report, run_app
-from glesam_runtime.engine_choice import EngineChoice
+from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import GlesamError, InputError, ParityError
-from glesam_runtime.everything import options
+from glesam_runtime.everything.parameters import EverythingOptions
 from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.printing import describe_bundle, print_json, print_result, progress, what_ran
 
 # Everything else is imported where it is used: `--help` needs no numpy, and a wrong option is
-# told before an engine has been loaded.
+# reported before an engine is loaded.
 if TYPE_CHECKING:
     from glesam_runtime.bundle import Bundle
-    from glesam_runtime.jobs import Job
+    from glesam_runtime.output_files import OutputFiles
     from glesam_runtime.overlap import Work
     from glesam_runtime.predictor import GleSamPredictor
     from glesam_runtime.prompt_requests import PromptRequest
@@ -31,7 +31,7 @@ app = make_app("Segment images of any quality with a GleSAM bundle.")
 
 
 def main() -> NoReturn:
-    """The glesam-run command."""
+    """Run the glesam-run command."""
     run_app(app, "glesam-run")
 
 
@@ -46,16 +46,16 @@ def _show_version(asked: bool) -> None:
 @app.command()
 @expand_groups
 def run(
-    context: typer.Context,
-    engine: EngineChoice,
+    engine: RequestedEngine,
+    search: EverythingOptions,
     images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
     points: Annotated[
         list[str] | None,
         typer.Option(
             "--points",
             metavar="X,Y[,LABEL]",
-            help="A point in pixels; label 1 (object, the default) or 0 (background). "
-            "All points given are one prompt.",
+            help="Add a point to the prompt, in pixels. Label 1 (default) marks the object, 0 the "
+            "background. Repeatable; all points refine one object.",
         ),
     ] = None,
     box: Annotated[
@@ -63,26 +63,45 @@ def run(
         typer.Option(
             "--box",
             metavar="X0,Y0,X1,Y1",
-            help="A box in pixels. Each is a prompt of its own; with points, one box joins them.",
+            help="Prompt with a box, in pixels. Repeatable; each box is a separate object. With "
+            "--points, give one box at most: both belong to one object.",
         ),
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option(help="JSON array of prompts: points, labels, box. Added to those above."),
+        typer.Option(
+            metavar="FILE",
+            help="Also read prompts from this JSON file: an array of {points, labels, box}.",
+        ),
     ] = None,
     bundle: Annotated[
-        Path | None, typer.Option(help="A bundle folder; default is the built-in nano.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Bundle folder. Default: the built-in nano."),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the results.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            show_default=False,
+            help="Folder for the results. Default: the current folder.",
+        ),
     ] = Path(),
     multimask: Annotated[
-        bool, typer.Option("--multimask", help="Three masks a prompt instead of one.")
+        bool,
+        typer.Option(
+            "--multimask",
+            help="Return three masks per prompt. Default: one mask (in Python, "
+            "predict returns three by default, as segment_anything does).",
+        ),
     ] = False,
     prompt_batch: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Prompts a decoder call, at most; default 8 on a CPU, else 64."
+            min=1,
+            metavar="N",
+            help="Maximum number of prompts per decoder call. Default: 8 on a CPU, else 64.",
         ),
     ] = None,
     in_flight: Annotated[
@@ -90,34 +109,27 @@ def run(
         typer.Option(
             min=1,
             metavar="N",
-            help="Images read, inferred or written at a time; each takes its memory. "
-            "Default is one a stream and one a core.",
+            help="Number of images read, inferred or written at the same time; memory grows with "
+            "it. Default: one per stream, plus one per core up to 8.",
         ),
     ] = None,
     no_enhance: Annotated[
-        bool, typer.Option("--no-enhance", help="Plain SAM, without the enhancer.")
+        bool, typer.Option("--no-enhance", help="Skip the enhancer and run plain SAM.")
     ] = False,
-    everything: options.Everything = False,
-    points_per_side: options.PointsPerSide = None,  # these are read from the context
-    points_per_batch: options.PointsPerBatch = None,
-    pred_iou_thresh: options.PredIouThresh = None,
-    stability_score_thresh: options.StabilityScoreThresh = None,
-    stability_score_offset: options.StabilityScoreOffset = None,
-    box_nms_thresh: options.BoxNmsThresh = None,
-    crop_n_layers: options.CropNLayers = None,
-    crop_nms_thresh: options.CropNmsThresh = None,
-    crop_overlap_ratio: options.CropOverlapRatio = None,
-    crop_n_points_downscale_factor: options.CropNPointsDownscaleFactor = None,
-    min_mask_region_area: options.MinMaskRegionArea = None,
-    mask_files: options.MaskFiles = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of text.")
     ] = False,
-    selftest: Annotated[
-        bool, typer.Option("--selftest", help="Compare this machine with the bundle's golden file.")
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Segment the built-in sample picture with its prompts.")
     ] = False,
-    debug: Annotated[  # read by console.py, from the arguments themselves
-        bool, typer.Option("--debug", help="Show the traceback behind an error.")
+    selftest: Annotated[
+        bool,
+        typer.Option(
+            "--selftest", help="Compare this machine's results with the bundle's golden file."
+        ),
+    ] = False,
+    debug: Annotated[  # console.py reads it from the arguments
+        bool, typer.Option("--debug", help="Show the traceback of an error.")
     ] = False,
     version: Annotated[
         bool | None,
@@ -126,27 +138,42 @@ def run(
 ) -> None:
     """Segment IMAGES: write <stem>_mask.png and <stem>_overlay.png for each.
 
-    Several masks of an image become <stem>_mask_0.png, <stem>_mask_1.png and so on, in the order
-    of the prompts. With --everything all masks are in <stem>_instances.png, 16 bits a pixel, 0
-    where there is none. Exit code 2 if any image failed.
+    Several masks become <stem>_mask_0.png, <stem>_mask_1.png and so on,
+    in the order of the prompts.
+
+    --everything writes all masks into <stem>_instances.png: 16 bits per pixel,
+    0 where there is no mask.
+
+    The exit code is 2 if any image failed.
     """
-    search = options.parameters_of(context.params)
+    parameters = search.parameters()
+    if demo or selftest:
+        name = "--demo" if demo else "--selftest"
+        if images or points or box or prompts or parameters or (demo and selftest):
+            raise InputError(f"{name} takes no images and no prompts; leave them out")
     if selftest:
-        if images or points or box or prompts or search:
-            raise InputError("--selftest takes no images and no prompts")
         _selftest(bundle, engine, json)
         return
-    if search and (points or box or prompts or multimask):
+    if parameters and (points or box or prompts or multimask):
         raise InputError(
-            "--everything takes no --points, --box, --prompts or --multimask: "
-            "it prompts a grid of points of its own; leave them out, or leave out --everything"
+            "--everything takes no --points, --box, --prompts or --multimask, because it prompts a "
+            "grid of points; leave them out, or leave out --everything"
         )
-    if search and prompt_batch:
-        raise InputError("--prompt-batch is for prompts; with --everything say --points-per-batch")
-    requests = [] if search else _requests(points, box, prompts)
-    _check_paths(images, output)
+    if parameters and prompt_batch:
+        raise InputError(
+            "--prompt-batch does not apply to --everything; use --points-per-batch instead"
+        )
+    if output.exists() and not output.is_dir():
+        raise InputError(f"-o {output}: is a file, a folder is needed")
+    if demo:
+        from glesam_runtime.demo import write_sample
+
+        sample = write_sample(output)
+        images, prompts = [sample.image], sample.prompts
+    requests = [] if parameters else _requests(points, box, prompts)
+    _check_images(images)
     opened = _open_bundle(bundle)
-    from glesam_runtime.jobs import plan_jobs
+    from glesam_runtime.output_files import plan_outputs
     from glesam_runtime.predictor import GleSamPredictor
 
     predictor = GleSamPredictor(
@@ -155,26 +182,30 @@ def run(
         device=engine.device,
         enhance=not no_enhance,
         options=engine.options(),
-        prompt_batch=points_per_batch if search else prompt_batch,
+        prompt_batch=search.prompt_batch if parameters else prompt_batch,
     )
     inputs = frozenset(image.resolve() for image in images or [])
-    work: Work[Job, Any, Any, dict[str, Any]]
-    if search:
-        from glesam_runtime.everything.job import Everything
+    work: Work[OutputFiles, Any, Any, dict[str, Any]]
+    if parameters:
+        from glesam_runtime.everything.segment_file import EverythingSegmentation
 
-        work = Everything(search, mask_files, inputs)
+        work = EverythingSegmentation(parameters, search.mask_files, inputs)
     else:
-        from glesam_runtime.segment import Segmenting
+        from glesam_runtime.segment_file import PromptedSegmentation
 
-        work = Segmenting(opened.manifest, requests, multimask, inputs)
-    jobs = plan_jobs(images or [], output)
+        work = PromptedSegmentation(opened.manifest, requests, multimask, inputs)
+    planned = plan_outputs(images or [], output)
     start = time.perf_counter()
-    results = _run_all(work, jobs, predictor, engine.streams, in_flight, quiet=json, debug=debug)
+    results = _run_all(work, planned, predictor, engine.streams, in_flight, quiet=json, debug=debug)
     if json:
         seconds = round(time.perf_counter() - start, 6)
         print_json({**what_ran(predictor, not no_enhance), "seconds": seconds, "images": results})
     elif predictor.engine_reason and not all("error" in result for result in results):
         print(f"note: {predictor.engine_reason}", file=sys.stderr)
+    if demo and not json:
+        from glesam_runtime.demo import describe_demo
+
+        print(describe_demo(output))
     if any("error" in result for result in results):
         raise typer.Exit(InputError.exit_code)
 
@@ -182,23 +213,23 @@ def run(
 def _requests(
     points: list[str] | None, box: list[str] | None, prompts: Path | None
 ) -> list[PromptRequest]:
-    """What the options ask for, at least one prompt."""
+    """Return the prompts that the options give; there must be at least one."""
     from glesam_runtime import prompt_requests
 
     requests = prompt_requests.from_options(points or [], box or [])
     if prompts is not None:
         requests += prompt_requests.from_file(prompts)
     if not requests:
-        raise InputError("no prompt: give --points, --box or --prompts, or --everything")
+        raise InputError("no prompt: give --points, --box, --prompts or --everything")
     return requests
 
 
-def _check_paths(images: list[Path] | None, output: Path) -> None:
-    """Some image exists and results have a place: known before a bundle is loaded."""
+def _check_images(images: list[Path] | None) -> None:
+    """Refuse a command none of whose images exists, before a bundle is loaded."""
     if not images:
-        raise InputError("no image: name at least one file (--help shows the options)")
-    if output.exists() and not output.is_dir():
-        raise InputError(f"-o {output}: is a file, a folder is needed")
+        raise InputError(
+            "no image: name at least one file, or try --demo (--help shows the options)"
+        )
     if not any(image.exists() for image in images):
         for image in images:
             report(f"{image}: no such file")
@@ -206,8 +237,8 @@ def _check_paths(images: list[Path] | None, output: Path) -> None:
 
 
 def _run_all(
-    work: Work[Job, Any, Any, dict[str, Any]],
-    jobs: list[Job],
+    work: Work[OutputFiles, Any, Any, dict[str, Any]],
+    planned: list[OutputFiles],
     predictor: GleSamPredictor,
     streams: int,
     in_flight: int | None,
@@ -215,22 +246,22 @@ def _run_all(
     quiet: bool,
     debug: bool,
 ) -> list[dict[str, Any]]:
-    """Work on all images; one that fails is reported in its turn and does not stop the rest."""
+    """Work on all images in order; an image that fails is reported and the others continue."""
     from glesam_runtime.overlap import run_each, run_overlapped
 
     outcomes = (
-        run_each(work, jobs, predictor)
-        if len(jobs) == 1 or in_flight == streams == 1
-        else run_overlapped(work, jobs, predictor, streams, in_flight)
+        run_each(work, planned, predictor)
+        if len(planned) == 1 or in_flight == streams == 1
+        else run_overlapped(work, planned, predictor, streams, in_flight)
     )
     results: list[dict[str, Any]] = []
-    with closing(outcomes), progress(outcomes, len(jobs)) as shown:
-        for job, outcome in zip(jobs, shown, strict=True):
+    with closing(outcomes), progress(outcomes, len(planned)) as shown:
+        for files, outcome in zip(planned, shown, strict=True):
             if isinstance(outcome, GlesamError):
                 if debug:
                     raise outcome
                 report(str(outcome))
-                results.append({"image": str(job.image), "error": str(outcome)})
+                results.append({"image": str(files.image), "error": str(outcome)})
                 continue
             results.append(outcome)
             if not quiet:
@@ -238,7 +269,7 @@ def _run_all(
     return results
 
 
-def _selftest(path: Path | None, engine: EngineChoice, as_json: bool) -> None:
+def _selftest(path: Path | None, engine: RequestedEngine, as_json: bool) -> None:
     from glesam_runtime.selftest import format_table, run_selftest
 
     opened = _open_bundle(path)
@@ -252,12 +283,12 @@ def _selftest(path: Path | None, engine: EngineChoice, as_json: bool) -> None:
 
 
 def _open_bundle(path: Path | None) -> Bundle:
-    """Open a bundle, and say on stderr what its masks are worth where that is not plain."""
+    """Open a bundle, and note on stderr if it is the built-in one or untrained."""
     from glesam_runtime.bundle import open_bundle
 
     opened = open_bundle(path)
     if path is None:
-        print("note: no --bundle given, the built-in nano bundle runs", file=sys.stderr)
+        print("note: using the built-in nano bundle; --bundle runs another", file=sys.stderr)
     if not opened.manifest.model.trained:
-        print("note: this bundle is untrained, its masks mean nothing", file=sys.stderr)
+        print("note: this bundle is untrained, its masks are meaningless", file=sys.stderr)
     return opened

@@ -1,4 +1,4 @@
-"""Masks, points and boxes drawn over an image. Line widths and dots grow with the image."""
+"""Drawing masks, points and boxes over an image; lines and dots scale with the image."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _WHITE: Colour = (255, 255, 255)
 _POINT: dict[bool, Colour] = {True: (34, 197, 94), False: (239, 68, 68)}
 _TINT = 0.45
 _SMOOTH = 4
-"""Dots are drawn this many times larger and scaled down, since Pillow draws without smoothing."""
+"""Dots are drawn this many times larger and scaled down, because Pillow does not antialias."""
 
 
 def colour_of(index: int) -> Colour:
-    """A colour that differs from its neighbours': a palette first, then hues spread evenly."""
+    """Return the RGB colour of mask `index`: from a palette first, then evenly spread hues."""
     if index < len(_PALETTE):
         return _PALETTE[index]
     red, green, blue = colorsys.hsv_to_rgb(index * _GOLDEN_RATIO % 1, 0.75, 0.95)
@@ -46,31 +46,31 @@ def colour_of(index: int) -> Colour:
 
 
 def draw_mask(canvas: Image.Image, mask: NDArray[np.bool_], colour: Colour) -> None:
-    """Tint what a mask covers and trace its contour, in place.
+    """Tint a mask's area and draw its contour, in place.
 
     Args:
-        canvas: RGB, of the mask's size.
-        mask: [H, W].
-        colour: of the tint.
+        canvas: RGB image of the mask's size.
+        mask: bool [H, W].
+        colour: RGB colour of the tint.
     """
     left, top, width, height = mask_to_xywh(mask)
     if width == 0:
         return
-    # Only around the mask: of hundreds in an image most are small.
+    # Work only around the mask: an image may have hundreds of them, most of them small.
     blur = _line(canvas) * 0.75
     margin = math.ceil(4 * blur) + 1
     x0, y0 = max(0, left - margin), max(0, top - margin)
     window = mask[y0 : top + height + margin, x0 : left + width + margin]
     area = Image.fromarray(window.astype(np.uint8, order="C") * np.uint8(255))
     canvas.paste(colour, (x0, y0), area.point([round(value * _TINT) for value in range(256)]))
-    # Blurred, a mask passes through one half exactly at its contour: a line that is smooth at
-    # any width, and costs the same whatever that width is.
+    # A blurred mask crosses one half exactly at the contour. This gives a smooth line, and its cost
+    # does not depend on the width.
     soft = area.filter(ImageFilter.GaussianBlur(blur))
     canvas.paste(_WHITE, (x0, y0), soft.point([_ridge(value) for value in range(256)]))
 
 
 def draw_prompt(canvas: Image.Image, prompt: PromptRequest, colour: Colour) -> None:
-    """Draw a prompt's box and points, green for the object and red for the background."""
+    """Draw a prompt's box and points: green for the object, red for the background."""
     if prompt.box is not None:
         _draw_box(canvas, prompt.box, colour)
     for (x, y), label in zip(prompt.points, prompt.labels, strict=True):
@@ -82,12 +82,12 @@ def overlay(
     masks: Sequence[NDArray[np.bool_]],
     prompts: Sequence[PromptRequest],
 ) -> Image.Image:
-    """An image with the mask of each prompt and the prompts on top.
+    """Draw the mask of each prompt and then the prompts over an image.
 
     Args:
-        image: uint8 [H, W, 3].
-        masks: [H, W] each, one a prompt.
-        prompts: in the masks' order.
+        image: uint8 [H, W, 3], RGB.
+        masks: one bool mask [H, W] for each prompt.
+        prompts: the prompts, in the order of the masks.
     """
     canvas = Image.fromarray(image)
     for index, mask in enumerate(masks):
@@ -98,18 +98,18 @@ def overlay(
 
 
 def _line(canvas: Image.Image) -> float:
-    """Width of a line: 1 / 400 of the image's longer side, at least 1.5 pixels."""
+    """Return the line width in pixels: 1/400 of the image's longer side, at least 1.5."""
     return max(1.5, max(canvas.size) / 400)
 
 
 def _ridge(value: int) -> int:
-    """Opacity of the contour where the blurred mask has `value`: full near one half."""
+    """Return the contour's opacity where the blurred mask is `value`: full near one half."""
     nearness = 1 - abs(2 * value / 255 - 1)
     return round(255 * min(1.0, max(0.0, 2 * nearness - 0.5)))
 
 
 def _draw_box(canvas: Image.Image, box: tuple[float, float, float, float], colour: Colour) -> None:
-    """A frame with a thin white rim, readable on any ground."""
+    """Draw a frame with a thin white rim, which is visible on any background."""
     width = max(2, round(_line(canvas)))
     rim = max(1, width // 3)
     pen = ImageDraw.Draw(canvas)
@@ -119,7 +119,7 @@ def _draw_box(canvas: Image.Image, box: tuple[float, float, float, float], colou
 
 
 def _draw_dot(canvas: Image.Image, x: float, y: float, colour: Colour) -> None:
-    """A disc with a white edge and a faint shadow, centred on the pixel."""
+    """Draw a disc with a white edge and a faint shadow, centred on the pixel."""
     radius = max(4, round(max(canvas.size) / 110))
     side = 2 * radius + 1
     large = side * _SMOOTH

@@ -1,29 +1,29 @@
-"""The errors a user meets: one line that says what is wrong, where, and what to do about it."""
+"""The errors of this project: each message is one line that says what is wrong and what to do."""
 
 
 class GlesamError(Exception):
-    """Base of every error this project raises on purpose; a command line ends with exit code 2."""
+    """Base class of every error that this project raises on purpose; exit code 2."""
 
     exit_code = 2
 
 
 class InputError(GlesamError):
-    """An image, a prompt or an argument that cannot be used as it is."""
+    """Raised for an image, a prompt or an argument that cannot be used."""
 
 
 class BundleError(GlesamError):
-    """A bundle folder that is incomplete, altered, too new, or not a bundle."""
+    """Raised for a folder that is no bundle, or a bundle that is incomplete, altered or too new."""
 
 
 class BackendError(GlesamError):
-    """An inference engine that is missing, cannot run here, or cannot load a graph."""
+    """Raised for an engine that is not installed, cannot run here or cannot load a graph."""
 
 
 class CheckpointError(GlesamError):
-    """Weights that are unreadable, unsafe, or do not fit the preset."""
+    """Raised for weights that are unreadable, unsafe or do not fit the preset."""
 
 
 class ParityError(GlesamError):
-    """A bundle or a machine whose numbers lie outside the gates; exit code 1: no input is bad."""
+    """Raised for results that exceed the accuracy limits; exit code 1, as no input is wrong."""
 
     exit_code = 1

@@ -1,4 +1,4 @@
-"""Predictions for many images, for a program: what glesam-run overlaps, without its files."""
+"""Predictions for many images from Python, with reading and inference overlapped."""
 
 from __future__ import annotations
 
@@ -23,18 +23,22 @@ if TYPE_CHECKING:
     Source: TypeAlias = str | os.PathLike[str] | NDArray[np.uint8]
     """An image file, or its pixels: uint8 [H, W, 3], RGB."""
     Prompted: TypeAlias = tuple[Source, Mapping[str, ArrayLike]]
-    """An image, and `point_coords`, `point_labels`, `box` or `mask_input` as `predict` has them."""
+    """An image, and its prompt as a mapping with the arguments of `GleSamPredictor.predict`:
+    `point_coords`, `point_labels`, `box`, `mask_input`."""
 
 
 class Prediction(NamedTuple):
-    """What `GleSamPredictor.predict` returns; with B prompts each has a leading axis B."""
+    """The masks of one image, as `GleSamPredictor.predict` returns them.
+
+    C is the number of masks per prompt, 1 or 3. With B prompts each array has a leading axis B.
+    """
 
     masks: NDArray[np.bool_]
-    """[C, H, W]."""
+    """bool [C, H, W], in pixels of the image."""
     iou_predictions: NDArray[np.float32]
-    """[C]."""
+    """float32 [C], the quality that the decoder predicts for each mask, from 0 to 1."""
     low_res_masks: NDArray[np.float32]
-    """[C, S/4, S/4]."""
+    """float32 [C, S/4, S/4], logits for the `mask_input` of a later call."""
 
 
 def segment_many(
@@ -44,36 +48,39 @@ def segment_many(
     streams: int = 1,
     in_flight: int | None = None,
 ) -> Generator[Prediction | GlesamError]:
-    """Predict masks for many images; the next are read while one is encoded.
+    """Predict masks for many images; the next images are read while one is encoded.
 
     Args:
-        predictor: its graphs are used; the image it has stays set.
-        images: taken as they are needed, a few ahead of what was yielded.
-        multimask_output: three masks a prompt, or one.
-        streams: images that are inferred at a time; give `EngineOptions(streams=...)` as many.
-        in_flight: images worked on at a time; None is one a stream and one a core.
+        predictor: the predictor whose graphs are used; its own image stays set.
+        images: images with their prompts, taken a few ahead of the results.
+        multimask_output: True (the default, as in segment_anything) returns three masks per prompt,
+            False one.
+        streams: number of images inferred at the same time. Create the predictor with
+            `EngineOptions(streams=...)` of the same number.
+        in_flight: number of images worked on at the same time; None is one per stream plus one per
+            core.
 
     Yields:
-        For each image, in order, its prediction or the error that says why there is none.
+        The prediction of each image, or the error that it failed with, in the order of the images.
 
     Raises:
-        BackendError: the engine runs one stream only.
-        InputError: fewer in flight than there are streams.
+        BackendError: the engine cannot be shared between streams.
+        InputError: `in_flight` is less than `streams`.
     """
     work = _Predicting(predictor.bundle.manifest, multimask_output)
     return run_overlapped(work, images, predictor, streams, in_flight)
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _PromptedImage:
     encoded: Preprocessed
     prompts: PromptBatch
     batched: bool
 
 
 @dataclass(frozen=True)
-class _Answered:
-    asked: _Asked
+class _DecodedImage:
+    image: _PromptedImage
     low_res: NDArray[np.float32]
     scores: NDArray[np.float32]
 
@@ -89,23 +96,23 @@ class _Predicting:
             return pixels_of(source)
         return 0  # in memory already
 
-    def prepare(self, item: Prompted) -> _Asked:
+    def prepare(self, item: Prompted) -> _PromptedImage:
         source, prompts = item
         image = read_image(source) if isinstance(source, str | os.PathLike) else check_image(source)
         encoded = preprocess(image, self.manifest.preprocessing)
         batched, batch = as_batch(encoded.geometry, **prompts)
-        return _Asked(encoded, batch, batched)
+        return _PromptedImage(encoded, batch, batched)
 
-    def infer(self, predictor: GleSamPredictor, asked: _Asked) -> _Answered:
-        predictor.set_prepared(asked.encoded)
-        return _Answered(asked, *predictor.decode(asked.prompts, self.multimask))
+    def infer(self, predictor: GleSamPredictor, image: _PromptedImage) -> _DecodedImage:
+        predictor.set_prepared(image.encoded)
+        return _DecodedImage(image, *predictor.decode(image.prompts, self.multimask))
 
-    def finish(self, answered: _Answered, check: Callable[[], None]) -> Prediction:
+    def finish(self, decoded: _DecodedImage, check: Callable[[], None]) -> Prediction:
         check()
-        rules, geometry = self.manifest.postprocessing, answered.asked.encoded.geometry
-        made = masks.binarize(answered.low_res, geometry, rules)
-        low_res = masks.for_mask_input(answered.low_res, rules)
-        all_of_them = Prediction(made.masks, answered.scores, low_res)
-        if answered.asked.batched:
-            return all_of_them
-        return Prediction(*(array[0] for array in all_of_them))
+        rules, geometry = self.manifest.postprocessing, decoded.image.encoded.geometry
+        made = masks.binarize(decoded.low_res, geometry, rules)
+        low_res = masks.for_mask_input(decoded.low_res, rules)
+        prediction = Prediction(made.masks, decoded.scores, low_res)
+        if decoded.image.batched:
+            return prediction
+        return Prediction(*(array[0] for array in prediction))

@@ -1,9 +1,8 @@
-"""From the decoder's low-resolution logits to masks of the original image, and what describes one.
+"""Turning the decoder's low-resolution logits into masks of the original image.
 
-SAM's upscaling is two bilinear steps with the padding cropped between them, SAM 2's is one. Each is
-linear and works on rows and columns apart, so all fold into one matrix an axis,
-rows @ logits @ columns, computed in strips: the float logits of a huge image never exist at once
-unless asked for.
+SAM upscales in two bilinear steps and crops the padding between them; SAM 2 upscales in one. Each
+step is linear and separable, so all steps are one matrix per axis: rows @ logits @ columns. The
+product is computed in strips, so that `binarize` never holds the float logits of a whole image.
 """
 
 from __future__ import annotations
@@ -22,32 +21,34 @@ if TYPE_CHECKING:
     from glesam_runtime.manifest import Postprocessing
 
 _STRIP_PIXELS = 1 << 22
-"""Logits held at a time, 16 MiB of float32."""
+"""Number of logits in a strip: 16 MiB of float32."""
 
 
 @dataclass(frozen=True)
 class Masks:
-    """Binary masks of one image and how firm they stand."""
+    """Binary masks of one image and their stability scores."""
 
     masks: NDArray[np.bool_]
-    """[..., H, W]."""
+    """bool [..., H, W]."""
     stability: NDArray[np.float64]
-    """[...], area above threshold + offset over area above threshold - offset; 0 where none is."""
+    """float64 [...]: area above threshold + offset, divided by area above threshold - offset; 0 if
+    the latter is 0."""
 
 
 def choose(
     low_res: NDArray[np.float32], iou: NDArray[np.float32], multimask: bool, rules: Postprocessing
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Pick what a caller asked for of the decoder's four masks.
+    """Select one or three of the decoder's four masks.
 
     Args:
-        low_res: [B, 4, S/4, S/4] logits.
-        iou: [B, 4] predicted IoU.
-        multimask: False takes one mask, by `rules.single_mask`; True all but the first.
-        rules: the manifest's.
+        low_res: logits [B, 4, S/4, S/4].
+        iou: predicted IoU [B, 4].
+        multimask: True returns all masks but the first; False returns the first, or the best of
+            the others where the first is less stable than `rules.stability` requires.
+        rules: the postprocessing rules of the manifest.
 
     Returns:
-        [B, C, S/4, S/4] and [B, C], C being 1 or 3.
+        Logits [B, C, S/4, S/4] and predicted IoU [B, C]; C is 3 with `multimask`, else 1.
     """
     if multimask:
         return low_res[:, 1:], iou[:, 1:]
@@ -64,7 +65,7 @@ def choose(
 
 
 def for_mask_input(low_res: NDArray[np.float32], rules: Postprocessing) -> NDArray[np.float32]:
-    """Logits as a later call takes them for its mask prompt: clipped where the rules say so."""
+    """Return logits for the mask prompt of a later call, clipped if the rules have a limit."""
     limit = rules.low_res_limit
     return low_res if limit is None else np.clip(low_res, -limit, limit)
 
@@ -72,9 +73,9 @@ def for_mask_input(low_res: NDArray[np.float32], rules: Postprocessing) -> NDArr
 def upscale(
     low_res: NDArray[np.float32], geometry: Geometry, rules: Postprocessing
 ) -> NDArray[np.float32]:
-    """Logits at the original image's size: [..., S/4, S/4] -> [..., H, W].
+    """Upscale logits to the size of the original image: [..., S/4, S/4] -> [..., H, W].
 
-    A 20,000 x 20,000 image needs 1.6 GB a mask; `binarize` does without.
+    A mask of 20,000 x 20,000 pixels takes 1.6 GB; `binarize` does not need that memory.
     """
     height, width = geometry.original
     logits = np.empty((*low_res.shape[:-2], height, width), np.float32)
@@ -90,13 +91,13 @@ def binarize(
     rules: Postprocessing,
     stability_offset: float | None = None,
 ) -> Masks:
-    """Masks at the original image's size with their stability: [..., S/4, S/4] -> [..., H, W].
+    """Compute masks and stability at the image's size: [..., S/4, S/4] -> [..., H, W].
 
     Args:
-        low_res: logits.
-        geometry: the image's.
-        rules: the manifest's.
-        stability_offset: in logits; None is that of the rules.
+        low_res: float32 logits.
+        geometry: size and position of the image.
+        rules: the postprocessing rules of the manifest.
+        stability_offset: offset of the stability score in logits; None is that of the rules.
     """
     height, width = geometry.original
     masks = np.zeros((*low_res.shape[:-2], height, width), np.bool_)
@@ -113,7 +114,7 @@ def binarize(
 
 
 def mask_to_xywh(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """Tight box of a mask [H, W] as COCO has it: left, top, width, height; zeros where empty."""
+    """Return the tight box of a mask [H, W]: left, top, width, height; zeros if it is empty."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     if columns.size == 0:
         return 0, 0, 0, 0
@@ -129,7 +130,7 @@ def _strips(
 ) -> Iterator[tuple[int, tuple[slice, slice], NDArray[np.float32]]]:
     """Yield (mask index, rows and columns, logits there) until every mask is covered.
 
-    With `above`, what surely does not exceed it is passed over: most masks are small.
+    With `above`, rows and columns where no logit can exceed it are skipped: most masks are small.
     """
     (height, width), (resized_height, resized_width) = geometry.original, geometry.resized
     side = low_res.shape[-1]
@@ -141,11 +142,11 @@ def _strips(
     step = max(1, _STRIP_PIXELS // width)
     for index, mask in enumerate(low_res.reshape(-1, side, side)):
         down, across = slice(0, height), slice(0, width)
-        if above is not None:  # an upscaled logit is a mean: above only where one it is made of is
+        if above is not None:  # an upscaled logit is a mean of logits, so one of them is above
             high: NDArray[np.bool_] = mask > above
             down = _reach(rows, np.any(high, axis=1))
             across = _reach(columns, np.any(high, axis=0))
-        # The shorter product first: [S/4, S/4] @ [S/4, W] once, then a strip of rows at a time.
+        # First the smaller product [S/4, S/4] @ [S/4, W], then strips of rows.
         wide = mask @ columns[across].T
         for top in range(down.start, down.stop, step):
             place = slice(top, min(top + step, down.stop))
@@ -153,14 +154,14 @@ def _strips(
 
 
 def _reach(axis: NDArray[np.float32], sources: NDArray[np.bool_]) -> slice:
-    """From the first to the last pixel of an axis that one of the sources has a weight in."""
+    """Return the range of pixels of an axis in which one of the sources has a weight."""
     reached = np.flatnonzero(axis[:, sources].any(axis=1))
     return slice(int(reached[0]), int(reached[-1]) + 1) if reached.size else slice(0, 0)
 
 
-@lru_cache(maxsize=4)  # rows and columns of an image whose masks come one at a time
+@lru_cache(maxsize=4)  # two axes each of two images
 def _axis(side: int, image_size: int, resized: int, original: int) -> NDArray[np.float32]:
-    """Both bilinear steps of an axis, crop included, as one matrix [original, side]."""
+    """Return both bilinear steps of an axis, with the crop, as one matrix [original, side]."""
     up = _bilinear(side, image_size)[:resized]
     matrix = (_bilinear(resized, original) @ up).astype(np.float32)
     matrix.flags.writeable = False
@@ -168,12 +169,12 @@ def _axis(side: int, image_size: int, resized: int, original: int) -> NDArray[np
 
 
 def _direct(side: int, original: int) -> NDArray[np.float32]:
-    """The one bilinear step of an axis that fills the square: [original, side]."""
+    """Return the single bilinear step of an axis as a matrix [original, side]."""
     return _bilinear(side, original).astype(np.float32)
 
 
 def _bilinear(size_in: int, size_out: int) -> NDArray[np.float64]:
-    """Bilinear interpolation with half-pixel centres, edges held, as a matrix [out, in]."""
+    """Return bilinear interpolation with half-pixel centres and clamped edges: [out, in]."""
     centre = np.maximum((np.arange(size_out) + 0.5) * (size_in / size_out) - 0.5, 0.0)
     left = np.minimum(centre.astype(np.int64), size_in - 1)
     right = np.minimum(left + 1, size_in - 1)

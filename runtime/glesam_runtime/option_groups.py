@@ -1,4 +1,4 @@
-"""Options that several commands share, written once: a dataclass becomes command-line options."""
+"""Command-line options made from the fields of a dataclass, so that each is declared once."""
 
 from __future__ import annotations
 
@@ -6,17 +6,56 @@ import dataclasses
 import functools
 import inspect
 import typing
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
 
 R = TypeVar("R")
 
+_KEY = "option"
+
+
+def option(
+    help_text: str, *, panel: str | None = None, **settings: Any
+) -> Mapping[str, Mapping[str, Any]]:
+    """Describe a dataclass field's command-line option; goes into the field's `metadata`.
+
+    The dataclass needs no Typer, so a library can declare its options with it.
+
+    Args:
+        help_text: text for --help.
+        panel: heading of its group in --help.
+        settings: `minimum` (least number accepted), `metavar`, `show_default`.
+    """
+    return {_KEY: {"help": help_text, "rich_help_panel": panel, **settings}}
+
+
+def help_of(field: dataclasses.Field[Any]) -> str:
+    """Return the help text that `option` gave a field."""
+    return str(field.metadata[_KEY]["help"])
+
+
+def flag(name: str) -> str:
+    """Return the option of a field: "cuda_graphs" -> "--cuda-graphs"."""
+    return "--" + name.replace("_", "-")
+
+
+def to_arguments(group: Any) -> list[str]:
+    """Return the command-line words for a group's values that are not the default."""
+    words: list[str] = []
+    for field in dataclasses.fields(group):
+        value = getattr(group, field.name)
+        if not field.init or value == _default(field):
+            continue
+        words += [flag(field.name)] if value is True else [flag(field.name), str(value)]
+    return words
+
 
 def expand_groups(command: Callable[..., R]) -> Callable[..., R]:
-    """Put a dataclass's fields in the place of a parameter of its type.
+    """Replace each parameter whose type is a dataclass by one parameter for each of its fields.
 
-    Typer sees a parameter for each field, with the field's annotation and default; the command is
-    called with the dataclass made of them.
+    Typer then offers an option for each field, described by `option` or by the field's own
+    `Annotated` type. The command still receives the dataclass. A field with `init=False` gets no
+    option.
 
     Raises:
         TypeError: a field has the name of another parameter.
@@ -25,7 +64,7 @@ def expand_groups(command: Callable[..., R]) -> Callable[..., R]:
     groups: dict[str, Any] = {
         name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)
     }
-    fields: dict[str, list[str]] = {}
+    members: dict[str, list[str]] = {}
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command).parameters.values():
         group = groups.get(parameter.name)
@@ -33,10 +72,11 @@ def expand_groups(command: Callable[..., R]) -> Callable[..., R]:
             parameters.append(_parameter(parameter.name, hints[parameter.name], parameter.default))
             continue
         kinds = typing.get_type_hints(group, include_extras=True)
-        fields[parameter.name] = [field.name for field in dataclasses.fields(group)]
+        fields = [field for field in dataclasses.fields(group) if field.init]
+        members[parameter.name] = [field.name for field in fields]
         parameters += [
-            _parameter(field.name, kinds[field.name], _default(field))
-            for field in dataclasses.fields(group)
+            _parameter(field.name, _annotation(field, kinds[field.name]), _default(field))
+            for field in fields
         ]
     names = [parameter.name for parameter in parameters]
     if len(set(names)) < len(names):
@@ -44,8 +84,8 @@ def expand_groups(command: Callable[..., R]) -> Callable[..., R]:
 
     @functools.wraps(command)
     def expanded(**given: Any) -> R:
-        for name, members in fields.items():
-            given[name] = groups[name](**{member: given.pop(member) for member in members})
+        for name, fields in members.items():
+            given[name] = groups[name](**{field: given.pop(field) for field in fields})
         return command(**given)
 
     signature = inspect.Signature(parameters)
@@ -54,8 +94,20 @@ def expand_groups(command: Callable[..., R]) -> Callable[..., R]:
     return expanded
 
 
+def _annotation(field: dataclasses.Field[Any], kind: Any) -> Any:
+    """Return a field's type, with a Typer option where `option` describes one."""
+    if _KEY not in field.metadata:
+        return kind
+    import typer
+
+    settings = dict(field.metadata[_KEY])
+    settings["min"] = settings.pop("minimum", None)
+    settings.setdefault("show_default", field.default not in (None, False))
+    return Annotated[kind, typer.Option(flag(field.name), **settings)]
+
+
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    """One that is given by name, so that those with a default may come first."""
+    """Return a keyword-only parameter, so that those with a default may come first."""
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
     )

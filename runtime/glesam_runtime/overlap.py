@@ -1,9 +1,9 @@
-"""Many images: while one is inferred, the next are read and the last ones are written.
+"""Working on many images at the same time: reading and writing overlap with inference.
 
-A worker thread takes an image through all of its steps. Inference needs one of as many predictors
-as there are streams, so the workers beyond those read and write meanwhile. Two bounds hold however
-many images there are: so many of them are worked on at a time, and so many pixels, unless one
-image alone has more.
+A worker thread takes an image through all of its steps. Inference needs a predictor, and there are
+as many predictors as streams, so the other workers read and write meanwhile. Two limits bound the
+memory: the number of images worked on at the same time, and the sum of their pixels (one image
+alone may exceed it).
 """
 
 from __future__ import annotations
@@ -11,22 +11,27 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from glesam_runtime.errors import GlesamError, InputError
-from glesam_runtime.interruption import Stop, StoppableEngine
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from glesam_runtime.backends.base import Engine, Value
+    from glesam_runtime.manifest import StageName
     from glesam_runtime.predictor import GleSamPredictor
 
 MAX_PIXELS = 96 * 1024 * 1024
-"""Of the images worked on at a time: about 1.4 GB with what is made of them on the way."""
+"""Limit for the images worked on at the same time: about 1.4 GB with all intermediate data."""
 
-_MOST_HELPERS = 8
-"""Workers beside the streams: as many as there are cores, but no more than this."""
+_MAX_HELPERS = 8
+"""Maximum number of workers beyond the streams; the number of cores if that is lower."""
 
 Item = TypeVar("Item")
 ItemIn = TypeVar("ItemIn", contravariant=True)
@@ -37,19 +42,19 @@ ResultOut = TypeVar("ResultOut", covariant=True)
 
 
 class Work(Protocol[ItemIn, Prepared, Inferred, ResultOut]):
-    """What is done with an image, in three steps; any of them may raise a GlesamError."""
+    """The work on one image, in three steps; each may raise a GlesamError."""
 
     def pixels(self, item: ItemIn, /) -> int:
-        """How many the image has; 0 where it cannot be read, which `prepare` then says."""
+        """Return the image's number of pixels; 0 if it cannot be read, which `prepare` reports."""
 
     def prepare(self, item: ItemIn, /) -> Prepared:
-        """All that can be done before a predictor is free."""
+        """Do everything that needs no predictor yet."""
 
     def infer(self, predictor: GleSamPredictor, prepared: Prepared, /) -> Inferred:
-        """What needs the predictor."""
+        """Run the predictor."""
 
     def finish(self, inferred: Inferred, check: Callable[[], None], /) -> ResultOut:
-        """All that can be done when the predictor works on the next; call `check` now and then."""
+        """Do everything that needs no predictor any more; call `check` between steps."""
 
 
 def run_each(
@@ -57,10 +62,14 @@ def run_each(
     items: Iterable[Item],
     predictor: GleSamPredictor,
 ) -> Generator[Result | GlesamError]:
-    """Work on one image after the other, in this thread."""
+    """Work on one image after the other, in the calling thread.
+
+    Yields:
+        The result of each item, or the error that it failed with.
+    """
     for item in items:
         try:
-            yield work.finish(work.infer(predictor, work.prepare(item)), _go_on)
+            yield work.finish(work.infer(predictor, work.prepare(item)), _never_stop)
         except GlesamError as error:
             yield error
 
@@ -72,31 +81,31 @@ def run_overlapped(
     streams: int = 1,
     in_flight: int | None = None,
 ) -> Generator[Result | GlesamError]:
-    """Work on several images at a time, in threads.
+    """Work on several images at the same time, in threads.
 
-    Close the iterator, or use it up: until then threads go on. Closed early, it returns when each
-    has come to its next step; what they had not finished leaves no trace.
+    Exhaust the iterator or close it, because the threads run until then. An early close returns
+    when each thread has reached its next step; unfinished images leave no files behind.
 
     Args:
-        work: what to do with each.
-        items: taken one by one as others are done.
-        predictor: its graphs are used, the image it has stays set.
-        streams: how many images are inferred at a time; the engine was loaded for as many.
-        in_flight: how many are worked on at a time; None is `default_in_flight`.
+        work: the work to do on each item.
+        items: the items, taken one by one as earlier ones are done.
+        predictor: the predictor whose graphs are used; its own image stays set.
+        streams: number of images inferred at the same time; load the engine with as many streams.
+        in_flight: number of images worked on at the same time; None is `default_in_flight`.
 
     Yields:
-        In the order of the items, each one's result or the error that it failed with.
+        The result of each item, or the error that it failed with, in the order of the items.
 
     Raises:
-        BackendError: the engine runs one stream only.
-        InputError: fewer in flight than there are streams.
+        BackendError: the engine cannot be shared between streams.
+        InputError: `in_flight` is less than `streams`.
     """
     from concurrent.futures import Future, ThreadPoolExecutor
 
     workers = default_in_flight(streams) if in_flight is None else in_flight
     if workers < streams:
         raise InputError(f"{workers} images in flight do not fill {streams} streams")
-    stop, room = Stop(), _Room(MAX_PIXELS)
+    stop, budget = StopSignal(), _PixelBudget(MAX_PIXELS)
     free: SimpleQueue[GleSamPredictor] = SimpleQueue()
     for share in (predictor, *(predictor.share() for _ in range(streams - 1))):
         free.put(share.with_engine(StoppableEngine(share.engine, stop)))
@@ -104,7 +113,7 @@ def run_overlapped(
     def work_on(item: Item) -> Result | GlesamError:
         try:
             stop.check()
-            with room.held(work.pixels(item)):
+            with budget.held(work.pixels(item)):
                 stop.check()
                 inferred = infer(work.prepare(item))
                 stop.check()
@@ -125,30 +134,100 @@ def run_overlapped(
     try:
         for item in items:
             waiting.append(pool.submit(work_on, item))
-            # More than are worked on, so that one slow image does not leave the others idle.
+            # Queue twice as many as there are workers, so that a slow image leaves none idle.
             if len(waiting) == 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
-        stop.ask()
+        stop.set()
         pool.shutdown(cancel_futures=True)
 
 
 def default_in_flight(streams: int) -> int:
-    """One image a stream, and one a core that is read or written meanwhile."""
-    return streams + min(_MOST_HELPERS, _cores())
+    """Return the default for `in_flight`: one per stream, plus one per core up to 8."""
+    return streams + min(_MAX_HELPERS, _cores())
 
 
 def _cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-class _Room:
-    """Pixels for everyone; who asks for more than there are in all waits to be alone."""
+class Stopped(BaseException):
+    """Raised in a worker to end work that nobody waits for any more.
+
+    It is a BaseException, so that `except Exception` does not catch it.
+    """
+
+
+@dataclass(frozen=True)
+class StopSignal:
+    """A request to stop, made by one thread and seen by the others between two steps.
+
+    The workers need it because Python delivers Ctrl-C to the main thread only.
+    """
+
+    _event: threading.Event = field(default_factory=threading.Event)
+
+    def set(self) -> None:
+        """Request that all work ends."""
+        self._event.set()
+
+    def check(self) -> None:
+        """End the calling thread's work if a stop has been requested.
+
+        Raises:
+            Stopped: a stop has been requested.
+        """
+        if self._event.is_set():
+            raise Stopped
+
+
+@dataclass(frozen=True)
+class StoppableEngine:
+    """An engine that checks for a stop request before each run."""
+
+    engine: Engine
+    stop: StopSignal
+
+    @property
+    def name(self) -> str:
+        """The backend's name."""
+        return self.engine.name
+
+    @property
+    def device(self) -> str:
+        """The device that the engine runs on."""
+        return self.engine.device
+
+    def describe(self) -> dict[str, str]:
+        """Return the engine's description."""
+        return self.engine.describe()
+
+    def run(self, stage: StageName, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        """Run one graph, unless a stop has been requested.
+
+        Raises:
+            Stopped: a stop has been requested.
+            BackendError: the engine failed.
+        """
+        self.stop.check()
+        return self.engine.run(stage, inputs)
+
+    def to_host(self, value: Value) -> NDArray[np.float32]:
+        """Return a tensor's values as a float32 array on the host."""
+        return self.engine.to_host(value)
+
+    def share(self) -> StoppableEngine:
+        """Return a share of the engine that sees the same stop request."""
+        return StoppableEngine(self.engine.share(), self.stop)
+
+
+class _PixelBudget:
+    """A number of pixels shared by all workers; a larger image waits until it is alone."""
 
     def __init__(self, pixels: int) -> None:
         self._all = pixels
@@ -157,7 +236,7 @@ class _Room:
 
     @contextmanager
     def held(self, pixels: int) -> Iterator[None]:
-        """Wait until so many are free, and hold them."""
+        """Wait until this many pixels are free, and hold them."""
         with self._changed:
             self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= self._all)
             self._taken += pixels
@@ -169,5 +248,5 @@ class _Room:
                 self._changed.notify_all()
 
 
-def _go_on() -> None:
-    """Nothing to stop for: a Ctrl-C reaches this thread by itself."""
+def _never_stop() -> None:
+    """Do nothing: Ctrl-C reaches the calling thread directly."""

@@ -1,4 +1,7 @@
-"""SamPredictor without torch: an image is encoded and enhanced once, then prompted many times."""
+"""The predictor: segment_anything's SamPredictor without torch.
+
+An image is encoded and enhanced once and can then be prompted many times.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import numpy as np
 
 from glesam_runtime import chain, masks
 from glesam_runtime.bundle import Bundle, open_bundle
-from glesam_runtime.choose import choose_engine
+from glesam_runtime.engine_selection import select_engine
 from glesam_runtime.errors import InputError
 from glesam_runtime.image import Geometry, Preprocessed, check_image, preprocess
 from glesam_runtime.manifest import STAGES, Manifest, StageName
@@ -23,17 +26,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from glesam_runtime.backends.base import Engine, EngineOptions
+    from glesam_runtime.backends.base import Engine
+    from glesam_runtime.engine_options import EngineOptions
 
 _PROMPT_BATCH_CPU, _PROMPT_BATCH = 8, 64
-"""Prompts a decoder call by default. On a CPU more are no faster, and at full size each takes
-some 65 MB in float32 (docs/performance.md). Elsewhere it is what segment_anything has."""
+"""Default maximum of prompts per decoder call. On a CPU more are no faster, and at full size each
+prompt takes about 65 MB in float32 (docs/performance.md). On a GPU it is segment_anything's 64."""
 
 
 class GleSamPredictor:
-    """Predict masks with a bundle; the signature and semantics of segment_anything's predictor.
+    """A predictor of masks; its signatures and semantics are those of segment_anything.
 
-    It owns one image at a time and is not thread-safe: another thread takes a `share` of it.
+    A predictor holds one image at a time and is not thread-safe: other threads use a `share` of it.
     """
 
     def __init__(
@@ -49,53 +53,54 @@ class GleSamPredictor:
         """Verify a bundle and load its graphs.
 
         Args:
-            bundle: a bundle folder or an opened one; None is the built-in nano.
-            backend: a name of `backends.BACKENDS`, or "auto", see `choose.choose_engine`.
-            device: "cpu", "cuda", "cuda:N"; None is the backend's default.
-            enhance: False prompts the encoder's own embeddings, as plain SAM does, and does not
-                load the enhancer.
+            bundle: a bundle folder or an opened bundle; None is the built-in nano.
+            backend: "onnxruntime", "openvino", "tensorrt" or "auto", which takes the fastest
+                installed one within the bundle's accuracy limits.
+            device: "cpu", "cuda" or "cuda:N"; None is the backend's default.
+            enhance: False runs plain SAM: the enhancer is neither loaded nor run.
             options: how the engine is to run.
-            prompt_batch: prompts a decoder call, at most; None is 8 on a CPU and 64 elsewhere.
+            prompt_batch: maximum number of prompts per decoder call; None is 8 on a CPU and 64 on
+                other devices.
 
         Raises:
             BundleError: the bundle is incomplete, altered or too new.
-            BackendError: the engine is missing or cannot run it.
-            InputError: a prompt batch of none.
+            BackendError: the backend is not installed or cannot run the bundle.
+            InputError: `prompt_batch` is less than 1.
         """
         if prompt_batch is not None and prompt_batch < 1:
             raise InputError(f"prompt_batch {prompt_batch}: at least 1 is needed")
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         stages: tuple[StageName, ...] = STAGES if enhance else ("encoder", "decoder")
         self.timings: dict[str, float] = {}
-        """Seconds each step last took: load, preprocess, encoder, enhancer, decoder, masks."""
+        """Seconds that each step took last: load, preprocess, encoder, enhancer, decoder, masks."""
         with self._timed("load"):
-            choice = choose_engine(self.bundle, backend, device, stages, options)
-        self.engine: Engine = choice.engine
-        self.engine_reason = choice.reason
-        """Why it is this engine; None where `backend` named it."""
+            selected = select_engine(self.bundle, backend, device, stages, options)
+        self.engine: Engine = selected.engine
+        self.engine_reason = selected.reason
+        """Why "auto" selected this engine; None if `backend` named it."""
         self._enhance = enhance
-        self._prompt_batch = _most_prompts(self.bundle.manifest, self.engine.device, prompt_batch)
+        self._prompt_batch = _max_prompts(self.bundle.manifest, self.engine.device, prompt_batch)
         self._geometry: Geometry | None = None
         self._features: chain.Features | None = None
 
     @property
     def is_image_set(self) -> bool:
-        """Whether `set_image` has been called since the start or the last reset."""
+        """Whether an image is set."""
         return self._features is not None
 
     @property
     def original_size(self) -> tuple[int, int] | None:
-        """(H, W) of the image, in pixels."""
+        """(H, W) of the image in pixels, None if no image is set."""
         return self._geometry.original if self._geometry else None
 
     @property
     def input_size(self) -> tuple[int, int] | None:
-        """(h, w) the image has inside the graph, in pixels."""
+        """(h, w) of the resized image in pixels, None if no image is set."""
         return self._geometry.resized if self._geometry else None
 
     @property
     def geometry(self) -> Geometry:
-        """How the image lies in the graph's square.
+        """Sizes of the image before and after resizing.
 
         Raises:
             InputError: no image is set.
@@ -112,7 +117,7 @@ class GleSamPredictor:
             image_format: order of its channels, "RGB" or "BGR".
 
         Raises:
-            InputError: not such an image; the one set before stays.
+            InputError: the array is not such an image; the previous image stays set.
         """
         if image_format not in ("RGB", "BGR"):
             raise InputError(f'image_format {image_format!r}: must be "RGB" or "BGR"')
@@ -123,7 +128,7 @@ class GleSamPredictor:
         self.set_prepared(prepared)
 
     def set_prepared(self, prepared: Preprocessed) -> None:
-        """Encode and enhance an image that `image.preprocess` made ready, in any thread."""
+        """Encode and enhance an image that `image.preprocess` has prepared, in any thread."""
         manifest = self.bundle.manifest
         with self._timed("encoder"):
             features = chain.encode(self.engine, manifest, prepared.tensor)
@@ -133,31 +138,31 @@ class GleSamPredictor:
         self._geometry, self._features = prepared.geometry, features
 
     def reset_image(self) -> None:
-        """Forget the image."""
+        """Reset the predictor to the state without an image."""
         self._geometry, self._features = None, None
 
     def share(self) -> GleSamPredictor:
-        """A predictor on the same loaded graphs for another thread, with an image of its own.
+        """Return a predictor on the same loaded graphs for another thread; no image is set.
 
         Raises:
-            BackendError: the engine does one thing at a time.
+            BackendError: the engine cannot be shared.
         """
         return self.with_engine(self.engine.share())
 
     def with_engine(self, engine: Engine) -> GleSamPredictor:
-        """A predictor like this one on another engine for the same bundle; no image is set."""
+        """Return a copy of this predictor on another engine of the bundle; no image is set."""
         other = copy(self)
         other.engine, other.timings = engine, {}
         other.reset_image()
         return other
 
     def get_image_embedding(self) -> NDArray[np.float32]:
-        """What the decoder sees, [1, 256, S/16, S/16]: enhanced unless `enhance` is False.
+        """Return the image's embeddings, float32 [1, 256, S/16, S/16], enhanced if `enhance` is on.
 
         Raises:
             InputError: no image is set.
         """
-        return self.engine.to_host(self._seen()[chain.EMBEDDINGS])
+        return self.engine.to_host(self._image_features()[chain.EMBEDDINGS])
 
     def predict(
         self,
@@ -168,20 +173,22 @@ class GleSamPredictor:
         multimask_output: bool = True,
         return_logits: bool = False,
     ) -> tuple[NDArray[np.bool_] | NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Predict masks for one prompt, or for B prompts in one decoder call.
+        """Predict masks for one prompt, or for B prompts at once.
 
-        With a leading axis B on every prompt given, the results have it too.
+        If the prompts have a leading axis B, the results have it too.
 
         Args:
             point_coords: [N, 2] or [B, N, 2], (x, y) in pixels of the image.
             point_labels: [N] or [B, N], 1 for the object, 0 for the background.
             box: [4] or [B, 4], x0, y0, x1, y1 in pixels of the image.
             mask_input: [1, S/4, S/4] or [B, 1, S/4, S/4], low_res_masks of an earlier call.
-            multimask_output: three masks for an ambiguous prompt, or one.
-            return_logits: masks as float32 logits instead of bool.
+            multimask_output: True (the default, as in segment_anything) returns three masks per
+                prompt, False one. glesam-run and the C++ API return one by default.
+            return_logits: True returns float32 logits instead of bool masks.
 
         Returns:
-            masks [C, H, W], iou_predictions [C] and low_res_masks [C, S/4, S/4], C being 1 or 3.
+            masks [C, H, W], iou_predictions [C] and low_res_masks [C, S/4, S/4]; C is 3 with
+            `multimask_output`, else 1.
 
         Raises:
             InputError: no image is set, or a prompt cannot be used.
@@ -202,13 +209,17 @@ class GleSamPredictor:
     def decode(
         self, prompts: PromptBatch, multimask_output: bool = True
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits and predicted IoU of B checked prompts: [B, C, S/4, S/4] and [B, C]."""
+        """Return logits [B, C, S/4, S/4] and predicted IoU [B, C] of B checked prompts.
+
+        Raises:
+            InputError: no image is set.
+        """
         manifest = self.bundle.manifest
         parts = []
         with self._timed("decoder"):
             for part in split(prompts, self._prompt_batch):
                 tensors = prompt_tensors(part, self.geometry, manifest.coordinates)
-                low_res, iou = chain.decode(self.engine, self._seen(), tensors)
+                low_res, iou = chain.decode(self.engine, self._image_features(), tensors)
                 parts.append(masks.choose(low_res, iou, multimask_output, manifest.postprocessing))
         if len(parts) == 1:
             return parts[0]
@@ -219,16 +230,19 @@ class GleSamPredictor:
     def binarize(
         self, low_res: NDArray[np.float32], stability_offset: float | None = None
     ) -> masks.Masks:
-        """Masks at the image's size with their stability: [..., S/4, S/4] -> [..., H, W].
+        """Compute masks and stability at the image's size: [..., S/4, S/4] -> [..., H, W].
 
         Args:
-            low_res: logits of `decode`.
-            stability_offset: in logits; None is the manifest's.
+            low_res: logits from `decode`.
+            stability_offset: offset of the stability score in logits; None is the manifest's.
+
+        Raises:
+            InputError: no image is set.
         """
         rules = self.bundle.manifest.postprocessing
         return masks.binarize(low_res, self.geometry, rules, stability_offset)
 
-    def _seen(self) -> chain.Features:
+    def _image_features(self) -> chain.Features:
         if self._features is None:
             raise InputError("no image is set; call set_image first")
         return self._features
@@ -240,8 +254,8 @@ class GleSamPredictor:
         self.timings[step] = time.perf_counter() - start
 
 
-def _most_prompts(manifest: Manifest, device: str, wanted: int | None) -> int:
-    """Prompts a decoder call: as many as wanted, or as a compiled decoder was built for."""
+def _max_prompts(manifest: Manifest, device: str, wanted: int | None) -> int:
+    """Return the maximum of prompts per decoder call; a compiled decoder has a limit of its own."""
     if wanted is None:
         wanted = _PROMPT_BATCH_CPU if device == "cpu" else _PROMPT_BATCH
     decoder = manifest.stages["decoder"]

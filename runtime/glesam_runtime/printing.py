@@ -1,4 +1,4 @@
-"""What glesam-run prints: lines for a person, one JSON document for a program, a bar meanwhile."""
+"""The output of glesam-run: lines of text, a JSON document, and a progress bar."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ Result = TypeVar("Result")
 
 @contextmanager
 def progress(results: Iterable[Result], count: int) -> Iterator[Iterable[Result]]:
-    """A progress bar on stderr, for the results of several images and a person watching."""
+    """Show a progress bar on stderr if there are several results and stderr is a terminal."""
     if count < 2 or not sys.stderr.isatty():
         yield results
         return
     from rich.console import Console
     from rich.progress import Progress
 
-    # Rich would print on stderr what is meant for a file that stdout is sent to.
+    # Rich redirects stdout to stderr, which is wrong if stdout goes to a file.
     lines = sys.stdout.isatty()
     with Progress(console=Console(stderr=True), transient=True, redirect_stdout=lines) as bar:
         yield bar.track(results, total=count, description="images")
 
 
 def print_result(result: dict[str, Any]) -> None:
-    """A line an image, and one a mask or one for all."""
+    """Print a line for the image and lines for its masks."""
     total = sum(result["seconds"].values())
     print(f"{result['image']}  {result['width']} x {result['height']}  {total:.2f} s")
     if "instances" in result:
@@ -46,22 +46,22 @@ def print_result(result: dict[str, Any]) -> None:
 
 def _print_everything(result: dict[str, Any]) -> None:
     count = len(result["masks"])
-    many = "no masks; lower --pred-iou-thresh or --stability-score-thresh to see more"
+    found = "no masks; lower --pred-iou-thresh or --stability-score-thresh to get more"
     if count:
-        many = "1 mask" if count == 1 else f"{count} masks"
-    print(f"  {result['instances']}  {many}")
+        found = "1 mask" if count == 1 else f"{count} masks"
+    print(f"  {result['instances']}  {found}")
     print(f"  {result['overlay']}")
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """The whole of `--json`."""
+    """Print the document of `--json`."""
     import json
 
     print(json.dumps(document, indent=2, allow_nan=False))
 
 
 def what_ran(predictor: GleSamPredictor, enhance: bool) -> dict[str, Any]:
-    """Bundle, engine and whether the enhancer ran, for JSON."""
+    """Return bundle, engine and whether the enhancer ran, for JSON."""
     return {
         "bundle": describe_bundle(predictor.bundle),
         "engine": {**predictor.engine.describe(), "reason": predictor.engine_reason},
@@ -71,7 +71,7 @@ def what_ran(predictor: GleSamPredictor, enhance: bool) -> dict[str, Any]:
 
 
 def describe_bundle(bundle: Bundle) -> dict[str, Any]:
-    """Which bundle, and what is in it, for JSON."""
+    """Return the bundle's path, hash and model, for JSON."""
     model = bundle.manifest.model
     return {
         "path": str(bundle.path),

@@ -1,4 +1,4 @@
-"""What a user asks for: prompts from the command line and from a prompts file, before any image."""
+"""Prompts from the command line and from a prompts file, before any image is read."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptRequest:
-    """One object to segment, in pixels of the original image, not yet checked against one."""
+    """One object to segment, in pixels of the original image; not yet checked against the image."""
 
     where: str
-    """Names it in errors: an option, or a file and entry."""
+    """Its origin for error messages: an option, or a file and an entry."""
     points: tuple[tuple[float, float], ...] = ()
     labels: tuple[float, ...] = ()
     box: tuple[float, float, float, float] | None = None
@@ -40,17 +40,19 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def from_options(points: Sequence[str], boxes: Sequence[str]) -> list[PromptRequest]:
-    """Prompts of `--points x,y[,label]` and `--box x0,y0,x1,y1`.
+    """Read the prompts of `--points x,y[,label]` and `--box x0,y0,x1,y1`.
 
-    All points together are one prompt, as several clicks on one object are; one box beside them
-    belongs to it. Without points each box is a prompt of its own.
+    All points together are one prompt, like several clicks on one object; a single box given with
+    points belongs to that prompt. Without points each box is a separate prompt.
 
     Raises:
-        InputError: an option that is not such numbers, or points beside several boxes.
+        InputError: the value of an option is not such numbers, or points are given with several
+            boxes.
     """
     if points and len(boxes) > 1:
         raise InputError(
-            "--points beside several --box: say which box the points belong to in a --prompts file"
+            "--points with several --box: use a --prompts file to say which box the points "
+            "belong to"
         )
     clicks = [_numbers(text, "--points", "x,y or x,y,label", (2, 3)) for text in points]
     corners = [_numbers(text, "--box", "x0,y0,x1,y1", (4,)) for text in boxes]
@@ -69,10 +71,10 @@ def from_options(points: Sequence[str], boxes: Sequence[str]) -> list[PromptRequ
 
 
 def from_file(path: Path) -> list[PromptRequest]:
-    """Prompts of a JSON file: an array of them, or {"prompts": [...]}.
+    """Read the prompts of a JSON file: an array of prompts, or {"prompts": [...]}.
 
-    Each is {"points": [[x, y], ...], "labels": [1, 0, ...], "box": [x0, y0, x1, y1]}: points, a
-    box or both. A label may be a point's third number instead, and is 1 where none is given.
+    A prompt is {"points": [[x, y], ...], "labels": [1, 0, ...], "box": [x0, y0, x1, y1]} with
+    points, a box or both. A label may also be the third number of a point; the default is 1.
 
     Raises:
         InputError: naming the file and the entry.
@@ -92,10 +94,10 @@ def from_file(path: Path) -> list[PromptRequest]:
 
 
 def check_request(request: PromptRequest, geometry: Geometry) -> PromptBatch:
-    """Check a request against an image: a batch of one.
+    """Check a request against an image and return it as a batch of one.
 
     Raises:
-        InputError: naming the request and what is wrong with it.
+        InputError: the request cannot be used; the message names it.
     """
     from glesam_runtime.prompts import check_prompts
 
@@ -113,7 +115,7 @@ def check_request(request: PromptRequest, geometry: Geometry) -> PromptBatch:
 def group_alike(
     batches: Sequence[PromptBatch],
 ) -> list[tuple[list[int], PromptBatch]]:
-    """Join prompts of one make-up, so that each group is one decoder call.
+    """Join prompts that have the same number of points and boxes, for one decoder call per group.
 
     Returns:
         For each group the positions of its members in `batches`, and the joined batch.
@@ -149,7 +151,7 @@ def _from_entry(raw: msgspec.Raw, where: str) -> PromptRequest:
     except msgspec.ValidationError as error:
         raise InputError(f"{where}: {error}") from error
     if not entry.points and entry.box is None:
-        raise InputError(f"{where}: has neither points nor a box")
+        raise InputError(f"{where}: has neither points nor a box; give one of them")
     if entry.labels is not None and len(entry.labels) != len(entry.points):
         raise InputError(
             f"{where}: {len(entry.labels)} labels do not match {len(entry.points)} points"
@@ -159,7 +161,9 @@ def _from_entry(raw: msgspec.Raw, where: str) -> PromptRequest:
         if len(point) not in (2, 3):
             raise InputError(f"{where}: point {index} is not [x, y] or [x, y, label]")
         if len(point) == 3 and entry.labels is not None:
-            raise InputError(f"{where}: point {index} has a label of its own beside labels")
+            raise InputError(
+                f"{where}: point {index} has a label, but labels are given too; leave out one"
+            )
         points.append((point[0], point[1]))
         own = point[2] if len(point) == 3 else 1.0
         labels.append(own if entry.labels is None else entry.labels[index])
@@ -167,7 +171,7 @@ def _from_entry(raw: msgspec.Raw, where: str) -> PromptRequest:
 
 
 def _numbers(text: str, option: str, form: str, counts: tuple[int, ...]) -> tuple[float, ...]:
-    """The numbers of an option's value."""
+    """Read the numbers of an option's value."""
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Points, boxes and mask prompts: checked in the original image's pixels, turned into tensors."""
+"""Checking points, boxes and mask prompts, and turning them into the decoder's input tensors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PADDING = -1
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """B prompts for one decoder call, each for one object, all of one make-up."""
+    """B prompts for one decoder call, each for one object, all with the same kinds of input."""
 
     points: NDArray[np.float64]
     """[B, N, 2], (x, y) in pixels of the original image; N may be 0."""
@@ -36,7 +36,7 @@ class PromptBatch:
 
     @property
     def size(self) -> int:
-        """B."""
+        """The number of prompts, B."""
         return len(self.points)
 
 
@@ -47,13 +47,13 @@ def as_batch(
     box: ArrayLike | None = None,
     mask_input: ArrayLike | None = None,
 ) -> tuple[bool, PromptBatch]:
-    """Tell one prompt from B by the axes given, add the missing axis, and check.
+    """Turn one prompt or B prompts into a checked batch; one prompt has no leading axis B.
 
     Returns:
-        Whether the axis was there, and the prompts.
+        Whether the arrays had the leading axis, and the prompts.
 
     Raises:
-        InputError: some have it and some have not, or `check_prompts` refuses them.
+        InputError: only some arrays have the leading axis, or `check_prompts` refuses them.
     """
     single_axes = {
         "points": (point_coords, 2),
@@ -70,7 +70,9 @@ def as_batch(
     for name, (rank, axes) in given.items():
         if rank != axes + batched:
             shape = f"{axes} axes, or {axes + 1} for a batch"
-            raise InputError(f"{name}: {rank} axes, but {shape} is needed on every prompt alike")
+            raise InputError(
+                f"{name}: {rank} axes, but {shape} is needed for every part of the prompt"
+            )
 
     def lift(value: ArrayLike | None) -> ArrayLike | None:
         return value if value is None or batched else np.asarray(value)[None]
@@ -86,20 +88,20 @@ def check_prompts(
     boxes: ArrayLike | None = None,
     masks: ArrayLike | None = None,
 ) -> PromptBatch:
-    """Check B prompts against an image and freeze them.
+    """Check B prompts against an image and return them as arrays.
 
-    A box may reach beyond the image, as a jittered one does, by no more than the image's own
-    width and height, and must overlap it.
+    A box must overlap the image. It may extend beyond the image on each side, as a jittered box
+    does, by at most the image's width or height.
 
     Args:
-        geometry: the image's.
+        geometry: size of the image.
         point_coords: [B, N, 2], (x, y) in pixels of the original image.
         point_labels: [B, N], 1 or 0.
         boxes: [B, 4], x0, y0, x1, y1 in pixels of the original image.
         masks: [B, 1, S/4, S/4], logits.
 
     Raises:
-        InputError: no prompt at all, or the first thing wrong with it.
+        InputError: there is no prompt, or a prompt cannot be used.
     """
     if (point_coords is None) != (point_labels is None):
         given, lacking = ("points", "labels") if point_labels is None else ("labels", "points")
@@ -152,7 +154,7 @@ def check_prompts(
 
 
 def split(prompts: PromptBatch, size: int) -> Iterator[PromptBatch]:
-    """The prompts in their order, at most `size` at a time."""
+    """Yield the prompts in order, in batches of at most `size`."""
     for start in range(0, prompts.size, size):
         part = slice(start, start + size)
         yield PromptBatch(
@@ -166,10 +168,14 @@ def split(prompts: PromptBatch, size: int) -> Iterator[PromptBatch]:
 def prompt_tensors(
     prompts: PromptBatch, geometry: Geometry, rules: Coordinates
 ) -> dict[str, NDArray[np.float32]]:
-    """The decoder's four prompt inputs, tokens in the order of SAM's prompt encoder.
+    """Return the decoder's four prompt inputs, with tokens in the order of SAM's prompt encoder.
 
-    Points come first, then the box's two corners, then the padding point where `rules.box` asks
-    for one. A mask alone has no tokens: P is 0.
+    The points come first, then the two corners of the box, then a padding point if the prompt has
+    points only or `rules.box` asks for one. A mask alone has no tokens: P is 0.
+
+    Returns:
+        float32 point_coords [B, P, 2], point_labels [B, P], mask_input [B, 1, S/4, S/4] and
+        has_mask_input [1].
     """
     scale = _scale(geometry)
     points = [prompts.points * scale]
@@ -197,13 +203,13 @@ def prompt_tensors(
 
 
 def _scale(geometry: Geometry) -> NDArray[np.float64]:
-    """(x, y) factors from the original to the resized image."""
+    """Return the (x, y) factors from the original to the resized image."""
     (height, width), (new_height, new_width) = geometry.original, geometry.resized
     return np.asarray([new_width / width, new_height / height])
 
 
 def _rank(value: ArrayLike, name: str) -> int:
-    """Number of axes."""
+    """Return the number of axes."""
     try:
         return np.asarray(value).ndim
     except ValueError as error:  # rows of different lengths
@@ -211,7 +217,7 @@ def _rank(value: ArrayLike, name: str) -> int:
 
 
 def _numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Finite float64 numbers of whatever was given."""
+    """Convert to float64 and refuse anything that is not finite numbers."""
     try:
         array: NDArray[Any] = np.asarray(values)
         if array.dtype.kind not in "biuf":
@@ -227,7 +233,7 @@ def _numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:
 def _check_points(
     points: NDArray[np.float64], labels: NDArray[np.float32], geometry: Geometry
 ) -> None:
-    """Each point inside the image, each label 0 or 1."""
+    """Refuse points outside the image and labels other than 0 and 1."""
     height, width = geometry.original
     for (x, y), label in zip(points, labels, strict=True):
         if not (0 <= x < width and 0 <= y < height):
@@ -241,7 +247,7 @@ def _check_points(
 
 
 def _check_box(box: NDArray[np.float64], geometry: Geometry) -> None:
-    """Two corners in order, overlapping the image, not far beyond it."""
+    """Refuse a box with swapped corners, outside the image or too far beyond it."""
     height, width = geometry.original
     x0, y0, x1, y1 = box
     spelled = f"box {x0:g},{y0:g},{x1:g},{y1:g}"
@@ -250,4 +256,4 @@ def _check_box(box: NDArray[np.float64], geometry: Geometry) -> None:
     if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
         raise InputError(f"{spelled} lies outside the image of {width} x {height} pixels")
     if x0 < -width or y0 < -height or x1 > 2 * width or y1 > 2 * height:
-        raise InputError(f"{spelled} reaches too far beyond the image of {width} x {height} pixels")
+        raise InputError(f"{spelled} extends too far beyond the image of {width} x {height} pixels")

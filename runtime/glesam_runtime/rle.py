@@ -1,75 +1,171 @@
-"""COCO's compressed run-length encoding of a mask.
+"""Masks as run lengths: counting runs, working on them, and COCO's compressed encoding of them.
 
-Each of the runs of `runs` is written as a number of base 32 in printable characters; from the
-fourth on, as its difference from the run two before.
+A mask is split into runs of equal pixels, counted down its columns. The runs alternate and start
+with background: the first run is 0 if the first pixel belongs to the mask, as in COCO. A span is a
+run of the mask itself, given by the positions of its first pixel and of the first pixel after it.
+
+COCO's compressed encoding writes each run as a number of base 32 in printable characters; from the
+fourth run on, as the difference from the run two before.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 import numpy as np
 
 from glesam_runtime.errors import InputError
-from glesam_runtime.runs import count_runs, runs_to_mask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from glesam_runtime.runs import Runs
+    RunLengths: TypeAlias = NDArray[np.integer]
+    Spans: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 _OFFSET = 48
-"""Added to 6-bit groups, so that they print: "0" is group 0."""
+"""Added to each group of 6 bits to make it printable: group 0 is the character "0"."""
 _MORE, _SIGN = 0x20, 0x10
 
 
 class Rle(TypedDict):
-    """A mask as COCO's tools read it."""
+    """A mask in COCO's compressed format, as pycocotools reads it."""
 
     size: list[int]
     """Height, width."""
     counts: str
 
 
+def count_runs(
+    mask: NDArray[np.bool_],
+    frame: tuple[int, int] | None = None,
+    corner: tuple[int, int] = (0, 0),
+) -> NDArray[np.int64]:
+    """Count the runs of a mask, or of a larger frame that is background around the mask.
+
+    Args:
+        mask: bool [h, w].
+        frame: (H, W) of the frame in pixels; None is the mask's own size.
+        corner: (top, left) of the mask in the frame, in pixels.
+    """
+    height, width = mask.shape
+    frame_height, frame_width = frame or mask.shape
+    # A row of background above and below, so that no run continues into the next column.
+    columns = np.zeros((width, height + 2), np.bool_)
+    columns[:, 1:-1] = mask.T
+    flat = columns.ravel()
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    column, row = np.divmod(edges, height + 2)
+    top, left = corner
+    positions = (column + left) * frame_height + row - 1 + top
+    return join_spans((positions[::2], positions[1::2]), frame_height * frame_width)
+
+
+def runs_to_mask(runs: RunLengths | list[int], height: int, width: int) -> NDArray[np.bool_]:
+    """Return the bool mask [H, W] of runs whose lengths add up to its pixels."""
+    pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return pixels.reshape((height, width), order="F")
+
+
+def run_area(runs: RunLengths) -> int:
+    """Return the number of pixels in the mask."""
+    return int(runs[1::2].sum())
+
+
+def run_box(runs: RunLengths, height: int) -> tuple[int, int, int, int]:
+    """Return the first and last column and row: x0, y0, x1, y1; zeros for an empty mask.
+
+    Args:
+        runs: the runs of a mask.
+        height: height of the mask in pixels.
+    """
+    starts, ends = split_at_columns(run_spans(runs), height)
+    if starts.size == 0:
+        return 0, 0, 0, 0
+    rows, last_rows = starts % height, (ends - 1) % height
+    return (
+        int(starts[0]) // height,
+        int(rows.min()),
+        int(ends[-1] - 1) // height,
+        int(last_rows.max()),
+    )
+
+
+def run_spans(runs: RunLengths) -> Spans:
+    """Return the starts and ends of the mask's own runs, in order."""
+    bounds = np.cumsum(runs, dtype=np.int64)
+    ends = bounds[1::2]
+    return bounds[::2][: len(ends)], ends
+
+
+def split_at_columns(spans: Spans, height: int) -> Spans:
+    """Cut spans at the ends of columns, so that each lies in one column."""
+    starts, ends = spans
+    first, last = starts // height, (ends - 1) // height
+    pieces = last - first + 1
+    # The columns of a span's pieces: its first column plus 0, 1, 2 and so on.
+    offset = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    column = np.repeat(first, pieces) + offset
+    return (
+        np.maximum(np.repeat(starts, pieces), column * height),
+        np.minimum(np.repeat(ends, pieces), (column + 1) * height),
+    )
+
+
+def join_spans(spans: Spans, pixels: int) -> NDArray[np.int64]:
+    """Return the runs of a mask with this many pixels from sorted spans, which may touch."""
+    starts, ends = spans
+    apart = starts[1:] != ends[:-1]
+    bounds = np.empty(2 * (np.count_nonzero(apart) + bool(starts.size)), np.int64)
+    bounds[::2] = np.concatenate([starts[:1], starts[1:][apart]])
+    bounds[1::2] = np.concatenate([ends[:-1][apart], ends[-1:]])
+    runs = np.diff(bounds, prepend=0, append=pixels)
+    return runs if runs[-1] or runs.size == 1 else runs[:-1]
+
+
+def invert_runs(runs: RunLengths) -> RunLengths:
+    """Return the runs of the inverted mask."""
+    return runs[1:] if runs[0] == 0 else np.concatenate([np.zeros(1, runs.dtype), runs])
+
+
 def encode_rle(mask: NDArray[np.bool_]) -> Rle:
-    """Encode a mask [H, W]."""
+    """Encode a bool mask [H, W]."""
     height, width = mask.shape
     return encode_runs(count_runs(mask), height, width)
 
 
-def encode_runs(runs: Runs, height: int, width: int) -> Rle:
-    """Encode the runs of a mask of this size."""
+def encode_runs(runs: RunLengths, height: int, width: int) -> Rle:
+    """Encode the runs of a mask of this size in pixels."""
     deltas = runs.astype(np.int64)
     deltas[3:] -= runs[1:-2]
     return Rle(size=[height, width], counts=_write(deltas))
 
 
 def decode_rle(rle: Rle) -> NDArray[np.bool_]:
-    """Decode to a mask [H, W].
+    """Decode to a bool mask [H, W].
 
     Raises:
-        InputError: characters outside the code, or runs that do not fill the size.
+        InputError: a character is not part of the code, or the runs do not fill the mask.
     """
     height, width = rle["size"]
     runs = _read(rle["counts"])
     for index in range(3, len(runs)):
         runs[index] += runs[index - 2]
     if any(run < 0 for run in runs) or sum(runs) != height * width:
-        raise InputError(f"RLE: its runs do not fill {height} x {width} pixels")
+        raise InputError(f"RLE: the runs do not fill {height} x {width} pixels")
     return runs_to_mask(runs, height, width)
 
 
 def _write(values: NDArray[np.int64]) -> str:
-    """Signed numbers, least significant group of 5 bits first, all at once.
+    """Write signed numbers, each as groups of 5 bits, the least significant group first.
 
-    Group by group over the whole array, since a noisy mask has a million runs.
+    Works on one group of all numbers at a time, because a noisy mask has a million runs.
     """
     groups, used = [], []
     rest, open_ = values.astype(np.int64), np.ones(len(values), np.bool_)
     while open_.any():
         low = rest & 0x1F
         rest = rest >> 5
-        # Done where only sign bits remain and the group's own top bit tells that sign.
+        # A number is complete when only sign bits remain and the group's top bit equals the sign.
         more = np.where(low & _SIGN, rest != -1, rest != 0)
         groups.append(low | np.where(more, _MORE, 0))
         used.append(open_)
@@ -79,17 +175,17 @@ def _write(values: NDArray[np.int64]) -> str:
 
 
 def _read(text: str) -> list[int]:
-    """The numbers of `_write`."""
+    """Read the numbers that `_write` wrote."""
     values, value, shift = [], 0, 0
     for character in text:
         group = ord(character) - _OFFSET
         if not 0 <= group < 64 or shift > 60:
-            raise InputError(f"RLE: unexpected {character!r}")
+            raise InputError(f"RLE: unexpected character {character!r}")
         value |= (group & 0x1F) << shift
         shift += 5
         if not group & _MORE:
             values.append(value - (1 << shift) if group & _SIGN else value)
             value, shift = 0, 0
     if shift:
-        raise InputError("RLE: ends within a number")
+        raise InputError("RLE: the text ends within a number")
     return values

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from glesam_runtime.choose import choose_engine
+from glesam_runtime.engine_selection import select_engine
 from glesam_runtime.golden import SelftestResult, check
 
 if TYPE_CHECKING:
-    from glesam_runtime.backends.base import EngineOptions
     from glesam_runtime.bundle import Bundle
+    from glesam_runtime.engine_options import EngineOptions
 
 
 def run_selftest(
@@ -30,7 +30,7 @@ def run_selftest(
         BundleError: the golden file cannot be used.
         BackendError: the engine is missing or failed.
     """
-    chosen = choose_engine(bundle, backend, device, options=options, keep_gates=False)
+    chosen = select_engine(bundle, backend, device, options=options, check_limits=False)
     return check(bundle, chosen.engine)
 
 

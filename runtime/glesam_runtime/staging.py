@@ -1,8 +1,8 @@
-"""Writing whole or not at all: a folder or file appears under its name complete, or does not.
+"""Writing a folder or file atomically: it appears under its name complete or not at all.
 
-Work goes to a hidden sibling, `.<name>.partial-<pid>-<random>`, on the same file system, and is
-renamed into place last. A process that is killed leaves such a sibling; the next one to write the
-same name clears it away.
+The data is written to a hidden sibling `.<name>.partial-<pid>-<random>` on the same file system,
+which is renamed last. A process that is killed leaves its sibling behind; the next process that
+writes the same name removes it.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _RENAME_EXCHANGE = 2
 
 @contextmanager
 def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield an empty folder that becomes `destination` when the block ends well.
+    """Yield an empty folder that becomes `destination` when the block ends without an error.
 
-    What was at `destination` stays untouched until then, and for good if the block raises.
+    Until then `destination` stays unchanged, and if the block raises it stays so.
 
     Args:
-        destination: a name not taken yet, an empty folder, or a bundle to replace.
+        destination: a path that does not exist, an empty folder, or a bundle to replace.
 
     Raises:
         InputError: `destination` is something else, or cannot be written.
     """
-    final = Path(destination).resolve()  # a link to a bundle keeps pointing to it
+    final = Path(destination).resolve()  # a symbolic link stays, its target is replaced
     _refuse_foreign(final)
     partial = _partial_name(final)
     parents = [parent for parent in final.parents if not parent.exists()]
@@ -50,29 +50,29 @@ def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
             partial.mkdir()
         with _friendly(final):
             yield partial
-            # Some writers keep their files to the user; a bundle is as open as its folder.
+            # Some writers create files that only the user can read: they get the folder's mode.
             readable = partial.stat().st_mode & 0o666
             for path in sorted(partial.rglob("*")):
                 if path.is_file():
                     path.chmod(readable)
                 _sync(path)
             _sync(partial)
-            _refuse_foreign(final)  # it may have changed while the block ran
+            _refuse_foreign(final)  # the destination may have changed while the block ran
             _put_in_place(partial, final)
             _sync(final.parent)
     finally:
-        # In place it has gone from here; after an exchange the old folder lies here instead.
+        # After a rename nothing is left here; after an exchange the old folder is.
         shutil.rmtree(partial, ignore_errors=True)
         if not final.exists():
             for parent in parents:
-                # Never made, or by now another program keeps something in it: then it stays.
+                # A parent that was not created, or that another program uses by now, stays.
                 with suppress(OSError):
                     parent.rmdir()
 
 
 @contextmanager
 def staged_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield the name of a file to write, which becomes `destination` when the block ends well.
+    """Yield the path of a file to write; it becomes `destination` if the block does not raise.
 
     Raises:
         InputError: `destination` cannot be written.
@@ -80,7 +80,7 @@ def staged_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
     final = Path(destination).absolute()
     partial = _partial_name(final)
     if final.is_dir():
-        raise InputError(f"{final}: is a folder, a file is to be written")
+        raise InputError(f"{final}: is a folder, a file is needed")
     if not final.parent.is_dir():
         raise InputError(f"{final}: its folder does not exist")
     with _friendly(final):
@@ -99,11 +99,11 @@ def _partial_name(final: Path) -> Path:
 
 
 def _refuse_foreign(final: Path) -> None:
-    """Only nothing, an empty folder or a bundle may be replaced."""
+    """Refuse to replace anything but an empty folder or a bundle."""
     if not final.exists():
         return
     if not final.is_dir():
-        raise InputError(f"{final}: is a file, a folder is to be written")
+        raise InputError(f"{final}: is a file, a folder is needed")
     try:
         empty = next(final.iterdir(), None) is None
     except OSError as error:
@@ -115,7 +115,7 @@ def _refuse_foreign(final: Path) -> None:
 
 
 def _is_bundle(folder: Path) -> bool:
-    """Whether manifest.json calls itself ours, in whatever version."""
+    """Return whether the folder has a manifest of this project, of any version."""
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -124,7 +124,7 @@ def _is_bundle(folder: Path) -> bool:
 
 
 def _clear_stale(final: Path) -> None:
-    """Remove what dead processes left behind for this name."""
+    """Remove the partial files and folders that dead processes left for this name."""
     pattern = re.compile(rf"\.{re.escape(final.name)}\.partial-(\d+)-[0-9a-f]{{8}}")
     for path in final.parent.iterdir():
         match = pattern.fullmatch(path.name)
@@ -137,7 +137,7 @@ def _clear_stale(final: Path) -> None:
 
 
 def _is_alive(pid: int) -> bool:
-    if sys.platform == "win32":  # there os.kill(pid, 0) would end the process
+    if sys.platform == "win32":  # on Windows os.kill(pid, 0) ends the process
         return True
     try:
         os.kill(pid, 0)
@@ -149,13 +149,13 @@ def _is_alive(pid: int) -> bool:
 
 
 def _put_in_place(partial: Path, final: Path) -> None:
-    """Give `partial` the name `final`; what had it ends up under the name of `partial`."""
+    """Rename `partial` to `final`; the old `final` ends up under the name of `partial`."""
     if not final.exists():
         partial.rename(final)
         return
     if _exchange(partial, final):
         return
-    # No atomic exchange here: for an instant the name is free, never half written.
+    # Without an atomic exchange the name is free for an instant, but never half written.
     aside = _partial_name(final)
     final.rename(aside)
     try:
@@ -167,7 +167,7 @@ def _put_in_place(partial: Path, final: Path) -> None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Swap two names atomically; False where the system or file system cannot."""
+    """Swap two names atomically; return False if the system or file system cannot."""
     if sys.platform != "linux":
         return False
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
@@ -183,7 +183,7 @@ def _exchange(first: Path, second: Path) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Push a file or folder to the disk, so that a power cut leaves no empty file in place."""
+    """Flush a file or folder to the disk, so that a power cut leaves no empty file."""
     if sys.platform == "win32" and path.is_dir():
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -195,7 +195,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def _friendly(final: Path) -> Iterator[None]:
-    """Turn what a user can cause on a disk into one line that names the place."""
+    """Turn the usual disk errors into an InputError that names the path and a remedy."""
     remedies = {
         errno.ENOSPC: "no space left; free some or choose another disk",
         errno.EDQUOT: "disk quota reached; free some space or choose another disk",
@@ -209,7 +209,7 @@ def _friendly(final: Path) -> Iterator[None]:
         yield
     except OSError as error:
         remedy = remedies.get(error.errno or 0)
-        # Reading a file elsewhere inside the block is not this place's fault.
+        # An error with a file elsewhere, read inside the block, is not about this path.
         elsewhere = isinstance(error.filename, str | os.PathLike) and not Path(
             error.filename
         ).absolute().is_relative_to(final.parent)

@@ -24,7 +24,7 @@ from glesam_export.presets import sam_preset, unet_preset
 from glesam_export.weight_options import WeightOptions
 from glesam_runtime.bundle import load_golden, open_bundle
 from glesam_runtime.compare import relative_l2
-from glesam_runtime.engine_choice import EngineChoice
+from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import InputError
 
 BEFORE = timing.LoadFacts(0.0, None)
@@ -102,7 +102,7 @@ def test_every_preset_is_counted() -> None:
 
 
 def test_engines_asked_for() -> None:
-    bundle, common = open_bundle(), EngineChoice(precision="fp32", threads=2)
+    bundle, common = open_bundle(), RequestedEngine(precision="fp32", threads=2)
     found = contenders.bundle_contenders(bundle, ["openvino:bf16", "openvino", "auto"], common)
     choices = [contender.runner.choice for contender in found]
     assert [c.backend for c in choices] == ["openvino", "openvino", "auto"]

@@ -57,10 +57,10 @@ def test_growth_by_images_counts_images(monkeypatch: pytest.MonkeyPatch, tmp_pat
     commands: list[list[str]] = []
     monkeypatch.setattr(growth, "_run", commands.append)
     from glesam_runtime.bundle import open_bundle
-    from glesam_runtime.engine_choice import EngineChoice
+    from glesam_runtime.engine_options import RequestedEngine
 
     picture = np.zeros((30, 40, 3), np.uint8)
-    choice = EngineChoice("openvino", "cpu", "bf16", 2, cache=tmp_path)
+    choice = RequestedEngine("openvino", "cpu", "bf16", 2, cache=tmp_path)
     found = growth._images(open_bundle(), choice, picture, 2)
     assert [point.size for point in found.points] == [1, 2, 4, 8]
     files = [[word for word in command if word.endswith(".png")] for command in commands]

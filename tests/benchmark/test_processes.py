@@ -15,7 +15,7 @@ from glesam_benchmark import compare_contenders, machine, plain_graphs, worker_j
 from glesam_benchmark.contenders import BundleRunner, Contender, PlainRunner, PytorchRunner
 from glesam_export.weight_options import WeightOptions
 from glesam_runtime.bundle import builtin_bundle_path, open_bundle
-from glesam_runtime.engine_choice import EngineChoice
+from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import BackendError, BundleError
 
 
@@ -23,7 +23,10 @@ from glesam_runtime.errors import BackendError, BundleError
     "job",
     [
         worker_jobs.Measure(
-            "b", BundleRunner(EngineChoice("openvino", "cpu", "bf16", 2, 1, Path("c")), "b"), 3, "m"
+            "b",
+            BundleRunner(RequestedEngine("openvino", "cpu", "bf16", 2, 1, Path("c")), "b"),
+            3,
+            "m",
         ),
         worker_jobs.Measure(
             "b", PytorchRunner(WeightOptions(sam=Path("x.pth"), gamma=5.0), True), 1, "m"
@@ -31,8 +34,8 @@ from glesam_runtime.errors import BackendError, BundleError
         worker_jobs.Measure("b", PlainRunner("folder", "openvino", "bf16", 1), 1, "m"),
         worker_jobs.ExportPlain("b", WeightOptions(preset="nano", random_weights=0), "folder"),
         worker_jobs.MeasureMachine("nano", "nano", None, 4096),
-        worker_jobs.Grow("b", EngineChoice(), 2),
-        worker_jobs.ProfileBundle("b", EngineChoice(cuda_graphs=True), 2),
+        worker_jobs.Grow("b", RequestedEngine(), 2),
+        worker_jobs.ProfileBundle("b", RequestedEngine(cuda_graphs=True), 2),
     ],
 )
 def test_jobs_arrive_as_they_were_sent(job: worker_jobs.Job) -> None:
@@ -40,7 +43,7 @@ def test_jobs_arrive_as_they_were_sent(job: worker_jobs.Job) -> None:
 
 
 def test_an_error_there_is_an_error_here(tmp_path: Path) -> None:
-    job = worker_jobs.Grow(str(tmp_path / "nowhere"), EngineChoice(), 1)
+    job = worker_jobs.Grow(str(tmp_path / "nowhere"), RequestedEngine(), 1)
     with pytest.raises(BundleError, match="nowhere: no such bundle folder"):
         worker_jobs.run_job(job, worker_jobs.Growth)
 
@@ -48,7 +51,7 @@ def test_an_error_there_is_an_error_here(tmp_path: Path) -> None:
 def test_a_process_that_ends_without_an_answer(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    job = worker_jobs.Grow("b", EngineChoice(), 1)
+    job = worker_jobs.Grow("b", RequestedEngine(), 1)
     program = tmp_path / "python"
     monkeypatch.setattr(sys, "executable", str(program))
     for body, words in (
@@ -70,11 +73,11 @@ def test_a_peer_that_fails_does_not_stop_the_others(
     monkeypatch.setattr(plain_graphs, "holds_export", lambda *_: True)
     contenders = [
         Contender(
-            "onnxruntime", "ours", BundleRunner(EngineChoice("onnxruntime"), str(bundle.path))
+            "onnxruntime", "ours", BundleRunner(RequestedEngine("onnxruntime"), str(bundle.path))
         ),
         Contender("broken", "a broken peer", PlainRunner(str(tmp_path), "onnxruntime")),
         Contender(
-            "again", "ours again", BundleRunner(EngineChoice("onnxruntime"), str(bundle.path))
+            "again", "ours again", BundleRunner(RequestedEngine("onnxruntime"), str(bundle.path))
         ),
     ]
     said: list[str] = []
@@ -107,7 +110,7 @@ def test_one_of_ours_that_fails_ends_it(monkeypatch: pytest.MonkeyPatch) -> None
     broken = Contender(
         "tensorrt",
         "ours on tensorrt",
-        BundleRunner(EngineChoice("tensorrt"), str(builtin_bundle_path())),
+        BundleRunner(RequestedEngine("tensorrt"), str(builtin_bundle_path())),
     )
     plan = compare_contenders.ComparisonPlan(open_bundle(), [broken], None, 1, 1, None)
     with pytest.raises(BackendError, match=r"ours on tensorrt: .*ONNX bundle"):

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from glesam_calibration import qdq
 from glesam_calibration.quantizable_layers import find_layers
-from glesam_runtime.backends.base import EngineOptions
-from glesam_runtime.backends.onnxruntime_session import session_options
+from glesam_runtime.backends.onnxruntime import session_options
+from glesam_runtime.engine_options import EngineOptions
 
 from .graphs import layered, make, node, run
 

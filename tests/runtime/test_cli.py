@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from glesam_runtime import GleSamPredictor, bundle, console
+from glesam_runtime import GleSamPredictor, bundle, console, sample_image
 from glesam_runtime.cli import app
 
 
@@ -213,7 +213,7 @@ BAD = {
     "unknown device": (["--points", "1,4", "--device", "x"], "known are"),
     "everything by batches of prompts": (
         ["--everything", "--prompt-batch", "4"],
-        "say --points-per-batch",
+        "use --points-per-batch",
     ),
     "no batch": (["--points", "1,4", "--prompt-batch", "0"], "--prompt-batch"),
     "selftest with an image": (["--selftest"], "takes no images"),
@@ -407,6 +407,63 @@ def test_selftest(
     assert stderr.startswith("error: ")
     assert "enhancer enhanced_embeddings: relative L2" in stderr
     assert stderr.count("\n") == 1
+
+
+def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    code, stdout, _ = run_here(capsys, "--demo", "-o", out)
+    assert code == 0
+    masks = [f"sample_mask_{index}.png" for index in range(5)]
+    assert written(out) == ["sample.jpg", "sample.json", *masks, "sample_overlay.png"]
+    prompts = json.loads((out / "sample.json").read_text())
+    for path, prompt in zip(masks, prompts, strict=True):
+        mask = np.asarray(Image.open(out / path)) == 255
+        assert 2000 < np.count_nonzero(mask) < 10_000
+        if "box" in prompt:
+            x0, y0, x1, y1 = prompt["box"]
+            assert mask[y0:y1, x0:x1].sum() > 0.95 * mask.sum()
+        for x, y, *label in prompt.get("points", []):
+            assert mask[y, x] == (label != [0])
+    *_, last = stdout.splitlines()
+    assert last.startswith("Try next: glesam-run ")
+    command = last.removeprefix("Try next: glesam-run ").split()
+    code, _, _ = run_here(capsys, *command)
+    assert code == 0
+    assert (out / "sample_mask.png").is_file()
+
+
+def test_demo_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, stdout, _ = run_here(capsys, "--demo", "--json", "-o", tmp_path)
+    assert code == 0
+    assert len(json.loads(stdout)["images"][0]["masks"]) == 5
+
+
+@pytest.mark.parametrize(
+    "more", [["photo.png"], ["--points", "1,1"], ["--everything"], ["--selftest"]]
+)
+def test_demo_takes_no_images_and_no_prompts(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, stdout, stderr = run_here(capsys, "--demo", *more, "-o", tmp_path / "out")
+    assert_one_line_error(code, stdout, stderr, "--demo takes no images and no prompts")
+    assert not (tmp_path / "out").exists()
+
+
+def test_demo_overwrites_nothing_of_the_users(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sample.jpg").write_text("mine")
+    code, stdout, stderr = run_here(capsys, "--demo", "-o", tmp_path)
+    assert_one_line_error(code, stdout, stderr, "sample.jpg: exists and is not the sample")
+    assert (tmp_path / "sample.jpg").read_text() == "mine"
+    (tmp_path / "file").touch()
+    code, stdout, stderr = run_here(capsys, "--demo", "-o", tmp_path / "file")
+    assert_one_line_error(code, stdout, stderr, "is a file, a folder is needed")
+
+
+def test_the_sample_image() -> None:
+    sample = sample_image()
+    assert (sample.shape, sample.dtype) == ((384, 512, 3), np.uint8)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")

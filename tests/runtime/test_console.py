@@ -32,7 +32,7 @@ CASES = [
     (OSError(errno.ENOSPC, "No space left on device", "a.png"), 2, "error: a.png: no space left"),
     (FileNotFoundError(errno.ENOENT, "No such file or directory", "c"), 2, "error: c: No such"),
     (MemoryError(), 2, "error: not enough memory"),
-    (ZeroDivisionError("division"), 1, "error: a fault of this program, ZeroDivisionError"),
+    (ZeroDivisionError("division"), 1, "error: a bug in this program, ZeroDivisionError"),
     (typer.BadParameter("wrong"), 2, "error: Invalid value: wrong"),
     (KeyboardInterrupt(), 130, "error: interrupted"),
 ]

@@ -57,23 +57,3 @@ def test_every_module_imports_and_names_nothing_above_it(toy_bundle: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_the_public_names() -> None:
-    assert sorted(glesam_runtime.__all__) == [
-        "BackendError",
-        "Bundle",
-        "BundleError",
-        "CheckpointError",
-        "GleSamMaskGenerator",
-        "GleSamPredictor",
-        "GlesamError",
-        "InputError",
-        "ParityError",
-        "open_bundle",
-        "read_image",
-        "segment_many",
-    ]
-    for name in [*glesam_runtime.__all__, "__version__"]:
-        assert getattr(glesam_runtime, name)
-        assert name in dir(glesam_runtime)

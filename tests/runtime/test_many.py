@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from glesam_runtime import BackendError, GleSamPredictor, InputError, console
-from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.cli import app
+from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.many import segment_many
 from glesam_runtime.prompts import PromptBatch
 

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from glesam_runtime.option_groups import expand_groups
+from glesam_runtime.option_groups import expand_groups, option, to_arguments
 
 
 @dataclass(frozen=True)
@@ -78,3 +78,41 @@ def test_two_of_one_name() -> None:
 
     with pytest.raises(TypeError, match="two parameters of one name"):
         expand_groups(show)
+
+
+@dataclass(frozen=True)
+class Described:
+    fast: bool = field(default=False, metadata=option("Be quick."))
+    work_load: int | None = field(default=None, metadata=option("How much.", minimum=1))
+    kept: int = field(default=1, init=False)
+
+
+def described(*arguments: str) -> tuple[int, str]:
+    app = typer.Typer()
+
+    @app.command()
+    @expand_groups
+    def show(group: Described) -> None:
+        print(group)
+
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.output
+
+
+def test_a_described_field_needs_no_typer() -> None:
+    assert described() == (0, f"{Described()}\n")
+    assert described("--fast", "--work-load", "2") == (0, f"{Described(True, 2)}\n")
+    code, out = described("--work-load", "0")
+    assert code == 2
+    assert "--work-load" in out
+    _, out = described("--help")
+    assert "Be quick." in out
+    assert "--no-fast" not in out
+    assert "--kept" not in out
+
+
+def test_arguments_give_the_group_again() -> None:
+    group = Described(True, 7)
+    assert to_arguments(group) == ["--fast", "--work-load", "7"]
+    assert described(*to_arguments(group)) == (0, f"{group}\n")
+    assert to_arguments(Described()) == []

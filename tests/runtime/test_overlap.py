@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glesam_runtime import BackendError, GlesamError, InputError
-from glesam_runtime.interruption import Stopped
-from glesam_runtime.overlap import MAX_PIXELS, default_in_flight, run_each, run_overlapped
+from glesam_runtime.overlap import MAX_PIXELS, Stopped, default_in_flight, run_each, run_overlapped
 
 SOON = 20
 """Seconds after which a test gives up waiting."""

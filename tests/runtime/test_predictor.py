@@ -131,7 +131,7 @@ def test_a_provider_that_is_not_there_is_an_error(
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(BackendError, match=r"glesam-deploy\[gpu\]"):
+    with pytest.raises(BackendError, match=r"glesam-runtime\[gpu\]"):
         GleSamPredictor(toy_bundle, device="cuda")
 
 
@@ -161,5 +161,5 @@ def test_a_missing_engine_names_the_extra(
     import sys
 
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(BackendError, match=r"glesam-deploy\[cpu\]"):
+    with pytest.raises(BackendError, match=r"glesam-runtime\[cpu\]"):
         GleSamPredictor(toy_bundle, backend="onnxruntime")

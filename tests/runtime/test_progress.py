@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from glesam_runtime.jobs import Job
+from glesam_runtime.output_files import OutputFiles
 from glesam_runtime.printing import progress
 
 
@@ -17,8 +17,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def jobs(count: int) -> list[Job]:
-    return [Job(Path(f"{index}.png"), Path(str(index))) for index in range(count)]
+def jobs(count: int) -> list[OutputFiles]:
+    return [OutputFiles(Path(f"{index}.png"), Path(str(index))) for index in range(count)]
 
 
 @pytest.mark.parametrize(

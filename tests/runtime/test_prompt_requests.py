@@ -26,7 +26,7 @@ def test_boxes_are_a_prompt_each_and_one_joins_points() -> None:
     (request,) = from_options(["3,3"], ["0,0,5,5"])
     assert request.box == (0, 0, 5, 5)
     assert request.points == ((3, 3),)
-    with pytest.raises(InputError, match="beside several --box"):
+    with pytest.raises(InputError, match="with several --box"):
         from_options(["3,3"], ["0,0,5,5", "1,1,6,6"])
 
 
@@ -86,7 +86,7 @@ BAD_FILES = [
     ([{"points": [[1]]}], "prompt 0: point 0 is not"),
     ([{"box": [1, 2, 3, 4]}, {"box": [1, 2, 3]}], "prompt 1: .*box"),
     ([{"points": [[1, 2]], "labels": [1, 0]}], "2 labels do not match 1 points"),
-    ([{"points": [[1, 2, 1]], "labels": [1]}], "label of its own"),
+    ([{"points": [[1, 2, 1]], "labels": [1]}], "labels are given too"),
     ([{"point": [[1, 2]]}], "prompt 0: .*unknown field `point`"),
     ([{"points": [["a", 2]]}], "prompt 0: .*float"),
 ]

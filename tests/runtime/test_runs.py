@@ -13,7 +13,7 @@ from segment_anything.utils.amg import (
     uncrop_masks,
 )
 
-from glesam_runtime import runs
+from glesam_runtime import rle
 
 
 @st.composite
@@ -26,15 +26,15 @@ def random_masks(draw: st.DrawFn) -> np.ndarray:
 @given(random_masks())
 def test_runs_area_and_box(mask: np.ndarray) -> None:
     (expected,) = mask_to_rle_pytorch(torch.from_numpy(mask)[None])
-    counted = runs.count_runs(mask)
+    counted = rle.count_runs(mask)
     assert counted.tolist() == expected["counts"]
-    np.testing.assert_array_equal(runs.runs_to_mask(counted, *mask.shape), mask)
-    assert runs.area_of(counted) == area_from_rle(expected)
+    np.testing.assert_array_equal(rle.runs_to_mask(counted, *mask.shape), mask)
+    assert rle.run_area(counted) == area_from_rle(expected)
     assert (
-        list(runs.box_of(counted, len(mask)))
+        list(rle.run_box(counted, len(mask)))
         == batched_mask_to_box(torch.from_numpy(mask)).tolist()
     )
-    np.testing.assert_array_equal(runs.runs_to_mask(runs.complement(counted), *mask.shape), ~mask)
+    np.testing.assert_array_equal(rle.runs_to_mask(rle.invert_runs(counted), *mask.shape), ~mask)
 
 
 @given(random_masks(), st.tuples(*[st.integers(0, 3)] * 4))
@@ -44,5 +44,5 @@ def test_a_mask_in_a_larger_frame(mask: np.ndarray, around: tuple[int, int, int,
     box = [left, top, left + mask.shape[1], top + mask.shape[0]]
     whole = uncrop_masks(torch.from_numpy(mask)[None], box, height, width)
     (expected,) = mask_to_rle_pytorch(whole)
-    counted = runs.count_runs(mask, (height, width), (top, left))
+    counted = rle.count_runs(mask, (height, width), (top, left))
     assert counted.tolist() == expected["counts"]

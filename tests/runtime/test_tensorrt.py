@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from glesam_runtime import GleSamPredictor, chain
 from glesam_runtime.backends import load_engine
-from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.bundle import file_ref, open_bundle
+from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.errors import BackendError, BundleError
 from glesam_runtime.manifest import Manifest
 from glesam_runtime.selftest import run_selftest
@@ -138,7 +138,8 @@ def test_cuda_graphs(family: str, toy_bundle: Path, cuda: FakeCuda, tmp_path: Pa
         np.testing.assert_array_equal(graphed.get_image_embedding(), plain.get_image_embedding())
         replayed = family == "tensorrt" and seed > 0
         assert cuda.log.count("graph") == (2 if replayed else 0)
-    with pytest.raises(BackendError, match="CUDA graphs are for compiled engines"):
+    words = r"onnxruntime does not support --cuda-graphs; .*: tensorrt \(compiled bundles only\)"
+    with pytest.raises(BackendError, match=words):
         GleSamPredictor(toy_bundle, options=EngineOptions(cuda_graphs=True))
 
 
@@ -155,8 +156,8 @@ def test_engines_without_weights_get_them(toy_bundle: Path, cuda: FakeCuda, tmp_
 @pytest.mark.parametrize(
     ("shape", "words"),
     [
-        ((5, 2), "B = 5, the engine was built for 1 to 4; give at most 4"),
-        ((2, 6), "P = 6, the engine was built for 1 to 5"),
+        ((5, 2), "B is 5, but the engine was built for 1 to 4; give at most 4"),
+        ((2, 6), "P is 6, but the engine was built for 1 to 5"),
     ],
 )
 def test_a_request_past_the_profile(
@@ -200,7 +201,7 @@ def test_no_library(
     toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    with pytest.raises(BackendError, match=r"pip install 'glesam-deploy\[rtx\]'"):
+    with pytest.raises(BackendError, match=r"pip install 'glesam-runtime\[rtx\]'"):
         GleSamPredictor(engine_bundle(toy_bundle, tmp_path / "engines"))
 
 
@@ -208,7 +209,7 @@ def test_no_library(
     ("device", "count", "words"),
     [
         (None, 0, "no NVIDIA GPU can be used here .*ONNX bundle"),
-        ("cuda:3", 2, "'cuda:3' is not there; there are cuda:0, cuda:1"),
+        ("cuda:3", 2, "'cuda:3' does not exist; available are cuda:0, cuda:1"),
         ("cpu", 1, "engines run on cuda or cuda:N"),
     ],
 )
@@ -258,7 +259,7 @@ def test_an_engine_with_other_tensors(toy_bundle: Path, cuda: FakeCuda, tmp_path
         manifest.stages["encoder"], graph=file_ref(folder / "encoder.engine")
     )
     write_manifest(folder, manifest)
-    with pytest.raises(BackendError, match=r"image is not the manifest's float32"):
+    with pytest.raises(BackendError, match=r"tensors are .*, the manifest says image, image_emb"):
         GleSamPredictor(folder)
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glesam_runtime.backends.tensorrt import Gpu, check_gpu, check_library
 from glesam_runtime.backends.tensorrt_api import (
     FAMILIES,
     Api,
@@ -18,7 +19,6 @@ from glesam_runtime.backends.tensorrt_api import (
     system_name,
     version_tuple,
 )
-from glesam_runtime.backends.tensorrt_fit import Gpu, check_gpu, check_library
 from glesam_runtime.errors import BackendError
 from glesam_runtime.target import EngineBuild, EngineFamily, Target
 

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from glesam_runtime import GleSamPredictor
-from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.bundle import builtin_bundle_path
+from glesam_runtime.engine_options import EngineOptions
 
 ROUNDS, COLD_ROUNDS = 5, 7
 WIDTH, HEIGHT = 1500, 1000

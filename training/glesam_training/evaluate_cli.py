@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from glesam_runtime.console import make_app, run_app
-from glesam_runtime.engine_choice import Device
+from glesam_runtime.engine_options import DeviceOption
 from glesam_runtime.errors import InputError
 from glesam_runtime.option_groups import expand_groups
 from glesam_training.options import DataOptions, Debug
@@ -46,6 +46,7 @@ def run(
         ),
     ],
     data: DataOptions,
+    where: DeviceOption,
     prompts: Annotated[
         str, typer.Option(help="Comma list of prompts: 1-point to 10-point, box, noise-box.")
     ] = "3-point",
@@ -66,7 +67,6 @@ def run(
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of degradations, prompts and objects.")
     ] = 0,
-    device: Device = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -105,7 +105,7 @@ def run(
     if output is not None:
         require_matplotlib()
     dataset = data.open()
-    about, segmenters = _open_model(model, device)
+    about, segmenters = _open_model(model, where.device)
     with _progress() as progress:
         rows = evaluate(segmenters, dataset, plan, progress)
     results = Results(printable(about), printable(data.data), seed, tuple(rows))

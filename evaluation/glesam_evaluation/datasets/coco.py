@@ -14,8 +14,7 @@ import numpy.typing as npt
 from glesam_evaluation.datasets.sample import Sample, name_some, size_of
 from glesam_runtime.errors import InputError
 from glesam_runtime.image import read_image
-from glesam_runtime.rle import Rle, decode_rle
-from glesam_runtime.runs import runs_to_mask
+from glesam_runtime.rle import Rle, decode_rle, runs_to_mask
 
 _SPLITS = ("train2017", "val2017", "test2017", "train2014", "val2014")
 

@@ -16,9 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
-from glesam_runtime.backends.cuda import Device
+from glesam_runtime.backends.cuda import Device, Gpu
 from glesam_runtime.backends.tensorrt_api import Api
-from glesam_runtime.backends.tensorrt_fit import Gpu
 from glesam_runtime.errors import BackendError, InputError
 from glesam_runtime.target import ENGINE_FAMILIES, AxisRange, EngineFamily, HardwareCompatibility
 

@@ -1,7 +1,7 @@
-"""The little of CUDA that a backend needs: one stream, memory on both sides, copies, graphs.
+"""The part of CUDA that a backend needs: one stream, memory on GPU and host, copies, graphs.
 
-Every call is cuda-python's with its error code made an exception. Memory belongs to the `Memory`
-that asked for it and lives as long as that object.
+Every call goes through cuda-python, and an error code becomes a `BackendError`. A `Memory` object
+owns its memory and frees it when the object is deleted.
 """
 
 from __future__ import annotations
@@ -10,33 +10,42 @@ import ctypes
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glesam_runtime.backends.tensorrt_fit import Gpu
 from glesam_runtime.errors import BackendError
 
 _FLOAT = 4
-"""Bytes."""
+"""Size of a float32, in bytes."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU: its name ("NVIDIA L4"), compute capability ("8.9") and number."""
+
+    name: str
+    capability: str
+    index: int = 0
 
 
 class Device:
-    """One GPU and one stream on it. All work is queued there, in the order of the calls."""
+    """One GPU and one stream on it; all work is queued on the stream in the order of the calls."""
 
     def __init__(self, number: int = 0) -> None:
-        """Claim a GPU.
+        """Open a GPU and create a stream on it.
 
         Raises:
-            BackendError: no driver, no such GPU, or cuda-python is missing.
+            BackendError: cuda-python, the driver or the GPU is missing.
         """
         try:
             from cuda.bindings import runtime
         except ImportError as error:
             raise BackendError(
-                f"cuda-python cannot be imported ({error}); pip install 'glesam-deploy[rtx]' "
-                "or 'glesam-deploy[trt]'"
+                f"cuda-python cannot be imported ({error}); pip install 'glesam-runtime[rtx]' "
+                "or 'glesam-runtime[trt]'"
             ) from error
         self._cuda: Any = runtime
         status, count = runtime.cudaGetDeviceCount()
@@ -44,7 +53,7 @@ class Device:
             raise BackendError(f"no NVIDIA GPU can be used here ({_words(runtime, status)})")
         if number >= count:
             known = ", ".join(f"cuda:{index}" for index in range(count))
-            raise BackendError(f"device 'cuda:{number}' is not there; there are {known}")
+            raise BackendError(f"device 'cuda:{number}' does not exist; available are {known}")
         self._number = number
         self.claim()
         properties = self._call("cudaGetDeviceProperties", number)
@@ -61,11 +70,11 @@ class Device:
             self._call("cudaStreamDestroy", self.stream)
 
     def claim(self) -> None:
-        """Make this the GPU of the calling thread, which may not be the one that made this."""
+        """Make this the current GPU of the calling thread; CUDA keeps one for each thread."""
         self._call("cudaSetDevice", self._number)
 
     def allocate(self, elements: int, *, on_host: bool = False) -> Memory:
-        """Memory for float32 values: on the GPU, or on the host, pinned, so that copies overlap."""
+        """Allocate float32 memory on the GPU, or pinned memory on the host, so copies overlap."""
         size = max(1, elements) * _FLOAT
         address = int(self._call("cudaMallocHost" if on_host else "cudaMalloc", size))
         free = "cudaFreeHost" if on_host else "cudaFree"
@@ -80,11 +89,11 @@ class Device:
         self._copy(source, target, elements, self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost)
 
     def wait(self) -> None:
-        """Until all that is queued is done."""
+        """Wait until all queued work is done."""
         self._call("cudaStreamSynchronize", self.stream)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record what `work` queues as a graph; the function returned queues all of it at once."""
+        """Record what `work` queues as a CUDA graph; return a function that queues the graph."""
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", self.stream, mode)
         try:
@@ -100,7 +109,7 @@ class Device:
         self._call("cudaMemcpyAsync", target.address, source.address, size, kind, self.stream)
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """A runtime call's one result, or None.
+        """Call a function of the CUDA runtime and return its result, None if it has none.
 
         Raises:
             BackendError: CUDA reports a failure.
@@ -112,37 +121,37 @@ class Device:
 
 
 class Memory:
-    """Float32 memory at a fixed address, given back when nothing refers to it any more."""
+    """Float32 memory at a fixed address, freed when nothing refers to the object any more."""
 
     def __init__(self, address: int, elements: int, free: Callable[[], object]) -> None:
         self.address, self.elements = address, elements
         self._free = free
 
     def as_array(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Pinned host memory as an array that shares it."""
+        """Return pinned host memory as a float32 array that shares the memory."""
         buffer = (ctypes.c_float * self.elements).from_address(self.address)
         count = int(np.prod(shape, dtype=np.int64))
         array: NDArray[np.float32] = np.ctypeslib.as_array(buffer)[:count].reshape(shape)
         return array
 
     def __del__(self) -> None:
-        if not sys.is_finalizing():  # a process gives all back when it ends
+        if not sys.is_finalizing():  # the end of the process frees it
             self._free()
 
 
 def device_number(device: str | None) -> int:
-    """N of "cuda:N"; None and "cuda" are the first.
+    """Return N of "cuda:N"; None and "cuda" are the first GPU.
 
     Raises:
-        BackendError: another name.
+        BackendError: the name is not one of these.
     """
     match = re.fullmatch(r"cuda(?::(\d{1,3}))?", device or "cuda")
     if match is None:
-        raise BackendError(f"device {device!r}: engines run on cuda or cuda:N")
+        raise BackendError(f"device {device!r}: compiled engines run on cuda or cuda:N")
     return int(match[1] or 0)
 
 
 def _words(runtime: Any, status: Any) -> str:
-    """What CUDA says of a status."""
+    """Return CUDA's message for a status."""
     found = runtime.cudaGetErrorString(status)[1]
     return found.decode() if isinstance(found, bytes) else str(found)

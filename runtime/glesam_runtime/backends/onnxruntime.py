@@ -1,33 +1,47 @@
-"""ONNX Runtime, with explicit providers and no silent fallback from one to another."""
+"""The ONNX Runtime backend: CPU or CUDA, never a silent fallback from one to the other."""
 
 from __future__ import annotations
 
+import hashlib
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glesam_runtime.backends.base import EngineOptions
-from glesam_runtime.backends.onnxruntime_session import open_session
+from glesam_runtime.backends.base import FoundTensor, check_interface
 from glesam_runtime.errors import BackendError, InputError
-from glesam_runtime.manifest import Stage, StageName, TensorSpec
+from glesam_runtime.machine import adds_bytes_exactly, cpu_name
+from glesam_runtime.staging import staged_folder
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from glesam_runtime.backends.base import Value
     from glesam_runtime.bundle import Bundle
+    from glesam_runtime.engine_options import EngineOptions
+    from glesam_runtime.manifest import StageName
+
+OPTIONS = frozenset({"threads", "streams", "cache"})
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_ERRORS_ONLY = 3
+"""Log severity: what matters reaches the user as an exception."""
+_FLOAT32_ACTIVATIONS = ("session.qdq_matmulnbits_accuracy_level", "1")
+"""Without it ONNX Runtime also quantizes the inputs of layers whose weights alone are quantized."""
+_BYTES_AS_FLOATS = ("session.disable_quant_qdq", "1")
+"""Computes quantized graphs in float32 between their roundings."""
+_OPTIMIZED = "graph.onnx"
+_EXTERNAL_FROM = 1024
+"""Size in bytes from which a weight of a cached graph goes into the separate, mapped file."""
 
 
 @dataclass(frozen=True)
 class OrtTensor:
-    """An OrtValue, left on the device that computed it."""
+    """An OrtValue, on the device that computed it."""
 
     value: Any
 
@@ -39,7 +53,7 @@ class OrtTensor:
 
 @dataclass(frozen=True)
 class OrtEngine:
-    """Sessions of one bundle, all on one device."""
+    """The sessions of one bundle, all on one device."""
 
     sessions: Mapping[StageName, Any]
     provider: str
@@ -50,11 +64,11 @@ class OrtEngine:
 
     @property
     def device(self) -> str:
-        """Where it really runs: "cpu" or "cuda:N"."""
+        """The device that it runs on: "cpu" or "cuda:N"."""
         return "cpu" if self.device_type == "cpu" else f"{self.device_type}:{self.device_id}"
 
     def describe(self) -> dict[str, str]:
-        """Engine, version, provider, device."""
+        """Return engine, version, provider and device."""
         return {
             "engine": self.name,
             "version": self.version,
@@ -63,7 +77,7 @@ class OrtEngine:
         }
 
     def run(self, stage: StageName, inputs: Mapping[str, Value]) -> dict[str, Value]:
-        """Run one graph; outputs stay on the device.
+        """Run one graph; the outputs stay on the device.
 
         Raises:
             BackendError: the stage is not loaded, or ONNX Runtime failed.
@@ -80,12 +94,16 @@ class OrtEngine:
                 binding.bind_output(name, self.device_type, self.device_id)
             session.run_with_iobinding(binding)
             values = binding.get_outputs()
-        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise BackendError(f"onnxruntime failed in the {stage}: {_brief(error)}") from error
         return {name: OrtTensor(value) for name, value in zip(names, values, strict=True)}
 
     def to_host(self, value: Value) -> NDArray[np.float32]:
-        """The values as a numpy array."""
+        """Return a tensor's values as a float32 array on the host.
+
+        Raises:
+            BackendError: the tensor belongs to another engine.
+        """
         if isinstance(value, OrtTensor):
             array: NDArray[np.float32] = value.value.numpy()
             return array
@@ -94,7 +112,7 @@ class OrtEngine:
         raise BackendError(f"a tensor of another engine: {type(value).__name__}")
 
     def share(self) -> OrtEngine:
-        """This one: a session runs in many threads, each run with a binding of its own."""
+        """Return this engine: a session accepts calls of many threads, each with its binding."""
         return self
 
     def _on_device(self, value: Value) -> Any:
@@ -112,42 +130,35 @@ def load(
     stages: Sequence[StageName],
     options: EngineOptions,
 ) -> OrtEngine:
-    """Load graphs and check that they run where asked and are what the manifest declares.
+    """Load graphs, and check that they run on the device and have the manifest's interface.
 
     Raises:
-        BackendError: onnxruntime or the provider is missing, an option it has not, or a graph is
-            refused.
+        BackendError: onnxruntime or the provider is missing, or it refuses a graph.
+        InputError: the cache folder cannot be written.
     """
-    if options.cuda_graphs:
-        raise BackendError("CUDA graphs are for compiled engines; leave out --cuda-graphs")
-    if options.precision is not None:
-        raise BackendError(
-            f"precision {options.precision!r}: onnxruntime computes in that of the graphs; use "
-            "--backend openvino, or a bundle exported in it"
-        )
     try:
         import onnxruntime as ort
     except ImportError as error:
         raise BackendError(
-            f"onnxruntime cannot be imported ({error}); pip install 'glesam-deploy[cpu]' "
-            "or 'glesam-deploy[gpu]'"
+            f"onnxruntime cannot be imported ({error}); pip install 'glesam-runtime[cpu]' "
+            "or 'glesam-runtime[gpu]'"
         ) from error
     provider, device_type, device_id = _provider_of(device)
     available = ort.get_available_providers()
     if provider not in available:
         raise BackendError(
             f"device {device!r} needs {provider}, this onnxruntime has {', '.join(available)}; "
-            "pip uninstall onnxruntime, then pip install 'glesam-deploy[gpu]'"
+            "pip uninstall onnxruntime, then pip install 'glesam-runtime[gpu]'"
         )
     providers: list[Any] = [(provider, {} if provider == _CPU else {"device_id": str(device_id)})]
     sessions: dict[StageName, Any] = {}
     for stage in stages:
         path = bundle.graph_path(stage)
         try:
-            session = open_session(bundle, stage, options, providers)
+            session = _open_session(bundle, stage, options, providers)
         except InputError:
-            raise  # the cache cannot be written, in its own words
-        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+            raise  # the cache cannot be written, and the error says so
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
             precision = bundle.manifest.stages[stage].precision
             remedy = (
                 ""
@@ -157,20 +168,86 @@ def load(
             raise BackendError(
                 f"{path}: onnxruntime cannot load it: {_brief(error)}{remedy}"
             ) from error
-        # A provider whose libraries do not load is dropped with no more than a log line.
+        # ONNX Runtime only logs a line when it drops a provider whose libraries do not load.
         running = session.get_providers()
         if running[0] != provider:
             raise BackendError(
-                f"{path}: asked for {provider}, onnxruntime runs it on {running[0]}; "
+                f"{path}: {provider} is needed, but onnxruntime runs it on {running[0]}; "
                 "check the driver and the CUDA libraries"
             )
-        _check_interface(session, bundle.manifest.stages[stage], path)
+        spec = bundle.manifest.stages[stage]
+        check_interface(path, "inputs", [_found(n) for n in session.get_inputs()], spec.inputs)
+        check_interface(path, "outputs", [_found(n) for n in session.get_outputs()], spec.outputs)
         sessions[stage] = session
     return OrtEngine(sessions, provider, device_type, device_id, ort.__version__)
 
 
+def sees_gpu() -> bool:
+    """Return whether this ONNX Runtime was built for CUDA and an NVIDIA driver is installed."""
+    if not Path("/dev/nvidiactl").exists() and sys.platform != "win32":
+        return False
+    import onnxruntime as ort
+
+    return _CUDA in ort.get_available_providers()
+
+
+def session_options(options: EngineOptions) -> Any:
+    """Return the onnxruntime.SessionOptions for optimising and running a graph."""
+    import onnxruntime as ort
+
+    made = ort.SessionOptions()
+    made.log_severity_level = _ERRORS_ONLY
+    made.add_session_config_entry(*_FLOAT32_ACTIVATIONS)
+    if not adds_bytes_exactly():
+        # Exact, and no slower on such CPUs (docs/adr/0013).
+        made.add_session_config_entry(*_BYTES_AS_FLOATS)
+    # Planning memory ahead costs a third of the peak of ViT-B's encoder and saves no time
+    # (docs/performance.md).
+    made.enable_mem_pattern = False
+    if options.threads is not None:
+        made.intra_op_num_threads = options.threads
+    return made
+
+
+def _open_session(
+    bundle: Bundle, stage: StageName, options: EngineOptions, providers: Sequence[Any]
+) -> Any:
+    """Open a session on a graph, or on its optimised version in the cache."""
+    import onnxruntime as ort
+
+    path, made = bundle.graph_path(stage), session_options(options)
+    if options.cache is None:
+        return ort.InferenceSession(str(path), made, providers=providers)
+    # An optimised graph is valid for this CPU, provider and version only: the key names them.
+    made_of = (bundle.stage_sha256(stage), cpu_name(), providers, ort.__version__)
+    key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
+    kept = options.cache / f"onnxruntime-{stage}-{key}"
+    if not kept.is_dir():
+        try:
+            with staged_folder(kept) as folder:
+                _write_optimized(path, folder, options, providers)
+        except InputError:
+            if not kept.is_dir():  # else another process has written it meanwhile
+                raise
+    made.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(str(kept / _OPTIMIZED), made, providers=providers)
+
+
+def _write_optimized(
+    path: Path, folder: Path, options: EngineOptions, providers: Sequence[Any]
+) -> None:
+    import onnxruntime as ort
+
+    writing = session_options(options)
+    writing.optimized_model_filepath = str(folder / _OPTIMIZED)
+    prefix = "session.optimized_model_external_initializers"
+    writing.add_session_config_entry(f"{prefix}_file_name", f"{_OPTIMIZED}.data")
+    writing.add_session_config_entry(f"{prefix}_min_size_in_bytes", str(_EXTERNAL_FROM))
+    ort.InferenceSession(str(path), writing, providers=providers)
+
+
 def _provider_of(device: str | None) -> tuple[str, str, int]:
-    """Provider, device type and number of a device name."""
+    """Return provider, device type and device number of a device name."""
     if device is None or device == "cpu":
         return _CPU, "cpu", 0
     match = re.fullmatch(r"cuda(?::(\d{1,3}))?", device)
@@ -179,41 +256,13 @@ def _provider_of(device: str | None) -> tuple[str, str, int]:
     return _CUDA, "cuda", int(match[1] or 0)
 
 
-def _check_interface(session: Any, stage: Stage, path: Path) -> None:
-    """Refuse a graph whose inputs or outputs are not those of the manifest."""
-    for kind, found, declared in (
-        ("inputs", session.get_inputs(), stage.inputs),
-        ("outputs", session.get_outputs(), stage.outputs),
-    ):
-        have, want = [node.name for node in found], [spec.name for spec in declared]
-        if sorted(have) != sorted(want):
-            raise BackendError(
-                f"{path}: {kind} are {', '.join(have)}, the manifest says {', '.join(want)}"
-            )
-        specs = {spec.name: spec for spec in declared}
-        for node in found:
-            if not _fits(node, specs[node.name]):
-                raise BackendError(
-                    f"{path}: {node.name} is {node.type} {node.shape}, the manifest says float32 "
-                    f"{list(specs[node.name].shape)}"
-                )
-
-
-def _fits(node: Any, spec: TensorSpec) -> bool:
-    """Float, of the same rank, every fixed axis of one size.
-
-    An output's axis that the manifest fixes may be one the graph leaves open: shape inference
-    does not always see through it.
-    """
-    if node.type != "tensor(float)" or len(node.shape) != len(spec.shape):
-        return False
-    return all(
-        have == want if isinstance(have, int) else True
-        for have, want in zip(node.shape, spec.shape, strict=True)
-    )
+def _found(node: Any) -> FoundTensor:
+    """Describe an input or output of a session; ONNX Runtime names its free axes."""
+    shape = tuple(size if isinstance(size, int) else None for size in node.shape)
+    return FoundTensor(node.name, node.type, node.type == "tensor(float)", shape)
 
 
 def _brief(error: Exception) -> str:
-    """The first line of what ONNX Runtime says, without its own prefixes."""
+    """Return the first line of ONNX Runtime's message, without its own prefixes."""
     lines = str(error).splitlines() or [type(error).__name__]
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", lines[0])

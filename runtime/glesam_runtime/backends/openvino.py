@@ -1,40 +1,42 @@
-"""OpenVINO on the CPU, in the precision that the graphs were typed in."""
+"""The OpenVINO backend: CPU, in the precision of the graphs unless the user asks for another."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glesam_runtime.backends.openvino_graph import without_casts
+from glesam_runtime.backends.base import FoundTensor, check_interface
 from glesam_runtime.errors import BackendError
 from glesam_runtime.machine import adds_bytes_exactly
-from glesam_runtime.manifest import Stage, StageName, TensorSpec
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
-    from glesam_runtime.backends.base import EngineOptions, Value
+    from glesam_runtime.backends.base import Value
     from glesam_runtime.bundle import Bundle
+    from glesam_runtime.engine_options import EngineOptions
+    from glesam_runtime.manifest import StageName
+
+OPTIONS = frozenset({"precision", "threads", "streams", "cache"})
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-"""A precision by OpenVINO's name."""
+"""OpenVINO's name of each precision."""
+_FLOATS = frozenset(_HINTS.values())
 
 _FIXED = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
-"""Left alone, OpenVINO quantizes what flows into layers of which a graph quantizes the weights
-alone. Layers that the graph quantizes stay quantized."""
+"""Without it OpenVINO also quantizes the inputs of layers whose weights alone are quantized. Layers
+that the graph quantizes stay quantized."""
 
 _BYTES_AS_FLOATS = {"LP_TRANSFORMS_MODE": "NO"}
-"""Quantized graphs are computed in float32 between their roundings."""
+"""Computes quantized graphs in float32 between their roundings."""
 
 
 @dataclass(frozen=True)
 class OpenVinoEngine:
-    """Compiled graphs of one bundle, with an inference request each."""
+    """The compiled graphs of one bundle, with an inference request for each."""
 
     graphs: Mapping[StageName, Any]
     requests: Mapping[StageName, Any]
@@ -44,7 +46,7 @@ class OpenVinoEngine:
     device: str = "cpu"
 
     def describe(self) -> dict[str, str]:
-        """Engine, version, provider, device, and what it computes in."""
+        """Return engine, version, provider, device and the precision that it computes in."""
         return {
             "engine": self.name,
             "version": self.version,
@@ -67,39 +69,41 @@ class OpenVinoEngine:
             for name, value in inputs.items()
         }
         try:
-            # The request writes its next results where these lie.
+            # Outputs are copied: the request overwrites its own at the next call.
             results = request.infer(given, share_inputs=True, share_outputs=False)
-        except Exception as error:  # OpenVINO's exceptions share no base of their own
+        except Exception as error:  # OpenVINO's exceptions have no common base class
             raise BackendError(f"openvino failed in the {stage}: {_brief(error)}") from error
         return {port.any_name: array for port, array in results.items()}
 
     def to_host(self, value: Value) -> NDArray[np.float32]:
-        """The values as a numpy array."""
+        """Return a tensor's values as a float32 array on the host.
+
+        Raises:
+            BackendError: the tensor belongs to another engine.
+        """
         if isinstance(value, np.ndarray):
             return value
         raise BackendError(f"a tensor of another engine: {type(value).__name__}")
 
     def share(self) -> OpenVinoEngine:
-        """The same graphs, with requests of their own."""
+        """Return an engine on the same graphs with inference requests of its own."""
         return replace(self, requests=_requests(self.graphs))
 
 
 def load(
     bundle: Bundle, device: str | None, stages: Sequence[StageName], options: EngineOptions
 ) -> OpenVinoEngine:
-    """Compile graphs and check that they are what the manifest declares.
+    """Compile graphs, and check that they have the manifest's interface.
 
     Raises:
-        BackendError: openvino is missing, another device than the CPU, an option it has not, or a
-            graph is refused.
+        BackendError: openvino is missing, the device is not the CPU, the CPU lacks the precision,
+            or OpenVINO refuses a graph.
     """
-    if options.cuda_graphs:
-        raise BackendError("CUDA graphs are for compiled engines; leave out --cuda-graphs")
     try:
         import openvino as ov
     except ImportError as error:
         raise BackendError(
-            f"openvino cannot be imported ({error}); pip install 'glesam-deploy[openvino]'"
+            f"openvino cannot be imported ({error}); pip install 'glesam-runtime[openvino]'"
         ) from error
     if device not in (None, "cpu"):
         raise BackendError(
@@ -113,25 +117,28 @@ def load(
         path = bundle.graph_path(stage)
         properties = properties_of(options, precision)
         if options.cache is not None:
-            # OpenVINO knows what it kept by the graph's file, not by the weights beside it.
+            # OpenVINO identifies a cached graph by its file, not by the weights in the file beside
+            # it, so the folder names both.
             kept = options.cache / f"openvino-{stage}-{bundle.stage_sha256(stage)[:16]}"
             properties["CACHE_DIR"] = str(kept)
         try:
             compiled = core.compile_model(_read(core, bundle, stage), "CPU", properties)
-        except Exception as error:  # OpenVINO's exceptions share no base of their own
+        except Exception as error:  # OpenVINO's exceptions have no common base class
             raise BackendError(f"{path}: openvino cannot load it: {_brief(error)}") from error
         _check_precision(compiled, precision)
-        _check_interface(compiled, bundle.manifest.stages[stage], path)
+        spec = bundle.manifest.stages[stage]
+        check_interface(path, "inputs", [_found(port) for port in compiled.inputs], spec.inputs)
+        check_interface(path, "outputs", [_found(port) for port in compiled.outputs], spec.outputs)
         graphs[stage] = compiled
     version = ov.__version__.partition("-")[0]
     return OpenVinoEngine(graphs, _requests(graphs), version, precision)
 
 
 def properties_of(options: EngineOptions, precision: str) -> dict[str, Any]:
-    """What OpenVINO is told of how to compile and run a graph; all of it but where to keep it.
+    """Return OpenVINO's properties for compiling and running a graph, without the cache folder.
 
     Raises:
-        BackendError: a precision that it has not.
+        BackendError: OpenVINO does not have the precision.
     """
     if precision not in _HINTS:
         raise BackendError(f"precision {precision!r}: openvino has {', '.join(_HINTS)}")
@@ -142,25 +149,60 @@ def properties_of(options: EngineOptions, precision: str) -> dict[str, Any]:
         "NUM_STREAMS": str(options.streams),
     }
     if not adds_bytes_exactly():
-        # Else nano's int8 enhancer errs three times as much as its quantization (docs/adr/0013).
+        # Without it the error of nano's int8 enhancer is three times that of its quantization
+        # (docs/adr/0013).
         properties |= _BYTES_AS_FLOATS
     if options.threads is not None:
         properties["INFERENCE_NUM_THREADS"] = str(options.threads)
     return properties
 
 
-def _precision_of(bundle: Bundle, stages: Sequence[StageName], able: Sequence[str]) -> str:
-    """What graphs are computed in unless the user says: bfloat16 if they have it and the CPU too.
+def without_casts(model: Any) -> None:
+    """Make a half-precision model float32 throughout, in place; its weights stay in half precision.
 
-    Left alone, OpenVINO would compute float32 graphs so as well, outside of the bundle's gates.
-    Half precision is no faster than float32 on any CPU measured, and less exact.
+    A graph typed in half precision has float32 islands, with casts on either side. When OpenVINO
+    computes in bfloat16 it does so in the islands too (its kernels accumulate in float32), and the
+    casts only keep attention from being fused: ViT-B's encoder takes 1.49 s with them and 1.29 s
+    without (docs/performance.md). When it computes in float32, the casts round for no reason.
+
+    Args:
+        model: openvino.Model of a graph typed float16 or bfloat16.
+    """
+    from openvino import opset13 as ops
+
+    for node in model.get_ordered_ops():
+        output = node.output(0) if node.get_output_size() else None
+        if output is None or not _is_float(output):
+            continue
+        kind = node.get_type_name()
+        if kind == "Constant" and output.get_element_type().get_type_name() != "f32":
+            readers = list(output.get_target_inputs())
+            weight = ops.convert(node, "f32")
+            # OpenVINO's mark of a compressed weight: it is not converted at compile time.
+            weight.get_rt_info()["decompression_0"] = ""
+            _redirect(readers, weight.output(0))
+        elif kind == "Convert" and _is_float(node.input_value(0)):
+            source = node.input_value(0)
+            if source.get_node().get_type_name() != "Constant":
+                readers = output.get_target_inputs()
+                if any(reader.get_node().get_type_name() == "Result" for reader in readers):
+                    source.get_tensor().set_names(output.get_names())  # it becomes the output
+                _redirect(readers, source)
+    model.validate_nodes_and_infer_types()
+
+
+def _precision_of(bundle: Bundle, stages: Sequence[StageName], able: Sequence[str]) -> str:
+    """Return the default precision: bfloat16 if graphs are typed in it and the CPU has it.
+
+    By its own default OpenVINO computes float32 graphs in bfloat16 too, which exceeds the bundle's
+    accuracy limits. Half precision is no faster than float32 on any CPU measured, and less exact.
     """
     typed = {bundle.manifest.stages[stage].precision for stage in stages}
     return "bf16" if "bf16" in typed and "BF16" in able else "fp32"
 
 
 def _read(core: Any, bundle: Bundle, stage: StageName) -> Any:
-    """A graph's model, or its file where there is nothing to change."""
+    """Return a graph's model, or its file if nothing is to be changed in it."""
     path = bundle.graph_path(stage)
     if bundle.manifest.stages[stage].precision not in ("fp16", "bf16"):
         return path
@@ -170,12 +212,12 @@ def _read(core: Any, bundle: Bundle, stage: StageName) -> Any:
 
 
 def _check_precision(compiled: Any, precision: str) -> None:
-    """Refuse what OpenVINO computes in float32 instead, without a word."""
+    """Refuse a precision that OpenVINO silently replaces by float32."""
     computed = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     if computed != _HINTS[precision]:
         raise BackendError(
-            f"precision {precision!r}: this CPU has none, openvino would compute in {computed}; "
-            "leave out --precision"
+            f"precision {precision!r}: this CPU does not have it, openvino would compute in "
+            f"{computed}; leave out --precision"
         )
 
 
@@ -183,39 +225,25 @@ def _requests(graphs: Mapping[StageName, Any]) -> dict[StageName, Any]:
     return {stage: graph.create_infer_request() for stage, graph in graphs.items()}
 
 
-def _check_interface(compiled: Any, stage: Stage, path: Path) -> None:
-    """Refuse a graph whose inputs or outputs are not those of the manifest."""
-    for kind, ports, declared in (
-        ("inputs", compiled.inputs, stage.inputs),
-        ("outputs", compiled.outputs, stage.outputs),
-    ):
-        found = {port.any_name: port for port in ports}
-        specs = {spec.name: spec for spec in declared}
-        if found.keys() != specs.keys():
-            raise BackendError(
-                f"{path}: {kind} are {', '.join(found)}, the manifest says {', '.join(specs)}"
-            )
-        for name, port in found.items():
-            if not _fits(port, specs[name]):
-                raise BackendError(
-                    f"{path}: {name} is {port.element_type} {port.partial_shape}, the manifest "
-                    f"says float32 {list(specs[name].shape)}"
-                )
+def _found(port: Any) -> FoundTensor:
+    """Describe an input or output of a compiled graph."""
+    shape = tuple(None if axis.is_dynamic else axis.get_length() for axis in port.partial_shape)
+    dtype = port.element_type.get_type_name()
+    return FoundTensor(port.any_name, dtype, dtype == "f32", shape)
 
 
-def _fits(port: Any, spec: TensorSpec) -> bool:
-    """Float, of the same rank, every axis that both fix of one size."""
-    shape = port.partial_shape
-    if port.element_type.get_type_name() != "f32" or len(shape) != len(spec.shape):
-        return False
-    return all(
-        have.is_dynamic or isinstance(want, str) or have.get_length() == want
-        for have, want in zip(shape, spec.shape, strict=True)
-    )
+def _redirect(readers: Iterable[Any], source: Any) -> None:
+    """Connect inputs to another source; the source keeps its names."""
+    for reader in list(readers):
+        reader.replace_source_output(source)
+
+
+def _is_float(output: Any) -> bool:
+    return output.get_element_type().get_type_name() in _FLOATS
 
 
 def _brief(error: Exception) -> str:
-    """The line of what OpenVINO says that holds its reason, without the places in its source."""
+    """Return the line of OpenVINO's message that gives the reason, without source locations."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     places = "Exception from", "Check '"
     reasons = [line for line in lines if not line.startswith(places) and line[-1] != ":"]

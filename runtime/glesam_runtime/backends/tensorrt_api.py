@@ -1,15 +1,15 @@
-"""In what the TensorRT libraries differ: 10, 11 and TensorRT-RTX, behind one object.
+"""The differences between TensorRT 10, TensorRT 11 and TensorRT-RTX, behind one object.
 
-All three share one Python API. What is not alike, and nothing else, is here:
+All three have the same Python API. They differ in this:
 
 |                            | tensorrt 10       | tensorrt 11 | tensorrt-rtx               |
 |----------------------------|-------------------|-------------|----------------------------|
 | strong typing              | a creation flag   | always on   | always on                  |
-| compute capabilities       | the GPU at hand   | likewise    | any that it knows, no GPU  |
-| timing cache               | yes               | yes         | calls that do nothing      |
+| compute capabilities       | of the GPU in use | the same    | any it knows, without GPU  |
+| timing cache               | yes               | yes         | calls have no effect       |
 | hardware compatibility     | yes               | yes         | no                         |
-| engines for later versions | yes               | yes         | no: this very version      |
-| CUDA graphs                | the caller's      | likewise    | its own, by runtime config |
+| engines for later versions | yes               | yes         | no: the same version only  |
+| CUDA graphs                | by the caller     | the same    | by its runtime config      |
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from glesam_runtime.target import EngineFamily
 
 @dataclass(frozen=True)
 class Family:
-    """What a library can be asked for.
+    """A TensorRT library and what it supports.
 
     Attributes:
-        name: as in the manifest.
-        module: to import.
-        extra: of this distribution, that installs it.
-        oldest: version that is supported.
-        builds_without_gpu: it compiles for compute capabilities that are named.
-        timing_cache: measured kernels can be kept from build to build.
-        hardware_compatible: engines can be asked to run on other architectures.
-        version_compatible: engines can be asked to run on later versions.
+        name: its name in the manifest.
+        module: the Python module to import.
+        extra: the extra of glesam-runtime that installs it.
+        oldest: the oldest supported version.
+        builds_without_gpu: whether it compiles for named compute capabilities without a GPU.
+        timing_cache: whether kernel timings can be kept from build to build.
+        hardware_compatible: whether engines can be built to run on other architectures.
+        version_compatible: whether engines can be built to run on later versions.
     """
 
     name: EngineFamily
@@ -75,11 +75,11 @@ FAMILIES: dict[EngineFamily, Family] = {
 
 @dataclass(frozen=True)
 class Api:
-    """An imported library.
+    """An imported TensorRT library.
 
     Attributes:
-        family: which it is.
-        trt: its module.
+        family: which library it is.
+        trt: its Python module.
     """
 
     family: Family
@@ -87,28 +87,28 @@ class Api:
 
     @property
     def version(self) -> str:
-        """As the library spells it, "1.7.1.116"."""
+        """The library's own version, "1.7.1.116"."""
         return str(self.trt.__version__)
 
     @property
     def capabilities(self) -> tuple[str, ...]:
-        """Compute capabilities that it compiles for without a GPU, "8.9" for SM89, in order."""
+        """Compute capabilities that it compiles for without a GPU, sorted; SM89 is "8.9"."""
         names = getattr(getattr(self.trt, "ComputeCapability", None), "__members__", {})
         digits = [name[2:] for name in names if name.startswith("SM") and name[2:].isdecimal()]
         return tuple(f"{n[:-1]}.{n[-1]}" for n in sorted(digits, key=int))
 
     @property
     def creation_flags(self) -> int:
-        """For create_network: strong typing, where it has to be asked for."""
+        """Flags for create_network: strong typing, where the library does not always type so."""
         flags = getattr(self.trt, "NetworkDefinitionCreationFlag", None)
         flag = getattr(flags, "STRONGLY_TYPED", None)
         return 0 if flag is None else 1 << int(flag)
 
     def runtime_config(self, engine: Any, cuda_graphs: bool) -> Any | None:
-        """A configuration for create_execution_context; None where the library has none.
+        """Return a configuration for create_execution_context, None if the library has none.
 
-        TensorRT-RTX compiles kernels when shapes are first seen and captures graphs itself; a
-        graph of the caller's around it would hold kernels that it means to replace.
+        TensorRT-RTX compiles kernels at the first run of a shape and captures CUDA graphs itself. A
+        graph captured by the caller would keep kernels that the library replaces later.
         """
         strategies = getattr(self.trt, "CudaGraphStrategy", None)
         if strategies is None or not cuda_graphs:
@@ -122,47 +122,47 @@ def import_family(name: EngineFamily) -> Api:
     """Import the library of a family.
 
     Raises:
-        BackendError: it is not installed, does not load, or is too old.
+        BackendError: the library is not installed, does not load, or is too old.
     """
     family = FAMILIES[name]
     try:
         module = importlib.import_module(family.module)
-    except (ImportError, OSError) as error:  # OSError: a shared library that does not load
+    except (ImportError, OSError) as error:  # OSError: a shared library does not load
         raise BackendError(
-            f"{name} cannot be imported ({error}); pip install 'glesam-deploy[{family.extra}]'"
+            f"{name} cannot be imported ({error}); pip install 'glesam-runtime[{family.extra}]'"
         ) from error
     api = Api(family, module)
     if version_tuple(api.version)[:2] < family.oldest:
         oldest = ".".join(map(str, family.oldest))
         raise BackendError(
             f"{name} {api.version} is too old, {oldest} or later is needed; "
-            f"pip install -U 'glesam-deploy[{family.extra}]'"
+            f"pip install -U 'glesam-runtime[{family.extra}]'"
         )
     return api
 
 
 @functools.cache
 def logger_of(api: Api) -> Any:
-    """The library's logger: keeps its errors in `errors`, passes everything else over.
+    """Return the library's logger, which keeps error messages and ignores all others.
 
-    One for each library: TensorRT takes the first it is given in a process and ignores others.
+    Each library has one logger: TensorRT uses the first that a process gives it and ignores others.
     """
 
     class Logger(api.trt.ILogger):  # type: ignore[misc, name-defined]
-        """Remembers what went wrong, for the exception that follows."""
+        """A logger that keeps error messages for the exception that follows."""
 
         def __init__(self) -> None:
             api.trt.ILogger.__init__(self)
             self.errors: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
-            """Called by the library, from any of its threads."""
+            """Keep a message if it is an error; the library calls this from any of its threads."""
             if severity in (api.trt.ILogger.ERROR, api.trt.ILogger.INTERNAL_ERROR):
                 self.errors.append(message)
 
         def take(self) -> str:
-            """The first error since the last call, in the library's words, and forget them all."""
-            first = self.errors[0] if self.errors else "it gives no reason"
+            """Return the first error since the last call, and forget all errors."""
+            first = self.errors[0] if self.errors else "the library gives no reason"
             self.errors.clear()
             return first
 
@@ -170,7 +170,7 @@ def logger_of(api: Api) -> Any:
 
 
 def version_tuple(version: str) -> tuple[int, ...]:
-    """Numbers of a version: "10.13.3.9" -> (10, 13, 3, 9). What is no number ends it."""
+    """Return the numbers of a version up to the first other part: "10.13" -> (10, 13)."""
     numbers = []
     for part in version.split("."):
         if not part.isdecimal():
@@ -180,6 +180,6 @@ def version_tuple(version: str) -> tuple[int, ...]:
 
 
 def system_name() -> str:
-    """Operating system and processor as the manifest spells them: "linux-x86_64"."""
+    """Return operating system and processor as the manifest spells them: "linux-x86_64"."""
     processor = platform.machine().lower()
     return f"{platform.system().lower()}-{'x86_64' if processor == 'amd64' else processor}"

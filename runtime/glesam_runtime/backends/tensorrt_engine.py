@@ -1,8 +1,8 @@
-"""Engines chained on the GPU without a trip to the host.
+"""Running TensorRT engines one after another without copying tensors to the host.
 
-Memory is allocated once, when engines are loaded, at the largest sizes of their profiles. What a
-stage returns is its own output buffer, and the next stage reads it there: a result is good until
-the same stage runs again.
+Memory is allocated once, when engines are loaded, at the largest sizes of their profiles. A stage
+returns its own output buffer and the next stage reads it there, so a result is valid until the same
+stage runs again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glesam_runtime.backends.base import EngineOptions
 from glesam_runtime.backends.cuda import Device, Memory
 from glesam_runtime.backends.tensorrt_api import Api, logger_of
 from glesam_runtime.errors import BackendError
@@ -23,14 +22,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from glesam_runtime.backends.base import Value
+    from glesam_runtime.engine_options import EngineOptions
 
 _GRAPHED: tuple[StageName, ...] = ("encoder", "enhancer")
-"""Stages of fixed shapes, worth a CUDA graph: hundreds of kernels, one launch."""
+"""Stages of fixed shapes, where one CUDA graph replaces the launch of hundreds of kernels."""
 
 
 @dataclass(frozen=True)
 class CudaTensor:
-    """A stage's output where it was computed, as of one of its runs."""
+    """The output of one run of a stage, on the GPU."""
 
     memory: Memory
     shape: tuple[int, ...]
@@ -39,23 +39,23 @@ class CudaTensor:
 
     @property
     def elements(self) -> int:
-        """How many numbers it holds."""
+        """The number of values."""
         return int(np.prod(self.shape, dtype=np.int64))
 
 
 @dataclass
 class _Buffers:
-    """A tensor's memory on the GPU, and pinned memory beside it for the way from or to the host."""
+    """A tensor's memory on the GPU, and pinned host memory for copies from or to the host."""
 
     device: Memory
     host: Memory
     in_flight: bool = False
-    """A copy from `host` may still be queued: it must not be written to."""
+    """True while a copy from `host` may still be queued; `host` must not be written to then."""
 
 
 @dataclass
 class _Loaded:
-    """An engine ready to run."""
+    """An engine that is ready to run."""
 
     stage: StageName
     spec: Stage
@@ -63,13 +63,13 @@ class _Loaded:
     buffers: dict[str, _Buffers]
     runs: int = 0
     graphs: dict[tuple[int, ...], Callable[[], None]] = field(default_factory=dict)
-    """Replays by the addresses of the inputs they read."""
+    """Functions that replay a CUDA graph, by the addresses of the inputs that it reads."""
     engine: Any = None
-    """Has to outlive its context."""
+    """Kept here because it has to outlive its context."""
 
 
 class TrtEngine:
-    """Engines of one bundle on one GPU and one stream."""
+    """The engines of one bundle, on one GPU and one stream."""
 
     name = "tensorrt"
 
@@ -79,11 +79,11 @@ class TrtEngine:
 
     @property
     def device(self) -> str:
-        """The GPU: "cuda:0"."""
+        """The GPU that it runs on: "cuda:0"."""
         return f"cuda:{self._device.gpu.index}"
 
     def describe(self) -> dict[str, str]:
-        """Engine family, version, GPU, device."""
+        """Return the library, its version, the GPU's name and the device."""
         return {
             "engine": self._api.family.name,
             "version": self._api.version,
@@ -92,10 +92,10 @@ class TrtEngine:
         }
 
     def add(self, stage: StageName, spec: Stage, engine: Any) -> None:
-        """Make a deserialized engine ready: its context and its memory.
+        """Create the context of a deserialized engine and allocate its memory.
 
         Raises:
-            BackendError: memory is short.
+            BackendError: the GPU has too little memory.
         """
         config = self._api.runtime_config(engine, self._options.cuda_graphs and stage in _GRAPHED)
         given = () if config is None else (config,)
@@ -103,7 +103,7 @@ class TrtEngine:
         if context is None:
             raise BackendError(
                 f"{spec.graph.file}: no execution context ({logger_of(self._api).take()}); "
-                "the GPU may lack memory"
+                "free memory on the GPU"
             )
         buffers = {}
         for tensor in (*spec.inputs, *spec.outputs):
@@ -113,7 +113,7 @@ class TrtEngine:
         self._loaded[stage] = _Loaded(stage, spec, context, buffers, engine=engine)
 
     def share(self) -> TrtEngine:
-        """Refused: its buffers and its stream serve one run at a time.
+        """Refuse, because the buffers and the stream serve one run at a time.
 
         Raises:
             BackendError: always.
@@ -121,7 +121,7 @@ class TrtEngine:
         raise BackendError("a bundle of engines runs one stream; leave out --streams")
 
     def run(self, stage: StageName, inputs: Mapping[str, Value]) -> dict[str, Value]:
-        """Queue one engine; outputs stay on the GPU, good until the stage runs again.
+        """Queue one engine; its outputs stay on the GPU and are valid until the stage runs again.
 
         Raises:
             BackendError: the stage is not loaded, a shape is outside its profile, or TensorRT
@@ -152,10 +152,10 @@ class TrtEngine:
         }
 
     def to_host(self, value: Value) -> NDArray[np.float32]:
-        """The values as a numpy array of their own; waits for what computes them.
+        """Wait for a tensor's values and return a float32 copy on the host.
 
         Raises:
-            BackendError: a tensor of another engine, or one whose stage has run again since.
+            BackendError: the tensor belongs to another engine, or its stage has run again since.
         """
         if isinstance(value, np.ndarray):
             return value
@@ -166,14 +166,14 @@ class TrtEngine:
         return buffers.host.as_array(tensor.shape).copy()
 
     def _queue(self, loaded: _Loaded, addresses: tuple[int, ...]) -> None:
-        """Queue a run, as a graph where that is asked for and the library leaves it to us."""
+        """Queue a run, as a CUDA graph if one is wanted and the library makes none itself."""
         graphed = self._options.cuda_graphs and loaded.stage in _GRAPHED
         if not graphed or hasattr(self._api.trt, "CudaGraphStrategy"):
             self._execute(loaded)
         elif addresses in loaded.graphs:
             loaded.graphs[addresses]()
         else:
-            self._execute(loaded)  # what TensorRT does once only must not be in the graph
+            self._execute(loaded)  # work that TensorRT does only once must not be captured
             self._wait()
             loaded.graphs[addresses] = self._device.capture(lambda: self._execute(loaded))
 
@@ -185,7 +185,7 @@ class TrtEngine:
             )
 
     def _on_device(self, value: Value, buffers: _Buffers) -> Memory:
-        """Where the GPU finds a value: where it is already, or copied there."""
+        """Return the memory of a value on the GPU; a value on the host is copied there."""
         if not isinstance(value, np.ndarray):
             return self._current(value).memory
         if buffers.in_flight:
@@ -196,7 +196,7 @@ class TrtEngine:
         return buffers.device
 
     def _current(self, value: Value) -> CudaTensor:
-        """The tensor, if it still holds what its stage computed."""
+        """Return the tensor if its stage has not run again since; else raise."""
         if not isinstance(value, CudaTensor):
             raise BackendError(f"a tensor of another engine: {type(value).__name__}")
         loaded = self._loaded.get(value.stage)
@@ -214,7 +214,7 @@ class TrtEngine:
         return next(each for each in buffers if each.device is tensor.memory)
 
     def _wait(self) -> None:
-        """Until the stream is empty: then every pinned buffer may be written to."""
+        """Wait until the stream is empty; every pinned buffer may be written to after that."""
         self._device.wait()
         for loaded in self._loaded.values():
             for buffers in loaded.buffers.values():
@@ -222,10 +222,10 @@ class TrtEngine:
 
 
 def _axes(spec: Stage, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """Sizes of the free axes, from the inputs.
+    """Return the sizes of the free axes, read from the inputs.
 
     Raises:
-        BackendError: a size outside the profile, or a shape that is not the contract's.
+        BackendError: a size is outside the profile, or a shape is not the manifest's.
     """
     sizes: dict[str, int] = {}
     for tensor in spec.inputs:
@@ -235,7 +235,7 @@ def _axes(spec: Stage, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
             allowed = (spec.profile or {})[axis]
             if not allowed.min <= size <= allowed.max:
                 raise BackendError(
-                    f"{spec.graph.file}: {axis} = {size}, the engine was built for "
+                    f"{spec.graph.file}: {axis} is {size}, but the engine was built for "
                     f"{allowed.min} to {allowed.max}; "
                     + (
                         f"give at most {allowed.max} at a time"
@@ -246,21 +246,23 @@ def _axes(spec: Stage, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
                 )
         sizes = {**named, **sizes}
         if shape != _sized(tensor, sizes):
-            raise BackendError(f"{tensor.name}: {list(shape)}, not {list(tensor.shape)}")
+            raise BackendError(
+                f"{tensor.name}: shape {list(shape)}, but {list(tensor.shape)} is needed"
+            )
     return sizes
 
 
 def _sized(tensor: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """A tensor's shape once the free axes are known."""
+    """Return a tensor's shape with the free axes replaced by their sizes."""
     return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in tensor.shape)
 
 
 def _largest(tensor: TensorSpec, spec: Stage) -> tuple[int, ...]:
-    """A tensor's shape at the far end of the profile."""
+    """Return a tensor's largest shape in the profile."""
     return _sized(tensor, {axis: sizes.max for axis, sizes in (spec.profile or {}).items()})
 
 
 def _accept(accepted: bool, name: str) -> None:
-    """TensorRT says no by a return value."""
+    """Raise if TensorRT refused a tensor, which it reports by a return value."""
     if not accepted:
         raise BackendError(f"TensorRT refuses the shape or address of {name}")

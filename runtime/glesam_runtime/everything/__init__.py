@@ -1,1 +1,1 @@
-"""Segment everything: a grid of points over the image, and the good masks among the answers."""
+"""Everything-mode: a grid of points over the image, and the masks that are good enough."""

@@ -1,105 +1,224 @@
-"""How densely to look and what to keep: segment_anything's parameters, checked."""
+"""The parameters of everything-mode: each name, default, range and help text is declared here once.
+
+`GleSamMaskGenerator` takes them as arguments and `glesam-run --everything` as options.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from glesam_runtime.errors import InputError
-from glesam_runtime.everything.grids import even_grids, given_grids
+from glesam_runtime.option_groups import flag, help_of, option
 
+# No numpy here: the command line reads the parameters for its --help.
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
 OutputMode = Literal["binary_mask", "uncompressed_rle", "coco_rle"]
+
+_PANEL = "Everything"
+
+
+def _number(
+    default: float,
+    low: float,
+    high: float,
+    help_text: str,
+    *,
+    whole: bool = False,
+    shown: str | None = None,
+) -> Any:
+    """Declare a number: its default, its range, and whether it is a count.
+
+    `shown` is the default as --help shows it, where it depends on more than the parameter.
+    """
+    spelled = f"{help_text} Default: {shown or format(default, '.3g')}."
+    metadata = {"range": (low, high, whole), **option(spelled, panel=_PANEL, show_default=False)}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Names, defaults and meaning are those of segment_anything's SamAutomaticMaskGenerator.
+    """How densely to search an image and which masks to keep.
+
+    Names, defaults and meaning are those of segment_anything's SamAutomaticMaskGenerator. The help
+    text of each field says what it does.
+
+    Attributes:
+        point_grids: replaces `points_per_side`: for each crop layer an array [N, 2] of points
+            (x, y), from 0 to 1 of a crop's width and height.
+        output_mode: form of `segmentation`: a bool array [H, W], its run lengths, or COCO's
+            compressed RLE.
 
     Raises:
-        InputError: a value outside its range, not exactly one of points_per_side and point_grids,
-            or a layer without points.
+        InputError: a value is outside its range, not exactly one of points_per_side and point_grids
+            is given, or a crop layer has no points.
     """
 
-    points_per_side: int | None = 32
-    """The grid over the image has this many points a side; None where point_grids are given."""
-    points_per_batch: int = 64
-    """Points a decoder call; the decoder's memory grows with it."""
-    pred_iou_thresh: float = 0.88
-    """Keep masks whose predicted IoU is greater; 0 keeps all."""
-    stability_score_thresh: float = 0.95
-    """Keep masks at least this stable; 0 keeps all."""
-    stability_score_offset: float = 1.0
-    """Stability: area above threshold + offset over area above threshold - offset, in logits."""
-    box_nms_thresh: float = 0.7
-    """Of two masks whose boxes have a greater IoU, the one of lower predicted IoU goes."""
-    crop_n_layers: int = 0
-    """Layer n looks again at 4**n overlapping crops of the image, for small objects."""
-    crop_nms_thresh: float = 0.7
-    """The same for masks of different crops, where that of the larger crop goes."""
-    crop_overlap_ratio: float = 512 / 1500
-    """Overlap of the first layer's crops, of the image's shorter side; halved layer by layer."""
-    crop_n_points_downscale_factor: int = 1
-    """Points a side in layer n are points_per_side over this to the n-th power."""
+    points_per_side: int | None = _number(
+        32, 1, math.inf, "Points along each side of the grid over the image.", whole=True
+    )
+    points_per_batch: int = _number(
+        64,
+        1,
+        math.inf,
+        "Maximum number of points per decoder call; the memory of the decoder grows with it.",
+        whole=True,
+        shown="8 on a CPU, else 64",
+    )
+    pred_iou_thresh: float = _number(
+        0.88, 0, 1, "Keep masks whose predicted IoU is greater; 0 keeps all."
+    )
+    stability_score_thresh: float = _number(
+        0.95, 0, 1, "Keep masks whose stability score is at least this; 0 keeps all."
+    )
+    stability_score_offset: float = _number(
+        1.0,
+        0,
+        math.inf,
+        "Offset in logits of the stability score: area above threshold + offset, divided by area "
+        "above threshold - offset.",
+    )
+    box_nms_thresh: float = _number(
+        0.7,
+        0,
+        1,
+        "IoU of two masks' boxes above which the mask of lower predicted IoU is dropped as a "
+        "duplicate.",
+    )
+    crop_n_layers: int = _number(
+        0,
+        0,
+        math.inf,
+        "Number of crop layers, which find small objects. Layer n searches 4^n overlapping crops "
+        "of the image.",
+        whole=True,
+    )
+    crop_nms_thresh: float = _number(
+        0.7,
+        0,
+        1,
+        "The same for masks from different crops, where the mask from the larger crop is dropped.",
+    )
+    crop_overlap_ratio: float = _number(
+        512 / 1500,
+        0,
+        1,
+        "Overlap of the crops in layer 1, as a share of the image's shorter side; each further "
+        "layer halves it.",
+    )
+    crop_n_points_downscale_factor: int = _number(
+        1,
+        1,
+        math.inf,
+        "Each crop layer has this many times fewer points per side than the layer before.",
+        whole=True,
+    )
     point_grids: Sequence[ArrayLike] | None = None
-    """Instead of points_per_side, for each layer [N, 2]: (x, y) from 0 to 1 of a crop's size."""
-    min_mask_region_area: int = 0
-    """Fill holes and remove islands of fewer pixels; 0 leaves masks as they are."""
+    min_mask_region_area: int = _number(
+        0, 0, math.inf, "Fill holes and remove islands of fewer pixels; 0 leaves masks unchanged."
+    )
     output_mode: OutputMode = "binary_mask"
-    """What `segmentation` is: a bool array [H, W], its runs, or COCO's compressed RLE."""
 
     def __post_init__(self) -> None:
         if (self.points_per_side is None) == (self.point_grids is None):
             raise InputError(
-                "points_per_side and point_grids: exactly one is needed; "
-                "points_per_side=None leaves the points to the grids"
+                "points_per_side and point_grids: exactly one is needed; set points_per_side=None "
+                "to use point_grids"
             )
-        for name, (low, high, whole) in _RANGES.items():
-            value = getattr(self, name)
-            if name != "points_per_side" or value is not None:
-                _check_number(name, value, low, high, whole)
+        for each in numbers():
+            value = getattr(self, each.name)
+            if each.name != "points_per_side" or value is not None:
+                _check_number(each.name, value, *each.metadata["range"])
         if self.crop_overlap_ratio == 1:
-            raise InputError("crop_overlap_ratio 1: must be less, or crops would all be one")
+            raise InputError("crop_overlap_ratio 1: must be less, else all crops are the same")
         if self.output_mode not in get_args(OutputMode):
             known = ", ".join(get_args(OutputMode))
             raise InputError(f"output_mode {self.output_mode!r} is not known; known are {known}")
-        self.grids()  # a layer without points is told here, not at the first image
+        from glesam_runtime.everything.crops import layer_grids
 
-    def grids(self) -> list[NDArray[np.float64]]:
-        """The points of each layer, [N, 2], (x, y) from 0 to 1 of a crop's width and height."""
-        layers = self.crop_n_layers
-        if self.point_grids is not None:
-            return given_grids(self.point_grids, layers)
-        assert self.points_per_side is not None  # exactly one of the two is given
-        return even_grids(self.points_per_side, layers, self.crop_n_points_downscale_factor)
+        layer_grids(self)  # reports a layer without points now, not at the first image
 
 
-_RANGES: dict[str, tuple[float, float, bool]] = {
-    "points_per_side": (1, math.inf, True),
-    "points_per_batch": (1, math.inf, True),
-    "pred_iou_thresh": (0, 1, False),
-    "stability_score_thresh": (0, 1, False),
-    "stability_score_offset": (0, math.inf, False),
-    "box_nms_thresh": (0, 1, False),
-    "crop_n_layers": (0, math.inf, True),
-    "crop_nms_thresh": (0, 1, False),
-    "crop_overlap_ratio": (0, 1, False),
-    "crop_n_points_downscale_factor": (1, math.inf, True),
-    "min_mask_region_area": (0, math.inf, False),
-}
-"""Of each number the least and the greatest value, and whether it is a count."""
+def numbers() -> list[dataclasses.Field[Any]]:
+    """Return the parameters that are numbers, which are the ones with a command-line option."""
+    return [each for each in dataclasses.fields(Parameters) if "range" in each.metadata]
 
 
 def _check_number(name: str, value: object, low: float, high: float, whole: bool) -> None:
-    """Finite, within [low, high], and whole where it counts something."""
+    """Refuse a value that is not finite, outside [low, high], or a fraction where it counts."""
     number = float(value) if isinstance(value, Real) else math.nan
     if not (math.isfinite(number) and low <= number <= high) or (whole and number % 1):
         kind = "a whole number" if whole else "a number"
         bounds = f"of {low:g} or more" if math.isinf(high) else f"from {low:g} to {high:g}"
         raise InputError(f"{name} {value}: {kind} {bounds} is needed")
+
+
+@dataclass(eq=False, repr=False)  # it only carries values; the rest would cost start-up time
+class _EverythingFlags:
+    everything: bool = field(
+        default=False,
+        metadata=option("Segment every object, without prompts.", panel=_PANEL),
+    )
+    mask_files: bool = field(
+        default=False,
+        metadata=option("Also write each mask as <stem>_mask_0.png and so on.", panel=_PANEL),
+    )
+
+    @property
+    def prompt_batch(self) -> int | None:
+        """The value of --points-per-batch, None if it is not given."""
+        batch: int | None = vars(self)["points_per_batch"]
+        return batch
+
+    def parameters(self) -> Parameters | None:
+        """Return the parameters given on the command line, None without `--everything`.
+
+        Raises:
+            InputError: a value is outside its range, or an option is given without `--everything`.
+        """
+        values = {each.name: getattr(self, each.name) for each in numbers()}
+        given = {name: value for name, value in values.items() if value is not None}
+        if not self.everything:
+            alone = [*given, *(["mask_files"] if self.mask_files else [])]
+            if alone:
+                raise InputError(
+                    f"{flag(alone[0])} requires --everything: add it, or leave out {flag(alone[0])}"
+                )
+            return None
+        try:
+            return Parameters(**given)
+        except InputError as error:  # its message has the names of the Python parameters
+            text = re.sub(r"\b[a-z]+(_[a-z]+)+\b", lambda name: flag(name[0]), str(error))
+            raise InputError(text) from error
+
+
+def _as_options() -> list[tuple[str, Any, Any]]:
+    """Make an option of each number, None by default: it shows which options the user gave."""
+    kinds = {"int | None": int | None, "int": int | None, "float": float | None}
+    return [
+        (
+            each.name,
+            kinds[str(each.type)],
+            field(
+                default=None,
+                metadata=option(help_of(each), panel=_PANEL, show_default=False),
+            ),
+        )
+        for each in numbers()
+    ]
+
+
+if TYPE_CHECKING:
+    EverythingOptions = _EverythingFlags
+else:
+    EverythingOptions = dataclasses.make_dataclass(
+        "EverythingOptions", _as_options(), bases=(_EverythingFlags,), eq=False, repr=False
+    )
+    EverythingOptions.__doc__ = "The options of `glesam-run --everything`, a field for each."

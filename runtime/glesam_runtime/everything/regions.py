@@ -1,7 +1,7 @@
-"""Holes and islands of a mask too small to be meant, found on its runs alone.
+"""Removing small holes and islands from a mask, on its run lengths.
 
-Two pixels that touch at a side or a corner belong to one region, of the mask and of the background
-alike: segment_anything's rule.
+Pixels that touch at a side or a corner belong to one region, in the mask and in the background, as
+in segment_anything.
 """
 
 from __future__ import annotations
@@ -10,41 +10,41 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glesam_runtime.runs import complement, join_spans, spans_of, split_at_columns
+from glesam_runtime.rle import invert_runs, join_spans, run_spans, split_at_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from glesam_runtime.runs import Runs, Spans
+    from glesam_runtime.rle import RunLengths, Spans
 
 
-def fill_small_holes(runs: Runs, height: int, min_area: float) -> tuple[Runs, bool]:
-    """Fill the background's regions of fewer pixels than `min_area`.
+def fill_small_holes(runs: RunLengths, height: int, min_area: float) -> tuple[RunLengths, bool]:
+    """Fill each hole that has fewer pixels than `min_area`.
 
     Args:
-        runs: of a mask.
-        height: the mask's, in pixels.
-        min_area: pixels.
+        runs: the runs of a mask.
+        height: height of the mask in pixels.
+        min_area: least area of a hole that stays, in pixels.
 
     Returns:
         The new runs, and whether anything changed.
     """
-    outside, changed = _drop_small(complement(runs), height, min_area, keep_largest=False)
-    return (complement(outside), True) if changed else (runs, False)
+    outside, changed = _drop_small(invert_runs(runs), height, min_area, keep_largest=False)
+    return (invert_runs(outside), True) if changed else (runs, False)
 
 
-def remove_small_islands(runs: Runs, height: int, min_area: float) -> tuple[Runs, bool]:
-    """Remove the mask's regions of fewer pixels than `min_area`, but the largest if all are.
+def remove_small_islands(runs: RunLengths, height: int, min_area: float) -> tuple[RunLengths, bool]:
+    """Remove each region with fewer pixels than `min_area`; if all are smaller, keep the largest.
 
-    Arguments and result are those of `fill_small_holes`.
+    Takes and returns the same as `fill_small_holes`.
     """
     return _drop_small(runs, height, min_area, keep_largest=True)
 
 
 def _drop_small(
-    runs: Runs, height: int, min_area: float, *, keep_largest: bool
-) -> tuple[Runs, bool]:
-    pieces = split_at_columns(spans_of(runs), height)
+    runs: RunLengths, height: int, min_area: float, *, keep_largest: bool
+) -> tuple[RunLengths, bool]:
+    pieces = split_at_columns(run_spans(runs), height)
     starts, ends = pieces
     region = _regions(pieces, height)
     areas = np.bincount(region, weights=ends - starts)[region]
@@ -58,9 +58,10 @@ def _drop_small(
 
 
 def _largest(pieces: Spans, areas: NDArray[Any], height: int, width: int) -> int:
-    """A piece of the largest region; of equal ones the first met in blocks of 2 x 2, row by row.
+    """Return the index of a piece of the largest region.
 
-    OpenCV numbers regions in that order, and segment_anything keeps the first.
+    Of regions of equal area it is the first one met in blocks of 2 x 2 pixels, row by row: OpenCV
+    numbers regions in that order, and segment_anything keeps the first.
     """
     column, row = np.divmod(pieces[0], height)
     met = (row // 2) * (width // 2 + 1) + column // 2
@@ -68,7 +69,7 @@ def _largest(pieces: Spans, areas: NDArray[Any], height: int, width: int) -> int
 
 
 def _regions(pieces: Spans, height: int) -> NDArray[np.int64]:
-    """For each piece the smallest index of a piece of its region."""
+    """Return for each piece the smallest index of a piece in its region."""
     first, second = _touching(pieces, height)
     root = np.arange(len(pieces[0]))
     while True:
@@ -83,9 +84,10 @@ def _regions(pieces: Spans, height: int) -> NDArray[np.int64]:
 
 
 def _touching(pieces: Spans, height: int) -> Spans:
-    """Pairs of pieces in neighbouring columns that share a side or a corner: two index arrays."""
+    """Return the pairs of pieces in neighbouring columns that touch, as two index arrays."""
     starts, ends = pieces
-    # Two rows between columns: a piece moved over by one column meets pieces of that one only.
+    # With two empty rows between columns, a piece shifted by one column only meets pieces of the
+    # column that it is shifted to.
     column = starts // height
     starts, ends = starts + 2 * column, ends + 2 * column
     step = height + 2

@@ -1,4 +1,4 @@
-"""From an image to every mask worth keeping: prompt, judge, drop duplicates, tidy up."""
+"""The search of everything-mode: prompt a grid, filter the masks, drop duplicates, tidy up."""
 
 from __future__ import annotations
 
@@ -8,28 +8,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from glesam_runtime.everything.crops import Box, Crop, near_crop_edge, plan_crops
-from glesam_runtime.everything.nms import non_maximum_suppression
+from glesam_runtime.everything.crops import Box, Crop, layer_grids, near_crop_edge, plan_crops
 from glesam_runtime.everything.regions import fill_small_holes, remove_small_islands
 from glesam_runtime.image import check_image
 from glesam_runtime.masks import mask_to_xywh
 from glesam_runtime.prompts import FOREGROUND, PromptBatch
-from glesam_runtime.runs import box_of, count_runs
+from glesam_runtime.rle import count_runs, run_box
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from glesam_runtime.everything.parameters import Parameters
     from glesam_runtime.predictor import GleSamPredictor
-    from glesam_runtime.runs import Runs
+    from glesam_runtime.rle import RunLengths
 
 
 @dataclass(frozen=True)
 class Found:
-    """A mask that was kept, and what led to it; all in pixels of the whole image."""
+    """A mask that was kept, and where it was found; all in pixels of the whole image."""
 
-    runs: Runs
-    """`count_runs` of the mask [H, W]: the masks themselves would not fit in memory together."""
+    runs: RunLengths
+    """The mask [H, W] as `rle.count_runs`, because all masks together do not fit in memory."""
     box: Box
     """First and last column and row: x0, y0, x1, y1."""
     predicted_iou: float
@@ -42,18 +41,18 @@ class Found:
 def find_masks(
     predictor: GleSamPredictor, image: NDArray[np.uint8], parameters: Parameters
 ) -> list[Found]:
-    """Find the masks of everything in an image; none found is an empty list.
+    """Find the masks of everything in an image, an empty list if there are none.
 
     Args:
-        predictor: the image it has is forgotten.
+        predictor: the predictor to use; its image is reset.
         image: uint8 [H, W, 3], RGB.
-        parameters: how densely to look and what to keep.
+        parameters: how densely to search and which masks to keep.
 
     Raises:
-        InputError: not such an image, or one too small for the crops asked for.
+        InputError: the array is not such an image, or it is too small for the crops.
     """
     height, width = check_image(image).shape[:2]
-    grids = parameters.grids()
+    grids = layer_grids(parameters)
     crops = plan_crops(height, width, parameters.crop_n_layers, parameters.crop_overlap_ratio)
     found: list[Found] = []
     try:
@@ -81,29 +80,35 @@ def _search_crop(
     points: NDArray[np.float64],
     parameters: Parameters,
 ) -> Iterator[Found]:
-    """The good masks of a crop whose image is set; points [N, 2] in pixels of the crop."""
+    """Yield the masks of a crop that are good enough; the predictor has the crop as its image.
+
+    `points` are [N, 2], (x, y) in pixels of the crop.
+    """
     size = parameters.points_per_batch
     for batch in (points[at : at + size] for at in range(0, len(points), size)):
         labels = np.full((len(batch), 1), FOREGROUND, np.float32)
         prompts = PromptBatch(batch[:, None], labels, None, None)
         low_res, iou = predictor.decode(prompts)
         good = iou > (parameters.pred_iou_thresh or -np.inf)
-        for prompt, index in np.argwhere(good):  # the others never reach the image's size
-            judged = _judge(predictor, low_res[prompt, index], crop, whole, parameters)
-            if judged is not None:
+        for prompt, index in np.argwhere(good):  # only these are upscaled
+            measured = _measure(predictor, low_res[prompt, index], crop, whole, parameters)
+            if measured is not None:
                 x, y = (batch[prompt] + crop.box[:2]).tolist()
-                runs, box, stability = judged
+                runs, box, stability = measured
                 yield Found(runs, box, float(iou[prompt, index]), stability, (x, y), crop)
 
 
-def _judge(
+def _measure(
     predictor: GleSamPredictor,
     low_res: NDArray[np.float32],
     crop: Crop,
     whole: Crop,
     parameters: Parameters,
-) -> tuple[Runs, Box, float] | None:
-    """Runs, box and stability of a mask [S/4, S/4]; None where it wavers or the crop cuts it."""
+) -> tuple[RunLengths, Box, float] | None:
+    """Return runs, box and stability of a mask from its logits [S/4, S/4].
+
+    None is a mask that is not stable enough or that the edge of the crop cuts off.
+    """
     made = predictor.binarize(low_res, parameters.stability_score_offset)
     stability = float(np.float32(made.stability))
     if stability < np.float32(parameters.stability_score_thresh):
@@ -115,7 +120,7 @@ def _judge(
         return None
     window = made.masks[top : top + height, left : left + width]
     runs = count_runs(window, (whole.box[3], whole.box[2]), (y0, x0))
-    return runs.astype(np.int32), box, stability  # half the memory, and no image is so large
+    return runs.astype(np.int32), box, stability  # half the memory; no image has 2**31 pixels
 
 
 def _without_duplicates(
@@ -126,16 +131,54 @@ def _without_duplicates(
 
 
 def _tidy(found: Sequence[Found], height: int, parameters: Parameters) -> list[Found]:
-    """Fill small holes, remove small islands, and drop duplicates once more.
+    """Fill small holes, remove small islands, and drop duplicates again.
 
-    Of two masks that have become alike the one that was left as it is stays.
+    If this makes two masks duplicates of each other, the one that it did not change stays.
     """
     tidied, unchanged = [], []
     for one in found:
         runs, filled = fill_small_holes(one.runs, height, parameters.min_mask_region_area)
         runs, removed = remove_small_islands(runs, height, parameters.min_mask_region_area)
         changed = filled or removed
-        tidied.append(replace(one, runs=runs, box=box_of(runs, height)) if changed else one)
+        tidied.append(replace(one, runs=runs, box=run_box(runs, height)) if changed else one)
         unchanged.append(not changed)
     threshold = max(parameters.box_nms_thresh, parameters.crop_nms_thresh)
     return _without_duplicates(tidied, unchanged, threshold)
+
+
+def non_maximum_suppression(
+    boxes: ArrayLike, scores: ArrayLike, iou_threshold: float
+) -> NDArray[np.int64]:
+    """Drop each box that overlaps a kept box of a higher score.
+
+    The arithmetic is that of torchvision.ops.nms: areas and IoU in float32, the comparison in
+    float64. Of boxes with equal scores the first is kept. Two boxes without area never overlap.
+
+    Args:
+        boxes: [N, 4], x0, y0, x1, y1.
+        scores: [N].
+        iou_threshold: a box is dropped if its IoU with a kept box is greater.
+
+    Returns:
+        Indices of the kept boxes [K], highest score first.
+    """
+    order = np.argsort(-np.asarray(scores, np.float32), kind="stable")
+    corners = np.asarray(boxes, np.float32).reshape(-1, 4)[order]
+    kept = []
+    while order.size:
+        kept.append(order[0])
+        apart = ~(_iou_of_first(corners) > iou_threshold)
+        apart[0] = False
+        order, corners = order[apart], corners[apart]
+    return np.asarray(kept, np.int64)
+
+
+def _iou_of_first(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the IoU of the first box with each box: [N]."""
+    low = np.maximum(boxes[0, :2], boxes[:, :2])
+    high = np.minimum(boxes[0, 2:], boxes[:, 2:])
+    overlap = np.prod(np.maximum(high - low, 0), axis=1)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    with np.errstate(invalid="ignore"):  # two boxes without area: 0 / 0 is NaN, no overlap
+        iou: NDArray[np.float32] = overlap / (areas[0] + areas - overlap)
+    return iou.astype(np.float64)

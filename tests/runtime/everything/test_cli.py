@@ -123,7 +123,7 @@ def test_text_and_many_images(
     error, note = stderr.splitlines()
     assert "none.png: no such file" in error
     assert note.startswith("note: onnxruntime 1.")
-    assert "inside the bundle's gates" in note
+    assert "within the bundle's accuracy limits" in note
     assert "photo_instances.png" in stdout
     assert "other_overlay.png" in stdout
     assert len(written(out)) == 4
@@ -148,8 +148,8 @@ BAD = {
     "points": (["--everything", "--points", "1,4"], "--everything takes no --points"),
     "box": (["--everything", "--box", "0,0,9,9"], "leave them out"),
     "multimask": (["--everything", "--multimask"], "--everything takes no"),
-    "alone": (["--points", "1,4", "--crop-n-layers", "1"], "--crop-n-layers belongs to --everyt"),
-    "files alone": (["--points", "1,4", "--mask-files"], "--mask-files belongs to --everything"),
+    "alone": (["--points", "1,4", "--crop-n-layers", "1"], "--crop-n-layers requires --everyth"),
+    "files alone": (["--points", "1,4", "--mask-files"], "--mask-files requires --everything"),
     "range": (["--everything", "--pred-iou-thresh", "88"], "--pred-iou-thresh 88"),
     "no points": (["--everything", "--points-per-side", "0"], "--points-per-side 0"),
     "crops too small": (["--everything", "--crop-n-layers", "9"], "photo.png: image: 120 x 90"),

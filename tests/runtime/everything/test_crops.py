@@ -14,8 +14,7 @@ from segment_anything.utils.amg import (
 )
 
 from glesam_runtime import InputError
-from glesam_runtime.everything.crops import Crop, near_crop_edge, plan_crops
-from glesam_runtime.everything.grids import even_grids
+from glesam_runtime.everything.crops import Crop, even_grids, near_crop_edge, plan_crops
 
 
 @given(
@@ -53,5 +52,7 @@ def test_near_the_edge_of_a_crop(box: tuple[int, int, int, int], corner: tuple[i
 @pytest.mark.parametrize(("height", "width"), [(2, 3), (2, 300)])
 def test_too_small_for_crops(height: int, width: int) -> None:
     assert len(plan_crops(height, width, 0, 0.5)) == 1
-    with pytest.raises(InputError, match=f"{width} x {height} pixels, too few .* the most is 1"):
+    with pytest.raises(
+        InputError, match=f"{width} x {height} pixels, too small .* the maximum is 1"
+    ):
         plan_crops(height, width, 2, 0)

@@ -203,7 +203,7 @@ def test_images_of_a_few_pixels(size: tuple[int, int], predictor: GleSamPredicto
     image = np.full((*size, 3), 90, np.uint8)
     for record in GleSamMaskGenerator(predictor, **LOOSE).generate(image):
         assert record["segmentation"].shape == size
-    with pytest.raises(InputError, match="too few for"):
+    with pytest.raises(InputError, match="too small for"):
         GleSamMaskGenerator(predictor, 4, crop_n_layers=9).generate(image)
 
 

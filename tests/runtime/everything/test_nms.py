@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torchvision.ops import batched_nms
 
-from glesam_runtime.everything.nms import non_maximum_suppression
+from glesam_runtime.everything.search import non_maximum_suppression
 
 
 def theirs(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:

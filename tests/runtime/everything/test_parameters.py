@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 from segment_anything import SamAutomaticMaskGenerator
 
 from glesam_runtime import GleSamMaskGenerator, InputError
-from glesam_runtime.everything.parameters import Parameters
+from glesam_runtime.everything.parameters import EverythingOptions, Parameters, numbers
+from glesam_runtime.option_groups import help_of
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "both": ({"point_grids": [[[0.5, 0.5]]]}, "exactly one is needed"),
@@ -58,3 +60,24 @@ def test_names_order_and_defaults_are_segment_anythings() -> None:
         for kind in (GleSamMaskGenerator, SamAutomaticMaskGenerator)
     )
     assert ours == theirs
+
+
+def test_every_number_is_an_option_that_is_left_out_by_default() -> None:
+    options = {field.name: field for field in dataclasses.fields(EverythingOptions)}
+    assert set(options) == {each.name for each in numbers()} | {"everything", "mask_files"}
+    assert EverythingOptions(everything=True).parameters() == Parameters()
+    for each in numbers():
+        assert options[each.name].default is None
+        assert help_of(options[each.name]) == help_of(each)
+        low, high, _ = each.metadata["range"]
+        assert low <= each.default <= high
+
+
+def test_an_option_reaches_its_parameter() -> None:
+    given = {each.name: type(each.default)(1) for each in numbers()} | {"crop_overlap_ratio": 0.5}
+    parameters = EverythingOptions(everything=True, **given).parameters()
+    assert parameters == Parameters(**given)
+    with pytest.raises(InputError, match="--box-nms-thresh 2: a number from 0 to 1 is needed"):
+        EverythingOptions(everything=True, box_nms_thresh=2).parameters()
+    with pytest.raises(InputError, match="--points-per-side requires --everything"):
+        EverythingOptions(points_per_side=32).parameters()

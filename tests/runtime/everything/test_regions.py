@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from segment_anything.utils.amg import remove_small_regions
 
 from glesam_runtime.everything.regions import fill_small_holes, remove_small_islands
-from glesam_runtime.runs import count_runs, runs_to_mask
+from glesam_runtime.rle import count_runs, runs_to_mask
 
 
 def check(mask: np.ndarray, min_area: int) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from glesam_runtime import BackendError, GleSamPredictor, choose, open_bundle
-from glesam_runtime.backends.base import EngineOptions
+from glesam_runtime import BackendError, GleSamPredictor, engine_selection, open_bundle
 from glesam_runtime.backends.openvino import OpenVinoEngine
-from glesam_runtime.choose import choose_engine
+from glesam_runtime.engine_options import EngineOptions
+from glesam_runtime.engine_selection import select_engine
 
 from .conftest import with_golden, write_manifest
 
@@ -29,64 +29,66 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the toy bundle were not small."""
-    monkeypatch.setattr(choose, "_SMALL", 0)
+    monkeypatch.setattr(engine_selection, "_SMALL", 0)
 
 
 @pytest.fixture
 def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the engines that were held against a golden file."""
     asked: list[str] = []
-    check = choose.golden.check
+    check = engine_selection.golden.check
 
     def noted(bundle: Any, engine: Any) -> Any:
         asked.append(engine.name)
         return check(bundle, engine)
 
-    monkeypatch.setattr(choose.golden, "check", noted)
+    monkeypatch.setattr(engine_selection.golden, "check", noted)
     return asked
 
 
 def test_the_fastest_that_keeps_the_gates(toy_bundle: Path) -> None:
-    choice = choose_engine(open_bundle(toy_bundle))
-    assert choice.engine.name == "openvino"
-    assert choice.reason is not None
-    assert choice.reason.startswith("openvino 20")
-    assert "on cpu in fp32: the fastest here, inside the bundle's gates" in choice.reason
+    selected = select_engine(open_bundle(toy_bundle))
+    assert selected.engine.name == "openvino"
+    assert selected.reason is not None
+    assert selected.reason.startswith("openvino 20")
+    assert (
+        "on cpu in fp32: the fastest here, within the bundle's accuracy limits" in selected.reason
+    )
 
 
 def test_a_small_bundle_is_to_start_soon(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose, "_SMALL", 2**20)
-    choice = choose_engine(open_bundle(toy_bundle))
-    assert choice.engine.name == "onnxruntime"
-    assert choice.reason is not None
-    assert "on cpu: the soonest to start a small bundle here, inside" in choice.reason
+    monkeypatch.setattr(engine_selection, "_SMALL", 2**20)
+    selected = select_engine(open_bundle(toy_bundle))
+    assert selected.engine.name == "onnxruntime"
+    assert selected.reason is not None
+    assert "on cpu: the one that starts a small bundle soonest here, within" in selected.reason
 
 
 def test_a_golden_file_is_asked_once(toy_bundle: Path, checks: list[str], memory: Path) -> None:
     bundle = open_bundle(toy_bundle)
-    choose_engine(bundle, stages=["decoder"])
+    select_engine(bundle, stages=["decoder"])
     assert checks == ["openvino"]
     assert list(json.loads(memory.read_text()).values()) == [""]
-    choose_engine(bundle)
-    choose_engine(bundle, options=EngineOptions(threads=1))
+    select_engine(bundle)
+    select_engine(bundle, options=EngineOptions(threads=1))
     assert checks == ["openvino"]
-    choose_engine(bundle, options=EngineOptions(precision="fp32"))
+    select_engine(bundle, options=EngineOptions(precision="fp32"))
     assert checks == ["openvino"], "a precision asked for is not judged"
     memory.write_text("[not json")
-    choose_engine(bundle)
+    select_engine(bundle)
     assert checks == ["openvino", "openvino"]
 
 
 def test_another_bundle_is_another_question(
     toy_bundle: Path, toy_copy: Path, checks: list[str]
 ) -> None:
-    choose_engine(open_bundle(toy_bundle))
+    select_engine(open_bundle(toy_bundle))
     manifest = open_bundle(toy_copy).manifest
     golden = load_file(toy_copy / "golden.safetensors")
     golden["enhanced_embeddings"] *= np.float32(1 + 1e-6)
     save_file(golden, toy_copy / "golden.safetensors")
     write_manifest(toy_copy, with_golden(manifest, toy_copy / "golden.safetensors"))
-    choose_engine(open_bundle(toy_copy))
+    select_engine(open_bundle(toy_copy))
     assert checks == ["openvino", "openvino"]
 
 
@@ -101,27 +103,29 @@ def test_one_that_does_not_is_passed_over(
     monkeypatch.setattr(OpenVinoEngine, "run", off)
     bundle = open_bundle(toy_bundle)
     for _ in range(2):
-        choice = choose_engine(bundle)
-        assert choice.engine.name == "onnxruntime"
-        assert choice.reason is not None
-        assert "not openvino on cpu lies outside the bundle's gates" in choice.reason
-        assert "relative L2" in choice.reason
+        selected = select_engine(bundle)
+        assert selected.engine.name == "onnxruntime"
+        assert selected.reason is not None
+        assert "not openvino on cpu exceeds the bundle's accuracy limits" in selected.reason
+        assert "relative L2" in selected.reason
     assert checks == ["openvino", "onnxruntime"]
-    monkeypatch.setattr(choose, "installed", lambda: ["openvino"])
-    with pytest.raises(BackendError, match="--backend openvino runs it all the same"):
-        choose_engine(bundle)
+    monkeypatch.setattr(engine_selection, "installed", lambda: ["openvino"])
+    with pytest.raises(BackendError, match="--backend openvino runs it anyway"):
+        select_engine(bundle)
 
 
 def test_an_engine_that_cannot(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = open_bundle(toy_bundle)
     with pytest.raises(BackendError, match=r"cuda:3.*CUDAExecutionProvider"):
-        choose_engine(bundle, device="cuda:3")
-    with pytest.raises(BackendError, match=r"openvino on cpu: .*; onnxruntime on cpu: .*CUDA gra"):
-        choose_engine(bundle, options=EngineOptions(cuda_graphs=True))
-    monkeypatch.setattr(choose, "installed", list)
+        select_engine(bundle, device="cuda:3")
+    with pytest.raises(
+        BackendError, match=r"openvino on cpu: .*; onnxruntime on cpu: .*--cuda-graphs"
+    ):
+        select_engine(bundle, options=EngineOptions(cuda_graphs=True))
+    monkeypatch.setattr(engine_selection, "installed", list)
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    with pytest.raises(BackendError, match=r"pip install 'glesam-deploy\[cpu\]'"):
-        choose_engine(bundle)
+    with pytest.raises(BackendError, match=r"pip install 'glesam-runtime\[cpu\]'"):
+        select_engine(bundle)
 
 
 def test_one_named_is_not_judged(toy_bundle: Path, checks: list[str]) -> None:
@@ -135,7 +139,7 @@ def test_nothing_can_be_remembered(toy_bundle: Path, memory: Path, checks: list[
     memory.parent.parent.mkdir()
     memory.parent.write_text("a file where a folder is needed")
     for _ in range(2):
-        choose_engine(open_bundle(toy_bundle))
+        select_engine(open_bundle(toy_bundle))
     assert checks == ["openvino", "openvino"]
 
 
@@ -144,6 +148,6 @@ def test_a_home_without_a_cache_is_made_one(
 ) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    choose_engine(open_bundle(toy_bundle))
+    select_engine(open_bundle(toy_bundle))
     assert (tmp_path / "home/.cache/glesam/checked.json").is_file()
     shutil.rmtree(tmp_path / "home")

@@ -1,4 +1,4 @@
-"""One image file in; an instance map and an overlay of everything in it out."""
+"""Everything-mode for one image file: writes an instance map and an overlay."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from glesam_runtime.errors import InputError
 from glesam_runtime.everything.generator import describe
 from glesam_runtime.everything.search import Found, find_masks
 from glesam_runtime.image import pixels_of, read_image
-from glesam_runtime.jobs import Job, refuse_inputs, save_mask, save_overlay
-from glesam_runtime.runs import area_of, runs_to_mask
+from glesam_runtime.output_files import OutputFiles, refuse_inputs, save_mask, save_overlay
+from glesam_runtime.rle import run_area, runs_to_mask
 from glesam_runtime.staging import staged_file
 
 if TYPE_CHECKING:
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from glesam_runtime.everything.parameters import Parameters
     from glesam_runtime.predictor import GleSamPredictor
 
-_MOST = np.iinfo(np.uint16).max
-"""Masks an instance map can tell apart."""
+_MAX_MASKS = np.iinfo(np.uint16).max
+"""Number of masks that an instance map of 16 bits can hold."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image that was read."""
+    """An image that has been read."""
 
-    job: Job
+    files: OutputFiles
     image: NDArray[np.uint8]
     """[H, W, 3]."""
     seconds: dict[str, float]
@@ -43,7 +43,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Inferred:
-    """Everything in an image."""
+    """The masks found in an image."""
 
     prepared: Prepared
     found: list[Found]
@@ -51,46 +51,47 @@ class Inferred:
 
 
 @dataclass(frozen=True)
-class Everything:
-    """The work of glesam-run --everything; of each image all outputs are written, or none."""
+class EverythingSegmentation:
+    """The work of glesam-run --everything. For each image it writes all outputs or none."""
 
     parameters: Parameters
-    """How densely to look and what to keep."""
+    """How densely to search and which masks to keep."""
     mask_files: bool
-    """A file for each mask beside the instance map."""
+    """Whether to write a file for each mask in addition to the instance map."""
     inputs: frozenset[Path]
-    """Resolved paths of all input images, which no output may replace."""
+    """Resolved paths of all input images, which no output may overwrite."""
 
-    def pixels(self, job: Job) -> int:
-        """Of the image file."""
-        return pixels_of(job.image)
+    def pixels(self, files: OutputFiles) -> int:
+        """Return the number of pixels of the image file."""
+        return pixels_of(files.image)
 
-    def prepare(self, job: Job) -> Prepared:
+    def prepare(self, files: OutputFiles) -> Prepared:
         """Read the image.
 
         Raises:
-            InputError: it cannot be, or it is what would be written.
+            InputError: the image cannot be read, or an output would overwrite an input image.
         """
         start = time.perf_counter()
-        image = read_image(job.image)
+        image = read_image(files.image)
         seconds = {"read": time.perf_counter() - start}
-        refuse_inputs(job, (job.instances_path, job.overlay_path), self.inputs)
-        return Prepared(job, image, seconds)
+        refuse_inputs(files, (files.instances_path, files.overlay_path), self.inputs)
+        return Prepared(files, image, seconds)
 
     def infer(self, predictor: GleSamPredictor, prepared: Prepared) -> Inferred:
-        """Search.
+        """Find the masks.
 
         Raises:
-            InputError: an image too small for the crops, or more masks than an instance map holds.
+            InputError: the image is too small for the crops, or it has more masks than an instance
+                map holds.
         """
-        image = prepared.job.image
+        image = prepared.files.image
         start = time.perf_counter()
         try:
             found = find_masks(predictor, prepared.image, self.parameters)
         except InputError as error:
             raise InputError(f"{image}: {error}") from error
-        if len(found) > _MOST:
-            raise InputError(f"{image}: {len(found)} masks, an instance map holds {_MOST}")
+        if len(found) > _MAX_MASKS:
+            raise InputError(f"{image}: {len(found)} masks, but an instance map holds {_MAX_MASKS}")
         seconds = {**prepared.seconds, "search": time.perf_counter() - start}
         return Inferred(prepared, found, seconds)
 
@@ -98,62 +99,63 @@ class Everything:
         """Write the files.
 
         Args:
-            inferred: from `infer`.
-            check: called before each mask.
+            inferred: the result of `infer`.
+            check: called before each mask is drawn; it may raise to stop the work.
 
         Returns:
-            What `--json` says of the image; `masks` are the generator's records with COCO RLE,
-            and `id` is the mask's value in the instance map.
+            The image's entry in `--json`. `masks` are the generator's records with COCO RLE, and
+            `id` is the mask's value in the instance map.
 
         Raises:
-            InputError: a file cannot be written, or would replace an input image.
+            InputError: a file cannot be written, or would overwrite an input image.
         """
         start = time.perf_counter()
-        job, image, found = inferred.prepared.job, inferred.prepared.image, inferred.found
+        files, image = inferred.prepared.files, inferred.prepared.image
+        found = inferred.found
         height, width = image.shape[:2]
         count = len(found) if self.mask_files else 0
-        paths = [job.mask_path(index, count) for index in range(count)]
-        refuse_inputs(job, paths, self.inputs)
-        job.output.parent.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as files:  # every file is complete before the first gets its name
+        paths = [files.mask_path(index, count) for index in range(count)]
+        refuse_inputs(files, paths, self.inputs)
+        files.stem.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as staged:  # all files are complete before the first gets its name
             for one, path in zip(found, paths, strict=False):
                 check()
                 mask = runs_to_mask(one.runs, height, width)
-                save_mask(mask, files.enter_context(staged_file(path)))
-            instances, overlay = picture(image, found, check)
-            place = files.enter_context(staged_file(job.instances_path))
+                save_mask(mask, staged.enter_context(staged_file(path)))
+            instances, overlay = draw_everything(image, found, check)
+            place = staged.enter_context(staged_file(files.instances_path))
             Image.fromarray(instances).save(place, "PNG")
-            save_overlay(overlay, files.enter_context(staged_file(job.overlay_path)))
+            save_overlay(overlay, staged.enter_context(staged_file(files.overlay_path)))
         seconds = {**inferred.seconds, "masks_and_files": time.perf_counter() - start}
         return {
-            "image": str(job.image),
+            "image": str(files.image),
             "width": width,
             "height": height,
             "masks": list(_entries(found, paths, height, width)),
-            "instances": str(job.instances_path),
-            "overlay": str(job.overlay_path),
+            "instances": str(files.instances_path),
+            "overlay": str(files.overlay_path),
             "seconds": {step: round(value, 6) for step, value in seconds.items()},
         }
 
 
-def picture(
+def draw_everything(
     image: NDArray[np.uint8], found: Sequence[Found], check: Callable[[], None]
 ) -> tuple[NDArray[np.uint16], Image.Image]:
-    """The instance map and the overlay: a small mask lies on top of a larger one.
+    """Draw the instance map and the overlay; a small mask lies on top of a larger one.
 
     Args:
         image: uint8 [H, W, 3].
-        found: masks of it.
-        check: called before each mask.
+        found: the masks of the image.
+        check: called before each mask; it may raise to stop the work.
 
     Returns:
-        uint16 [H, W], 0 where there is no mask and i + 1 on mask i; and an RGB image with each
-        mask in its own colour.
+        The instance map uint16 [H, W], 0 where there is no mask and i + 1 on mask i, and the RGB
+        overlay with each mask in its own colour.
     """
     height, width = image.shape[:2]
     instances = np.zeros((height, width), np.uint16)
     canvas = Image.fromarray(image)
-    areas = [area_of(one.runs) for one in found]
+    areas = [run_area(one.runs) for one in found]
     for index in sorted(range(len(found)), key=lambda index: -areas[index]):
         check()
         mask = runs_to_mask(found[index].runs, height, width)

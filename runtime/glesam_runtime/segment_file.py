@@ -1,4 +1,4 @@
-"""One image file in, its mask and overlay files out, and what there is to say about them."""
+"""Segmentation of one image file with prompts: writes masks and an overlay."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from glesam_runtime import masks
 from glesam_runtime.draw import colour_of, draw_mask, draw_prompt
 from glesam_runtime.errors import InputError
 from glesam_runtime.image import Preprocessed, geometry_of, pixels_of, preprocess, read_image
-from glesam_runtime.jobs import Job, refuse_inputs, save_mask, save_overlay
 from glesam_runtime.manifest import STAGES
+from glesam_runtime.output_files import OutputFiles, refuse_inputs, save_mask, save_overlay
 from glesam_runtime.prompt_requests import PromptRequest, check_request, group_alike
 from glesam_runtime.rle import encode_rle
 from glesam_runtime.staging import staged_file
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 class Prepared:
     """An image and its prompts, ready for a predictor."""
 
-    job: Job
+    files: OutputFiles
     image: NDArray[np.uint8]
     """[H, W, 3]."""
     encoded: Preprocessed
     prompts: list[PromptBatch]
-    """One each."""
+    """One prompt each."""
     seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Inferred:
-    """What a predictor makes of an image and its prompts."""
+    """The predictor's results for an image and its prompts."""
 
     prepared: Prepared
     low_res: NDArray[np.float32]
@@ -56,29 +56,29 @@ class Inferred:
 
 
 @dataclass(frozen=True)
-class Segmenting:
-    """The work of glesam-run with prompts; of each image all outputs are written, or none."""
+class PromptedSegmentation:
+    """The work of glesam-run with prompts. For each image it writes all outputs or none."""
 
     manifest: Manifest
     requests: Sequence[PromptRequest]
-    """A prompt an object."""
+    """One prompt for each object."""
     multimask: bool
-    """Three masks a prompt; the overlay shows the one of highest predicted IoU."""
+    """Whether each prompt gets three masks; the overlay shows the one of highest predicted IoU."""
     inputs: frozenset[Path]
-    """Resolved paths of all input images, which no output may replace."""
+    """Resolved paths of all input images, which no output may overwrite."""
 
-    def pixels(self, job: Job) -> int:
-        """Of the image file."""
-        return pixels_of(job.image)
+    def pixels(self, files: OutputFiles) -> int:
+        """Return the number of pixels of the image file."""
+        return pixels_of(files.image)
 
-    def prepare(self, job: Job) -> Prepared:
+    def prepare(self, files: OutputFiles) -> Prepared:
         """Read the image and check the prompts against it.
 
         Raises:
             InputError: the image, a prompt or the output folder cannot be used.
         """
         start = time.perf_counter()
-        image = read_image(job.image)
+        image = read_image(files.image)
         read = time.perf_counter() - start
         rules = self.manifest.preprocessing
         height, width = image.shape[:2]
@@ -86,15 +86,16 @@ class Segmenting:
         try:
             prompts = [check_request(request, geometry) for request in self.requests]
         except InputError as error:
-            raise InputError(f"{job.image}: {error}") from error
-        refuse_inputs(job, (*self._mask_paths(job), job.overlay_path), self.inputs)
+            raise InputError(f"{files.image}: {error}") from error
+        outputs = (*self._mask_paths(files), files.overlay_path)
+        refuse_inputs(files, outputs, self.inputs)
         start = time.perf_counter()
         encoded = preprocess(image, rules)
         seconds = {"read": read, "preprocess": time.perf_counter() - start}
-        return Prepared(job, image, encoded, prompts, seconds)
+        return Prepared(files, image, encoded, prompts, seconds)
 
     def infer(self, predictor: GleSamPredictor, prepared: Prepared) -> Inferred:
-        """Encode, enhance, and decode prompts of one make-up together."""
+        """Encode and enhance the image, then decode prompts of the same kind together."""
         predictor.set_prepared(prepared.encoded)
         side = prepared.encoded.geometry.image_size // 4
         low_res = np.empty((len(self.requests), self._per_prompt, side, side), np.float32)
@@ -113,33 +114,33 @@ class Segmenting:
         """Write the files.
 
         Args:
-            inferred: from `infer`.
-            check: called before each mask.
+            inferred: the result of `infer`.
+            check: called before each mask; it may raise to stop the work.
 
         Returns:
-            What `--json` says of the image.
+            The image's entry in `--json`.
 
         Raises:
             InputError: a file cannot be written.
         """
         start = time.perf_counter()
-        job, geometry = inferred.prepared.job, inferred.prepared.encoded.geometry
+        files, geometry = inferred.prepared.files, inferred.prepared.encoded.geometry
         height, width = geometry.original
-        paths = self._mask_paths(job)
+        paths = self._mask_paths(files)
         canvas = Image.fromarray(inferred.prepared.image)
         entries = []
-        job.output.parent.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as files:  # every file is complete before the first gets its name
+        files.stem.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as staged:  # all files are complete before the first gets its name
             for prompt, (logits, scores) in enumerate(
                 zip(inferred.low_res, inferred.scores, strict=True)
             ):
                 best = int(np.argmax(scores))
                 for index in range(self._per_prompt):
                     check()
-                    # One mask at a time: those of a huge image do not fit in memory together.
+                    # One mask at a time: all masks of a huge image do not fit in memory together.
                     made = masks.binarize(logits[index], geometry, self.manifest.postprocessing)
                     path = paths[prompt * self._per_prompt + index]
-                    save_mask(made.masks, files.enter_context(staged_file(path)))
+                    save_mask(made.masks, staged.enter_context(staged_file(path)))
                     entries.append(
                         {
                             "prompt": prompt,
@@ -153,29 +154,29 @@ class Segmenting:
                         draw_mask(canvas, made.masks, colour_of(prompt))
             for prompt, request in enumerate(self.requests):
                 draw_prompt(canvas, request, colour_of(prompt))
-            save_overlay(canvas, files.enter_context(staged_file(job.overlay_path)))
+            save_overlay(canvas, staged.enter_context(staged_file(files.overlay_path)))
         seconds = {**inferred.seconds, "masks_and_files": time.perf_counter() - start}
         return {
-            "image": str(job.image),
+            "image": str(files.image),
             "width": width,
             "height": height,
             "masks": entries,
-            "overlay": str(job.overlay_path),
+            "overlay": str(files.overlay_path),
             "seconds": {step: round(value, 6) for step, value in seconds.items()},
         }
 
     @property
     def _per_prompt(self) -> int:
-        """C."""
+        """C, the number of masks per prompt."""
         return 3 if self.multimask else 1
 
-    def _mask_paths(self, job: Job) -> list[Path]:
+    def _mask_paths(self, files: OutputFiles) -> list[Path]:
         count = len(self.requests) * self._per_prompt
-        return [job.mask_path(index, count) for index in range(count)]
+        return [files.mask_path(index, count) for index in range(count)]
 
 
 def _describe(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """Area in pixels, box as COCO has it, COCO RLE."""
+    """Return a mask's area in pixels, its box as in COCO, and its COCO RLE."""
     return {
         "area": int(np.count_nonzero(mask)),
         "box_xywh": list(masks.mask_to_xywh(mask)),

@@ -1,0 +1,102 @@
+"""The table of backends, the options that each supports, and the check of a graph's interface."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from glesam_runtime import BackendError, EngineOptions, open_bundle
+from glesam_runtime.backends import BACKENDS, Backend, installed, load_engine
+from glesam_runtime.backends.base import FoundTensor, check_interface
+from glesam_runtime.engine_options import changed_options
+from glesam_runtime.manifest import TensorSpec
+
+DECLARED = (TensorSpec("a", "float32", ("B", 3)), TensorSpec("b", "float32", (1, 4)))
+VALUES = {
+    "precision": "fp32",
+    "threads": 2,
+    "streams": 2,
+    "cache": Path("cache"),
+    "cuda_graphs": True,
+}
+"""Every engine option with a value that is not its default."""
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_backend_is_a_module_with_its_options(name: str) -> None:
+    backend = BACKENDS[name]
+    assert backend.name == name
+    assert backend.module.__name__ == f"glesam_runtime.backends.{name}"
+    assert {field.name for field in fields(EngineOptions)} >= backend.module.OPTIONS
+    assert hasattr(backend.module, "sees_gpu") or "cuda" not in backend.devices or backend.compiled
+
+
+def test_the_engine_options_are_those_listed_here() -> None:
+    assert list(VALUES) == [field.name for field in fields(EngineOptions)]
+    assert changed_options(EngineOptions(**VALUES)) == list(VALUES)
+    assert changed_options(EngineOptions()) == []
+
+
+def test_ranks_decide_between_all_backends_for_onnx_bundles() -> None:
+    ranked = [backend for backend in BACKENDS.values() if not backend.compiled]
+    for ranks in ([b.rank for b in ranked], [b.small_rank for b in ranked]):
+        assert len(set(ranks)) == len(ranks)
+
+
+def test_installed() -> None:
+    assert installed() == ["onnxruntime", "openvino"]
+    missing = Backend("x", ("no_such_module",), False, ("cpu",), 9, 9)
+    assert not missing.is_installed
+    assert Backend("x", ("no_such_module", "numpy"), False, ("cpu",), 9, 9).is_installed
+
+
+@pytest.mark.parametrize("option", list(VALUES))
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_an_option_is_supported_or_refused(
+    name: str, option: str, toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = EngineOptions(**{option: VALUES[option]})
+    bundle = open_bundle(toy_bundle)
+    if option in BACKENDS[name].module.OPTIONS:
+        assert load_engine(bundle, name, options=options).name == name
+        return
+    spelled = option.replace("_", "-")
+    with pytest.raises(BackendError, match=rf"{name} does not support --{spelled}; leave it out"):
+        load_engine(bundle, name, options=options)
+
+
+def found(name: str, *shape: int | None, dtype: str = "float32") -> FoundTensor:
+    return FoundTensor(name, dtype, dtype == "float32", shape)
+
+
+@pytest.mark.parametrize("tensors", [[found("b", 1, 4), found("a", None, 3)]])
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_manifests_interface(tensors: list[FoundTensor], exact: bool) -> None:
+    check_interface("g", "inputs", tensors, DECLARED, exact=exact)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ([found("a", None, 3)], "inputs are a, the manifest says a, b"),
+        ([found("a", None, 3), found("c", 1, 4)], "inputs are a, c, the manifest says a, b"),
+        ([found("a", None, 3), found("b", 1, 4), found("b", 1, 4)], "inputs are a, b, b"),
+        ([found("a", 2, 3), found("b", 1, 4)], r"a is float32 \[2, 3\], the manifest says"),
+        ([found("a", None, 3), found("b", 1, 5)], r"b is float32 \[1, 5\]"),
+        ([found("a", None), found("b", 1, 4)], r"a is float32 \[\?\]"),
+        ([found("a", None, 3), found("b", 1, 4, dtype="half")], r"b is half \[1, 4\]"),
+    ],
+)
+def test_another_interface(tensors: list[FoundTensor], words: str) -> None:
+    with pytest.raises(BackendError, match=f"g: {words}"):
+        check_interface("g", "inputs", tensors, DECLARED)
+
+
+def test_an_axis_left_open() -> None:
+    tensors = [found("a", None, None), found("b", 1, 4)]
+    check_interface("g", "outputs", tensors, DECLARED)
+    with pytest.raises(BackendError, match=r"a is float32 \[\?, \?\]"):
+        check_interface("g", "outputs", tensors, DECLARED, exact=True)

@@ -138,9 +138,18 @@ def test_cuda_graphs(family: str, toy_bundle: Path, cuda: FakeCuda, tmp_path: Pa
         np.testing.assert_array_equal(graphed.get_image_embedding(), plain.get_image_embedding())
         replayed = family == "tensorrt" and seed > 0
         assert cuda.log.count("graph") == (2 if replayed else 0)
-    words = r"onnxruntime does not support --cuda-graphs; .*: tensorrt \(compiled bundles only\)"
+    words = r"onnxruntime does not support --cuda-graphs; .*: tensorrt \(for compiled bundles\)"
     with pytest.raises(BackendError, match=words):
         GleSamPredictor(toy_bundle, options=EngineOptions(cuda_graphs=True))
+
+
+def test_options_of_other_backends_are_refused(
+    toy_bundle: Path, cuda: FakeCuda, tmp_path: Path
+) -> None:
+    bundle = engine_bundle(toy_bundle, tmp_path / "engines")
+    words = r"tensorrt does not support --precision; leave it out, .*openvino \(for ONNX bundles\)"
+    with pytest.raises(BackendError, match=words):
+        GleSamPredictor(bundle, options=EngineOptions(precision="fp16"))
 
 
 def test_selftest_judges_the_engines(toy_bundle: Path, cuda: FakeCuda, tmp_path: Path) -> None:

@@ -167,12 +167,14 @@ def _check_options(name: str, supported: frozenset[str], options: EngineOptions)
 
     for option in changed_options(options):
         if option not in supported:
-            able = [
-                f"{other.name} (compiled bundles only)" if other.compiled else other.name
-                for other in BACKENDS.values()
-                if option in other.module.OPTIONS
+            able = [other for other in BACKENDS.values() if option in other.module.OPTIONS]
+            named = [
+                each.name
+                if each.compiled == BACKENDS[name].compiled
+                else f"{each.name} (for {'compiled' if each.compiled else 'ONNX'} bundles)"
+                for each in able
             ]
             raise BackendError(
                 f"{name} does not support {flag(option)}; leave it out, or choose a backend that "
-                f"supports it: {', '.join(able)}"
+                f"supports it: {', '.join(named)}"
             )

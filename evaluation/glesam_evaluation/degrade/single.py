@@ -14,8 +14,16 @@ from collections.abc import Callable, Mapping
 import cv2
 import numpy as np
 
-from glesam_evaluation.degrade import apply
-from glesam_evaluation.degrade.apply import FloatImage, Image
+from glesam_evaluation.degrade.apply import (
+    FloatImage,
+    Image,
+    add_noise,
+    check_image,
+    to_float,
+    to_uint8,
+)
+from glesam_evaluation.degrade.apply import blur as blur_step
+from glesam_evaluation.degrade.apply import jpeg as jpeg_step
 from glesam_evaluation.degrade.kernels import gaussian_kernel
 from glesam_evaluation.degrade.recipe import LQSEG, Noise
 from glesam_evaluation.seeds import generator
@@ -40,13 +48,13 @@ def degrade_single(image: Image, kind: str, severity: float = 0.5, seed: int = 0
         InputError: the image has another shape or dtype, the kind is unknown, the severity is
             outside [0, 1], or the seed is not a whole number >= 0.
     """
-    apply.check_image(image)
+    check_image(image)
     if kind not in SINGLE:
         raise InputError(f"degradation {kind!r}: must be one of {', '.join(SINGLE)}")
     if not 0 <= severity <= 1:
         raise InputError(f"severity {severity!r}: must lie between 0 and 1")
-    degraded = SINGLE[kind](apply.to_float(image), float(severity), generator(seed))
-    return apply.to_uint8(degraded)
+    degraded = SINGLE[kind](to_float(image), float(severity), generator(seed))
+    return to_uint8(degraded)
 
 
 def haze(image: FloatImage, severity: float, rng: np.random.Generator) -> FloatImage:
@@ -91,20 +99,20 @@ def darkness(image: FloatImage, severity: float, rng: np.random.Generator) -> Fl
 def blur(image: FloatImage, severity: float, rng: np.random.Generator) -> FloatImage:
     """Apply Gaussian blur; severity 0 to 1 is sigma 0.2 to 3 pixels, the range of LQSeg."""
     sigma = _between(*LQSEG.sigma, severity)
-    return apply.blur(image, gaussian_kernel(max(LQSEG.kernel_sizes), sigma, sigma))
+    return blur_step(image, gaussian_kernel(max(LQSEG.kernel_sizes), sigma, sigma))
 
 
 def noise(image: FloatImage, severity: float, rng: np.random.Generator) -> FloatImage:
     """Add coloured Gaussian noise; severity 0 to 1 is sigma 1 to 30 of 255, the range of LQSeg."""
     sigma = _between(*LQSEG.gaussian_sigma, severity)
     seed = int(rng.integers(2**32))
-    return apply.add_noise(image, Noise(kind="gaussian", strength=sigma, gray=False, seed=seed))
+    return add_noise(image, Noise(kind="gaussian", strength=sigma, gray=False, seed=seed))
 
 
 def jpeg(image: FloatImage, severity: float, rng: np.random.Generator) -> FloatImage:
     """Compress as JPEG; severity 0 to 1 is quality 95 to 30, the range of LQSeg."""
     worst, best = LQSEG.jpeg_quality
-    return apply.jpeg(image, round(_between(best, worst, severity)))
+    return jpeg_step(image, round(_between(best, worst, severity)))
 
 
 def _between(mild: float, severe: float, severity: float) -> float:

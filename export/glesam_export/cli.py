@@ -1,4 +1,4 @@
-"""glesam-export: a checkpoint in, a verified bundle out."""
+"""The glesam-export command: turns a checkpoint into a verified bundle."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from glesam_export import options, weights
 from glesam_export.engines import options as engine_options
 from glesam_export.engines.plan import Plan
+from glesam_export.families import family_of
 from glesam_export.weight_options import WeightOptions
 from glesam_runtime.console import make_app, run_app
 from glesam_runtime.errors import BundleError, InputError
@@ -27,10 +28,12 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback behind 
 
 
 def _warn(words: str) -> None:
+    """Print a warning to stderr."""
     typer.echo(f"warning: {words}", err=True)
 
 
 def _show_version(asked: bool) -> None:
+    """Print the version and exit."""
     if asked:
         from glesam_runtime import __version__
 
@@ -57,24 +60,7 @@ def export_onnx(
     debug: Debug = False,
 ) -> None:
     """Export a checkpoint to an ONNX bundle and verify it against PyTorch."""
-    precision, batch = (
-        options.one_precision(asked.precision, asked.flags),
-        options.batch_size(asked.batch),
-    )
-    checkpoint = weights.make_checkpoint(given)
-    if not checkpoint.trained:
-        typer.echo(
-            f"weights: {checkpoint.origin}, untrained; the masks will mean nothing", err=True
-        )
-    # Imported here: torch takes seconds, and --help and wrong options should not.
-    from glesam_export import build, progress, report
-
-    how = build.Options(
-        precision, batch, asked.image or (), asked.allow_parity_failure, asked.auto_islands
-    )
-    manifest = build.build_bundle(checkpoint, output, how, progress.step, _warn)
-    assert manifest.parity is not None, "build_bundle measures"
-    typer.echo(report.parity_table(manifest.parity))
+    _export(output, given, asked)
     typer.echo(f"wrote {output}")
 
 
@@ -106,24 +92,27 @@ def verify_bundle(
     image: Images = None,
     debug: Debug = False,
 ) -> None:
-    """Hold a bundle against the PyTorch reference made of the same weights."""
+    """Compare a bundle with the PyTorch reference of the same weights."""
     from glesam_runtime.bundle import open_bundle
 
     opened = open_bundle(bundle)
     checkpoint = weights.make_checkpoint(weights.for_bundle(given, opened.manifest))
-    from glesam_export import contract, plausible, progress, record, report, verify
-    from glesam_export.cases import make_cases
+    from glesam_export import progress, report
+    from glesam_export.verify import latent_check, parity
+    from glesam_export.verify.cases import make_cases
+    from glesam_export.verify.reference_outputs import record_reference
 
+    preset, family = checkpoint.preset, family_of(checkpoint.preset)
     for rules in ("preprocessing", "postprocessing", "coordinates"):
-        if getattr(opened.manifest, rules) != getattr(contract, rules)(checkpoint.preset):
-            raise BundleError(f"{bundle}: its {rules!r} is not that of {checkpoint.preset.name}")
-    cases = make_cases(checkpoint.preset, image or ())
-    reference = record.record_reference(checkpoint, cases, progress.step)
-    if found := plausible.warning(checkpoint, cases, reference, progress.step):
+        if getattr(opened.manifest, rules) != getattr(family, rules)(preset):
+            raise BundleError(f"{bundle}: its {rules!r} is not that of {preset.name}")
+    cases = make_cases(preset, image or ())
+    reference = record_reference(checkpoint, cases, progress.step)
+    if found := latent_check.warning(checkpoint, cases, reference, progress.step):
         _warn(found)
-    parity = verify.measure(opened, cases, reference, progress.step)
-    typer.echo(report.parity_table(parity))
-    verify.require(parity, str(bundle))
+    measured = parity.measure(opened, cases, reference, progress.step)
+    typer.echo(report.parity_table(measured))
+    parity.require(measured, str(bundle))
 
 
 @app.command("info")
@@ -131,9 +120,8 @@ def info(
     files: Annotated[list[Path], typer.Argument(help="Checkpoint files and folders.")],
     debug: Debug = False,
 ) -> None:
-    """Say what files are, which preset they fit, and what is still missing for an export."""
-    from glesam_export.checkpoints.identify import identify
-    from glesam_export.checkpoints.needs import missing
+    """Identify files and the presets they fit, and list what an export still needs."""
+    from glesam_export.checkpoints.formats import identify, missing
 
     findings = [identify(path) for path in files]
     for finding in findings:
@@ -153,7 +141,7 @@ def export_engines(
     asked: options.GraphOptions,
     debug: Debug = False,
 ) -> None:
-    """Compile a bundle, or a checkpoint in one go, into TensorRT engines."""
+    """Compile a bundle, or export and compile a checkpoint, into TensorRT engines."""
     plan = engine_options.plan_of(asked_engine)
     if asked_engine.bundle is not None:
         clashing = given.given_weights or sorted(f"--{name}" for name in asked.flags)
@@ -168,7 +156,7 @@ def export_engines(
 
 
 def _compile(source: Path, output: Path, plan: Plan) -> None:
-    """Compile an ONNX bundle and say what was made."""
+    """Compile an ONNX bundle and print the table of its engines."""
     from glesam_export import progress
     from glesam_export.engines.bundle import compile_bundle
     from glesam_export.engines.report import engine_table
@@ -186,7 +174,7 @@ def refit(
     output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")],
     debug: Debug = False,
 ) -> None:
-    """Give engines other weights, of another LoRA or gamma, without compiling them again."""
+    """Replace the weights of engines, for another LoRA or gamma, without compiling them again."""
     from glesam_export import progress
     from glesam_export.engines.refit import refit_bundle
     from glesam_runtime.bundle import open_bundle
@@ -199,19 +187,20 @@ def refit(
 def debug_stage(
     bundle: Annotated[Path, typer.Argument(help="ONNX bundle folder.")],
     stage: Annotated[
-        Literal["encoder", "enhancer", "decoder"], typer.Option(help="Which graph.")
+        Literal["encoder", "enhancer", "decoder"],
+        typer.Option(help="Stage whose graph is compared."),
     ] = "encoder",
     against: Annotated[
         str,
         typer.Option(
-            help="'rounded', the graph with every half-precision result rounded, or an engine for "
-            "the GPU at hand: tensorrt, tensorrt-rtx."
+            help="What to compare with: 'rounded' rounds every half-precision result of the same "
+            "graph; 'tensorrt' and 'tensorrt-rtx' compile an engine for this GPU."
         ),
     ] = "rounded",
-    top: Annotated[int, typer.Option(min=1, help="How many tensors to show.")] = 20,
+    top: Annotated[int, typer.Option(min=1, help="Number of tensors to show.")] = 20,
     debug: Debug = False,
 ) -> None:
-    """Compare every tensor of a stage in float32 with an engine's, or with its rounded values."""
+    """Compare every tensor of a stage in float32 with an engine's tensor, or its rounded values."""
     from glesam_export.debug import compare_stage, table
     from glesam_runtime.bundle import open_bundle
 
@@ -219,8 +208,8 @@ def debug_stage(
 
 
 def main() -> None:
-    """Entry point of `glesam-export`."""
-    # PyTorch asks at its first allocation. Tensors of hundreds of megabytes come and go, and in
-    # small pages a fifth of the time of ViT-B's reference goes into clearing them.
+    """Run the `glesam-export` command."""
+    # PyTorch reads this at its first allocation. It allocates tensors of hundreds of megabytes; in
+    # small pages, clearing them takes a fifth of the time of ViT-B's reference.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     run_app(app, "glesam-export")

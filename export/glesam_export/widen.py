@@ -11,12 +11,13 @@ import torch
 from msgspec.structs import replace
 
 from glesam_export import precision as typing
-from glesam_export import verify
-from glesam_export.cases import Case
 from glesam_export.checkpoints import Checkpoint
+from glesam_export.families import family_of
 from glesam_export.ranking import Candidate, rank
-from glesam_export.record import Outputs, Step, known
 from glesam_export.stages import Batch, export_stage, graph, presets_of
+from glesam_export.verify.cases import Case
+from glesam_export.verify.parity import measure
+from glesam_export.verify.reference_outputs import Outputs, Step, known
 from glesam_runtime import chain
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.interface import expected_interface
@@ -80,7 +81,7 @@ def until_it_passes(work: Work, draft: Manifest, parity: Parity) -> tuple[Manife
             widened = export_stage(work.checkpoint, stage, *form, names)
         draft = replace(draft, stages={**draft.stages, stage: widened})
         bundle = Bundle(work.folder, draft, "")
-        parity = verify.measure(bundle, work.cases, work.reference, work.step)
+        parity = measure(bundle, work.cases, work.reference, work.step)
     return draft, parity
 
 
@@ -117,5 +118,5 @@ def _inputs(work: Work, stage: StageName, index: int) -> tuple[torch.Tensor, ...
     arrays = {"image": case.prepared.tensor, **outputs.high_res, **prompts}
     arrays[chain.EMBEDDINGS] = embeddings.astype(np.float32)
     preset = work.checkpoint.preset
-    inputs, _ = expected_interface(stage, preset.image_size, 1, preset.family)
+    inputs, _ = expected_interface(stage, preset.image_size, 1, family_of(preset).contract)
     return tuple(torch.from_numpy(arrays[spec.name]) for spec in inputs)

@@ -14,7 +14,7 @@ from torch import nn
 from glesam_export import layers, precision
 from glesam_export import onnx as tracing
 from glesam_export.debug import table
-from glesam_export.graphs.base import Graph
+from glesam_export.graphs import Graph
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -39,7 +39,7 @@ class Small(Graph):
 
 def compared(gain: float, folder: Path) -> list[layers.LayerError]:
     graph = Small(gain).eval()
-    precision.apply(graph, "enhancer", "fp16")  # of the stages, the one whose islands it has
+    precision.cast_graph(graph, "enhancer", "fp16")  # of the stages, the one whose islands it has
     path, _ = tracing.export(graph, "encoder", "fp16", 32, 1, folder)
     image = np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)
     sides = [layers.OnnxSide(path, folder, rounded=rounded) for rounded in (False, True)]

@@ -10,15 +10,16 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
-from glesam_export import plausible, record
-from glesam_export.cases import Case, make_cases
 from glesam_export.checkpoints import Checkpoint
-from glesam_export.checkpoints.diffusion import SCHEDULE, alpha_bar
-from glesam_export.reference import ADAPTER, Enhancer
+from glesam_export.checkpoints.stable_diffusion import SCHEDULE, alpha_bar
+from glesam_export.enhancer.reference import ADAPTER, Enhancer
+from glesam_export.verify import latent_check, reference_outputs
+from glesam_export.verify.cases import Case, make_cases
+from glesam_export.verify.reference_outputs import Outputs
 from glesam_export.weight_options import WeightOptions
 from glesam_export.weights import make_checkpoint
 
-Recorded = tuple[list[Case], list[record.Outputs]]
+Recorded = tuple[list[Case], list[Outputs]]
 
 
 class Rescaled:
@@ -58,22 +59,24 @@ def nano() -> Checkpoint:
 @pytest.fixture(scope="module")
 def recorded(nano: Checkpoint) -> Recorded:
     cases = make_cases(nano.preset)
-    return cases, record.record_reference(nano, cases, nullcontext)
+    return cases, reference_outputs.record_reference(nano, cases, nullcontext)
 
 
 @torch.no_grad()
-def enhanced(checkpoint: Rescaled, recorded: Recorded) -> list[record.Outputs]:
+def enhanced(checkpoint: Rescaled, recorded: Recorded) -> list[Outputs]:
     enhancer = checkpoint.enhancer()
     return [
-        record.Outputs(z_l=out.z_l, z_h=enhancer(torch.from_numpy(record.known(out.z_l))).numpy())
+        reference_outputs.Outputs(
+            z_l=out.z_l, z_h=enhancer(torch.from_numpy(reference_outputs.known(out.z_l))).numpy()
+        )
         for out in recorded[1]
     ]
 
 
 def test_the_trained_nano_raises_no_doubt(nano: Checkpoint, recorded: Recorded) -> None:
-    figures = plausible.judge(*recorded)
-    assert plausible.doubts(figures) == []
-    assert plausible.warning(nano, *recorded, nullcontext) is None
+    figures = latent_check.judge(*recorded)
+    assert latent_check.doubts(figures) == []
+    assert latent_check.warning(nano, *recorded, nullcontext) is None
     for figure in figures:
         assert (figure.before == 0) == (figure.level == "clear")
 
@@ -90,7 +93,7 @@ def test_a_wrong_pair_is_noticed_and_the_right_one_named(
     right: float, nano: Checkpoint, recorded: Recorded
 ) -> None:
     wrong = Rescaled(nano, right, (999, 1.0))
-    words = plausible.warning(wrong, recorded[0], enhanced(wrong, recorded), nullcontext)
+    words = latent_check.warning(wrong, recorded[0], enhanced(wrong, recorded), nullcontext)
     assert words is not None
     assert "off with gamma 1 and timestep 999" in words
     assert f"fit --gamma {right:g} --timestep 1" in words
@@ -99,12 +102,12 @@ def test_a_wrong_pair_is_noticed_and_the_right_one_named(
 def test_random_weights_are_left_alone(nano: Checkpoint, recorded: Recorded) -> None:
     wrong = Rescaled(nano, 3.0, (999, 1.0))
     wrong.trained = False
-    assert plausible.warning(wrong, recorded[0], enhanced(wrong, recorded), nullcontext) is None
+    assert latent_check.warning(wrong, recorded[0], enhanced(wrong, recorded), nullcontext) is None
 
 
 def test_figures_are_numpys(recorded: Recorded) -> None:
     cases, outputs = recorded
-    figure, clear = plausible.judge(cases, outputs)[2], outputs[0].z_l.astype(np.float64)
+    figure, clear = latent_check.judge(cases, outputs)[2], outputs[0].z_l.astype(np.float64)
     assert figure.level == "LQ-2"
     assert figure.mean[1] == pytest.approx(outputs[2].z_h.mean())
     assert figure.spread[0] == pytest.approx(outputs[2].z_l.std(), rel=1e-5)

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
-from glesam_export.checkpoints.packed import PackedCheckpoint, pack
-from glesam_export.checkpoints.saved import (
+from glesam_export.checkpoints.checkpoint_folder import (
     CheckpointJson,
-    open_checkpoint,
     read_checkpoint_json,
     write_checkpoint_json,
 )
+from glesam_export.checkpoints.formats import open_checkpoint
+from glesam_export.checkpoints.packed_file import PackedCheckpoint, pack
+from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
 from glesam_runtime.errors import CheckpointError, InputError
 
 from ..released import Released

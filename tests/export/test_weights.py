@@ -67,7 +67,7 @@ def test_files_need_gamma_and_timestep(missing: str) -> None:
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A packed checkpoint of nano, gamma 3, timestep 1."""
-    from glesam_export.checkpoints.packed import pack
+    from glesam_export.checkpoints.packed_file import pack
 
     path = tmp_path_factory.mktemp("packed") / "p.safetensors"
     pack(random_nano(gamma=3.0, timestep=1), path)

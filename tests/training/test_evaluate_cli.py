@@ -19,7 +19,7 @@ from glesam_evaluation.report import markdown
 from glesam_evaluation.results import read_results
 from glesam_evaluation.scenes import make_scene
 from glesam_export.checkpoints import Checkpoint
-from glesam_export.reference import build_sam
+from glesam_export.families.sam.reference import build_sam
 from glesam_runtime.console import exit_code_of
 from glesam_runtime.errors import BackendError
 from glesam_training import evaluate_cli
@@ -64,14 +64,14 @@ def checkpoint_folder(
     tmp_path: Path, nano_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """A folder that `open_checkpoint` opens as nano from random weights."""
-    from glesam_export.checkpoints import saved
+    from glesam_export.checkpoints import formats
 
     folder = tmp_path / "checkpoint"
     folder.mkdir()
     (folder / "checkpoint.json").write_text("{}")
     opened: list[Path] = []
     monkeypatch.setattr(
-        saved, "open_checkpoint", lambda path: opened.append(path) or nano_checkpoint
+        formats, "open_checkpoint", lambda path: opened.append(path) or nano_checkpoint
     )
     return folder
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from glesam_export import cli as export_cli
-from glesam_export import weight_options
 from glesam_export.presets import sam_preset, unet_preset
-from glesam_export.weight_options import WeightOptions
+from glesam_export.weight_options import TrainedWeights, WeightOptions
 from glesam_export.weights import detected, make_checkpoint
 from glesam_runtime.console import make_app, run_app
 from glesam_runtime.errors import InputError
+from glesam_runtime.option_groups import expand_groups
 from glesam_training import options as asked
 from glesam_training.nano import cli as nano_cli
 
@@ -26,28 +26,12 @@ app = make_app("Train GleSAM's enhancer and decoder (Algorithm 1), or the built-
 
 
 @app.command("enhancer")
+@expand_groups
 def enhancer(
     data: asked.Data,
     output: asked.Output,
+    given: TrainedWeights,
     images: asked.ImagesOf = None,
-    preset: weight_options.Preset = None,
-    unet: weight_options.UNet = None,
-    saved: weight_options.Saved = None,
-    sam: weight_options.Sam = None,
-    sd: weight_options.Sd = None,
-    lora: Annotated[
-        Path | None,
-        typer.Option(rich_help_panel="Weights", help="LoRA to go on from. Default: a new one."),
-    ] = None,
-    prompt_embeds: weight_options.PromptEmbeds = None,
-    unet_config: weight_options.UNetConfig = None,
-    gamma: Annotated[
-        float | None, typer.Option(rich_help_panel="Weights", help="Adaption weight; paper: 5.")
-    ] = None,
-    timestep: Annotated[
-        int | None,
-        typer.Option(rich_help_panel="Weights", help="T; 999 in the paper, 1 in released code."),
-    ] = None,
     rank: Annotated[
         int,
         typer.Option(min=1, rich_help_panel=asked.TRAINING, help="Of a new LoRA; alpha = rank."),
@@ -72,13 +56,11 @@ def enhancer(
     seed: asked.Seed = 0,
     debug: export_cli.Debug = False,
 ) -> None:
-    """Stage 1: train the enhancer's LoRA, so that a low image's latent becomes the clear one's."""
-    options = WeightOptions(
-        *(preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, None),
-        checkpoint=saved,
-        unet_config=unet_config,
-    )
-    checkpoint = _checkpoint_to_begin(options, output, rank, seed)
+    """Stage 1: train the enhancer's LoRA, so that a low image's latent becomes the clear one's.
+
+    With --lora, training continues that LoRA. Without it, a new LoRA is trained.
+    """
+    checkpoint = _checkpoint_to_begin(WeightOptions(**vars(given)), output, rank, seed)
     examples = asked.examples_of(levels, masks, seed, keep_latents)
     plan = asked.plan_of(iterations, batch, lr, save_every, workers, mixed_precision, seed)
     dataset = asked.dataset_of(data, images)
@@ -97,10 +79,11 @@ def enhancer(
 
 
 @app.command("decoder")
+@expand_groups
 def decoder(
     data: asked.Data,
     output: asked.Output,
-    saved: weight_options.Saved = None,
+    given: TrainedWeights,
     tokens: Annotated[
         bool, typer.Option("--tokens", help="Train the mask tokens only (FT-T).")
     ] = False,
@@ -111,15 +94,6 @@ def decoder(
         bool, typer.Option("--no-enhance", help="Train on latents as they are: the control.")
     ] = False,
     images: asked.ImagesOf = None,
-    preset: weight_options.Preset = None,
-    unet: weight_options.UNet = None,
-    sam: weight_options.Sam = None,
-    sd: weight_options.Sd = None,
-    lora: weight_options.Lora = None,
-    prompt_embeds: weight_options.PromptEmbeds = None,
-    unet_config: weight_options.UNetConfig = None,
-    gamma: weight_options.Gamma = None,
-    timestep: weight_options.Timestep = None,
     iterations: asked.Iterations = 20_000,
     batch: asked.Batch = 4,
     lr: asked.Lr = 1e-4,
@@ -135,13 +109,7 @@ def decoder(
     """Stage 2: train the decoder to read enhanced latents."""
     if tokens == everything:
         raise InputError("pass one of --tokens (FT-T) and --all (FT-D)")
-    checkpoint = make_checkpoint(
-        WeightOptions(
-            *(preset, unet, sam, sd, lora, prompt_embeds, gamma, timestep, None),
-            checkpoint=saved,
-            unet_config=unet_config,
-        )
-    )
+    checkpoint = make_checkpoint(WeightOptions(**vars(given)))
     examples = asked.examples_of(levels, masks, seed, keep_latents)
     plan = asked.plan_of(iterations, batch, lr, save_every, workers, mixed_precision, seed)
     dataset = asked.dataset_of(data, images)

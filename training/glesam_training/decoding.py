@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from glesam_export.reference import Decoder
+from glesam_export.families.sam.reference import Decoder
 
 
 def predict_masks(

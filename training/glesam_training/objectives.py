@@ -7,7 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from glesam_export.reference import Decoder, Enhancer, named_features
+from glesam_export.enhancer.reference import Enhancer
+from glesam_export.families import named_features
+from glesam_export.families.sam.reference import Decoder
 from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.prompts import BACKGROUND
 from glesam_training.decoding import predict_masks

@@ -29,7 +29,7 @@ def nano(
     debug: Debug = False,
 ) -> None:
     """Make the built-in nano from nothing, and measure it on pictures it never saw."""
-    from glesam_export.checkpoints.saved import open_checkpoint
+    from glesam_export.checkpoints.formats import open_checkpoint
     from glesam_runtime.staging import staged_file
     from glesam_training.nano import report
     from glesam_training.nano.recipe import FULL, QUICK

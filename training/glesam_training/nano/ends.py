@@ -15,7 +15,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from glesam_export.reference import ADAPTER, Enhancer
+from glesam_export.enhancer.reference import ADAPTER, Enhancer
 
 Pairs = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 """Gives batches of z_L and z_H, [N, 256, s, s] float32 each, the same ones at every call."""

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from glesam_export.checkpoints import write
-from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
-from glesam_export.presets import SAM_PRESETS, unet_preset
+from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
+from glesam_export.families.sam.presets import SAM_PRESETS
+from glesam_export.presets import unet_preset
 from glesam_training.latents import StoredLatents
 from glesam_training.nano.ends import Pairs, fit_ends
 from glesam_training.train import Job, new_adapters, stored_latents

@@ -327,8 +327,10 @@ def test_a_unet_config_as_published_fits(name: str, tmp_path: Path) -> None:
     config |= {"norm_eps": 1e-05, "norm_num_groups": 32, "upcast_attention": True, "unknown": 1}
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "config.json").write_text(json.dumps(config))
+    base = stable_diffusion.Base(tmp_path)
+    assert base.preset(unet_preset(name)) is unet_preset(name)
     with pytest.raises(CheckpointError, match=r"unet/ holds none of"):  # only weights are lacking
-        stable_diffusion.Base(tmp_path).preset(unet_preset(name))
+        base.weights  # noqa: B018
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from glesam_export import graphs
 from glesam_export.enhancer.graph import Upsampling, halves
-from glesam_export.graphs import Attend, attention, fold_biases, join_windows, split_windows
+from glesam_export.graphs import Attend, fold_biases, join_windows, split_windows
 
 from .conftest import relative
 
@@ -43,7 +44,7 @@ def test_halves() -> None:
 @pytest.mark.parametrize("at_once", [1, 12 * 12 * 2, 10**9], ids=["one", "two heads", "all"])
 def test_attention_in_groups_with_positions(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Softmax(q k^T + rows + columns) v, however many heads go at a time."""
-    monkeypatch.setattr(attention, "SCORES_AT_ONCE", at_once)
+    monkeypatch.setattr(graphs, "SCORES_AT_ONCE", at_once)
     q, k, v = torch.randn(3, 2, 5, 12, 8).double()  # N = 2, 5 heads, 12 tokens in 3 rows of 4
     rows, columns = torch.randn(2, 5, 12, 3).double(), torch.randn(2, 5, 12, 4).double()
     bias = rows.repeat_interleave(4, -1) + columns.repeat(1, 1, 1, 3)

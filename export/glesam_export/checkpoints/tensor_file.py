@@ -130,7 +130,12 @@ class TensorFile:
             places = self._safetensors_places()
             self.shapes = {name: place.like for name, place in places.items()}
             return places
-        self.shapes = self._loaded("meta")
+        try:
+            self.shapes = self._loaded("meta")
+        except NotImplementedError:  # sparse tensors have no place on the meta device
+            loaded = self._loaded("cpu")
+            self.shapes = {n: torch.empty(t.shape, device="meta") for n, t in loaded.items()}
+            return None
         places = {}
         for name, tensor in self.shapes.items():
             start = None

@@ -60,13 +60,15 @@ class ReferenceDecoder(nn.Module):
 
     def forward(
         self,
+        image_embeddings: Tensor,
         point_coords: Tensor,
         point_labels: Tensor,
         mask_input: Tensor,
         has_mask_input: Tensor,
-        **features: Tensor,
+        **high_res: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Predict all four masks [B, 4, S/4, S/4] and IoU [B, 4] of B prompts on one image."""
+        features = {EMBEDDINGS: image_embeddings, **high_res}
         masks = mask_input if bool(has_mask_input.item()) else None
         sparse, dense = self.embed_prompts(point_coords, point_labels, masks)
         return self.predict_masks(features, sparse, dense)

@@ -15,7 +15,7 @@ from glesam_export.checkpoints.stable_diffusion import SCHEDULE, alpha_bar
 from glesam_export.enhancer.reference import ADAPTER, Enhancer
 from glesam_export.verify import latent_check, reference_outputs
 from glesam_export.verify.cases import Case, make_cases
-from glesam_export.verify.reference_outputs import Outputs
+from glesam_export.verify.reference_outputs import Outputs, known
 from glesam_export.weight_options import WeightOptions
 from glesam_export.weights import make_checkpoint
 
@@ -66,9 +66,7 @@ def recorded(nano: Checkpoint) -> Recorded:
 def enhanced(checkpoint: Rescaled, recorded: Recorded) -> list[Outputs]:
     enhancer = checkpoint.enhancer()
     return [
-        reference_outputs.Outputs(
-            z_l=out.z_l, z_h=enhancer(torch.from_numpy(reference_outputs.known(out.z_l))).numpy()
-        )
+        Outputs(z_l=out.z_l, z_h=enhancer(torch.from_numpy(known(out.z_l))).numpy())
         for out in recorded[1]
     ]
 

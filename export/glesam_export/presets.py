@@ -1,8 +1,8 @@
 """Looks up presets, and lists the U-Net architectures as data.
 
-SAM's architectures lie with their families. The U-Nets' are the `unet/config.json` of Stable
-Diffusion 1.5 and 2.1-base, and `nano`, built from the same classes and small enough to ship and to
-test with.
+The architectures of SAM are in the folders of their families. The U-Nets' are the
+`unet/config.json` of Stable Diffusion 1.5 and 2.1-base, and `nano`, built from the same classes and
+small enough to ship and to test with.
 """
 
 from __future__ import annotations

@@ -67,5 +67,5 @@ def export_stage(
 
 
 def presets_of(checkpoint: Checkpoint) -> tuple[str, str]:
-    """Name a checkpoint's SAM and U-Net presets. Either may need islands of its own."""
+    """Return the names of a checkpoint's SAM and U-Net presets. Either may have its own islands."""
     return checkpoint.preset.name, checkpoint.unet.name

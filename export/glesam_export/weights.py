@@ -135,7 +135,8 @@ def _from_files(options: WeightOptions) -> Checkpoint:
     if options.gamma is None or options.timestep is None:
         raise InputError(
             "--gamma and --timestep must be given with weights from files: the paper trains with "
-            "5 and 999, released code with 3 or 5 and 1, and a wrong pair is silent garbage"
+            "5 and 999, released code with 3 or 5 and 1, and a wrong pair gives garbage without "
+            "an error"
         )
     from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
 

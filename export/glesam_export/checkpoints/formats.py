@@ -1,4 +1,4 @@
-"""Lists the file formats, and answers what a path holds and which presets it fits.
+"""Lists the file formats, opens checkpoints, and finds out what a path holds.
 
 Only names and shapes of tensors are read, so a file of gigabytes takes a moment.
 """
@@ -82,7 +82,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     for each in FORMATS:
         if each.open is not None and each.matches(contents):
             return each.open(contents)
-    # Neither: the reader of the likeliest format says what is wrong.
+    # No format matches. The reader of the most likely one says what is wrong.
     if path.is_dir():
         return checkpoint_folder.open_folder(path)
     return packed_file.PackedCheckpoint(path, opened=contents.tensors)

@@ -38,10 +38,10 @@ class OpenedFiles:
     """Opens the files of a GleSAM, each once, when it is first asked for.
 
     Args:
-        sam: as in `WeightFiles`, likewise all others. A file that is not asked for may be None.
-        sd: see `WeightFiles`.
-        lora: see `WeightFiles`.
-        unet_config: see `WeightFiles`.
+        sam: SAM's state dict; None if it is not asked for.
+        sd: a diffusers folder or a U-Net's weights; None if it is not asked for.
+        lora: the adapters; None if they are not asked for.
+        unet_config: config.json of a U-Net that is a bare file.
     """
 
     def __init__(
@@ -52,25 +52,25 @@ class OpenedFiles:
     @cached_property
     def sam(self) -> TensorFile:
         """Open SAM's weights."""
-        assert self._sam is not None, "asked for only where it was given"
+        assert self._sam is not None, "not given"
         return TensorFile(self._sam, "--sam")
 
     @cached_property
     def lora(self) -> TensorFile:
         """Open the adapters."""
-        assert self._lora is not None, "asked for only where it was given"
+        assert self._lora is not None, "not given"
         return TensorFile(self._lora, "--lora")
 
     @cached_property
     def bare_unet(self) -> TensorFile | None:
-        """Open a U-Net's weights that are a file of their own; None for a diffusers folder."""
-        assert self._sd is not None, "asked for only where it was given"
+        """Open a bare file of a U-Net's weights; None for a diffusers folder."""
+        assert self._sd is not None, "not given"
         return TensorFile(self._sd, "--sd") if self._sd.is_file() else None
 
     @cached_property
     def base(self) -> Base:
         """Open the U-Net's base."""
-        assert self._sd is not None, "asked for only where it was given"
+        assert self._sd is not None, "not given"
         return Base(self._sd, self._unet_config, self.bare_unet)
 
 

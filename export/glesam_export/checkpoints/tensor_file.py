@@ -1,4 +1,4 @@
-"""Opens a file of tensors once, without running code in it, and maps its tensors when asked."""
+"""Opens and parses a file of tensors once, without running code in it, and maps it on each read."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class _Place:
     """Where a tensor lies in its file.
 
     Attributes:
-        like: its type, shape and strides, on the meta device.
-        offset: of its first element, in bytes from the start of the file.
+        like: a tensor of the same type, shape and strides, on the meta device.
+        offset: position of the first element, in bytes from the start of the file.
     """
 
     like: Tensor
@@ -79,8 +79,8 @@ class _Place:
 class TensorFile:
     """A .safetensors file or a pickled state dict of tensors, opened and parsed once.
 
-    Names, shapes and places in the file stay in memory. `read` maps the file anew each time, so its
-    tensors can be changed in place, and their memory is free again when they are gone.
+    Names, shapes and places in the file stay in memory. Each `read` maps the file anew. So a caller
+    may change the tensors in place, and deleting them frees their memory.
 
     Pickles are read with `weights_only=True`. A state dict nested under "model" or "state_dict" is
     unwrapped, and the prefix `module.` of data-parallel training is dropped. Pickles of PyTorch
@@ -93,7 +93,7 @@ class TensorFile:
     Attributes:
         path: the file.
         where: option and path, for messages.
-        metadata: of a .safetensors file; otherwise empty.
+        metadata: metadata of a .safetensors file; otherwise empty.
         shapes: every tensor on the meta device, by name.
 
     Raises:
@@ -106,7 +106,7 @@ class TensorFile:
         if not path.is_file():
             raise CheckpointError(f"{self.where}: no such file")
         with self._located_errors():
-            # Held open, so that a file replaced meanwhile cannot be mixed with this one.
+            # Stays open, so that every read is of the same file, even if another one replaces it.
             self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             weakref.finalize(self, os.close, self._descriptor)
             self._places = self._index()
@@ -132,7 +132,7 @@ class TensorFile:
             return places
         try:
             self.shapes = self._loaded("meta")
-        except NotImplementedError:  # sparse tensors have no place on the meta device
+        except NotImplementedError:  # of sparse tensors on the meta device
             loaded = self._loaded("cpu")
             self.shapes = {n: torch.empty(t.shape, device="meta") for n, t in loaded.items()}
             return None
@@ -140,7 +140,7 @@ class TensorFile:
         for name, tensor in self.shapes.items():
             start = None
             if tensor.layout == torch.strided:
-                # torch.load notes it for storages on the meta device; old pickles have none.
+                # torch.load sets it on storages of the meta device. Old pickles have none.
                 start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
             if start is None:
                 return None

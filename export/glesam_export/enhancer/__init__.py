@@ -1,1 +1,1 @@
-"""The enhancer: Stable Diffusion's U-Net with CRE and LoRA, as the paper has it and as a graph."""
+"""Builds the enhancer, Stable Diffusion's U-Net with CRE and LoRA: the reference and the graph."""

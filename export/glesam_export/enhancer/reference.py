@@ -1,4 +1,4 @@
-"""The enhancer as the paper writes it: the oracle for the folded graph.
+"""Builds the enhancer as the paper writes it. Tests and `verify` compare the graph with it.
 
 Nothing here is folded. LoRA stays in unmerged peft adapters, the U-Net sees gamma * z_L, the
 timestep and the text embedding, and Eq. 4 is evaluated in float64.

@@ -25,8 +25,8 @@ FAMILIES: dict[str, Family[Any]] = {
     SamFamily.name: SamFamily(),
     Sam2Family.name: Sam2Family(),
 }
-"""The families by name. A file of weights is offered to the last one first, because the keys of a
-later family may begin like those of an earlier one."""
+"""The families by name. The last one is asked first whether a file is its own, because the keys of
+a later family may begin like those of an earlier one."""
 
 
 def family_of(preset: Preset) -> Family[Any]:

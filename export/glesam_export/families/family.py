@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Preset(Protocol):
-    """One architecture of a family. What else describes it is the family's own business.
+    """One architecture of a family. A family's own preset class may have more attributes.
 
     Attributes:
         name: what `--preset` takes.
@@ -73,7 +73,7 @@ class Family(ABC, Generic[P]):
     @property
     @abstractmethod
     def presets(self) -> Mapping[str, P]:
-        """The architectures, by name."""
+        """Return the architectures by name."""
 
     @abstractmethod
     def preprocessing(self, preset: P) -> Preprocessing:

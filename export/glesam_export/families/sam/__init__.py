@@ -1,4 +1,4 @@
-"""SAM: ViT encoder, image padded to a square, box prompts as two points."""
+"""Defines the SAM family: ViT encoder, image padded to a square, boxes as two points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SAM's encoder and decoder in PyTorch, as segment_anything has them: the oracle for the graphs."""
+"""Builds SAM's encoder and decoder from segment_anything's modules, to compare graphs with."""
 
 from __future__ import annotations
 

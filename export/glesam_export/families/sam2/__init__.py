@@ -1,4 +1,4 @@
-"""SAM 2: Hiera encoder with high-resolution features, image stretched to a square."""
+"""Defines the SAM 2 family: Hiera encoder, high-resolution features, image stretched."""
 
 from __future__ import annotations
 

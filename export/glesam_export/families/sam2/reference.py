@@ -1,4 +1,4 @@
-"""SAM 2's encoder and decoder in PyTorch: the sam2 package's modules, the contract's inputs.
+"""Builds SAM 2's encoder and decoder from the sam2 package's modules, to compare graphs with.
 
 Memory attention, memory encoder and object pointers are not built. Only video reaches them.
 """

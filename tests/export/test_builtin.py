@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from glesam_export.parity.cases import make_cases
 
 import glesam_export
 from glesam_evaluation.metrics import iou
 from glesam_evaluation.prompting import random_points, tight_box
 from glesam_evaluation.segmenters import BundleStages, StagedSegmenter
 from glesam_export.verify import reference_outputs
+from glesam_export.verify.cases import make_cases
 from glesam_export.verify.parity import measure
 from glesam_export.weight_options import WeightOptions
 from glesam_export.weights import make_checkpoint

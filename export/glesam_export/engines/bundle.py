@@ -14,7 +14,7 @@ from glesam_export.engines.compile import compile_network, ranges
 from glesam_export.engines.inspect import inspected_precisions
 from glesam_export.engines.plan import Plan, check, gpu_at_hand
 from glesam_export.engines.refit import keep_weights
-from glesam_export.record import Step
+from glesam_export.verify.reference_outputs import Step
 from glesam_runtime.backends.tensorrt_api import Api, import_family, system_name
 from glesam_runtime.backends.tensorrt_fit import Gpu
 from glesam_runtime.bundle import Bundle, file_ref, require_own_weights, sha256_of

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from glesam_export import stages
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.checkpoints.random import RandomCheckpoint
+from glesam_export.families import family_of
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.manifest import MANIFEST_FILE, PrecisionName
@@ -65,8 +66,8 @@ def write_files(
     """Write weights in the released file formats, beside an enhancer's that are written already."""
     folder.mkdir(parents=True, exist_ok=True)
     files = diffusion or write_diffusion(folder, checkpoint)
-    suffix = "pt" if checkpoint.preset.family == "sam2" else "pth"
-    sam = write_sam(folder / f"{checkpoint.preset.name}.{suffix}", checkpoint)
+    suffix = family_of(checkpoint.preset).suffix
+    sam = write_sam(folder / f"{checkpoint.preset.name}{suffix}", checkpoint)
     gc.collect()
     return Released(sam, files.sd, files.lora, files.prompt_embeds, GAMMA, TIMESTEP)
 

@@ -10,7 +10,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 
 from glesam_export.checkpoints import Checkpoint, write
-from glesam_export.reference import ADAPTER, build_unet
+from glesam_export.enhancer.reference import ADAPTER, build_unet
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def write_released(folder: Path, checkpoint: Checkpoint) -> Released:
 
 def write_sam(path: Path, checkpoint: Checkpoint) -> Path:
     """Meta's .pth, of SAM 2 its .pt."""
-    write.save_sam(path, checkpoint.encoder(), checkpoint.decoder())
+    write.save_sam(path, checkpoint.preset, checkpoint.encoder(), checkpoint.decoder())
     return path
 
 

@@ -16,6 +16,7 @@ from glesam_export import build, precision, stages
 from glesam_export.build import Options
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.checkpoints.random import RandomCheckpoint
+from glesam_export.families import family_of
 from glesam_export.stages import Batch
 from glesam_runtime.interface import expected_interface
 from glesam_runtime.manifest import Manifest, PrecisionName, Stage, StageName
@@ -97,6 +98,6 @@ def _key(checkpoint: RandomCheckpoint, stage: StageName, half: PrecisionName, ba
     else:
         weights = (sam,)
     islands = precision.islands(stage, half, stages.presets_of(checkpoint))
-    interface = expected_interface(stage, sam.image_size, batch, sam.family)
+    interface = expected_interface(stage, sam.image_size, batch, family_of(sam).contract)
     facts = repr((checkpoint.seed, weights, islands, interface))
     return hashlib.sha256(facts.encode()).hexdigest()[:16]

@@ -17,9 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from glesam_benchmark.plain_export import PlainDecoder
 from glesam_benchmark.pytorch_chain import set_threads
-from glesam_export import reference
-from glesam_export.presets import LATENT_CHANNELS, Preset, Sam2Preset, UNetPreset
-from glesam_export.reference import Decoder
+from glesam_export.enhancer.reference import build_unet
+from glesam_export.families import Preset, family_of
+from glesam_export.presets import LATENT_CHANNELS, UNetPreset
 from glesam_runtime.interface import expected_interface
 from glesam_runtime.machine import multiplies_bfloat16
 from glesam_runtime.manifest import StageName
@@ -31,15 +31,15 @@ POINTS = 3
 @torch.no_grad()
 def count_operations(preset: Preset, unet: UNetPreset) -> dict[StageName, int]:
     """Return the floating point operations of one image and one prompt, by stage."""
-    side, latent = preset.image_size, preset.latent_size
+    family, side, latent = family_of(preset), preset.image_size, preset.latent_size
     with torch.device("meta"):  # only shapes: no weights are drawn and nothing is computed
-        encoder, noise = _encoder(preset), reference.build_unet(unet)
+        encoder, noise = family.build_encoder(preset), build_unet(unet)
         image = torch.empty(1, 3, side, side)
         z_l = torch.empty(1, LATENT_CHANNELS, latent, latent)
         text = torch.empty(1, 77, unet.text_dim)
     # The prompt encoder reads the values of its labels, so the decoder really computes.
-    decoder = PlainDecoder(_decoder(preset), preset.family)
-    outputs = expected_interface("encoder", side, 1, preset.family)[1]
+    decoder = PlainDecoder(family.build_decoder(preset))
+    outputs = expected_interface("encoder", side, 1, family.contract)[1]
     features = {spec.name: torch.zeros([int(axis) for axis in spec.shape]) for spec in outputs}
     points, labels = torch.zeros(1, POINTS, 2), torch.ones(1, POINTS)
     return {
@@ -55,24 +55,6 @@ def _count(module: nn.Module, call: Callable[[], object]) -> int:
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         call()
     return int(counter.get_total_flops())
-
-
-def _encoder(preset: Preset) -> nn.Module:
-    if isinstance(preset, Sam2Preset):
-        from glesam_export.reference_sam2 import build_sam2_encoder
-
-        return build_sam2_encoder(preset)
-    encoder: nn.Module = reference.build_encoder(preset)
-    return encoder
-
-
-def _decoder(preset: Preset) -> nn.Module:
-    if isinstance(preset, Sam2Preset):
-        from glesam_export.reference_sam2 import build_sam2_decoder
-
-        decoder: nn.Module = build_sam2_decoder(preset)
-        return decoder
-    return Decoder(reference.build_prompt_encoder(preset), reference.build_mask_decoder(preset))
 
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

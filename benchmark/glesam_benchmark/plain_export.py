@@ -18,11 +18,12 @@ from glesam_benchmark import plain_graphs
 from glesam_benchmark.pytorch_chain import merge_adapters
 from glesam_benchmark.timing import GoldenInputs
 from glesam_export.checkpoints import Checkpoint
-from glesam_export.reference import HIGH_RES, Enhancer, named_features
+from glesam_export.enhancer.reference import Enhancer
+from glesam_export.families import named_features
+from glesam_export.families.sam.reference import ReferenceDecoder
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.errors import CheckpointError
-from glesam_runtime.manifest import Family
 
 POINTS = ("point_coords", "point_labels")
 
@@ -46,32 +47,18 @@ class PlainEnhancer(nn.Module):
 class PlainDecoder(nn.Module):
     """Run SAM's prompt encoder and mask decoder on the points of one prompt."""
 
-    def __init__(self, decoder: Any, family: Family) -> None:
+    def __init__(self, decoder: ReferenceDecoder) -> None:
         super().__init__()
-        self.prompt_encoder, self.mask_decoder = decoder.prompt_encoder, decoder.mask_decoder
-        self.family = family
+        self.inner = decoder
 
     def forward(
         self, features: dict[str, Tensor], point_coords: Tensor, point_labels: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Turn points [1, N, 2] with labels [1, N] (1 or 0) into all four masks and IoU scores."""
-        sparse, dense = self.prompt_encoder(
+        sparse, dense = self.inner.prompt_encoder(
             points=(point_coords, point_labels), boxes=None, masks=None
         )
-        more: dict[str, Any] = {}
-        if self.family == "sam2":
-            more = {
-                "repeat_image": False,
-                "high_res_features": [features[name] for name in HIGH_RES],
-            }
-        low_res, iou, *_ = self.mask_decoder.predict_masks(
-            image_embeddings=features[EMBEDDINGS],
-            image_pe=self.prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            **more,
-        )
-        return low_res, iou
+        return self.inner.predict_masks(features, sparse, dense, repeat=False)
 
 
 @torch.no_grad()
@@ -94,7 +81,6 @@ def export_plain(checkpoint: Checkpoint, bundle: Bundle, given: GoldenInputs, fo
             f"{bundle.path}: exported from {provenance.weights}, but the weight options give "
             f"{checkpoint.origin}; pass the same weight options"
         )
-    family = checkpoint.preset.family
     plain_graphs.begin_export(folder)
     image = torch.from_numpy(given.image)
     encoder = checkpoint.encoder()
@@ -108,7 +94,7 @@ def export_plain(checkpoint: Checkpoint, bundle: Bundle, given: GoldenInputs, fo
     _write(PlainEnhancer(enhancer), (z_l,), [EMBEDDINGS], ["enhanced"], folder / "enhancer.onnx")
     del enhancer
     gc.collect()
-    decoder = PlainDecoder(checkpoint.decoder(), family).eval()
+    decoder = PlainDecoder(checkpoint.decoder()).eval()
     points = tuple(torch.from_numpy(given.first[name][:, :-1]) for name in POINTS)
     _write(
         decoder,

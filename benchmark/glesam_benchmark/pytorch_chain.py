@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from glesam_benchmark.contenders import PytorchRunner
 from glesam_benchmark.timing import Prompt
 from glesam_export.checkpoints import Checkpoint
-from glesam_export.reference import named_features
+from glesam_export.families import named_features
 from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.manifest import PrecisionName
 

@@ -1,1 +1,1 @@
-"""Folds a GleSAM checkpoint into three typed graphs and a contract, and proves them."""
+"""Folds a GleSAM checkpoint into three typed graphs, and verifies them against PyTorch."""

@@ -1,4 +1,4 @@
-"""`python -m glesam_export` is `glesam-export`."""
+"""Runs `glesam-export` as `python -m glesam_export`."""
 
 from glesam_export.cli import main
 

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from msgspec.structs import replace
 
-from glesam_export import precision, verify
-from glesam_export.cases import Case
+from glesam_export import precision
 from glesam_export.checkpoints import Checkpoint
+from glesam_export.families import family_of
 from glesam_export.island_ranking import Candidate, rank
-from glesam_export.record import Outputs, Step, known
 from glesam_export.stages import Batch, export_stage, graph, presets_of
+from glesam_export.verify.cases import Case
+from glesam_export.verify.parity import measure
+from glesam_export.verify.reference_outputs import Outputs, Step, known
 from glesam_runtime import chain
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.interface import expected_interface
@@ -94,7 +96,7 @@ def add_islands(
             exported = export_stage(draft.checkpoint, stage, *form, names)
         manifest = replace(manifest, stages={**manifest.stages, stage: exported})
         bundle = Bundle(draft.folder, manifest, "")
-        parity = verify.measure(bundle, draft.cases, draft.reference, draft.step)
+        parity = measure(bundle, draft.cases, draft.reference, draft.step)
     return manifest, parity
 
 
@@ -131,5 +133,5 @@ def _inputs(draft: ExportedDraft, stage: StageName, index: int) -> tuple[torch.T
     arrays = {"image": case.prepared.tensor, **outputs.high_res, **prompts}
     arrays[chain.EMBEDDINGS] = embeddings.astype(np.float32)
     preset = draft.checkpoint.preset
-    inputs, _ = expected_interface(stage, preset.image_size, 1, preset.family)
+    inputs, _ = expected_interface(stage, preset.image_size, 1, family_of(preset).contract)
     return tuple(torch.from_numpy(arrays[spec.name]) for spec in inputs)

@@ -1,4 +1,4 @@
-"""From a checkpoint to a bundle: fold, trace, measure, and only then put it in its place."""
+"""Builds a bundle from a checkpoint: folds, traces, verifies, and only then writes it in place."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ import numpy as np
 from msgspec.structs import replace
 from safetensors.numpy import save
 
-from glesam_export import auto_islands, contract, onnx, plausible, record, verify
-from glesam_export.cases import Case, make_cases
+from glesam_export import auto_islands, onnx
 from glesam_export.checkpoints import Checkpoint
+from glesam_export.families import family_of
 from glesam_export.stages import Batch, export_stage
+from glesam_export.verify import latent_check, parity, reference_outputs
+from glesam_export.verify.cases import Case, make_cases
+from glesam_export.verify.reference_outputs import Outputs, Step
 from glesam_runtime.bundle import Bundle, file_ref
 from glesam_runtime.manifest import (
     GOLDEN_FILE,
@@ -34,19 +37,19 @@ from glesam_runtime.staging import staged_folder
 from glesam_runtime.target import Target
 
 TOOLS = ("glesam-deploy", "torch", "onnx", "onnxscript", "onnxruntime", "diffusers", "peft")
-FAMILY_TOOLS = {"sam": (), "sam2": ("sam2",)}
+"""Packages whose versions the manifest records. A family may add its own."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to export.
+    """Settings of an export.
 
     Attributes:
-        precision: of all three graphs.
+        precision: precision of all three graphs.
         batch: N of encoder and enhancer, or "dynamic".
-        images: verification images of the user's own; without any, a procedural scene.
-        allow_parity_failure: write a bundle that is outside its gate, to inspect it.
-        auto_islands: below fp32, widen the islands where a gate fails.
+        images: the user's verification images. Without any, a procedural scene.
+        allow_parity_failure: write a bundle that fails its gate, to inspect it.
+        auto_islands: in fp16 and bf16, add islands until the gate passes.
     """
 
     precision: PrecisionName = "fp32"
@@ -60,29 +63,29 @@ def build_bundle(
     checkpoint: Checkpoint,
     destination: Path,
     options: Options,
-    step: record.Step,
+    step: Step,
     warn: Callable[[str], object] = warnings.warn,
 ) -> Manifest:
-    """Export a checkpoint and verify it; `destination` appears whole or not at all.
+    """Export a checkpoint and verify the bundle. `destination` appears whole or not at all.
 
     Args:
-        checkpoint: where the weights come from.
+        checkpoint: the weights.
         destination: a new folder, an empty one, or a bundle to replace.
-        options: how.
-        step: announces long work.
-        warn: told if the weights look wrong, as with a wrong gamma or timestep.
+        options: settings of the export.
+        step: reports long steps.
+        warn: called with a message if gamma or timestep look wrong for the weights.
 
     Returns:
-        The manifest as written, parity figures included.
+        The manifest as written, with the parity figures.
 
     Raises:
         InputError: the destination cannot be written.
-        ParityError: the bundle is outside its gate; nothing was written.
+        ParityError: the bundle fails its gate. Nothing was written.
     """
     with staged_folder(destination) as folder:
         cases = make_cases(checkpoint.preset, options.images)
-        reference = record.record_reference(checkpoint, cases, step)
-        if found := plausible.warning(checkpoint, cases, reference, step):
+        reference = reference_outputs.record_reference(checkpoint, cases, step)
+        if found := latent_check.warning(checkpoint, cases, reference, step):
             warn(found)
         stages = {}
         form = options.precision, options.batch
@@ -92,22 +95,22 @@ def build_bundle(
         with step("golden tensors and hashes"):
             golden = _write_golden(cases[0], reference[0], folder)
             draft = _manifest(checkpoint, options, stages, golden)
-        parity = verify.measure(Bundle(folder, draft, ""), cases, reference, step)
-        if options.auto_islands and not parity.passed:
+        measured = parity.measure(Bundle(folder, draft, ""), cases, reference, step)
+        if options.auto_islands and not measured.passed:
             exported = auto_islands.ExportedDraft(checkpoint, *form, folder, cases, reference, step)
-            draft, parity = auto_islands.add_islands(exported, draft, parity)
-        manifest = replace(draft, parity=parity)
+            draft, measured = auto_islands.add_islands(exported, draft, measured)
+        manifest = replace(draft, parity=measured)
         if not options.allow_parity_failure:
             untried = options.precision != "fp32" and not options.auto_islands
-            remedy = "--auto-islands keeps what errs most in float32" if untried else ""
-            verify.require(parity, str(destination), remedy)
-        # Last, so that a folder that was cut short is no bundle to any reader.
+            remedy = "--auto-islands keeps the least accurate modules in float32" if untried else ""
+            parity.require(measured, str(destination), remedy)
+        # Written last: without it no reader takes an incomplete folder for a bundle.
         (folder / MANIFEST_FILE).write_bytes(dump(manifest))
     return manifest
 
 
-def _write_golden(case: Case, reference: record.Outputs, folder: Path) -> FileRef:
-    """The first case and what the reference made of it, for any device and language."""
+def _write_golden(case: Case, reference: Outputs, folder: Path) -> FileRef:
+    """Write the first case and the reference's outputs for it, for tests on any device."""
     kind, prompts = next(iter(case.prompts.items()))
     low_res, iou = reference.decoded[kind]
     assert reference.z_l is not None, "recorded before"
@@ -132,15 +135,15 @@ def _manifest(
     stages: dict[StageName, Stage],
     golden: FileRef,
 ) -> Manifest:
-    """Everything but the parity figures."""
-    family = FAMILY_TOOLS[checkpoint.preset.family]
-    tools = {name: metadata.version(name) for name in (*TOOLS, *family)}
+    """Make the manifest without the parity figures."""
+    preset, family = checkpoint.preset, family_of(checkpoint.preset)
+    tools = {name: metadata.version(name) for name in (*TOOLS, *family.tools)}
     return Manifest(
         format="glesam-bundle",
         version=1,
         model=Model(
-            family=checkpoint.preset.family,
-            preset=checkpoint.preset.name,
+            family=family.contract,
+            preset=preset.name,
             unet=checkpoint.unet.name,
             trained=checkpoint.trained,
             gamma=checkpoint.gamma,
@@ -148,9 +151,9 @@ def _manifest(
             alpha_bar=checkpoint.alpha_bar,
         ),
         stages=stages,
-        preprocessing=contract.preprocessing(checkpoint.preset),
-        postprocessing=contract.postprocessing(checkpoint.preset),
-        coordinates=contract.coordinates(checkpoint.preset),
+        preprocessing=family.preprocessing(preset),
+        postprocessing=family.postprocessing(preset),
+        coordinates=family.coordinates(preset),
         target=Target(engine="onnx", opset=onnx.OPSETS[options.precision], batch=options.batch),
         provenance=Provenance(sources=checkpoint.sources(), weights=checkpoint.origin, tools=tools),
         parity=None,

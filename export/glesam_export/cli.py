@@ -11,6 +11,7 @@ import typer
 
 from glesam_export import graph_options, weights
 from glesam_export.engines.build_options import EngineBuildOptions, engine_option
+from glesam_export.families import family_of
 from glesam_export.graph_options import GraphOptions
 from glesam_export.weight_options import WeightOptions
 from glesam_runtime.console import make_app, run_app
@@ -70,23 +71,24 @@ def verify_bundle(
 
     opened = open_bundle(bundle)
     checkpoint = weights.make_checkpoint(weights.for_bundle(given, opened.manifest))
-    from glesam_export import contract, plausible, record, verify
-    from glesam_export.cases import make_cases
     from glesam_export.console_output import parity_table, step
+    from glesam_export.verify import latent_check, parity
+    from glesam_export.verify.cases import make_cases
+    from glesam_export.verify.reference_outputs import record_reference
 
+    preset, family = checkpoint.preset, family_of(checkpoint.preset)
     for rules in ("preprocessing", "postprocessing", "coordinates"):
-        if getattr(opened.manifest, rules) != getattr(contract, rules)(checkpoint.preset):
+        if getattr(opened.manifest, rules) != getattr(family, rules)(preset):
             raise BundleError(
-                f"{bundle}: its {rules!r} differs from {checkpoint.preset.name}'s; "
-                "export the bundle again"
+                f"{bundle}: its {rules!r} differs from {preset.name}'s; export the bundle again"
             )
-    cases = make_cases(checkpoint.preset, image or ())
-    reference = record.record_reference(checkpoint, cases, step)
-    if found := plausible.warning(checkpoint, cases, reference, step):
+    cases = make_cases(preset, image or ())
+    reference = record_reference(checkpoint, cases, step)
+    if found := latent_check.warning(checkpoint, cases, reference, step):
         _warn(found)
-    parity = verify.measure(opened, cases, reference, step)
-    typer.echo(parity_table(parity))
-    verify.require(parity, str(bundle))
+    measured = parity.measure(opened, cases, reference, step)
+    typer.echo(parity_table(measured))
+    parity.require(measured, str(bundle))
 
 
 @app.command("info")
@@ -95,8 +97,7 @@ def info(
     debug: Debug = False,
 ) -> None:
     """Identify checkpoint files, their preset, and what an export still needs."""
-    from glesam_export.checkpoints.identify import identify
-    from glesam_export.checkpoints.needs import missing
+    from glesam_export.checkpoints.formats import identify, missing
 
     findings = [identify(path) for path in files]
     for finding in findings:

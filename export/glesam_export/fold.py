@@ -1,8 +1,8 @@
-"""The fold: every constant of the enhancer goes into its weights, exactly.
+"""Folds every constant of the enhancer into its weights, exactly.
 
-Each function takes a U-Net apart from `reference`, changes it in place and folds one thing; each
-computes in float64 and casts back to the weights' own dtype once. `fold` runs them in order. What
-is left needs neither timestep, text nor adapters: `graphs.enhancer` reads it.
+Each function folds one thing into a U-Net of `enhancer.reference`, in place. It computes in float64
+and casts back to the weights' own dtype once. `fold` runs them in order. The result needs no
+timestep, text or adapters; `enhancer.graph` reads it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from diffusers.models.resnet import ResnetBlock2D
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from glesam_export.reference import Enhancer
+from glesam_export.enhancer.reference import Enhancer
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class ConstantCrossAttention(nn.Module):
-    """Cross-attention whose keys and values are constants: what is left of `attn2`.
+    """Cross-attention with constant keys and values. It replaces `attn2`.
 
     Args:
         to_q: query projection.
@@ -46,7 +46,7 @@ class ConstantCrossAttention(nn.Module):
 
     @property
     def heads(self) -> int:
-        """Number of heads."""
+        """Return the number of heads."""
         return self.key.shape[1]
 
 
@@ -54,12 +54,12 @@ def fold(enhancer: Enhancer) -> UNet2DConditionModel:
     """Fold LoRA, gamma, abar_T, the timestep and the text into the U-Net.
 
     Args:
-        enhancer: the reference. It is used up: its U-Net is changed in place, so that no second
-            copy of a large model is in memory. Build another one to compare with.
+        enhancer: the reference. It is used up: its U-Net is changed in place, so that memory
+            holds no second copy of a large model. Build another one to compare with.
 
     Returns:
-        The U-Net, with z_H = z_L / sqrt(abar_T) + unet(z_L) for an evaluation that passes neither
-        timestep nor text (`graphs.enhancer.EnhancerGraph`).
+        The U-Net. `enhancer.graph.EnhancerGraph` evaluates it without timestep and text:
+        z_H = z_L / sqrt(abar_T) + unet(z_L).
     """
     unet = enhancer.unet
     merge_lora(unet)
@@ -74,7 +74,7 @@ def fold(enhancer: Enhancer) -> UNet2DConditionModel:
 def merge_lora(module: nn.Module) -> None:
     """Replace every peft-adapted Linear and Conv2d by one layer: W + (alpha / r) B A.
 
-    For a convolution A is [r, in, kh, kw] and B [out, r, 1, 1], and B A is the contraction over r.
+    In a convolution A is [r, in, kh, kw], B is [out, r, 1, 1], and B A contracts over r.
     """
     for name, layer in list(module.named_modules()):
         if not isinstance(layer, LoraLayer):
@@ -84,7 +84,7 @@ def merge_lora(module: nn.Module) -> None:
         rows = weight.view(len(weight), -1)
         for adapter in layer.active_adapters:
             a, b = (part[adapter].weight.double() for part in (layer.lora_A, layer.lora_B))
-            # In place: each further float64 copy of a layer is most of the time this takes.
+            # In place: float64 copies of layers would take most of the time.
             rows.addmm_(b.flatten(1), a.flatten(1), alpha=layer.scaling[adapter])
         base.weight = nn.Parameter(weight.to(base.weight.dtype), requires_grad=False)
         module.set_submodule(name, base)
@@ -92,14 +92,14 @@ def merge_lora(module: nn.Module) -> None:
 
 @torch.no_grad()
 def fold_gamma(unet: UNet2DConditionModel, gamma: float) -> None:
-    """The U-Net sees gamma * z_L: scale `conv_in`'s weight by gamma (its bias sees no input)."""
+    """Scale `conv_in`'s weight by gamma, since the U-Net sees gamma * z_L. The bias stays."""
     conv = unet.conv_in
     conv.weight = _parameter(gamma * conv.weight.double(), conv.weight)
 
 
 @torch.no_grad()
 def fold_alpha_bar(unet: UNet2DConditionModel, gamma: float, alpha_bar: float) -> None:
-    """Eq. 4 multiplies eps by -k, k = sqrt(1 - abar_T) / (gamma sqrt(abar_T)): into `conv_out`."""
+    """Scale `conv_out` by -k of Eq. 4, with k = sqrt(1 - abar_T) / (gamma sqrt(abar_T))."""
     k = (1 - alpha_bar) ** 0.5 / (gamma * alpha_bar**0.5)
     conv = unet.conv_out
     conv.weight = _parameter(-k * conv.weight.double(), conv.weight)
@@ -108,10 +108,10 @@ def fold_alpha_bar(unet: UNet2DConditionModel, gamma: float, alpha_bar: float) -
 
 @torch.no_grad()
 def fold_timestep(unet: UNet2DConditionModel, timestep: int) -> None:
-    """T is a constant: each ResNet block's time_emb_proj(silu(t_emb)) goes into its conv1 bias.
+    """Add time_emb_proj(silu(t_emb)) of every ResNet block to its conv1 bias, since T is constant.
 
-    The sinusoidal embedding is taken as diffusers computes it, in the weights' dtype; what follows
-    is float64. The time embedding's layers leave the U-Net.
+    diffusers computes the sinusoidal embedding, in the weights' dtype. All that follows is float64.
+    The layers of the time embedding are removed from the U-Net.
     """
     like = unet.conv_in.weight.new_empty(1)
     sinusoid = unet.get_time_embed(sample=like, timestep=timestep)
@@ -127,10 +127,10 @@ def fold_timestep(unet: UNet2DConditionModel, timestep: int) -> None:
 
 @torch.no_grad()
 def fold_text(unet: UNet2DConditionModel, text: Tensor) -> None:
-    """C is a constant: keys and values of every cross-attention become constants.
+    """Replace keys and values of every cross-attention by constants, since c is constant.
 
     Args:
-        unet: adapters already merged.
+        unet: with merged adapters.
         text: [1, 77, D].
     """
     for block in _submodules(unet, BasicTransformerBlock):
@@ -149,17 +149,17 @@ def fold_text(unet: UNet2DConditionModel, text: Tensor) -> None:
 
 
 def _submodules(module: nn.Module, kind: type[ModuleT]) -> list[ModuleT]:
-    """Every submodule of a class, listed before any of them is replaced."""
+    """List the submodules of a class, before any of them is replaced."""
     return [child for child in module.modules() if isinstance(child, kind)]
 
 
 def _in_float64(layer: nn.Module, x: Tensor) -> Tensor:
-    """`layer(x)` with weights and input in float64; the layer itself stays as it is."""
+    """Compute `layer(x)` with weights and input in float64. The layer does not change."""
     state = {name: tensor.double() for name, tensor in layer.state_dict().items()}
     result: Tensor = torch.func.functional_call(layer, state, (x.double(),))
     return result
 
 
 def _parameter(value: Tensor, like: Tensor) -> nn.Parameter:
-    """`value` as a frozen parameter of the dtype of `like`."""
+    """Return `value` as a frozen parameter with the dtype of `like`."""
     return nn.Parameter(value.to(like.dtype), requires_grad=False)

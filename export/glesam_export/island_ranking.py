@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from glesam_export import precision
-from glesam_export.graphs.base import Graph
+from glesam_export.graphs import Graph
 
 
 @dataclass(frozen=True)

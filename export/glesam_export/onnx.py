@@ -14,7 +14,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor
 
 from glesam_calibration.graph_files import save_graph
-from glesam_export.graphs.base import Graph
+from glesam_export.graphs import Graph
 from glesam_export.simplify import simplify
 from glesam_runtime.interface import expected_interface
 from glesam_runtime.manifest import Family, PrecisionName, StageName, TensorSpec

@@ -1,8 +1,8 @@
-"""Which values stay float32 when a graph is typed float16 or bfloat16.
+"""Casts a graph to float16 or bfloat16, except for islands that stay float32.
 
-Precision is in the graph or nowhere: TensorRT 11 is strongly typed. The modules are cast before
-they are traced, so that one typed ONNX file serves every engine. An island is a module that keeps
-float32 weights and computes in float32; the cast stands on either side of it.
+The graph itself holds the precision, because TensorRT 11 is strongly typed. Modules are cast before
+they are traced, so one typed ONNX file serves every engine. An island is a module that keeps
+float32 weights and computes in float32, with a cast before and after it.
 """
 
 from __future__ import annotations
@@ -15,26 +15,25 @@ import torch
 from segment_anything.modeling.common import LayerNorm2d
 from torch import Tensor, nn
 
-from glesam_export.graphs.attention import Weights
-from glesam_export.graphs.base import Graph
-from glesam_export.graphs.decoder import PointEmbedding
+from glesam_export.families.sam.decoder import PointEmbedding
+from glesam_export.graphs import Graph, Weights
 from glesam_runtime.manifest import PrecisionName, StageName
 
 DTYPES: Mapping[PrecisionName, torch.dtype] = MappingProxyType(
     {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 )
-"""What export can type; int8 and fp8 come from calibration."""
+"""The precisions that export offers. Calibration adds int8 and fp8."""
 
 
 @dataclass(frozen=True)
 class Island:
-    """A class of modules that stays float32, and why.
+    """Module classes that stay float32, and why.
 
     Attributes:
-        name: what the manifest records.
+        name: recorded in the manifest.
         kinds: module classes.
-        reason: what goes wrong otherwise.
-        precisions: those it goes wrong in.
+        reason: what goes wrong in half precision.
+        precisions: in which precisions it goes wrong.
     """
 
     name: str
@@ -46,16 +45,16 @@ class Island:
 LAYER_NORM = Island(
     "LayerNorm",
     (nn.LayerNorm, LayerNorm2d),
-    "squares of SAM's outlier channels pass 65504 and the mean of squares overflows",
+    "squares of SAM's outlier channels exceed 65504, so the mean of squares overflows",
 )
 GROUP_NORM = Island(
-    "GroupNorm", (nn.GroupNorm,), "variances are taken over up to 10 channels x 4096 pixels"
+    "GroupNorm", (nn.GroupNorm,), "variances sum over up to 10 channels x 4096 pixels"
 )
 SOFTMAX = Island(
     "Softmax", (nn.Softmax,), "sums of 4096 exponentials lose the small ones in half precision"
 )
 POINTS = Island(
-    "PointEmbedding", (PointEmbedding,), "coordinates to 1024 have steps of 0.5 in float16"
+    "PointEmbedding", (PointEmbedding,), "coordinates up to 1024 have steps of 0.5 in float16"
 )
 
 UPSCALING = Island(
@@ -67,7 +66,7 @@ UPSCALING = Island(
 SCORES = Island(
     "attention scores",
     (Weights,),
-    "Stable Diffusion 2's products of queries and keys pass 65504; diffusers upcasts them too",
+    "Stable Diffusion 2's products of queries and keys exceed 65504; diffusers upcasts them too",
     ("fp16",),
 )
 
@@ -78,21 +77,20 @@ ISLANDS: Mapping[StageName, tuple[Island, ...]] = MappingProxyType(
         "decoder": (LAYER_NORM, SOFTMAX, POINTS, UPSCALING),
     }
 )
-
-"""What every preset's graphs have."""
+"""Islands of every preset's graphs."""
 
 PRESET_ISLANDS: Mapping[tuple[str, StageName], tuple[Island, ...]] = MappingProxyType(
     {("sd21", "enhancer"): (SCORES,)}
 )
-"""What a SAM or U-Net preset needs beside them."""
+"""Further islands of one SAM or U-Net preset."""
 
 
 class Float32(nn.Module):
     """Runs a module in float32 inside a graph of another dtype.
 
     Args:
-        module: its parameters are float32 and stay so.
-        dtype: what the output is cast to.
+        module: has float32 parameters and keeps them.
+        dtype: type of the output.
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
@@ -100,7 +98,7 @@ class Float32(nn.Module):
         self.module, self.dtype = module, dtype
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
-        """The module's output on float32 inputs, cast back."""
+        """Run the module on float32 inputs and cast its output back."""
         upcast = {name: value.float() for name, value in named.items()}
         result: Tensor = self.module(*(value.float() for value in inputs), **upcast)
         return result.to(self.dtype)
@@ -112,13 +110,13 @@ def islands(
     presets: Collection[str] = (),
     further: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """Names of the islands that a graph of this precision has, for the manifest.
+    """Name the islands of a graph, for the manifest.
 
     Args:
-        stage: which.
-        precision: fp32 has none.
-        presets: names of the SAM and of the U-Net.
-        further: modules that are islands too.
+        stage: the graph's stage.
+        precision: fp32 has no islands.
+        presets: names of the SAM preset and the U-Net preset.
+        further: names of more modules that are islands.
     """
     if precision == "fp32":
         return ()
@@ -130,25 +128,25 @@ def islands(
 def island_kinds(
     stage: StageName, precision: PrecisionName, presets: Collection[str] = ()
 ) -> tuple[type[nn.Module], ...]:
-    """The module classes that stay float32 in a stage."""
+    """Return the module classes that stay float32 in a stage."""
     return tuple(kind for island in _islands(stage, precision, presets) for kind in island.kinds)
 
 
-def apply(
+def cast_graph(
     graph: Graph,
     stage: StageName,
     precision: PrecisionName,
     presets: Collection[str] = (),
     further: Sequence[str] = (),
 ) -> None:
-    """Type a graph, in place: half precision everywhere but in its islands.
+    """Cast a graph to half precision, in place, except for its islands.
 
     Args:
-        graph: one of the three graphs, in float32.
-        stage: which it is.
-        precision: fp32 leaves the graph as it is.
-        presets: names of the SAM and of the U-Net, which may have islands of their own.
-        further: names of modules that are islands too.
+        graph: a graph in float32.
+        stage: the graph's stage.
+        precision: fp32 changes nothing.
+        presets: names of the SAM preset and the U-Net preset, which may have islands of their own.
+        further: names of more modules that are islands.
     """
     if precision == "fp32":
         return
@@ -162,20 +160,20 @@ def type_module(
     dtype: torch.dtype,
     further: Sequence[str] = (),
 ) -> None:
-    """Type a module and what is in it, in place, islands left in float32.
+    """Cast a module to half precision, in place, except for the islands inside it.
 
     Args:
-        module: in float32; no island itself.
+        module: in float32; not an island itself.
         kinds: classes of islands.
-        dtype: half precision.
-        further: names of submodules that are islands too.
+        dtype: the half-precision type.
+        further: names of more submodules that are islands.
     """
     parts: dict[str, nn.Module] = {}
     for name, part in module.named_modules():
         inside = any(name.startswith(f"{outer}.") for outer in parts)
         if name and not inside and (name in further or isinstance(part, kinds)):
             parts[name] = part
-    for name in parts:  # out of the way: rounded once, a weight stays rounded
+    for name in parts:  # removed before the cast: a weight that was rounded stays rounded
         module.set_submodule(name, nn.Identity())
     module.to(dtype)
     for name, part in parts.items():

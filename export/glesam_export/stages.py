@@ -1,4 +1,4 @@
-"""One stage of a checkpoint: its graph, folded, typed and traced to a file."""
+"""Exports one stage of a checkpoint: builds, folds, casts and traces its graph."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from glesam_export import fold, onnx
-from glesam_export import precision as typing
 from glesam_export.checkpoints import Checkpoint
-from glesam_export.graphs.base import Graph
-from glesam_export.graphs.decoder import DecoderGraph
-from glesam_export.graphs.encoder import EncoderGraph
-from glesam_export.graphs.enhancer import EnhancerGraph
+from glesam_export.enhancer.graph import EnhancerGraph
+from glesam_export.families import family_of
+from glesam_export.graphs import Graph
+from glesam_export.precision import cast_graph, islands
 from glesam_runtime.bundle import file_ref
 from glesam_runtime.interface import expected_interface
 from glesam_runtime.manifest import PrecisionName, Stage, StageName
@@ -22,29 +21,13 @@ Batch = int | Literal["dynamic"]
 
 
 def graph(checkpoint: Checkpoint, stage: StageName) -> Graph:
-    """A stage's graph module, folded, in float32."""
+    """Build a stage's graph, folded, in float32."""
+    family, preset = family_of(checkpoint.preset), checkpoint.preset
     if stage == "enhancer":
         return EnhancerGraph(fold.fold(checkpoint.enhancer()), checkpoint.alpha_bar).eval()
-    if checkpoint.preset.family == "sam2":
-        return _sam2_graph(checkpoint, stage)
     if stage == "encoder":
-        return EncoderGraph(checkpoint.encoder()).eval()
-    decoder = checkpoint.decoder()
-    return DecoderGraph(decoder.prompt_encoder, decoder.mask_decoder).eval()
-
-
-def _sam2_graph(checkpoint: Checkpoint, stage: StageName) -> Graph:
-    """SAM 2's encoder or decoder; only here is its package needed."""
-    from glesam_export.graphs.decoder_sam2 import Sam2DecoderGraph
-    from glesam_export.graphs.encoder_sam2 import Sam2EncoderGraph
-    from glesam_export.reference_sam2 import Sam2Encoder
-
-    if stage == "encoder":
-        encoder = checkpoint.encoder()
-        assert isinstance(encoder, Sam2Encoder)
-        return Sam2EncoderGraph(encoder, checkpoint.preset.image_size).eval()
-    decoder = checkpoint.decoder()
-    return Sam2DecoderGraph(decoder.prompt_encoder, decoder.mask_decoder).eval()
+        return family.encoder_graph(checkpoint.encoder(), preset).eval()
+    return family.decoder_graph(checkpoint.decoder(), preset).eval()
 
 
 def export_stage(
@@ -55,34 +38,34 @@ def export_stage(
     folder: Path,
     further: Sequence[str] = (),
 ) -> Stage:
-    """Fold, type and trace one stage, and describe what was written.
+    """Export one stage and describe the files.
 
     Args:
-        checkpoint: where the weights come from.
-        stage: which.
-        precision: of its graph.
+        checkpoint: the weights.
+        stage: the stage to export.
+        precision: precision of the graph.
         batch: N of encoder and enhancer, or "dynamic".
-        folder: where to.
-        further: modules of its graph that are islands beside those of its precision.
+        folder: where to write.
+        further: names of modules that are islands in addition to those of the precision.
     """
     module = graph(checkpoint, stage)
     presets = presets_of(checkpoint)
-    typing.apply(module, stage, precision, presets, further)
-    size, family = checkpoint.preset.image_size, checkpoint.preset.family
-    path, data = onnx.export(module, stage, precision, size, batch, folder, family)
+    cast_graph(module, stage, precision, presets, further)
+    size, contract = checkpoint.preset.image_size, family_of(checkpoint.preset).contract
+    path, data = onnx.export(module, stage, precision, size, batch, folder, contract)
     del module
     gc.collect()
-    inputs, outputs = expected_interface(stage, size, batch, family)
+    inputs, outputs = expected_interface(stage, size, batch, contract)
     return Stage(
         graph=file_ref(path),
         precision=precision,
         inputs=inputs,
         outputs=outputs,
         data=file_ref(data) if data else None,
-        islands=typing.islands(stage, precision, presets, further),
+        islands=islands(stage, precision, presets, further),
     )
 
 
 def presets_of(checkpoint: Checkpoint) -> tuple[str, str]:
-    """Names of a checkpoint's SAM and U-Net, which may need islands of their own."""
+    """Return the names of a checkpoint's SAM and U-Net presets. Either may have its own islands."""
     return checkpoint.preset.name, checkpoint.unet.name

@@ -1,6 +1,6 @@
-"""Which weights a command line asks for: files, a checkpoint, a seed, or a preset's own.
+"""Opens the weights that a command line asks for: files, a checkpoint, a seed, the built-in.
 
-Nothing here loads torch: a wrong option is reported before seconds are spent on it.
+This module does not import torch, so a wrong option is reported at once.
 """
 
 from __future__ import annotations
@@ -10,27 +10,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glesam_export.presets import Preset, UNetPreset, sam_preset, unet_preset
+from glesam_export.families import Preset
+from glesam_export.presets import UNetPreset, sam_preset, unet_preset
 from glesam_export.weight_options import WeightOptions
 from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import Manifest
 
 if TYPE_CHECKING:
     from glesam_export.checkpoints import Checkpoint
+    from glesam_export.checkpoints.separate_files import OpenedFiles
 
 PAPER_GAMMA, PAPER_TIMESTEP = 5.0, 999
-"""For random weights, which were trained with nothing."""
+"""Defaults for random weights."""
 
 BUILT_IN = "built-in"
-"""What the manifest says of weights that a preset brings along."""
+"""The manifest's name for weights that ship with a preset."""
 
 
 def make_checkpoint(options: WeightOptions) -> Checkpoint:
-    """The checkpoint that the options describe.
+    """Open the checkpoint that the options describe.
 
     Raises:
-        InputError: options that are missing or contradict one another.
-        CheckpointError: files that cannot be used.
+        InputError: options are missing or contradict one another.
+        CheckpointError: a file cannot be used.
     """
     if options.gamma is not None and not (math.isfinite(options.gamma) and options.gamma > 0):
         raise InputError(f"--gamma {options.gamma:g}: must be a positive number")
@@ -38,7 +40,7 @@ def make_checkpoint(options: WeightOptions) -> Checkpoint:
     if others and first in ("--checkpoint", "--random-weights"):
         raise InputError(f"{first} and {others[0]} exclude each other")
     if options.checkpoint is not None:
-        return _saved(options, options.checkpoint)
+        return _whole(options, options.checkpoint)
     if options.given_files:
         return _from_files(options)
     if options.preset is None:
@@ -54,43 +56,54 @@ def make_checkpoint(options: WeightOptions) -> Checkpoint:
         return _built_in(options, preset.name, preset.builtin)
     raise InputError(
         f"no weights for {preset.name}: pass --checkpoint PATH, --sam FILE --sd FOLDER --lora FILE "
-        "--gamma G --timestep T, or --random-weights SEED for a model that means nothing"
+        "--gamma G --timestep T, or --random-weights SEED for meaningless masks"
     )
 
 
 def detected(options: WeightOptions) -> WeightOptions:
-    """The options with the presets that their files fit, where none was named.
+    """Add the presets that the files fit, where the options name none.
 
     Raises:
-        InputError: a preset that was named is unknown.
-        CheckpointError: a file in another one's place, or one that fits no preset.
+        InputError: an unknown preset was named.
+        CheckpointError: a file is not what its option takes, or fits no preset.
     """
-    from glesam_export.checkpoints.diffusion import open_base
-    from glesam_export.checkpoints.expect import detect_sam, require
+    return _completed(options, _opened(options))
+
+
+def _completed(options: WeightOptions, opened: OpenedFiles) -> WeightOptions:
+    """Do what `detected` does, with files that stay open."""
+    from glesam_export.checkpoints.formats import detect_sam, require
 
     preset, unet = options.preset, options.unet
     if preset is not None:
         sam_preset(preset)
         if options.sam is not None:
-            require(options.sam, "--sam", "sam")
+            require(opened.sam, "sam")
     elif options.sam is not None:
-        preset = detect_sam(options.sam).name
+        preset = detect_sam(opened.sam).name
     if options.lora is not None:
-        require(options.lora, "--lora", "lora")
-    if options.sd is not None and options.sd.is_file():
-        require(options.sd, "--sd", "unet")
+        require(opened.lora, "lora")
+    if options.sd is not None and opened.bare_unet is not None:
+        require(opened.bare_unet, "unet")
     if unet is not None:
         unet_preset(unet)
     elif options.sd is not None:
-        unet = open_base(options.sd, options.unet_config).preset.name
+        unet = opened.base.preset().name
     return replace(options, preset=preset, unet=unet)
 
 
+def _opened(options: WeightOptions) -> OpenedFiles:
+    """Return the files of the options; each is opened on first use."""
+    from glesam_export.checkpoints.separate_files import OpenedFiles
+
+    return OpenedFiles(options.sam, options.sd, options.lora, options.unet_config)
+
+
 def for_bundle(options: WeightOptions, manifest: Manifest) -> WeightOptions:
-    """The options completed by what a bundle says of itself.
+    """Complete the options with what a bundle's manifest says.
 
     Raises:
-        InputError: an option contradicts the bundle, or its weights are not named.
+        InputError: an option contradicts the bundle, or the bundle's weights were not given.
     """
     model, origin = manifest.model, manifest.provenance.weights
     known = {
@@ -115,29 +128,31 @@ def for_bundle(options: WeightOptions, manifest: Manifest) -> WeightOptions:
 
 
 def _from_files(options: WeightOptions) -> Checkpoint:
-    """Weights from the user's files: all of them, with what the LoRA was trained with."""
+    """Open the user's files. All must be given, with the LoRA's gamma and timestep."""
     if options.sam is None or options.sd is None or options.lora is None:
         missing = [name for name in ("--sam", "--sd", "--lora") if name not in options.given_files]
         raise InputError(f"{' and '.join(missing)} missing beside {', '.join(options.given_files)}")
     if options.gamma is None or options.timestep is None:
         raise InputError(
             "--gamma and --timestep must be given with weights from files: the paper trains with "
-            "5 and 999, released code with 3 or 5 and 1, and a wrong pair is silent garbage"
+            "5 and 999, released code with 3 or 5 and 1, and a wrong pair gives garbage without "
+            "an error"
         )
-    from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
+    from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
 
-    known = detected(options)
-    assert known.preset is not None, "the files say"
-    assert known.unet is not None, "the files say"
+    opened = _opened(options)
+    known = _completed(options, opened)
+    assert known.preset is not None, "detected"
+    assert known.unet is not None, "detected"
     weights = WeightFiles(
         options.sam, options.sd, options.lora, options.prompt_embeds, options.unet_config
     )
     preset, unet = sam_preset(known.preset), unet_preset(known.unet)
-    return FileCheckpoint(weights, preset, unet, options.gamma, options.timestep)
+    return FileCheckpoint(weights, preset, unet, options.gamma, options.timestep, opened)
 
 
 def _from_seed(options: WeightOptions, seed: int, preset: Preset, unet: UNetPreset) -> Checkpoint:
-    """Random weights, asked for by seed."""
+    """Draw random weights from a seed."""
     from glesam_export.checkpoints.random import RandomCheckpoint
 
     if not 0 <= seed < 2**31:
@@ -147,16 +162,16 @@ def _from_seed(options: WeightOptions, seed: int, preset: Preset, unet: UNetPres
     return RandomCheckpoint(seed, preset, unet, gamma, timestep)
 
 
-def _saved(options: WeightOptions, path: Path) -> Checkpoint:
-    """Weights from a checkpoint folder or a packed file, which knows what goes with them."""
-    from glesam_export.checkpoints.saved import open_checkpoint
+def _whole(options: WeightOptions, path: Path) -> Checkpoint:
+    """Open a checkpoint folder or a packed file. Either knows its presets, gamma and timestep."""
+    from glesam_export.checkpoints.formats import open_checkpoint
 
     return _agreeing(options, open_checkpoint(path), f"--checkpoint {path}")
 
 
 def _built_in(options: WeightOptions, preset: str, file: str) -> Checkpoint:
-    """The weights that a preset brings along, with their own gamma and timestep."""
-    from glesam_export.checkpoints.packed import PackedCheckpoint
+    """Open the weights that ship with a preset, with their own gamma and timestep."""
+    from glesam_export.checkpoints.packed_file import PackedCheckpoint
 
     path = Path(__file__).parent / file
     if not path.is_file():
@@ -169,7 +184,7 @@ def _built_in(options: WeightOptions, preset: str, file: str) -> Checkpoint:
 
 
 def _agreeing(options: WeightOptions, checkpoint: Checkpoint, name: str) -> Checkpoint:
-    """The checkpoint, unless an option says otherwise than it does."""
+    """Return the checkpoint, unless an option contradicts it."""
     own = {
         "preset": checkpoint.preset.name,
         "unet": checkpoint.unet.name,

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from glesam_export.checkpoints.random import RandomCheckpoint
+from glesam_export.checkpoints.tensor_file import TensorFile
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.manifest import MANIFEST_FILE, STAGES
@@ -33,6 +34,11 @@ def random_nano2(seed: int = 0) -> RandomCheckpoint:
 def relative(actual: Tensor, expected: Tensor) -> float:
     """Relative L2."""
     return float((actual - expected).norm() / expected.norm())
+
+
+def read(path: Path, option: str) -> dict[str, Tensor]:
+    """The tensors of a file."""
+    return TensorFile(path, option).read()
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from glesam_export import build, precision, stages, verify
-from glesam_export.graphs.base import Graph
+from glesam_export import build, precision, stages
+from glesam_export.graphs import Graph
 from glesam_export.island_ranking import rank
+from glesam_export.verify.parity import require
 from glesam_runtime import compare
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.errors import ParityError
@@ -108,7 +109,7 @@ def test_every_stage_can_be_ranked_and_typed(stage: StageName, tmp_path: Path) -
         wanted = stages.graph(checkpoint, stage)(*call)
         for further in ((), names):
             graph = stages.graph(checkpoint, stage)
-            precision.apply(graph, stage, "bf16", further=further)
+            precision.cast_graph(graph, stage, "bf16", further=further)
             found = graph(*call)
             pair = (found, wanted) if isinstance(found, torch.Tensor) else (found[0], wanted[0])
             errors.append(float((pair[0] - pair[1]).norm() / pair[1].norm()))
@@ -149,9 +150,9 @@ def test_a_failure_says_that_islands_can_be_widened() -> None:
     image = ImageParity("scene", "clear", {"encoder": error}, 1.0, 1.0)
     parity = Parity("here", gate, False, (image,))
     with pytest.raises(ParityError, match=r"^b: outside its gate: scene clear encoder.*; do this$"):
-        verify.require(parity, "b", "do this")
+        require(parity, "b", "do this")
     with pytest.raises(ParityError, match=r"exceeds 0.02$"):
-        verify.require(parity, "b")
+        require(parity, "b")
 
 
 def plain_islands(stage: str) -> tuple[str, ...]:

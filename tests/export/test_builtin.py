@@ -12,8 +12,9 @@ import glesam_export
 from glesam_evaluation.metrics import iou
 from glesam_evaluation.prompting import random_points, tight_box
 from glesam_evaluation.segmenters import BundleStages, StagedSegmenter
-from glesam_export import record, verify
-from glesam_export.cases import make_cases
+from glesam_export.verify import reference_outputs
+from glesam_export.verify.cases import make_cases
+from glesam_export.verify.parity import measure
 from glesam_export.weight_options import WeightOptions
 from glesam_export.weights import make_checkpoint
 from glesam_runtime.bundle import builtin_bundle_path, load_golden, open_bundle
@@ -33,7 +34,7 @@ def reference() -> tuple[list, list]:
     nothing = (None,) * 7
     checkpoint = make_checkpoint(WeightOptions("nano", None, *nothing))
     cases = make_cases(checkpoint.preset)
-    return cases, record.record_reference(checkpoint, cases, lambda _: nullcontext())
+    return cases, reference_outputs.record_reference(checkpoint, cases, lambda _: nullcontext())
 
 
 def test_it_is_small_and_says_what_it_is() -> None:
@@ -45,7 +46,7 @@ def test_it_is_small_and_says_what_it_is() -> None:
 
 
 def test_it_passes_its_gates(reference: tuple[list, list]) -> None:
-    parity = verify.measure(open_bundle(), *reference, lambda _: nullcontext())
+    parity = measure(open_bundle(), *reference, lambda _: nullcontext())
     assert parity.passed
     assert parity.gate.stage_relative_l2 == 1e-4
 

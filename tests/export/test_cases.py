@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from glesam_evaluation.scenes import make_scene
-from glesam_export.cases import LEVELS, PROMPTS, SEED, Case, make_cases
-from glesam_export.presets import SAM_PRESETS
+from glesam_export.families.sam.presets import SAM_PRESETS
+from glesam_export.verify.cases import LEVELS, PROMPTS, SEED, Case, make_cases
 from glesam_runtime.errors import InputError
 
 NANO = SAM_PRESETS["nano"]

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -17,15 +18,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from glesam_export.checkpoints import diffusion, lora, sam
-from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
-from glesam_export.checkpoints.tensors import read
-from glesam_export.presets import PRESETS, SAM_PRESETS, SamPreset, unet_preset
-from glesam_export.reference import LoraFactors, build_unet
+from glesam_export.checkpoints import lora, sam, stable_diffusion
+from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
+from glesam_export.enhancer.reference import LoraFactors, build_unet
+from glesam_export.families.sam import SamFamily
+from glesam_export.families.sam.presets import SAM_PRESETS, SamPreset
+from glesam_export.presets import unet_preset
 from glesam_runtime.errors import CheckpointError
 
 from ..released import Released
-from .conftest import random_nano
+from .conftest import random_nano, read
 
 Tensors = dict[str, Tensor]
 
@@ -96,7 +98,7 @@ def test_half_precision_files_become_float32(released: Released, tmp_path: Path)
 @pytest.fixture(scope="module")
 def adapters(released: Released) -> dict[str, LoraFactors]:
     """Those of the release as it is; read-only."""
-    return from_files(released)._lora()
+    return from_files(released).lora_factors
 
 
 @pytest.mark.parametrize("prefix", ["unet.", "", "base_model.model.", "base_model.model.unet."])
@@ -118,7 +120,7 @@ def test_lora_key_styles(
     }
     path = tmp_path / "renamed.safetensors"
     save_file(renamed, path)
-    found = from_files(replace(released, lora=path))._lora()
+    found = from_files(replace(released, lora=path)).lora_factors
     assert found.keys() == adapters.keys()
     for name, (a, b, alpha) in adapters.items():
         assert torch.equal(found[name][0], a)
@@ -149,7 +151,7 @@ def test_lora_alpha_scales_the_update(released: Released, tmp_path: Path) -> Non
 def test_partial_lora(released: Released, tmp_path: Path) -> None:
     tensors = {k: v for k, v in load_file(released.lora).items() if "to_q" in k}
     save_file(tensors, tmp_path / "partial.safetensors")
-    factors = from_files(replace(released, lora=tmp_path / "partial.safetensors"))._lora()
+    factors = from_files(replace(released, lora=tmp_path / "partial.safetensors")).lora_factors
     assert len(factors) == len(tensors) // 2
     assert all(name.endswith("to_q") for name in factors)
 
@@ -222,7 +224,8 @@ def test_another_presets_checkpoint_names_the_preset_that_fits(
     released: Released, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     smaller = SamPreset("pico", 256, 64, 2, 4, (1,), 8, 64, "nano")
-    monkeypatch.setattr(sam, "PRESETS", {**PRESETS, "pico": smaller})
+    known = MappingProxyType({**SAM_PRESETS, "pico": smaller})
+    monkeypatch.setattr(SamFamily, "presets", known)
     state = read(released.sam, "--sam")
     with pytest.raises(CheckpointError, match="not a pico but a nano; use preset nano"):
         sam.check(state, smaller, str(released.sam))
@@ -239,7 +242,7 @@ def test_a_unet_folder_names_the_preset_that_fits(tmp_path: Path) -> None:
         config = dict(unet_preset(name).config)
         (tmp_path / "unet" / "config.json").write_text(json.dumps(config))
         with pytest.raises(CheckpointError, match=f"use U-Net {name}"):
-            diffusion.open_base(tmp_path, preset=unet_preset("nano"))
+            stable_diffusion.Base(tmp_path).preset(unet_preset("nano"))
 
 
 def with_unet_tensors(sd: Path, folder: Path, change: Callable[[Tensors], object]) -> Path:
@@ -324,8 +327,10 @@ def test_a_unet_config_as_published_fits(name: str, tmp_path: Path) -> None:
     config |= {"norm_eps": 1e-05, "norm_num_groups": 32, "upcast_attention": True, "unknown": 1}
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "config.json").write_text(json.dumps(config))
+    base = stable_diffusion.Base(tmp_path)
+    assert base.preset(unet_preset(name)) is unet_preset(name)
     with pytest.raises(CheckpointError, match=r"unet/ holds none of"):  # only weights are lacking
-        diffusion.open_base(tmp_path, preset=unet_preset(name))
+        base.weights  # noqa: B018
 
 
 @pytest.mark.parametrize(
@@ -339,15 +344,17 @@ def test_a_unet_config_as_published_fits(name: str, tmp_path: Path) -> None:
 )
 def test_a_schedule_that_cannot_be_used(change: dict[str, object], words: str) -> None:
     with pytest.raises(CheckpointError, match=words) as caught:
-        diffusion.alpha_bar(999, {**diffusion.SCHEDULE, **change}, "scheduler_config.json")
+        stable_diffusion.alpha_bar(
+            999, {**stable_diffusion.SCHEDULE, **change}, "scheduler_config.json"
+        )
     assert "\n" not in str(caught.value)
 
 
 def test_the_folders_own_schedule_is_taken() -> None:
     """Linear betas, by numpy; entries that another scheduler needs are passed over."""
-    config = {**diffusion.SCHEDULE, "beta_schedule": "linear", "skip_prk_steps": True}
+    config = {**stable_diffusion.SCHEDULE, "beta_schedule": "linear", "skip_prk_steps": True}
     expected = np.cumprod(1 - np.linspace(0.00085, 0.012, 1000))[700]
-    assert diffusion.alpha_bar(700, config, "test") == pytest.approx(expected, rel=1e-5)
+    assert stable_diffusion.alpha_bar(700, config, "test") == pytest.approx(expected, rel=1e-5)
 
 
 A, B = "unet.conv_in.lora.down.weight", "unet.conv_in.lora.up.weight"

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from glesam_export import build
-from glesam_export.checkpoints.files import WeightFiles
-from glesam_export.checkpoints.packed import pack
-from glesam_export.checkpoints.saved import write_checkpoint_json
+from glesam_export.checkpoints.checkpoint_folder import write_checkpoint_json
+from glesam_export.checkpoints.packed_file import pack
+from glesam_export.checkpoints.separate_files import WeightFiles
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.errors import InputError
 

@@ -154,7 +154,7 @@ def test_attention_is_fused(stage: str, half: dict[str, Path], tmp_path: Path) -
 def test_float32_scores_are_left_to_the_kernel(tmp_path: Path) -> None:
     """SD 2.1's island casts queries and keys to float32; its self-attentions still fuse."""
     graph = stages.graph(random_nano(), "enhancer")
-    precision.apply(graph, "enhancer", "fp16", ("sam_vit_b", "sd21"))
+    precision.cast_graph(graph, "enhancer", "fp16", ("sam_vit_b", "sd21"))
     path, _ = tracing.export(graph, "enhancer", "fp16", 256, 1, tmp_path)
     model = ir.load(path)
     before = list(attention_fusion.attentions(model.graph))

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from glesam_export import fold
 from glesam_export.checkpoints.random import RandomCheckpoint
-from glesam_export.graphs.enhancer import EnhancerGraph
+from glesam_export.enhancer.graph import EnhancerGraph
+from glesam_export.enhancer.reference import Enhancer, replicate_channels
 from glesam_export.presets import UNetPreset, sam_preset, unet_preset
-from glesam_export.reference import Enhancer, replicate_channels
 
 EXACT = 1e-10
 PAIRS = [(5.0, 999), (3.0, 1), (1.0, 1)]

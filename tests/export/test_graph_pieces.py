@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from glesam_export.graphs import attention
-from glesam_export.graphs.attention import Attend, fold_biases
-from glesam_export.graphs.unet_layers import Upsampling, halves
-from glesam_export.graphs.windows import put_together, take_apart
+from glesam_export import graphs
+from glesam_export.enhancer.graph import Upsampling, halves
+from glesam_export.graphs import Attend, fold_biases, join_windows, split_windows
 
 from .conftest import relative
 
@@ -45,7 +44,7 @@ def test_halves() -> None:
 @pytest.mark.parametrize("at_once", [1, 12 * 12 * 2, 10**9], ids=["one", "two heads", "all"])
 def test_attention_in_groups_with_positions(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Softmax(q k^T + rows + columns) v, however many heads go at a time."""
-    monkeypatch.setattr(attention, "SCORES_AT_ONCE", at_once)
+    monkeypatch.setattr(graphs, "SCORES_AT_ONCE", at_once)
     q, k, v = torch.randn(3, 2, 5, 12, 8).double()  # N = 2, 5 heads, 12 tokens in 3 rows of 4
     rows, columns = torch.randn(2, 5, 12, 3).double(), torch.randn(2, 5, 12, 4).double()
     bias = rows.repeat_interleave(4, -1) + columns.repeat(1, 1, 1, 3)
@@ -80,13 +79,13 @@ def test_windows_are_the_images_tokens_and_zeros(side: int, window: int, batch: 
     x = torch.arange(1, batch * side * side * 3 * heads * d + 1).double()
     x = x.reshape(batch, side * side, 3 * heads * d)
     across = -(-side // window)
-    parts = take_apart(x, side, window, heads)
+    parts = split_windows(x, side, window, heads)
     for number, part in enumerate(parts):
         assert part.shape == (batch * across**2, heads, window**2, d)
         own = x[..., number * heads * d : (number + 1) * heads * d]
         assert part.sum() == own.sum()
         assert int((part != 0).sum()) == own.numel()
-        assert torch.equal(put_together(part, side, window), own)
+        assert torch.equal(join_windows(part, side, window), own)
     # The first window holds the first rows' first tokens.
     first = parts[0].unflatten(0, (batch, -1))[0, 0, 0].unflatten(0, (window, window))
     corner = x[0, :, :d].unflatten(0, (side, side))[:window, :window]

@@ -6,10 +6,10 @@ import pytest
 import torch
 from segment_anything.modeling import ImageEncoderViT
 
-from glesam_export.graphs.decoder import DecoderGraph, PointEmbedding
-from glesam_export.graphs.encoder import EncoderBlock, EncoderGraph
-from glesam_export.presets import SamPreset
-from glesam_export.reference import build_encoder
+from glesam_export.families.sam.decoder import DecoderGraph, PointEmbedding
+from glesam_export.families.sam.encoder import EncoderBlock, EncoderGraph
+from glesam_export.families.sam.presets import SamPreset
+from glesam_export.families.sam.reference import build_encoder
 
 from .conftest import random_nano, relative
 

@@ -14,20 +14,23 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from glesam_export.checkpoints import diffusion, identify, sam2
-from glesam_export.checkpoints.expect import detect_sam
-from glesam_export.checkpoints.needs import missing
-from glesam_export.checkpoints.packed import pack
-from glesam_export.checkpoints.tensors import read, read_shapes
-from glesam_export.presets import SAM2_PRESETS, SAM_PRESETS, UNET_PRESETS, unet_preset
-from glesam_export.reference import build_unet
+from glesam_export.checkpoints import formats, stable_diffusion
+from glesam_export.checkpoints.formats import detect_sam, missing
+from glesam_export.checkpoints.packed_file import pack
+from glesam_export.checkpoints.tensor_file import TensorFile
+from glesam_export.enhancer.reference import build_unet
+from glesam_export.families.sam import checkpoint
+from glesam_export.families.sam.presets import SAM_PRESETS
+from glesam_export.families.sam2 import checkpoint as sam2
+from glesam_export.families.sam2.presets import SAM2_PRESETS
+from glesam_export.presets import UNET_PRESETS, unet_preset
 from glesam_export.weight_options import WeightOptions
 from glesam_export.weights import detected, make_checkpoint
 from glesam_runtime.bundle import builtin_bundle_path
 from glesam_runtime.errors import CheckpointError
 
 from ..released import Released
-from .conftest import random_nano
+from .conftest import random_nano, read
 
 Export = Callable[..., tuple[int, str, str]]
 
@@ -39,9 +42,17 @@ def options(files: Released, **changes: object) -> WeightOptions:
     return replace(plain, **changes)
 
 
+def only_shapes(path: Path, state: dict[str, torch.Tensor]) -> TensorFile:
+    """What an opened file of these tensors says of itself; nothing of it can be read."""
+    file = TensorFile.__new__(TensorFile)
+    file.path, file.where = path, f"--sam {path}"
+    file.metadata, file.shapes = {}, state
+    return file
+
+
 def test_each_file_of_a_release(released: Released) -> None:
     found = {
-        name: identify.identify(getattr(released, name))
+        name: formats.identify(getattr(released, name))
         for name in ("sam", "sd", "lora", "prompt_embeds")
     }
     assert {name: finding.kind for name, finding in found.items()} == {n: n for n in found}
@@ -59,50 +70,43 @@ def test_shapes_are_the_tensors_shapes(released: Released, tmp_path: Path) -> No
     torch.save({f"module.{k}": v for k, v in whole.items()}, tmp_path / "wrapped.pth")
     torch.save(whole, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     for path in (released.sam, *tmp_path.iterdir()):
-        shapes = read_shapes(path, "--sam")
+        shapes = TensorFile(path, "--sam").shapes
         assert {k: v.shape for k, v in shapes.items()} == {k: v.shape for k, v in whole.items()}
         assert all(tensor.is_meta for tensor in shapes.values())
 
 
 @pytest.mark.parametrize("name", ["sam_vit_b", "sam_vit_l", "sam_vit_h"])
-def test_a_full_size_sam_is_known_by_its_shapes(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_full_size_sam_is_known_by_its_shapes(name: str, tmp_path: Path) -> None:
     with torch.device("meta"):
         state = {
             f"{prefix}.{key}": tensor
-            for prefix, build in identify.sam.PARTS.items()
+            for prefix, build in checkpoint.PARTS.items()
             for key, tensor in build(SAM_PRESETS[name]).state_dict().items()
         }
-    monkeypatch.setattr(identify.files, "read_shapes", lambda _path, _role: state)
-    assert detect_sam(tmp_path / "x.pth").name == name
+    assert detect_sam(only_shapes(tmp_path / "x.pth", state)).name == name
 
 
 @pytest.mark.parametrize("name", sorted(SAM2_PRESETS))
-def test_a_sam2_is_known_by_its_shapes(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_sam2_is_known_by_its_shapes(name: str, tmp_path: Path) -> None:
     """Of the two releases only the video keys tell; without them a file fits both."""
     preset = SAM2_PRESETS[name]
-    state = sam2.state_of(*sam2._on_meta(preset))
+    state = sam2.state_dict(*sam2._on_meta(preset))
     released = state | {"memory_attention.x": torch.empty(1)}
     if preset.release == "2.1":
         released["no_obj_embed_spatial"] = torch.empty(1, 64)
-    monkeypatch.setattr(identify.files, "read_shapes", lambda _path, _role: released)
-    assert detect_sam(tmp_path / "x.pt").name == name
-    monkeypatch.setattr(identify.files, "read_shapes", lambda _path, _role: state)
+    assert detect_sam(only_shapes(tmp_path / "x.pt", released)).name == name
     if "hiera" in name:
         with pytest.raises(CheckpointError, match=r"fits sam2_.* alike; say which by --preset"):
-            detect_sam(tmp_path / "x.pt")
+            detect_sam(only_shapes(tmp_path / "x.pt", state))
 
 
 @pytest.mark.parametrize("name", sorted(UNET_PRESETS))
 def test_a_bare_unet_is_known_by_its_shapes(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    state = diffusion.on_meta(unet_preset(name), 4).state_dict()
-    monkeypatch.setattr(identify.files, "read_shapes", lambda _path, _role: state)
-    finding = identify.identify(tmp_path / "x.bin")
+    state = stable_diffusion.on_meta(unet_preset(name), 4).state_dict()
+    monkeypatch.setattr(formats, "TensorFile", lambda path, _option: only_shapes(path, state))
+    finding = formats.identify(tmp_path / "x.bin")
     assert (finding.kind, finding.fits) == ("unet", (name,))
 
 
@@ -132,7 +136,7 @@ def test_other_things(released: Released, tmp_path: Path) -> None:
         released.sd / "unet" / "config.json": ("config", "nano"),
     }
     for path, (kind, words) in expected.items():
-        finding = identify.identify(path)
+        finding = formats.identify(path)
         assert (finding.kind, words in finding.words) == (kind, True), finding
 
 
@@ -140,7 +144,7 @@ def test_a_lora_of_another_width_says_what_is_amiss(released: Released, tmp_path
     tensors = load_file(released.lora)
     tensors["unet.conv_in.lora.down.weight"] = torch.zeros(8, 128, 3, 3)
     save_file(tensors, tmp_path / "l.safetensors")
-    finding = identify.identify(tmp_path / "l.safetensors")
+    finding = formats.identify(tmp_path / "l.safetensors")
     assert (finding.kind, finding.fits) == ("lora", ())
     assert "conv_in has A [8, 128, 3, 3], not [8, 256, 3, 3]" in finding.words
 
@@ -157,7 +161,7 @@ def test_an_sd15_folder_needs_no_unet_option(released: Released, tmp_path: Path)
     (tmp_path / "unet").mkdir()
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "unet" / "config.json").write_text(json.dumps(dict(unet_preset("sd15").config)))
-    (tmp_path / "unet" / diffusion.WEIGHT_FILES[0]).touch()
+    (tmp_path / "unet" / stable_diffusion.WEIGHT_FILES[0]).touch()
     shutil.copy(released.sd / "scheduler" / "scheduler_config.json", tmp_path / "scheduler")
     assert detected(options(released, sd=tmp_path)).unet == "sd15"
 
@@ -215,12 +219,12 @@ def test_a_bare_unet_with_its_config_is_the_folders(
         make_checkpoint(replace(bare, sd=released.sd))
 
 
-@pytest.mark.parametrize("name", diffusion.WEIGHT_FILES)
+@pytest.mark.parametrize("name", stable_diffusion.WEIGHT_FILES)
 def test_a_diffusers_folder_of_each_kind(name: str, released: Released, tmp_path: Path) -> None:
     """fp16 files round, and then hold the same tensors as the fp32 file rounded."""
     sd = Path(shutil.copytree(released.sd, tmp_path / "sd"))
-    state = load_file(sd / "unet" / diffusion.WEIGHT_FILES[0])
-    (sd / "unet" / diffusion.WEIGHT_FILES[0]).unlink()
+    state = load_file(sd / "unet" / stable_diffusion.WEIGHT_FILES[0])
+    (sd / "unet" / stable_diffusion.WEIGHT_FILES[0]).unlink()
     if "fp16" in name:
         state = {k: v.half() for k, v in state.items()}
     path = sd / "unet" / name
@@ -242,7 +246,7 @@ def test_v_prediction_is_refused_with_the_reason(released: Released, tmp_path: P
     path.write_text(json.dumps(schedule))
     with pytest.raises(CheckpointError, match=r"'v_prediction'.* predicts the noise"):
         make_checkpoint(options(released, sd=sd))
-    assert "predicts v_prediction (GleSAM's single step needs" in identify.identify(sd).words
+    assert "predicts v_prediction (GleSAM's single step needs" in formats.identify(sd).words
 
 
 def test_info(glesam_export: Export, released: Released, tmp_path: Path) -> None:

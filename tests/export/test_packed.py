@@ -12,9 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from glesam_export.checkpoints import Checkpoint, tensors
-from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
-from glesam_export.checkpoints.packed import PackedCheckpoint, pack
+from glesam_export.checkpoints import Checkpoint
+from glesam_export.checkpoints.packed_file import PackedCheckpoint, pack
+from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
+from glesam_export.checkpoints.tensor_file import TensorFile
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_runtime.bundle import sha256_of
 from glesam_runtime.errors import CheckpointError, InputError
@@ -109,7 +110,7 @@ def test_files_are_packed_with_their_schedule_and_alphas(
     assert (found.gamma, found.timestep) == (3.1, 700)
     assert found.schedule == entries
     assert found.alpha_bar == checkpoint.alpha_bar != random_nano(timestep=700).alpha_bar
-    assert {n: alpha for n, (_, _, alpha) in found._lora().items() if alpha != 8.0} == {
+    assert {n: alpha for n, (_, _, alpha) in found.lora_factors.items() if alpha != 8.0} == {
         "conv_in": pytest.approx(3.3, rel=1e-7)
     }
     again = tmp_path / "again.safetensors"
@@ -119,14 +120,14 @@ def test_files_are_packed_with_their_schedule_and_alphas(
 
 def test_a_part_is_read_when_it_is_built(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found, read = PackedCheckpoint(packed), []
-    whole = tensors.read_under
+    whole = TensorFile.read
     monkeypatch.setattr(
-        tensors, "read_under", lambda path, prefix: read.append(prefix) or whole(path, prefix)
+        TensorFile, "read", lambda file, prefix: read.append(prefix) or whole(file, prefix)
     )
     found.encoder()
     assert read == ["sam."]
     found.enhancer()
-    assert read == ["sam.", "unet.", "lora."]
+    assert read == ["sam.", "unet."]
 
 
 def test_a_weight_past_fp16_is_refused_and_nothing_written(
@@ -241,7 +242,7 @@ def test_a_file_that_was_cut_off(keep: int, packed: Path, tmp_path: Path) -> Non
 def test_what_is_not_packed(released: Released, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file"):
         PackedCheckpoint(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match=r"sam\.pth: not a \.safetensors file"):
+    with pytest.raises(CheckpointError, match=r"sam\.pth: not a packed checkpoint"):
         PackedCheckpoint(released.sam)
     with pytest.raises(CheckpointError, match="not a packed checkpoint"):
         PackedCheckpoint(released.lora)

@@ -13,7 +13,7 @@ from onnx import TensorProto
 
 from glesam_export import emulate, precision, stages
 from glesam_export import onnx as tracing
-from glesam_export.graphs.attention import Attend
+from glesam_export.graphs import Attend
 from glesam_export.precision import DTYPES, ISLANDS, Float32
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.manifest import STAGES, PrecisionName, StageName
@@ -31,7 +31,7 @@ def test_everything_but_islands_is_half(stage: StageName, half: PrecisionName) -
     graph = stages.graph(random_nano(), stage)
     kinds = precision.island_kinds(stage, half)
     counts = {kind: sum(isinstance(m, kind) for m in graph.modules()) for kind in kinds}
-    precision.apply(graph, stage, half)
+    precision.cast_graph(graph, stage, half)
     islands = {n: m for n, m in graph.named_modules() if isinstance(m, Float32)}
     assert len(islands) == sum(counts.values())
     for island in ISLANDS[stage]:
@@ -47,7 +47,7 @@ def test_an_island_keeps_its_weights_to_the_last_bit(half: PrecisionName) -> Non
     """Weights of an island are never rounded to half precision."""
     original = stages.graph(random_nano(), "encoder").state_dict()
     graph = stages.graph(random_nano(), "encoder")
-    precision.apply(graph, "encoder", half, further=("blocks.1.mlp", "blocks.2.attention"))
+    precision.cast_graph(graph, "encoder", half, further=("blocks.1.mlp", "blocks.2.attention"))
     islands = [name for name, module in graph.named_modules() if isinstance(module, Float32)]
     assert {"blocks.1.mlp", "blocks.2.attention"} <= set(islands)
     assert not any(name.startswith("blocks.2.attention.") for name in islands)
@@ -62,7 +62,7 @@ def test_a_preset_has_islands_of_its_own() -> None:
     assert "attention scores" not in precision.islands("enhancer", "bf16", ("sam_vit_b", "sd21"))
     assert "attention scores" not in precision.islands("enhancer", "fp16", ("nano", "nano"))
     graph = stages.graph(random_nano(), "enhancer")
-    precision.apply(graph, "enhancer", "fp16", ("sam_vit_b", "sd21"))
+    precision.cast_graph(graph, "enhancer", "fp16", ("sam_vit_b", "sd21"))
     q = torch.full((1, 1, 4, 8), 100.0, dtype=torch.float16)
     attend = next(module for module in graph.modules() if isinstance(module, Attend))
     weights = attend.weights(100 * q, 100 * q)  # 8e8, which overflows float16
@@ -73,7 +73,7 @@ def test_a_preset_has_islands_of_its_own() -> None:
 def test_fp32_is_left_alone() -> None:
     graph = stages.graph(random_nano(), "decoder")
     before = [name for name, _ in graph.named_modules()]
-    precision.apply(graph, "decoder", "fp32")
+    precision.cast_graph(graph, "decoder", "fp32")
     assert [name for name, _ in graph.named_modules()] == before
     assert precision.islands("decoder", "fp32") == ()
     assert "GLE's last add" in precision.islands("enhancer", "fp16")

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from glesam_export.checkpoints import diffusion
-from glesam_export.presets import SAM_PRESETS, UNET_PRESETS
-from glesam_export.reference import build_encoder, build_sam, build_unet
+from glesam_export.checkpoints import stable_diffusion
+from glesam_export.enhancer.reference import build_unet
+from glesam_export.families.sam.presets import SAM_PRESETS
+from glesam_export.families.sam.reference import build_encoder, build_sam
+from glesam_export.presets import UNET_PRESETS
 
 from .conftest import random_nano
 
@@ -21,7 +23,7 @@ def abar(timestep: int) -> float:
 
 @pytest.mark.parametrize("timestep", [0, 1, 500, 999])
 def test_alpha_bar_is_the_schedules(timestep: int) -> None:
-    found = diffusion.alpha_bar(timestep, diffusion.SCHEDULE, "test")
+    found = stable_diffusion.alpha_bar(timestep, stable_diffusion.SCHEDULE, "test")
     assert found == pytest.approx(abar(timestep), rel=1e-5)
 
 
@@ -64,7 +66,7 @@ def test_sam_presets_are_segment_anythings(name: str) -> None:
     preset = SAM_PRESETS[name]
     with torch.device("meta"):
         theirs = sam_model_registry[name.removeprefix("sam_")]()
-        from glesam_export.reference import build_mask_decoder, build_prompt_encoder
+        from glesam_export.families.sam.reference import build_mask_decoder, build_prompt_encoder
 
         ours = build_sam(
             build_encoder(preset), build_prompt_encoder(preset), build_mask_decoder(preset)

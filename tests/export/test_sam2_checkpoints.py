@@ -9,16 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from glesam_export.checkpoints import sam, sam2, write
-from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
-from glesam_export.checkpoints.packed import PackedCheckpoint, pack
-from glesam_export.checkpoints.tensors import read
-from glesam_export.presets import PRESETS, SAM2_PRESETS, sam_preset, unet_preset
-from glesam_export.reference_sam2 import NumbersOnCpu
+from glesam_export.checkpoints import sam, write
+from glesam_export.checkpoints.packed_file import PackedCheckpoint, pack
+from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
+from glesam_export.families import presets
+from glesam_export.families.sam2 import checkpoint as sam2
+from glesam_export.families.sam2.presets import SAM2_PRESETS
+from glesam_export.families.sam2.reference import NumbersOnCpu
+from glesam_export.presets import sam_preset, unet_preset
 from glesam_runtime.errors import CheckpointError
 
 from ..released import Released
-from .conftest import random_nano, random_nano2
+from .conftest import random_nano, random_nano2, read
 
 Tensors = dict[str, Tensor]
 
@@ -49,7 +51,7 @@ def same(first: Tensors, second: Tensors) -> None:
 
 def of_nano2() -> Tensors:
     checkpoint = random_nano2()
-    return write.sam_state(checkpoint.encoder(), checkpoint.decoder())
+    return write.sam_state(checkpoint.preset, checkpoint.encoder(), checkpoint.decoder())
 
 
 def as_run(decoder: Tensors) -> Tensors:
@@ -97,7 +99,7 @@ def test_a_pack_holds_it_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["sam2_hiera_b+", "sam2.1_hiera_t"])
 def test_metas_own_keys_fit(name: str) -> None:
     state = meta_state(name)
-    assert sam2.problems(state, SAM2_PRESETS[name]) == []
+    assert sam2.misfits(state, SAM2_PRESETS[name]) == []
     assert len(sam2.used(state)) < len(state)
 
 
@@ -112,12 +114,12 @@ def test_metas_own_keys_fit(name: str) -> None:
 )
 def test_another_presets_file_names_the_preset_that_fits(held: str, asked: str) -> None:
     with pytest.raises(CheckpointError, match=f"x.pt: not a {asked} but a {held}; use preset"):
-        sam.check(meta_state(held), PRESETS[asked], "--sam x.pt")
+        sam.check(meta_state(held), presets()[asked], "--sam x.pt")
 
 
 def test_a_sam_file_for_a_sam2_names_the_preset_that_fits() -> None:
     checkpoint = random_nano()
-    state = write.sam_state(checkpoint.encoder(), checkpoint.decoder())
+    state = write.sam_state(checkpoint.preset, checkpoint.encoder(), checkpoint.decoder())
     with pytest.raises(CheckpointError, match="not a nano2 but a nano; use preset nano"):
         sam.check(state, sam_preset("nano2"), "--sam x.pth")
 

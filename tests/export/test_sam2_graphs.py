@@ -7,11 +7,10 @@ import copy
 import pytest
 import torch
 
-from glesam_export.contract import SAM2_STABILITY
-from glesam_export.graphs.decoder_sam2 import Sam2DecoderGraph
-from glesam_export.graphs.encoder_sam2 import HieraBlock, Sam2EncoderGraph
-from glesam_export.presets import SAM2_PRESETS, Sam2Preset
-from glesam_export.reference_sam2 import (
+from glesam_export.families.sam2 import SAM2_STABILITY
+from glesam_export.families.sam2.graphs import HieraBlock, Sam2DecoderGraph, Sam2EncoderGraph
+from glesam_export.families.sam2.presets import SAM2_PRESETS, Sam2Preset
+from glesam_export.families.sam2.reference import (
     NumbersOnCpu,
     Sam2Encoder,
     build_sam2_decoder,

@@ -144,7 +144,7 @@ def test_everything_but_islands_is_half(stage: StageName, half: PrecisionName) -
     graph = stages.graph(random_nano2(), stage)
     kinds = precision.island_kinds(stage, half)
     wanted = sum(isinstance(module, kinds) for module in graph.modules())
-    precision.apply(graph, stage, half)
+    precision.cast_graph(graph, stage, half)
     islands = [name for name, m in graph.named_modules() if isinstance(m, Float32)]
     assert len(islands) == wanted > 0
     norms = [m for m in graph.modules() if type(m).__name__ in ("LayerNorm", "LayerNorm2d")]

@@ -10,8 +10,8 @@ from segment_anything.modeling import PromptEncoder
 from segment_anything.modeling.image_encoder import Block
 from torch import nn
 
-from glesam_export.graphs.decoder import PointEmbedding
-from glesam_export.graphs.encoder import EncoderBlock
+from glesam_export.families.sam.decoder import PointEmbedding
+from glesam_export.families.sam.encoder import EncoderBlock
 from glesam_export.simplify import simplify
 
 

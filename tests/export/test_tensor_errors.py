@@ -13,7 +13,7 @@ from torch import nn
 
 from glesam_export import onnx as tracing
 from glesam_export import precision, tensor_errors
-from glesam_export.graphs.base import Graph
+from glesam_export.graphs import Graph
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -38,7 +38,9 @@ class Small(Graph):
 
 def compared(gain: float, folder: Path) -> list[tensor_errors.TensorError]:
     graph = Small(gain).eval()
-    precision.apply(graph, "enhancer", "fp16")  # the enhancer's islands are those of this graph
+    precision.cast_graph(
+        graph, "enhancer", "fp16"
+    )  # the enhancer's islands are those of this graph
     path, _ = tracing.export(graph, "encoder", "fp16", 32, 1, folder)
     image = np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)
     runners = [tensor_errors.OnnxRunner(path, folder, rounded=rounded) for rounded in (False, True)]

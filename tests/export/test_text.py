@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from glesam_export.checkpoints import text
-from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
-from glesam_export.presets import SAM_PRESETS, unet_preset
+from glesam_export.checkpoints import text_embedding
+from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
+from glesam_export.families.sam.presets import SAM_PRESETS
+from glesam_export.presets import unet_preset
 from glesam_runtime.bundle import sha256_of
 from glesam_runtime.errors import CheckpointError
 
@@ -40,7 +41,7 @@ def test_npy(dtype: str, tmp_path: Path) -> None:
     """Of any float, in either byte order."""
     embedding = numbers(1, 77, WIDTH).astype(dtype)
     np.save(tmp_path / "c.npy", embedding)
-    found = text.read(tmp_path / "c.npy", NANO)
+    found = text_embedding.read(tmp_path / "c.npy", NANO)
     assert found.dtype == torch.float32
     np.testing.assert_array_equal(found.numpy(), embedding.astype(np.float32))
 
@@ -49,7 +50,7 @@ def test_npy(dtype: str, tmp_path: Path) -> None:
 def test_safetensors(dtype: torch.dtype, tmp_path: Path) -> None:
     embedding = torch.from_numpy(numbers(1, 77, WIDTH)).to(dtype)
     save_file({"anything": embedding}, tmp_path / "c.safetensors")
-    found = text.read(tmp_path / "c.safetensors", NANO)
+    found = text_embedding.read(tmp_path / "c.safetensors", NANO)
     assert found.dtype == torch.float32
     assert torch.equal(found, embedding.float())
 
@@ -78,14 +79,14 @@ def holed() -> np.ndarray:
 def test_npy_that_is_no_embedding(embedding: np.ndarray, words: str, tmp_path: Path) -> None:
     np.save(tmp_path / "c.npy", embedding, allow_pickle=True)
     with pytest.raises(CheckpointError, match=rf"--prompt-embeds .*c\.npy: .*{words}"):
-        text.read(tmp_path / "c.npy", NANO)
+        text_embedding.read(tmp_path / "c.npy", NANO)
 
 
 @pytest.mark.parametrize("raw", [b"", b"\x93NUMPY", b"not numpy at all"])
 def test_npy_that_is_none(raw: bytes, tmp_path: Path) -> None:
     (tmp_path / "c.npy").write_bytes(raw)
     with pytest.raises(CheckpointError, match="numbers"):
-        text.read(tmp_path / "c.npy", NANO)
+        text_embedding.read(tmp_path / "c.npy", NANO)
 
 
 def test_archives_missing_files_and_integers(tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_archives_missing_files_and_integers(tmp_path: Path) -> None:
         ("int.safetensors", "not a float"),
     ):
         with pytest.raises(CheckpointError, match=words):
-            text.read(tmp_path / name, NANO)
+            text_embedding.read(tmp_path / name, NANO)
 
 
 def tiny_model() -> CLIPTextModel:
@@ -145,11 +146,11 @@ def test_the_folders_own_text_encoder_is_run_on_nothing(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     capfd.readouterr()
-    found = text.encode_empty_prompt(folder, NANO)
+    found = text_embedding.encode_empty_prompt(folder, NANO)
     assert capfd.readouterr() == ("", ""), "no progress bars, no reports"
     torch.testing.assert_close(found, expected(tiny_model()))
     with pytest.raises(CheckpointError, match="64 dimensions, sd21 takes 1024"):
-        text.encode_empty_prompt(folder, unet_preset("sd21"))
+        text_embedding.encode_empty_prompt(folder, unet_preset("sd21"))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.fp16.safetensors"])
@@ -157,7 +158,7 @@ def test_a_half_precision_encoder_computes_in_float32(name: str, folder: Path) -
     model = tiny_model().half()
     model.save_pretrained(folder / "text_encoder")
     (folder / "text_encoder" / "model.safetensors").rename(folder / "text_encoder" / name)
-    found = text.encode_empty_prompt(folder, NANO)
+    found = text_embedding.encode_empty_prompt(folder, NANO)
     torch.testing.assert_close(found, expected(model.float()), rtol=1e-6, atol=1e-6)
 
 
@@ -206,7 +207,7 @@ def test_an_incomplete_encoder_is_never_made_up(
     """Left alone, transformers draws missing weights at random and makes up an empty vocabulary."""
     spoil(folder)
     with pytest.raises(CheckpointError, match=words):
-        text.encode_empty_prompt(folder, NANO)
+        text_embedding.encode_empty_prompt(folder, NANO)
 
 
 def test_a_checkpoint_without_an_embedding_runs_the_encoder(

@@ -14,8 +14,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from glesam_export import build, fold, record, stages, verify
-from glesam_export.cases import Case, make_cases
+from glesam_export import build, fold, stages
+from glesam_export.verify import reference_outputs
+from glesam_export.verify.cases import Case, make_cases
+from glesam_export.verify.parity import measure, require
 from glesam_runtime.bundle import Bundle, file_ref, load_golden, open_bundle
 from glesam_runtime.compare import relative_l2
 from glesam_runtime.errors import ParityError
@@ -26,7 +28,7 @@ from glesam_runtime.selftest import run_selftest
 from ..traced import Traced
 from .conftest import random_nano
 
-Reference = tuple[list[Case], list[record.Outputs]]
+Reference = tuple[list[Case], list[reference_outputs.Outputs]]
 
 
 def quiet(_: str) -> nullcontext[None]:
@@ -37,7 +39,7 @@ def quiet(_: str) -> nullcontext[None]:
 def reference(nano_bundle: Path) -> Reference:
     """One case and the reference's outputs on it."""
     cases = make_cases(random_nano().preset)[-1:]
-    return cases, record.record_reference(random_nano(), cases, quiet)
+    return cases, reference_outputs.record_reference(random_nano(), cases, quiet)
 
 
 def unevenly(factor: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -75,9 +77,9 @@ def spoiled(
 
 
 def test_an_export_passes_and_says_so(nano_bundle: Path, reference: Reference) -> None:
-    parity = verify.measure(open_bundle(nano_bundle), *reference, quiet)
+    parity = measure(open_bundle(nano_bundle), *reference, quiet)
     assert parity.passed
-    verify.require(parity, "bundle")
+    require(parity, "bundle")
     assert run_selftest(open_bundle(nano_bundle)).passed
 
 
@@ -86,7 +88,7 @@ def test_one_wrong_weight_is_found_in_its_stage(
     stage: StageName, nano_bundle: Path, reference: Reference, tmp_path: Path
 ) -> None:
     bundle = spoiled(nano_bundle, tmp_path / "b", stage, unevenly(1.02))
-    parity = verify.measure(bundle, *reference, quiet)
+    parity = measure(bundle, *reference, quiet)
     assert not parity.passed
     limit = parity.gate.stage_relative_l2
     assert limit is not None
@@ -95,7 +97,7 @@ def test_one_wrong_weight_is_found_in_its_stage(
     assert outside <= ({"enhancer", "eps"} if stage == "enhancer" else {stage})
     assert outside
     with pytest.raises(ParityError, match="outside its gate"):
-        verify.require(parity, "bundle")
+        require(parity, "bundle")
     assert not run_selftest(bundle).passed
 
 
@@ -105,9 +107,9 @@ def test_every_input_and_output_of_the_decoder_is_judged(
 ) -> None:
     """The predicted IoUs have a head of their own; mask prompts and points are ways in."""
     bundle = spoiled(nano_bundle, tmp_path / "b", "decoder", unevenly(1.02), part)
-    parity = verify.measure(bundle, *reference, quiet)
+    parity = measure(bundle, *reference, quiet)
     with pytest.raises(ParityError, match="decoder"):
-        verify.require(parity, "bundle")
+        require(parity, "bundle")
 
 
 def test_eps_shows_what_the_enhanced_latent_hides(
@@ -115,14 +117,14 @@ def test_eps_shows_what_the_enhanced_latent_hides(
 ) -> None:
     """At T = 999 z_H is nearly z_L / sqrt(abar_T): a U-Net off by 0.1 % is lost in it."""
     bundle = spoiled(nano_bundle, tmp_path / "b", "enhancer", unevenly(1.002))
-    (image,) = verify.measure(bundle, *reference, quiet).images
+    (image,) = measure(bundle, *reference, quiet).images
     assert image.errors["enhancer"].relative_l2 < 1e-4
     assert image.errors["eps"].relative_l2 > 10 * image.errors["enhancer"].relative_l2
 
 
 def test_a_nan_does_not_pass(nano_bundle: Path, reference: Reference, tmp_path: Path) -> None:
     bundle = spoiled(nano_bundle, tmp_path / "b", "encoder", unevenly(np.nan))
-    parity = verify.measure(bundle, *reference, quiet)
+    parity = measure(bundle, *reference, quiet)
     assert not parity.passed
     # It can be written down and read again, which JSON's lack of infinity stands against.
     manifest = msgspec.structs.replace(bundle.manifest, parity=parity)
@@ -195,7 +197,7 @@ def test_golden_tensors_are_segment_anythings(nano_bundle: Path) -> None:
     import torch
     from segment_anything import SamPredictor
 
-    from glesam_export.reference import build_sam
+    from glesam_export.families.sam.reference import build_sam
 
     golden = load_golden(open_bundle(nano_bundle))
     checkpoint = random_nano()

@@ -67,7 +67,7 @@ def test_files_need_gamma_and_timestep(missing: str) -> None:
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A packed checkpoint of nano, gamma 3, timestep 1."""
-    from glesam_export.checkpoints.packed import pack
+    from glesam_export.checkpoints.packed_file import pack
 
     path = tmp_path_factory.mktemp("packed") / "p.safetensors"
     pack(random_nano(gamma=3.0, timestep=1), path)
@@ -130,7 +130,7 @@ def manifest() -> Manifest:
 
 def test_a_bundle_completes_the_options(manifest: Manifest) -> None:
     found = weights.for_bundle(replace(NOTHING, random_weights=0, gamma=1.0), manifest)
-    assert found == WeightOptions("nano", "nano", None, None, None, None, 1.0, 1, 0)
+    assert found == WeightOptions("nano", "nano", gamma=1.0, timestep=1, random_weights=0)
     assert weights.for_bundle(NOTHING, manifest).random_weights is None
     found = weights.for_bundle(replace(NOTHING, checkpoint=Path("x")), manifest)
     assert found.checkpoint == Path("x")

@@ -13,9 +13,9 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 
 from glesam_export.checkpoints import write
-from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
+from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
+from glesam_export.enhancer.reference import ADAPTER, Enhancer
 from glesam_export.presets import sam_preset, unet_preset
-from glesam_export.reference import ADAPTER, Enhancer
 from glesam_runtime.errors import InputError
 
 from ..released import Released
@@ -49,7 +49,7 @@ def same(first: torch.nn.Module, second: torch.nn.Module) -> None:
 def test_sam_is_read_again(released: Released, tmp_path: Path) -> None:
     written = random_nano(seed=1)
     path = tmp_path / "sam.pth"
-    write.save_sam(path, written.encoder(), written.decoder())
+    write.save_sam(path, written.preset, written.encoder(), written.decoder())
     found = from_files(replace(released, sam=path))
     same(found.encoder(), written.encoder())
     same(found.decoder(), written.decoder())
@@ -63,7 +63,7 @@ def test_lora_is_read_again(released: Released, enhancer: Enhancer, tmp_path: Pa
     state = load_file(path)
     assert "unet.mid_block.attentions.0.proj_in.lora_A.weight" in state
     assert not [key for key in state if key.endswith("alpha")], "alpha is the rank"
-    found = from_files(replace(released, lora=path))._lora()
+    found = from_files(replace(released, lora=path)).lora_factors
     expected = write.adapters(enhancer.unet)
     assert found.keys() == expected.keys()
     for name, (a, b, alpha) in expected.items():
@@ -118,7 +118,9 @@ def test_adapters_that_are_not_there_or_merged(enhancer: Enhancer, tmp_path: Pat
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {
-    "sam": lambda path: write.save_sam(path, random_nano().encoder(), random_nano().decoder()),
+    "sam": lambda path: write.save_sam(
+        path, random_nano().preset, random_nano().encoder(), random_nano().decoder()
+    ),
     "text": lambda path: write.save_prompt_embeds(path, torch.ones(1, 77, 64)),
 }
 

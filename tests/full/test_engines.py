@@ -16,8 +16,8 @@ import torch
 from glesam_export import stages
 from glesam_export.engines import attention_fusion, precision_check
 from glesam_export.engines.compile import parse
+from glesam_export.enhancer.reference import build_unet
 from glesam_export.presets import sam_preset, unet_preset
-from glesam_export.reference import build_unet
 from glesam_runtime.backends.tensorrt_api import import_family
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.manifest import STAGES, PrecisionName, StageName

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from glesam_export import onnx
-from glesam_export.cases import make_cases
-from glesam_export.graphs.encoder import EncoderGraph
+from glesam_export.families.sam.encoder import EncoderGraph
+from glesam_export.verify.cases import make_cases
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.compare import relative_l2
 

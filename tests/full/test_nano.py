@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from glesam_export.checkpoints.saved import open_checkpoint
+from glesam_export.checkpoints.formats import open_checkpoint
 from glesam_training.nano.recipe import QUICK
 from glesam_training.nano.steps import make_nano
 

@@ -26,7 +26,7 @@ def image_predictor(checkpoint: Checkpoint) -> SAM2ImagePredictor:
     """sam2's own predictor on the reference's weights."""
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-    from glesam_export.reference_sam2 import build_sam2
+    from glesam_export.families.sam2.reference import build_sam2
 
     predictor = SAM2ImagePredictor(build_sam2(checkpoint.encoder(), checkpoint.decoder()))
     side = checkpoint.preset.image_size

@@ -46,7 +46,7 @@ CASES: dict[str, tuple[float, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def sam(nano_checkpoint: Checkpoint) -> Sam:
-    from glesam_export.reference import build_sam
+    from glesam_export.families.sam.reference import build_sam
 
     decoder = nano_checkpoint.decoder()
     return build_sam(nano_checkpoint.encoder(), decoder.prompt_encoder, decoder.mask_decoder)

@@ -32,7 +32,7 @@ def ours(nano_bundle: Path) -> GleSamPredictor:
 def theirs(nano_checkpoint: Checkpoint) -> SamPredictor:
     from segment_anything import SamPredictor
 
-    from glesam_export.reference import build_sam
+    from glesam_export.families.sam.reference import build_sam
 
     decoder = nano_checkpoint.decoder()
     return SamPredictor(
@@ -110,7 +110,7 @@ def test_vit_b_at_full_size(vit_b_export: FullExport) -> None:
     """A whole ViT-B; the enhancer, which is not loaded, is of any kind."""
     from segment_anything import SamPredictor
 
-    from glesam_export.reference import build_sam
+    from glesam_export.families.sam.reference import build_sam
 
     checkpoint = vit_b_export.checkpoint
     ours = GleSamPredictor(vit_b_export.bundle, enhance=False)

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from glesam_export.checkpoints.packed import pack
-from glesam_export.checkpoints.saved import open_checkpoint
+from glesam_export.checkpoints.formats import open_checkpoint
+from glesam_export.checkpoints.packed_file import pack
 from glesam_runtime.console import exit_code_of
 from glesam_training.cli import app
 

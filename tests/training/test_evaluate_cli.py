@@ -18,7 +18,7 @@ from glesam_evaluation.prompting import draw_prompts
 from glesam_evaluation.results import markdown, read_results
 from glesam_evaluation.scenes import make_scene
 from glesam_export.checkpoints import Checkpoint
-from glesam_export.reference import build_sam
+from glesam_export.families.sam.reference import build_sam
 from glesam_runtime.console import exit_code_of
 from glesam_runtime.errors import BackendError
 from glesam_training import evaluate_cli
@@ -63,14 +63,14 @@ def checkpoint_folder(
     tmp_path: Path, nano_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """Return a folder that `open_checkpoint` opens as nano with random weights."""
-    from glesam_export.checkpoints import saved
+    from glesam_export.checkpoints import formats
 
     folder = tmp_path / "checkpoint"
     folder.mkdir()
     (folder / "checkpoint.json").write_text("{}")
     opened: list[Path] = []
     monkeypatch.setattr(
-        saved, "open_checkpoint", lambda path: opened.append(path) or nano_checkpoint
+        formats, "open_checkpoint", lambda path: opened.append(path) or nano_checkpoint
     )
     return folder
 

@@ -15,9 +15,9 @@ from skimage.measure import regionprops
 from glesam_evaluation.datasets import SceneDataset
 from glesam_evaluation.protocol import Row
 from glesam_evaluation.results import Results
-from glesam_export.checkpoints.diffusion import SCHEDULE
+from glesam_export.checkpoints.stable_diffusion import SCHEDULE
+from glesam_export.enhancer.reference import ADAPTER
 from glesam_export.presets import sam_preset, unet_preset
-from glesam_export.reference import ADAPTER
 from glesam_training.examples import CLEAR, ExampleOptions, Examples
 from glesam_training.nano import ablation_table, scenes
 from glesam_training.nano.coins import Coins, coin_masks

@@ -11,10 +11,10 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from glesam_evaluation.datasets import open_dataset
 from glesam_evaluation.scenes import make_scene
+from glesam_export.checkpoints.formats import open_checkpoint
 from glesam_export.checkpoints.random import RandomCheckpoint
-from glesam_export.checkpoints.saved import open_checkpoint
+from glesam_export.families.sam2.reference import build_sam2
 from glesam_export.presets import sam_preset, unet_preset
-from glesam_export.reference_sam2 import build_sam2
 from glesam_runtime.errors import InputError
 from glesam_training.examples import ExampleOptions
 from glesam_training.reference_segmenters import reference_segmenters

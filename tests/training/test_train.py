@@ -11,8 +11,8 @@ import torch
 from glesam_evaluation.datasets import open_dataset
 from glesam_export.checkpoints import lora
 from glesam_export.checkpoints.random import RandomCheckpoint
+from glesam_export.enhancer.reference import add_lora, build_unet
 from glesam_export.presets import LORA_TARGETS, sam_preset, unet_preset
-from glesam_export.reference import add_lora, build_unet
 from glesam_export.weight_options import WeightOptions
 from glesam_export.weights import make_checkpoint
 from glesam_training.examples import CORRECTED, ExampleOptions, Examples, with_prompts

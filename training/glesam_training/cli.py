@@ -117,7 +117,7 @@ def decoder(
 @expand_groups
 def nano(given: options.NanoOptions, debug: options.Debug = False) -> None:
     """Train the built-in nano from scratch and measure it on pictures that it never saw."""
-    from glesam_export.checkpoints.saved import open_checkpoint
+    from glesam_export.checkpoints.formats import open_checkpoint
     from glesam_runtime.staging import staged_file
     from glesam_training.nano import held_out_report
     from glesam_training.nano.recipe import FULL, QUICK

@@ -147,7 +147,7 @@ def _open_bundle(path: Path | None, device: str | None) -> tuple[str, dict[str, 
 
 def _open_checkpoint(path: Path, device: str | None) -> tuple[str, dict[str, Segmenter]]:
     try:
-        from glesam_export.checkpoints.saved import open_checkpoint
+        from glesam_export.checkpoints.formats import open_checkpoint
         from glesam_training.reference_segmenters import reference_segmenters
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("glesam"):

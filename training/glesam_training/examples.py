@@ -21,8 +21,7 @@ from torch import Tensor
 from glesam_evaluation.datasets import Dataset, Sample
 from glesam_evaluation.degrade import degrade
 from glesam_evaluation.prompting import noise_box, random_points, tight_box
-from glesam_export.contract import preprocessing
-from glesam_export.presets import Preset
+from glesam_export.families import Preset, family_of
 from glesam_runtime.image import geometry_of, preprocess
 from glesam_runtime.prompts import BACKGROUND, BOX_CORNERS, FOREGROUND, PADDING
 
@@ -78,7 +77,7 @@ class Examples(torch.utils.data.Dataset[dict[str, Tensor]]):
         self, dataset: Dataset, preset: Preset, count: int, options: ExampleOptions
     ) -> None:
         self.dataset, self.options, self.count = dataset, options, count
-        self.preset, self.rules = preset, preprocessing(preset)
+        self.preset, self.rules = preset, family_of(preset).preprocessing(preset)
 
     def __len__(self) -> int:
         return self.count

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from glesam_evaluation.datasets import Dataset, Sample
-from glesam_export.presets import LATENT_CHANNELS, Preset
-from glesam_export.reference import named_features
+from glesam_export.families import Preset, named_features
+from glesam_export.presets import LATENT_CHANNELS
 from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.errors import InputError
 from glesam_runtime.staging import staged_file

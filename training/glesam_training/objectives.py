@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from glesam_export.reference import Decoder, Enhancer, named_features
+from glesam_export.enhancer.reference import Enhancer
+from glesam_export.families import named_features
+from glesam_export.families.sam.reference import Decoder
 from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.prompts import BACKGROUND
 from glesam_training.loop import Objective

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from glesam_evaluation.protocol import Segmenter
 from glesam_evaluation.segmenters import with_and_without
-from glesam_export import contract
 from glesam_export.checkpoints import Checkpoint
-from glesam_export.reference import named_features
+from glesam_export.families import family_of, named_features
 from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.errors import BackendError
 from glesam_runtime.manifest import Coordinates, Postprocessing, Preprocessing
@@ -44,17 +43,17 @@ class ReferenceStages:
     @property
     def preprocessing(self) -> Preprocessing:
         """Return the preset's preprocessing."""
-        return contract.preprocessing(self._preset)
+        return family_of(self._preset).preprocessing(self._preset)
 
     @property
     def postprocessing(self) -> Postprocessing:
         """Return the preset's postprocessing."""
-        return contract.postprocessing(self._preset)
+        return family_of(self._preset).postprocessing(self._preset)
 
     @property
     def coordinates(self) -> Coordinates:
         """Return the preset's coordinate convention."""
-        return contract.coordinates(self._preset)
+        return family_of(self._preset).coordinates(self._preset)
 
     @torch.inference_mode()
     def encode(self, image: npt.NDArray[np.float32]) -> dict[str, Tensor]:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from glesam_evaluation.datasets import Dataset
 from glesam_export.checkpoints import Checkpoint
+from glesam_export.enhancer.reference import Enhancer, build_unet
+from glesam_export.families.sam.reference import Decoder
 from glesam_export.presets import LORA_TARGETS, UNetPreset
-from glesam_export.reference import Decoder, Enhancer, build_unet
 from glesam_runtime.errors import InputError
 from glesam_training.examples import CORRECTED, PROMPTS, ExampleOptions, Examples, with_prompts
 from glesam_training.latents import StoredLatents, store_latents

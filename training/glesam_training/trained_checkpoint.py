@@ -5,20 +5,17 @@ from __future__ import annotations
 import copy
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from glesam_export.checkpoints import Checkpoint, write
-from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
-from glesam_export.checkpoints.packed import pack
-from glesam_export.checkpoints.saved import write_checkpoint_json
-from glesam_export.reference import Decoder, Enhancer
+from glesam_export.checkpoints.checkpoint_folder import write_checkpoint_json
+from glesam_export.checkpoints.packed_file import pack
+from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
+from glesam_export.enhancer.reference import Enhancer
+from glesam_export.families.sam.reference import Decoder, ReferenceDecoder
 from glesam_runtime.manifest import Source
 from glesam_runtime.staging import staged_file
-
-if TYPE_CHECKING:
-    from glesam_export.reference_sam2 import Sam2Decoder
 
 SAM_FILE, LORA_FILE, PACKED_FILE = (
     "sam.pth",
@@ -55,7 +52,7 @@ class TrainedCheckpoint(Checkpoint):
             return self.base.enhancer()
         return copy.deepcopy(self._enhancer).eval().requires_grad_(False)
 
-    def decoder(self) -> Decoder | Sam2Decoder:
+    def decoder(self) -> ReferenceDecoder:
         """Return a copy of the trained decoder, or the base's."""
         if self._decoder is None:
             return self.base.decoder()
@@ -105,7 +102,7 @@ def write_checkpoint(
             shutil.copyfile(files.lora, partial)
     if decoder is not None:
         sam = folder / SAM_FILE
-        write.save_sam(sam, base.encoder(), decoder)
+        write.save_sam(sam, base.preset, base.encoder(), decoder)
     weights = WeightFiles(sam, files.sd, lora, files.prompt_embeds, files.unet_config)
     write_checkpoint_json(
         folder, weights, base.preset.name, base.unet.name, base.gamma, base.timestep

@@ -1,4 +1,4 @@
-"""Reads LoRA files of the U-Net, in the key styles that training code has written."""
+"""Reads the U-Net's LoRA, in the key styles that training code writes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from glesam_export.checkpoints.tensors import first_three, unusable
-from glesam_export.reference import LoraFactors
+from glesam_export.checkpoints import Contents, Finding, Format
+from glesam_export.checkpoints.stable_diffusion import on_meta
+from glesam_export.checkpoints.state_dicts import first_three, unusable
+from glesam_export.enhancer.reference import LoraFactors
+from glesam_export.presets import UNET_PRESETS
 from glesam_runtime.errors import CheckpointError
 
 KEY = re.compile(
@@ -22,20 +25,20 @@ ALPHA_KEY = re.compile(r"^(?:base_model\.model\.)?(?:unet\.)?(?P<module>.+)\.alp
 
 
 def parse(state: Mapping[str, Tensor], unet: nn.Module, where: str) -> dict[str, LoraFactors]:
-    """Sort a LoRA file into the factors of each layer it adapts.
+    """Sort the tensors of a LoRA file into the factors of each adapted layer.
 
-    A layer without an `.alpha` has alpha equal to its rank, as the paper's rank 8, alpha 8.
+    A layer without an `.alpha` has alpha equal to its rank, like the paper's rank 8 and alpha 8.
 
     Args:
         state: the file's tensors.
-        unet: the widened U-Net the factors must fit; may be on the meta device.
+        unet: the widened U-Net that the factors must fit; may be on the meta device.
         where: the file, for messages.
 
     Returns:
-        A, B and alpha by module path.
+        A, B and alpha by module path, in memory of their own.
 
     Raises:
-        CheckpointError: keys or shapes that do not fit, naming the first three.
+        CheckpointError: names the first three keys or shapes that do not fit.
     """
     downs: dict[str, Tensor] = {}
     ups: dict[str, Tensor] = {}
@@ -46,7 +49,7 @@ def parse(state: Mapping[str, Tensor], unet: nn.Module, where: str) -> dict[str,
             factors = downs if match["down"] else ups
             if match["module"] in factors:
                 problems.append(f"{key} is there twice, in two styles")
-            factors[match["module"]] = tensor.float()
+            factors[match["module"]] = tensor.to(torch.float32, copy=True)
         elif (match := ALPHA_KEY.match(key)) and tensor.numel() == 1:
             alphas[match["module"]] = float(tensor)
         else:
@@ -74,7 +77,7 @@ def parse(state: Mapping[str, Tensor], unet: nn.Module, where: str) -> dict[str,
 def _misfit(
     name: str, down: Tensor | None, up: Tensor | None, layer: nn.Linear | nn.Conv2d | None
 ) -> str | None:
-    """Why one layer's factors cannot be used; None if they can."""
+    """Say why one layer's factors cannot be used; None if they can."""
     if layer is None:
         return f"{name} is not a layer of this U-Net"
     if down is None or up is None:
@@ -90,3 +93,31 @@ def _misfit(
     if up.shape != wanted_up:
         return f"{name} has B {list(up.shape)}, not {list(wanted_up)}"
     return None
+
+
+def _matches(contents: Contents) -> bool:
+    """Return whether a file has a LoRA key."""
+    return contents.tensors is not None and any(KEY.match(n) for n in contents.tensors.shapes)
+
+
+def _describe(contents: Contents) -> Finding:
+    """Describe adapters: number of layers, ranks, and the U-Nets that they fit."""
+    assert contents.tensors is not None, "it matched"
+    path, loaded = contents.path, contents.tensors.read()
+    matches = [match for name in loaded if (match := KEY.match(name))]
+    downs = {match["module"]: loaded[match.string] for match in matches if match["down"]}
+    ranks = sorted({tensor.shape[0] for tensor in downs.values() if tensor.ndim})
+    fits, reasons = [], []
+    for preset in UNET_PRESETS.values():
+        try:
+            parse(loaded, on_meta(preset), "")
+            fits.append(preset.name)
+        except CheckpointError as error:
+            reasons.append((str(error).count(";"), str(error).removeprefix(": ")))
+    words = f"LoRA of {len(downs)} layers, rank {', '.join(map(str, ranks))}"
+    if fits:
+        return Finding(path, "lora", f"{words}, for U-Net {fits[0]}", tuple(fits))
+    return Finding(path, "lora", f"{words}, for none of the U-Nets known here: {min(reasons)[1]}")
+
+
+FORMAT = Format(_matches, _describe)

@@ -1,53 +1,47 @@
-"""A checkpoint drawn from a seed: the right shapes and no meaning, for development."""
+"""Draws a checkpoint from a seed, for development: the right shapes, but meaningless masks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from glesam_export.checkpoints import Checkpoint, diffusion
-from glesam_export.checkpoints import tensors as files
-from glesam_export.checkpoints.text import TOKENS
-from glesam_export.presets import LATENT_CHANNELS, LORA_TARGETS, Preset, Sam2Preset, UNetPreset
-from glesam_export.reference import (
-    Decoder,
+from glesam_export.checkpoints import Checkpoint, stable_diffusion, state_dicts
+from glesam_export.checkpoints.text_embedding import TOKENS
+from glesam_export.enhancer.reference import (
     Enhancer,
     LoraFactors,
     add_lora,
-    build_encoder,
-    build_mask_decoder,
-    build_prompt_encoder,
     build_unet,
     replicate_channels,
 )
+from glesam_export.families import Preset, family_of
+from glesam_export.families.sam.reference import ReferenceDecoder
+from glesam_export.presets import LATENT_CHANNELS, LORA_TARGETS, UNetPreset
 from glesam_runtime.manifest import Source
-
-if TYPE_CHECKING:
-    from glesam_export.reference_sam2 import Sam2Decoder
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 RANK = 8
-"""Of the random adapters, as in the paper; alpha is the same."""
+"""Rank and alpha of the random adapters, as in the paper."""
 
 
 class RandomCheckpoint(Checkpoint):
-    """Weights from a seed; every part is the same on each call.
+    """Weights from a seed. Every part is the same on each call.
 
-    Nothing that a released checkpoint has away from zero is left at zero: norms, positions and the
-    adapters' B are perturbed, so that a graph that dropped one of them would be found out.
+    Norms, positions and the adapters' B, which start at zero or one, are perturbed. So a test finds
+    a graph that drops one of them.
 
     Args:
-        seed: of everything.
-        preset: the SAM or SAM 2.
+        seed: seed of all weights.
+        preset: the SAM, of any family.
         unet: the U-Net.
         gamma: adaption weight.
         timestep: T.
-        origin: the weights in words.
+        origin: where the weights come from, in words.
     """
 
     trained = False
@@ -63,38 +57,27 @@ class RandomCheckpoint(Checkpoint):
     ) -> None:
         self.seed, self.preset, self.unet = seed, preset, unet
         self.gamma, self.timestep = gamma, timestep
-        self.schedule = diffusion.SCHEDULE
-        self.alpha_bar = diffusion.alpha_bar(timestep, self.schedule, "the default schedule")
+        self.schedule = stable_diffusion.SCHEDULE
+        self.alpha_bar = stable_diffusion.alpha_bar(timestep, self.schedule, "the default schedule")
         self.origin = origin or f"random, seed {seed}"
 
     def encoder(self) -> nn.Module:
-        """A random image encoder."""
+        """Draw an image encoder."""
         with self._seeded(1):
-            if isinstance(self.preset, Sam2Preset):
-                from glesam_export.reference_sam2 import build_sam2_encoder
+            return _perturbed(family_of(self.preset).build_encoder(self.preset))
 
-                built: nn.Module = build_sam2_encoder(self.preset)
-            else:
-                built = build_encoder(self.preset)
-            return _perturbed(built)
-
-    def decoder(self) -> Decoder | Sam2Decoder:
-        """A random prompt encoder and mask decoder."""
+    def decoder(self) -> ReferenceDecoder:
+        """Draw a prompt encoder and mask decoder."""
         with self._seeded(2):
-            if isinstance(self.preset, Sam2Preset):
-                from glesam_export.reference_sam2 import build_sam2_decoder
-
-                return _perturbed(build_sam2_decoder(self.preset))
-            prompt_encoder = build_prompt_encoder(self.preset)
-            return _perturbed(Decoder(prompt_encoder, build_mask_decoder(self.preset)))
+            return _perturbed(family_of(self.preset).build_decoder(self.preset))
 
     def enhancer(self) -> Enhancer:
-        """A random U-Net, widened by CRE, with random adapters, and a random text."""
+        """Draw a U-Net, widen it by CRE, and draw its adapters and the text."""
         with self._seeded(3):
             base = _perturbed(build_unet(self.unet, channels=4))
             with torch.device("meta"):
                 unet = build_unet(self.unet)
-            files.assign(unet, replicate_channels(base.state_dict(), LATENT_CHANNELS))
+            state_dicts.assign(unet, replicate_channels(base.state_dict(), LATENT_CHANNELS))
             del base
             add_lora(unet, _random_lora(unet))
             text = torch.randn(1, TOKENS, self.unet.text_dim)
@@ -102,19 +85,19 @@ class RandomCheckpoint(Checkpoint):
         return enhancer.eval().requires_grad_(False)
 
     def sources(self) -> tuple[Source, ...]:
-        """None: nothing was read."""
+        """Return nothing: no file was read."""
         return ()
 
     @contextmanager
     def _seeded(self, part: int) -> Iterator[None]:
-        """Torch's generator, seeded for one part and put back after it."""
+        """Seed torch's generator for one part, and restore it afterwards."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1000 * self.seed + part)
             yield
 
 
 def _perturbed(module: ModuleT) -> ModuleT:
-    """Move what is initialised to zero or one away from it, in place; frozen, in eval mode."""
+    """Move parameters away from their initial zero or one, in place; freeze and set eval mode."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if parameter.ndim <= 1 or "pos_embed" in name or "rel_pos" in name:
@@ -123,7 +106,7 @@ def _perturbed(module: ModuleT) -> ModuleT:
 
 
 def _random_lora(unet: nn.Module) -> dict[str, LoraFactors]:
-    """Adapters on every layer the released code adapts, about a tenth of the weights in size."""
+    """Draw adapters for every layer that the released code adapts, a tenth as large as weights."""
     factors: dict[str, LoraFactors] = {}
     for name, layer in unet.named_modules():
         if not any(name == ending or name.endswith("." + ending) for ending in LORA_TARGETS):

@@ -1,111 +1,79 @@
-"""Fits a SAM or SAM 2 state dict to a preset, and names the preset that it does fit."""
+"""Checks and describes a file of SAM's weights, of any family."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from glesam_export.checkpoints import tensors as files
-from glesam_export.presets import PRESETS, Preset, Sam2Preset, SamPreset
-from glesam_export.reference import (
-    Decoder,
-    build_encoder,
-    build_mask_decoder,
-    build_prompt_encoder,
-)
+from glesam_export.checkpoints import Contents, Finding, Format, state_dicts
+from glesam_export.families import FAMILIES, Family, Preset, family_of
 from glesam_runtime.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from glesam_export.reference_sam2 import Sam2Decoder
-
-PARTS: Mapping[str, Callable[[SamPreset], nn.Module]] = {
-    "image_encoder": build_encoder,
-    "prompt_encoder": build_prompt_encoder,
-    "mask_decoder": build_mask_decoder,
-}
-"""SAM's parts, by the prefix of their keys in Meta's files."""
 
 
 def check(state: Mapping[str, Tensor], preset: Preset, where: str) -> None:
-    """Refuse a state dict that is not this preset's; `where` names its file.
+    """Refuse a state dict that is not this preset's.
+
+    Args:
+        state: the tensors.
+        preset: the SAM that they must be.
+        where: the file, for messages.
 
     Raises:
-        CheckpointError: naming the preset that fits, or the first three misfits or bad values.
+        CheckpointError: names the preset that fits, or the first three problems.
     """
-    problems = misfits(state, preset)
-    if not problems:
-        if broken := files.unusable(_used(state, preset)):
-            raise CheckpointError(f"{where}: {files.first_three(broken)}")
-        return
-    fitting = [other.name for other in PRESETS.values() if not misfits(state, other)]
-    if fitting:
+    family = family_of(preset)
+    if problems := family.misfits(state, preset):
+        # Only the family whose keys these are: the packages of others may not be installed.
+        own = family_by_keys(state) or family
+        fitting = [name for name, p in own.presets.items() if not own.misfits(state, p)]
+        if fitting:
+            raise CheckpointError(
+                f"{where}: not a {preset.name} but a {fitting[0]}; use preset {fitting[0]}"
+            )
         raise CheckpointError(
-            f"{where}: not a {preset.name} but a {fitting[0]}; use preset {fitting[0]}"
+            f"{where}: does not fit {preset.name} or any other preset: "
+            f"{state_dicts.first_three(problems)}"
         )
-    raise CheckpointError(
-        f"{where}: does not fit {preset.name} or any other preset: {files.first_three(problems)}"
+    if broken := state_dicts.unusable(dict(family.used(state))):
+        raise CheckpointError(f"{where}: {state_dicts.first_three(broken)}")
+
+
+def family_by_keys(names: Iterable[str]) -> Family[Any] | None:
+    """Return the family whose files have tensors of these names; None if no family has."""
+    listed = list(names)
+    for family in reversed(FAMILIES.values()):
+        if family.recognises(listed):
+            return family
+    return None
+
+
+def _matches(contents: Contents) -> bool:
+    """Return whether a file holds SAM's weights, or a part of them."""
+    return contents.tensors is not None and family_by_keys(contents.tensors.shapes) is not None
+
+
+def _describe(contents: Contents) -> Finding:
+    """Describe a SAM, whole or in part."""
+    assert contents.tensors is not None, "it matched"
+    path, state = contents.path, contents.tensors.shapes
+    family = family_by_keys(state)
+    assert family is not None, "it matched"
+    lacks = tuple(
+        part for part in family.parts if not any(name.startswith(f"{part}.") for name in state)
     )
+    if lacks:
+        words = f"part of a {family.title}, without {' and '.join(lacks)}"
+        return Finding(path, "sam", words, (), lacks)
+    wrong = {name: family.misfits(state, preset) for name, preset in family.presets.items()}
+    fits = tuple(name for name, misfits in wrong.items() if not misfits)
+    if fits:
+        return Finding(path, "sam", f"{family.title}, whole: {' or '.join(fits)}", fits)
+    nearest = min(wrong, key=lambda name: len(wrong[name]))
+    problems = state_dicts.first_three(wrong[nearest])
+    words = f"{family.title} of no preset; next is {nearest} ({problems})"
+    return Finding(path, "sam", words)
 
 
-def encoder(state: Mapping[str, Tensor], preset: Preset) -> nn.Module:
-    """The image encoder with these weights."""
-    if isinstance(preset, Sam2Preset):
-        from glesam_export.checkpoints import sam2
-
-        return sam2.encoder(state, preset)
-    built = _on_meta(build_encoder, preset)
-    files.assign(built, _part(state, "image_encoder"))
-    return built
-
-
-def decoder(state: Mapping[str, Tensor], preset: Preset) -> Decoder | Sam2Decoder:
-    """Prompt encoder and mask decoder with these weights."""
-    if isinstance(preset, Sam2Preset):
-        from glesam_export.checkpoints import sam2
-
-        return sam2.decoder(state, preset)
-    prompt_encoder = build_prompt_encoder(preset)
-    mask_decoder = build_mask_decoder(preset)
-    files.assign(prompt_encoder, _part(state, "prompt_encoder"))
-    files.assign(mask_decoder, _part(state, "mask_decoder"))
-    return Decoder(prompt_encoder, mask_decoder).eval().requires_grad_(False)
-
-
-def misfits(state: Mapping[str, Tensor], preset: Preset) -> list[str]:
-    """What keeps a state dict from being this preset's SAM: each misfit, keys spelled whole."""
-    if isinstance(preset, Sam2Preset):
-        from glesam_export.checkpoints import sam2
-
-        return sam2.problems(state, preset)
-    return [
-        f"{prefix}.{problem}"
-        for prefix, build in PARTS.items()
-        for problem in files.misfits(_on_meta(build, preset), _part(state, prefix))
-    ]
-
-
-def _used(state: Mapping[str, Tensor], preset: Preset) -> Mapping[str, Tensor]:
-    """What of a state dict is judged by its values."""
-    if isinstance(preset, Sam2Preset):
-        from glesam_export.checkpoints import sam2
-
-        return sam2.used(state)
-    return state
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries under `prefix.`, without it."""
-    return {
-        name.removeprefix(prefix + "."): tensor
-        for name, tensor in state.items()
-        if name.startswith(prefix + ".")
-    }
-
-
-def _on_meta(build: Callable[[SamPreset], nn.Module], preset: SamPreset) -> nn.Module:
-    """A module that has shapes and no memory."""
-    with torch.device("meta"):
-        return build(preset)
+FORMAT = Format(_matches, _describe)

@@ -1,11 +1,10 @@
-"""Writes the released file formats, each file whole or not at all."""
+"""Writes weights in the released file formats. A file appears whole or not at all."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -13,35 +12,30 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from glesam_export.checkpoints.diffusion import SD_CHANNELS
-from glesam_export.checkpoints.tensors import first_line
+from glesam_export.checkpoints.stable_diffusion import SD_CHANNELS
+from glesam_export.checkpoints.tensor_file import first_line
+from glesam_export.enhancer.reference import ADAPTER, LoraFactors, replicate_channels
+from glesam_export.families import Preset, family_of
+from glesam_export.families.sam.reference import ReferenceDecoder
 from glesam_export.presets import LATENT_CHANNELS
-from glesam_export.reference import ADAPTER, Decoder, LoraFactors, replicate_channels
 from glesam_runtime.errors import InputError
 from glesam_runtime.staging import staged_file
 
-if TYPE_CHECKING:
-    from glesam_export.reference_sam2 import Sam2Decoder
 
-SAM_DECODER = "mask_decoder.iou_token.weight"
-"""A key of every SAM that no SAM 2 has."""
-
-
-def save_sam(path: Path, encoder: nn.Module, decoder: Decoder | Sam2Decoder) -> None:
-    """Write the whole SAM's state dict as Meta's files have it; SAM 2's is nested under "model".
+def save_sam(path: Path, preset: Preset, encoder: nn.Module, decoder: ReferenceDecoder) -> None:
+    """Write the weights of a whole SAM in the form of its family's released files.
 
     Raises:
         InputError: `path` cannot be written.
     """
-    state = sam_state(encoder, decoder)
-    content = state if SAM_DECODER in state else {"model": state}
+    content = family_of(preset).file_content(sam_state(preset, encoder, decoder))
     _write(path, lambda partial: torch.save(content, partial))
 
 
 def save_lora(path: Path, unet: nn.Module) -> None:
-    """Write a U-Net's adapters as diffusers has them: `unet.<module>.lora_A.weight`, `.lora_B.`.
+    """Write a U-Net's adapters with diffusers' keys: `unet.<module>.lora_A.weight` and `.lora_B.`.
 
-    An `.alpha` is written where it differs from the rank, which readers take it for otherwise.
+    An `.alpha` is written only if it differs from the rank: readers take the rank without it.
 
     Args:
         path: a .safetensors file.
@@ -49,7 +43,7 @@ def save_lora(path: Path, unet: nn.Module) -> None:
 
     Raises:
         InputError: `path` cannot be written.
-        ValueError: no adapters, or merged ones.
+        ValueError: the U-Net has no adapters, or merged ones.
     """
     state: dict[str, Tensor] = {}
     for name, (a, b, alpha) in adapters(unet).items():
@@ -85,33 +79,17 @@ def save_tensors(
     _write(path, save)
 
 
-def sam_state(encoder: nn.Module, decoder: Decoder | Sam2Decoder) -> dict[str, Tensor]:
-    """The state dict of the whole SAM, keys and order as in Meta's files, on the CPU.
-
-    Of SAM 2 what only video needs is not there.
-    """
-    if hasattr(encoder, "no_mem_embed"):
-        from glesam_export.checkpoints import sam2
-
-        state = sam2.state_of(encoder, decoder)
-        return {name: tensor.detach().cpu() for name, tensor in state.items()}
-    parts = {
-        "image_encoder": encoder,
-        "prompt_encoder": decoder.prompt_encoder,
-        "mask_decoder": decoder.mask_decoder,
-    }
-    return {
-        f"{prefix}.{name}": tensor.detach().cpu()
-        for prefix, module in parts.items()
-        for name, tensor in module.state_dict().items()
-    }
+def sam_state(preset: Preset, encoder: nn.Module, decoder: ReferenceDecoder) -> dict[str, Tensor]:
+    """Return the weights of a whole SAM on the CPU, with its family's released keys and order."""
+    state = family_of(preset).state_dict(encoder, decoder)
+    return {name: tensor.detach().cpu() for name, tensor in state.items()}
 
 
 def adapters(unet: nn.Module) -> dict[str, LoraFactors]:
-    """A, B and alpha of every adapted layer, by module path.
+    """Return A, B and alpha of every adapted layer, by module path.
 
     Raises:
-        ValueError: no adapters, or merged ones.
+        ValueError: the U-Net has no adapters, or merged ones.
     """
     layers = {name: layer for name, layer in unet.named_modules() if isinstance(layer, LoraLayer)}
     if not layers:
@@ -129,10 +107,10 @@ def adapters(unet: nn.Module) -> dict[str, LoraFactors]:
 
 
 def base_state(unet: nn.Module) -> dict[str, Tensor]:
-    """The state dict of the 4-channel U-Net that CRE widened, without adapters.
+    """Return the weights of the 4-channel U-Net that CRE widened, without adapters.
 
     Raises:
-        ValueError: head or tail are not four channels repeated, so that no such U-Net exists.
+        ValueError: head or tail do not repeat four channels, so there is no such U-Net.
     """
     wide = {
         name.replace(".base_layer.", "."): tensor
@@ -152,9 +130,9 @@ def base_state(unet: nn.Module) -> dict[str, Tensor]:
 
 
 def _sort_metadata(path: Path) -> None:
-    """Put a .safetensors file's metadata in order, in place.
+    """Sort the metadata of a .safetensors file, in place.
 
-    safetensors writes them in another order each time, and the same weights should have one hash.
+    safetensors writes them in a different order each time. The same weights should have one hash.
     """
     with path.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")
@@ -163,16 +141,16 @@ def _sort_metadata(path: Path) -> None:
             header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
             raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
             file.seek(8)
-            file.write(raw.ljust(size))  # spaces are the format's own padding
+            file.write(raw.ljust(size))  # the format pads with spaces
 
 
 def _write(path: Path, save: Callable[[Path], None]) -> None:
-    """Save to a file beside `path` and put it there when it is whole."""
+    """Save to a temporary file beside `path`, then rename it."""
     with staged_file(path) as partial:
         partial.touch()
         mode = partial.stat().st_mode
         try:
             save(partial)
-            partial.chmod(mode)  # safetensors keeps its files to the user
+            partial.chmod(mode)  # safetensors makes its files private
         except (RuntimeError, SafetensorError) as error:  # neither library raises an OSError
             raise InputError(f"{path}: cannot be written ({first_line(error)})") from error

@@ -18,7 +18,7 @@ from glesam_export.engines.precision_check import (
     require_precision,
 )
 from glesam_export.engines.refit import keep_weights
-from glesam_export.record import Step
+from glesam_export.verify.reference_outputs import Step
 from glesam_runtime.backends.cuda import Gpu
 from glesam_runtime.backends.tensorrt_api import Api, import_family, system_name
 from glesam_runtime.bundle import Bundle, file_ref, require_own_weights, sha256_of

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from msgspec.structs import replace
 
 from glesam_export.engines.attention_fusion import write_fusible
-from glesam_export.record import Step
+from glesam_export.verify.reference_outputs import Step
 from glesam_runtime.bundle import Bundle, file_ref
 from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import MANIFEST_FILE, STAGES, FileRef, Manifest, Stage, StageName

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from glesam_evaluation.datasets import Dataset
-from glesam_export.checkpoints.diffusion import SCHEDULE, SD_CHANNELS
-from glesam_export.checkpoints.text import TOKENS
+from glesam_export.checkpoints.stable_diffusion import SCHEDULE, SD_CHANNELS
+from glesam_export.checkpoints.text_embedding import TOKENS
+from glesam_export.enhancer.reference import build_unet
 from glesam_export.presets import UNetPreset
-from glesam_export.reference import build_unet
 from glesam_training.loop import Objective
 
 PATCH = 8

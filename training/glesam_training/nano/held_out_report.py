@@ -13,8 +13,8 @@ from glesam_evaluation.conditions import DEFAULT, show
 from glesam_evaluation.datasets import Dataset, SceneDataset
 from glesam_evaluation.protocol import EvaluationPlan, evaluate
 from glesam_evaluation.results import Results
-from glesam_export import contract
 from glesam_export.checkpoints import Checkpoint
+from glesam_export.families import family_of
 from glesam_runtime.image import preprocess
 from glesam_training.nano.coins import Coins
 from glesam_training.reference_segmenters import reference_segmenters
@@ -84,7 +84,7 @@ def latent_errors(checkpoint: Checkpoint, dataset: Dataset, seed: int = 0) -> li
     """
     device = PartialState().device
     encoder, enhancer = checkpoint.encoder().to(device), checkpoint.enhancer().to(device)
-    rules = contract.preprocessing(checkpoint.preset)
+    rules = family_of(checkpoint.preset).preprocessing(checkpoint.preset)
     conditions = [condition for condition in DEFAULT if condition != "clear"]
     sums = np.zeros((len(conditions), 2))
     with torch.inference_mode():

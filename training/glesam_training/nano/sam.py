@@ -13,8 +13,13 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from glesam_evaluation.datasets import Sample
-from glesam_export.presets import SamPreset
-from glesam_export.reference import Decoder, build_encoder, build_mask_decoder, build_prompt_encoder
+from glesam_export.families.sam.presets import SamPreset
+from glesam_export.families.sam.reference import (
+    Decoder,
+    build_encoder,
+    build_mask_decoder,
+    build_prompt_encoder,
+)
 from glesam_runtime.image import preprocess
 from glesam_training.examples import Examples
 from glesam_training.loop import Objective

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from glesam_export.checkpoints import write
-from glesam_export.checkpoints.files import FileCheckpoint, WeightFiles
-from glesam_export.presets import SAM_PRESETS, unet_preset
-from glesam_export.reference import ADAPTER, Enhancer
+from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
+from glesam_export.enhancer.reference import ADAPTER, Enhancer
+from glesam_export.families.sam.presets import SAM_PRESETS
+from glesam_export.presets import unet_preset
 from glesam_training.latents import StoredLatents
 from glesam_training.train import Job, new_adapters, stored_latents
 

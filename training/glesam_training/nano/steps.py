@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 
 from glesam_export.checkpoints import write
-from glesam_export.checkpoints.diffusion import SCHEDULE
-from glesam_export.checkpoints.packed import pack
-from glesam_export.checkpoints.saved import open_checkpoint
-from glesam_export.presets import SAM_PRESETS, unet_preset
+from glesam_export.checkpoints.formats import open_checkpoint
+from glesam_export.checkpoints.packed_file import pack
+from glesam_export.checkpoints.stable_diffusion import SCHEDULE
+from glesam_export.families.sam.presets import SAM_PRESETS
+from glesam_export.presets import unet_preset
 from glesam_training.examples import ExampleOptions, with_prompts
 from glesam_training.loop import Report, run_training
 from glesam_training.nano.diffusion import (
@@ -90,7 +91,7 @@ def make_sam(
                 report,
                 with_prompts,
             )
-        write.save_sam(path, sam.encoder, sam.decoder)
+        write.save_sam(path, preset, sam.encoder, sam.decoder)
     return path
 
 

@@ -1,0 +1,137 @@
+"""Assembles a checkpoint from the user's separate files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from glesam_export.checkpoints import stable_diffusion, text_embedding
+from glesam_export.checkpoints.stable_diffusion import Base
+from glesam_export.checkpoints.state_checkpoint import Part, State, StateCheckpoint, source
+from glesam_export.checkpoints.tensor_file import TensorFile
+from glesam_export.families import Preset
+from glesam_export.presets import UNetPreset
+from glesam_runtime.manifest import Source
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """The files that make up a GleSAM.
+
+    Attributes:
+        sam: SAM's state dict, of any family, Meta's or fine-tuned.
+        sd: a diffusers folder of the U-Net's base, or a file with only its U-Net's weights.
+        lora: the U-Net's adapters.
+        prompt_embeds: [1, 77, D]; None runs the folder's text encoder on "".
+        unet_config: config.json of a U-Net that is a bare file.
+    """
+
+    sam: Path
+    sd: Path
+    lora: Path
+    prompt_embeds: Path | None = None
+    unet_config: Path | None = None
+
+
+class OpenedFiles:
+    """Opens the files of a GleSAM, each once, when it is first asked for.
+
+    Args:
+        sam: SAM's state dict; None if it is not asked for.
+        sd: a diffusers folder or a U-Net's weights; None if it is not asked for.
+        lora: the adapters; None if they are not asked for.
+        unet_config: config.json of a U-Net that is a bare file.
+    """
+
+    def __init__(
+        self, sam: Path | None, sd: Path | None, lora: Path | None, unet_config: Path | None = None
+    ) -> None:
+        self._sam, self._sd, self._lora, self._unet_config = sam, sd, lora, unet_config
+
+    @cached_property
+    def sam(self) -> TensorFile:
+        """Open SAM's weights."""
+        assert self._sam is not None, "not given"
+        return TensorFile(self._sam, "--sam")
+
+    @cached_property
+    def lora(self) -> TensorFile:
+        """Open the adapters."""
+        assert self._lora is not None, "not given"
+        return TensorFile(self._lora, "--lora")
+
+    @cached_property
+    def bare_unet(self) -> TensorFile | None:
+        """Open a bare file of a U-Net's weights; None for a diffusers folder."""
+        assert self._sd is not None, "not given"
+        return TensorFile(self._sd, "--sd") if self._sd.is_file() else None
+
+    @cached_property
+    def base(self) -> Base:
+        """Open the U-Net's base."""
+        assert self._sd is not None, "not given"
+        return Base(self._sd, self._unet_config, self.bare_unet)
+
+
+class FileCheckpoint(StateCheckpoint):
+    """Weights from files. The constructor finds everything that is wrong with them.
+
+    Args:
+        weights: the files.
+        preset: the SAM that they must fit.
+        unet: the U-Net that they must fit.
+        gamma: adaption weight that the LoRA was trained with.
+        timestep: T that the LoRA was trained with.
+        opened: the same files, if some of them are open already.
+
+    Raises:
+        CheckpointError: a file is unreadable, unsafe, or does not fit.
+    """
+
+    trained = True
+    origin = "files"
+
+    def __init__(
+        self,
+        weights: WeightFiles,
+        preset: Preset,
+        unet: UNetPreset,
+        gamma: float,
+        timestep: int,
+        opened: OpenedFiles | None = None,
+    ) -> None:
+        self.weights, self.preset = weights, preset
+        self.gamma, self.timestep = gamma, timestep
+        self._opened = opened or OpenedFiles(
+            weights.sam, weights.sd, weights.lora, weights.unet_config
+        )
+        base = self._opened.base
+        self.unet, self.schedule = base.preset(unet), base.schedule
+        self.alpha_bar = stable_diffusion.alpha_bar(timestep, self.schedule, base.schedule_from)
+        self.check_parts()
+        # Only the embedding is kept: a text encoder is not small.
+        if weights.prompt_embeds is None:
+            self._text_source = ("text_encoder", text_embedding.weight_file(weights.sd))
+            self.text = text_embedding.encode_empty_prompt(weights.sd, unet)
+        else:
+            self._text_source = ("prompt_embeds", weights.prompt_embeds)
+            self.text = text_embedding.read(weights.prompt_embeds, unet)
+
+    def state(self, part: Part) -> State:
+        """Read the tensors of the file that holds this part."""
+        if part == "unet":
+            file = self._opened.base.weights
+        else:
+            file = self._opened.sam if part == "sam" else self._opened.lora
+        return State(file.read(), file.where)
+
+    def sources(self) -> tuple[Source, ...]:
+        """Hash every file of tensors."""
+        paths = (
+            ("sam", self.weights.sam),
+            ("unet", self._opened.base.weights.path),
+            ("lora", self.weights.lora),
+            self._text_source,
+        )
+        return tuple(source(role, path) for role, path in paths)

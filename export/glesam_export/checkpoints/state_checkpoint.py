@@ -1,0 +1,84 @@
+"""Builds the parts of a GleSAM from state dicts, which are read when a part is asked for."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+
+from glesam_export.checkpoints import Checkpoint, lora, sam, stable_diffusion
+from glesam_export.enhancer.reference import Enhancer, LoraFactors, add_lora
+from glesam_export.families import family_of
+from glesam_export.families.sam.reference import ReferenceDecoder
+from glesam_runtime.bundle import sha256_of
+from glesam_runtime.manifest import Source
+
+Part = Literal["sam", "unet", "lora"]
+"""The whole SAM, the 4-channel base of the U-Net, or its adapters."""
+
+
+class State(NamedTuple):
+    """The tensors of one part, and where they lie, for messages."""
+
+    tensors: dict[str, Tensor]
+    where: str
+
+
+class StateCheckpoint(Checkpoint):
+    """Weights from state dicts. A subclass says where they lie.
+
+    Attributes:
+        text: c, [1, 77, D] float32.
+        lora_factors: the adapters. Like `text` they are small, so they are parsed once and kept.
+    """
+
+    text: Tensor
+    lora_factors: dict[str, LoraFactors]
+
+    @abstractmethod
+    def state(self, part: Part) -> State:
+        """Read one part, with the keys of the released file of that part.
+
+        Raises:
+            CheckpointError: the part cannot be read.
+        """
+
+    def check_parts(self) -> None:
+        """Refuse parts that do not fit the presets. Large parts are freed again.
+
+        Raises:
+            CheckpointError: names the file and the first three problems.
+        """
+        tensors, where = self.state("unet")
+        stable_diffusion.check(tensors, self.unet, where)
+        tensors, where = self.state("sam")
+        sam.check(tensors, self.preset, where)
+        tensors, where = self.state("lora")
+        on_meta = stable_diffusion.on_meta(self.unet)
+        self.lora_factors = lora.parse(tensors, on_meta, where)
+
+    def encoder(self) -> nn.Module:
+        """Build the image encoder."""
+        return family_of(self.preset).load_encoder(self.state("sam").tensors, self.preset)
+
+    def decoder(self) -> ReferenceDecoder:
+        """Build prompt encoder and mask decoder."""
+        return family_of(self.preset).load_decoder(self.state("sam").tensors, self.preset)
+
+    def enhancer(self) -> Enhancer:
+        """Build the widened U-Net with its adapters, and the text."""
+        unet = stable_diffusion.unet(self.state("unet").tensors, self.unet)
+        # Copies: whoever gets the enhancer may train or fold it.
+        add_lora(unet, {n: (a.clone(), b.clone(), w) for n, (a, b, w) in self.lora_factors.items()})
+        enhancer = Enhancer(unet, self.text.clone(), self.gamma, self.timestep, self.alpha_bar)
+        return enhancer.eval().requires_grad_(False)
+
+
+def source(role: str, path: Path) -> Source:
+    """Describe a file of weights for the manifest."""
+    # A file name may not be UTF-8. The manifest's JSON must be.
+    name = os.fsencode(path.name).decode("utf-8", "backslashreplace")
+    return Source(role=role, file=name, sha256=sha256_of(path))

@@ -1,0 +1,245 @@
+"""Opens and parses a file of tensors once, without running code in it, and maps it on each read."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import pickle
+import re
+import struct
+import warnings
+import weakref
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from glesam_runtime.errors import CheckpointError, GlesamError
+
+WRAPPERS = ("model", "state_dict")
+"""Keys under which training code nests a state dict."""
+
+UNREADABLE = (
+    *(SafetensorError, RuntimeError, EOFError, ValueError, OSError, zipfile.BadZipFile),
+    *(struct.error, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError),
+)
+"""Exceptions that a damaged file causes: torch does not check the structure of a pickle."""
+
+DTYPES: Mapping[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "C64": torch.complex64,
+}
+"""Types as a .safetensors header spells them."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tensor lies in its file.
+
+    Attributes:
+        like: a tensor of the same type, shape and strides, on the meta device.
+        offset: position of the first element, in bytes from the start of the file.
+    """
+
+    like: Tensor
+    offset: int
+
+    @property
+    def span(self) -> int:
+        """Return the number of elements from the first to the last in the file."""
+        steps = zip(self.like.shape, self.like.stride(), strict=True)
+        return 1 + sum((size - 1) * stride for size, stride in steps) if self.like.numel() else 0
+
+    def tensor(self, mapped: mmap.mmap) -> Tensor:
+        """Return the tensor as a view into a mapped file."""
+        if not self.span:
+            return torch.empty_like(self.like, device="cpu")
+        flat = torch.frombuffer(mapped, dtype=self.like.dtype, count=self.span, offset=self.offset)
+        return flat.as_strided(self.like.shape, self.like.stride())
+
+
+class TensorFile:
+    """A .safetensors file or a pickled state dict of tensors, opened and parsed once.
+
+    Names, shapes and places in the file stay in memory. Each `read` maps the file anew. So a caller
+    may change the tensors in place, and deleting them frees their memory.
+
+    Pickles are read with `weights_only=True`. A state dict nested under "model" or "state_dict" is
+    unwrapped, and the prefix `module.` of data-parallel training is dropped. Pickles of PyTorch
+    before 1.6 cannot be mapped; `read` loads them again.
+
+    Args:
+        path: the file.
+        option: the option that names the file, for messages.
+
+    Attributes:
+        path: the file.
+        where: option and path, for messages.
+        metadata: metadata of a .safetensors file; otherwise empty.
+        shapes: every tensor on the meta device, by name.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, without tensors, or would run code.
+    """
+
+    def __init__(self, path: Path, option: str = "") -> None:
+        self.path, self.where = path, f"{option} {path}".strip()
+        self.metadata: Mapping[str, str] = {}
+        if not path.is_file():
+            raise CheckpointError(f"{self.where}: no such file")
+        with self._located_errors():
+            # Stays open, so that every read is of the same file, even if another one replaces it.
+            self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            weakref.finalize(self, os.close, self._descriptor)
+            self._places = self._index()
+
+    def read(self, prefix: str = "") -> dict[str, Tensor]:
+        """Read the tensors whose names begin with `prefix`. The result's names are without it."""
+        with self._located_errors():
+            if self._places is None:
+                found: Mapping[str, Tensor] = self._loaded("cpu")
+            else:
+                # Pages are read when they are used, and copied when they are changed.
+                mapped = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_COPY)
+                found = {
+                    n: p.tensor(mapped) for n, p in self._places.items() if n.startswith(prefix)
+                }
+        return {n.removeprefix(prefix): t for n, t in found.items() if n.startswith(prefix)}
+
+    def _index(self) -> dict[str, _Place] | None:
+        """Parse the file: set `shapes`, and return the places if every tensor has one."""
+        if self.path.suffix == ".safetensors":
+            places = self._safetensors_places()
+            self.shapes = {name: place.like for name, place in places.items()}
+            return places
+        try:
+            self.shapes = self._loaded("meta")
+        except NotImplementedError:  # of sparse tensors on the meta device
+            loaded = self._loaded("cpu")
+            self.shapes = {n: torch.empty(t.shape, device="meta") for n, t in loaded.items()}
+            return None
+        places = {}
+        for name, tensor in self.shapes.items():
+            start = None
+            if tensor.layout == torch.strided:
+                # torch.load sets it on storages of the meta device. Old pickles have none.
+                start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
+            if start is None:
+                return None
+            offset = start + tensor.storage_offset() * tensor.element_size()
+            places[name] = _Place(tensor.detach(), offset)
+        return self._inside(places)
+
+    def _safetensors_places(self) -> dict[str, _Place]:
+        """Parse the header of a .safetensors file."""
+        with safe_open(self.path, framework="pt") as file:  # checks that the header is sound
+            self.metadata = file.metadata() or {}
+        with os.fdopen(os.dup(self._descriptor), "rb") as raw:
+            raw.seek(0)
+            size = int.from_bytes(raw.read(8), "little")
+            header = json.loads(raw.read(size))
+        return self._inside(
+            {
+                name: _Place(
+                    torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]], device="meta"),
+                    8 + size + entry["data_offsets"][0],
+                )
+                for name, entry in header.items()
+                if name != "__metadata__"
+            }
+        )
+
+    def _inside(self, places: dict[str, _Place]) -> dict[str, _Place]:
+        """Return the places, all of which must lie inside the file."""
+        size = os.fstat(self._descriptor).st_size
+        for name, place in places.items():
+            if place.offset + place.span * place.like.element_size() > size:
+                raise ValueError(f"{name} reaches over the end of the file")
+        return places
+
+    def _loaded(self, device: str) -> dict[str, Tensor]:
+        """Unpickle the file and return its tensors by their names in a plain state dict."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols and TorchScript
+            loaded: Any = torch.load(
+                self.path,
+                map_location=device,
+                weights_only=True,
+                mmap=zipfile.is_zipfile(self.path),
+            )
+        for wrapper in WRAPPERS:
+            if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+                loaded = loaded[wrapper]
+        if not isinstance(loaded, dict) or not loaded:
+            raise CheckpointError(f"{self.where}: holds no state dict")
+        tensors = {
+            str(key).removeprefix("module."): value
+            for key, value in loaded.items()
+            if torch.is_tensor(value)
+        }
+        if not tensors:
+            raise CheckpointError(f"{self.where}: holds no tensors")
+        return tensors
+
+    @contextmanager
+    def _located_errors(self) -> Iterator[None]:
+        """Turn what a damaged or unsafe file raises into an error that names it."""
+        try:
+            yield
+        except CheckpointError:
+            raise
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(f"{self.where}: {_refusal(error)}") from error
+        except UNREADABLE as error:
+            kind = "not a .safetensors file" if self.path.suffix == ".safetensors" else "unreadable"
+            raise CheckpointError(
+                f"{self.where}: {kind} or truncated ({first_line(error)}); fetch the file again"
+            ) from error
+
+
+@contextmanager
+def within(where: str) -> Iterator[None]:
+    """Prefix errors about what a file names with that file.
+
+    The options in such an error are entries of the file, so they lose their dashes.
+    """
+    try:
+        yield
+    except GlesamError as error:
+        raise CheckpointError(f"{where}: {str(error).removeprefix('--')}") from error
+
+
+def first_line(error: Exception) -> str:
+    """Return an exception's first line, at most 120 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+
+
+def _refusal(error: pickle.UnpicklingError) -> str:
+    """Say why a pickle was refused. Torch's own words advise to run it anyway."""
+    if wanted := re.search(r"GLOBAL (\S+)", str(error)):
+        return (
+            f"asks to run {wanted[1]} when it is unpickled, so it is refused; "
+            "save its state dict alone, as .safetensors"
+        )
+    return (
+        "not a file of plain tensors, so it is refused; "
+        "fetch the file again or save its state dict as .safetensors"
+    )

@@ -1,0 +1,135 @@
+"""Defines what a SAM family must provide.
+
+No torch here: a family imports it, and the packages of its own, inside its methods.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
+
+from glesam_runtime.manifest import Coordinates, Postprocessing, Preprocessing
+from glesam_runtime.manifest import Family as ContractFamily
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from glesam_export.families.sam.reference import ReferenceDecoder
+    from glesam_export.graphs import Graph
+
+
+class Preset(Protocol):
+    """One architecture of a family. A family's own preset class may have more attributes.
+
+    Attributes:
+        name: what `--preset` takes.
+        family: the family's name in the registry.
+        image_size: S, side of the encoder's square input in pixels.
+        latent_size: side of the image embedding.
+        default_unet: the U-Net when `--unet` is not given.
+        builtin: file name of the weights that ship with this package; None if none do.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def family(self) -> str: ...  # noqa: D102
+    @property
+    def image_size(self) -> int: ...  # noqa: D102
+    @property
+    def latent_size(self) -> int: ...  # noqa: D102
+    @property
+    def default_unet(self) -> str: ...  # noqa: D102
+    @property
+    def builtin(self) -> str | None: ...  # noqa: D102
+
+
+P = TypeVar("P", bound=Preset)
+
+
+class Family(ABC, Generic[P]):
+    """Everything that differs between one SAM family and another.
+
+    Attributes:
+        name: key in the registry; `family` of its presets.
+        title: the name for a reader.
+        contract: whose rules of the bundle contract it follows: names, shapes and number of the
+            features that the encoder passes to the decoder.
+        tools: packages whose versions the manifest records, beside those of every export.
+        suffix: how its released files end.
+        key_prefixes: beginnings of tensor names by which a file of this family is recognised.
+        parts: prefixes of the parts of a file that one image needs.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    contract: ClassVar[ContractFamily]
+    tools: ClassVar[tuple[str, ...]] = ()
+    suffix: ClassVar[str]
+    key_prefixes: ClassVar[tuple[str, ...]]
+    parts: ClassVar[tuple[str, ...]]
+
+    @property
+    @abstractmethod
+    def presets(self) -> Mapping[str, P]:
+        """Return the architectures by name."""
+
+    @abstractmethod
+    def preprocessing(self, preset: P) -> Preprocessing:
+        """Return how the encoder takes an image."""
+
+    @abstractmethod
+    def postprocessing(self, preset: P) -> Postprocessing:
+        """Return how logits become masks."""
+
+    @abstractmethod
+    def coordinates(self, preset: P) -> Coordinates:
+        """Return how the decoder takes prompts."""
+
+    @abstractmethod
+    def build_encoder(self, preset: P) -> nn.Module:
+        """Build the reference encoder with initial weights."""
+
+    @abstractmethod
+    def build_decoder(self, preset: P) -> ReferenceDecoder:
+        """Build the reference decoder with initial weights."""
+
+    @abstractmethod
+    def encoder_graph(self, encoder: nn.Module, preset: P) -> Graph:
+        """Turn a reference encoder into a graph. The encoder is used up."""
+
+    @abstractmethod
+    def decoder_graph(self, decoder: ReferenceDecoder, preset: P) -> Graph:
+        """Turn a reference decoder into a graph. The decoder is used up."""
+
+    def recognises(self, names: Iterable[str]) -> bool:
+        """Return whether tensors of these names belong to this family."""
+        return any(name.startswith(self.key_prefixes) for name in names)
+
+    @abstractmethod
+    def misfits(self, state: Mapping[str, Tensor], preset: P) -> list[str]:
+        """List what keeps a state dict from being this preset's, one line each, names in full.
+
+        Only names and shapes count; the tensors may be on the meta device.
+        """
+
+    def used(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the tensors of a state dict that an export reads."""
+        return state
+
+    @abstractmethod
+    def load_encoder(self, state: Mapping[str, Tensor], preset: P) -> nn.Module:
+        """Build the reference encoder with these weights, in float32 and eval mode."""
+
+    @abstractmethod
+    def load_decoder(self, state: Mapping[str, Tensor], preset: P) -> ReferenceDecoder:
+        """Build the reference decoder with these weights, in float32 and eval mode."""
+
+    @abstractmethod
+    def state_dict(self, encoder: nn.Module, decoder: ReferenceDecoder) -> dict[str, Tensor]:
+        """Return the weights by the keys, and in the order, of the released files."""
+
+    def file_content(self, state: dict[str, Tensor]) -> object:
+        """Return what a released file holds: the state dict, or a dict that nests it."""
+        return state

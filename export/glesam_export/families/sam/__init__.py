@@ -1,0 +1,123 @@
+"""Defines the SAM family: ViT encoder, image padded to a square, boxes as two points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from glesam_export.families.family import Family
+from glesam_export.families.sam.presets import SAM_PRESETS, SamPreset
+from glesam_runtime.manifest import Coordinates, Postprocessing, Preprocessing
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from glesam_export.families.sam.reference import Decoder, ReferenceDecoder
+    from glesam_export.graphs import Graph
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+"""ImageNet's, in 0..255. segment_anything.Sam has the same values; sam2's are these over 255."""
+
+LABELS = {
+    "background": 0,
+    "foreground": 1,
+    "box_top_left": 2,
+    "box_bottom_right": 3,
+    "padding": -1,
+}
+"""Meaning of the decoder's point labels."""
+
+
+class SamFamily(Family[SamPreset]):
+    """Images, masks and prompts follow segment_anything's SamPredictor."""
+
+    name = "sam"
+    title = "SAM"
+    contract = "sam"
+    suffix = ".pth"
+    parts = ("image_encoder", "prompt_encoder", "mask_decoder")
+    key_prefixes = tuple(f"{part}." for part in parts)
+
+    @property
+    def presets(self) -> Mapping[str, SamPreset]:
+        """SAM's released sizes, and nano."""
+        return SAM_PRESETS
+
+    def preprocessing(self, preset: SamPreset) -> Preprocessing:
+        """Scale the longest side to S and pad right and bottom."""
+        return Preprocessing(
+            image_size=preset.image_size,
+            resize="longest_side",
+            kernel="pillow_bilinear",
+            channel_order="RGB",
+            mean=PIXEL_MEAN,
+            std=PIXEL_STD,
+            pad="right_bottom",
+        )
+
+    def postprocessing(self, preset: SamPreset) -> Postprocessing:
+        """Scale up to S, crop the padding, scale to the image; the single mask is the first."""
+        return Postprocessing(
+            upscale="bilinear", mask_threshold=0.0, stability_offset=1.0, single_mask="first"
+        )
+
+    def coordinates(self, preset: SamPreset) -> Coordinates:
+        """Pass a box as its two corners."""
+        return Coordinates(
+            order="xy",
+            space="resized_pixels",
+            pixel_offset=0.5,
+            labels=LABELS,
+            box="two_points",
+        )
+
+    def build_encoder(self, preset: SamPreset) -> nn.Module:
+        """Build an ImageEncoderViT."""
+        from glesam_export.families.sam import reference
+
+        encoder: nn.Module = reference.build_encoder(preset)
+        return encoder
+
+    def build_decoder(self, preset: SamPreset) -> Decoder:
+        """Build prompt encoder and mask decoder."""
+        from glesam_export.families.sam import reference
+
+        prompt_encoder = reference.build_prompt_encoder(preset)
+        return reference.Decoder(prompt_encoder, reference.build_mask_decoder(preset))
+
+    def encoder_graph(self, encoder: nn.Module, preset: SamPreset) -> Graph:
+        """Build the encoder's graph."""
+        from glesam_export.families.sam.encoder import EncoderGraph
+
+        return EncoderGraph(encoder)
+
+    def decoder_graph(self, decoder: ReferenceDecoder, preset: SamPreset) -> Graph:
+        """Build the decoder's graph."""
+        from glesam_export.families.sam.decoder import DecoderGraph
+
+        return DecoderGraph(decoder.prompt_encoder, decoder.mask_decoder)
+
+    def misfits(self, state: Mapping[str, Tensor], preset: SamPreset) -> list[str]:
+        """Compare names and shapes with the preset's."""
+        from glesam_export.families.sam import checkpoint
+
+        return checkpoint.misfits(state, preset)
+
+    def load_encoder(self, state: Mapping[str, Tensor], preset: SamPreset) -> nn.Module:
+        """Build the encoder of a state dict that fits."""
+        from glesam_export.families.sam import checkpoint
+
+        return checkpoint.encoder(state, preset)
+
+    def load_decoder(self, state: Mapping[str, Tensor], preset: SamPreset) -> Decoder:
+        """Build the decoder of a state dict that fits."""
+        from glesam_export.families.sam import checkpoint
+
+        return checkpoint.decoder(state, preset)
+
+    def state_dict(self, encoder: nn.Module, decoder: ReferenceDecoder) -> dict[str, Tensor]:
+        """Return the weights by Meta's keys, in Meta's order."""
+        from glesam_export.families.sam import checkpoint
+
+        return checkpoint.state_dict(encoder, decoder)

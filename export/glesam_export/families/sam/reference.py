@@ -1,0 +1,158 @@
+"""Builds SAM's encoder and decoder from segment_anything's modules, to compare graphs with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from segment_anything.modeling import (
+    ImageEncoderViT,
+    MaskDecoder,
+    PromptEncoder,
+    Sam,
+    TwoWayTransformer,
+)
+from torch import Tensor, nn
+
+from glesam_export.families.sam.presets import SamPreset
+from glesam_export.presets import LATENT_CHANNELS
+from glesam_runtime.chain import EMBEDDINGS
+
+
+class ReferenceDecoder(nn.Module):
+    """A prompt encoder and a mask decoder, of any family.
+
+    `forward` takes the contract's decoder inputs by name. A subclass says how its own modules take
+    them.
+
+    Args:
+        prompt_encoder: the family's own.
+        mask_decoder: the family's own.
+    """
+
+    def __init__(self, prompt_encoder: Any, mask_decoder: Any) -> None:
+        super().__init__()
+        self.prompt_encoder = prompt_encoder
+        self.mask_decoder = mask_decoder
+
+    def embed_prompts(
+        self, point_coords: Tensor, point_labels: Tensor, masks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Embed the contract's prompts: sparse [B, P, 256] and dense [B, 256, S/16, S/16]."""
+        raise NotImplementedError
+
+    def predict_masks(
+        self, features: Mapping[str, Tensor], sparse: Tensor, dense: Tensor, *, repeat: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Predict all four masks and their IoU for embedded prompts.
+
+        Args:
+            features: the encoder's outputs for one image, by the contract's names.
+            sparse: [B, P, 256].
+            dense: [B, 256, S/16, S/16].
+            repeat: whether the features are repeated for every prompt; not needed when B is 1.
+
+        Returns:
+            Logits [B, 4, S/4, S/4] and predicted IoU [B, 4].
+        """
+        raise NotImplementedError
+
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor,
+        has_mask_input: Tensor,
+        **high_res: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Predict all four masks [B, 4, S/4, S/4] and IoU [B, 4] of B prompts on one image."""
+        features = {EMBEDDINGS: image_embeddings, **high_res}
+        masks = mask_input if bool(has_mask_input.item()) else None
+        sparse, dense = self.embed_prompts(point_coords, point_labels, masks)
+        return self.predict_masks(features, sparse, dense)
+
+
+class Decoder(ReferenceDecoder):
+    """SAM's prompt encoder and mask decoder, unchanged."""
+
+    def embed_prompts(
+        self, point_coords: Tensor, point_labels: Tensor, masks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Embed the contract's prompts: sparse [B, P, 256] and dense [B, 256, S/16, S/16].
+
+        SAM's code takes boxes apart from points, so the box corners (labels 2 and 3) become a box
+        again. PromptEncoder adds the closing padding point itself. Every prompt of a batch must
+        have the same kinds of token.
+        """
+        kinds = point_labels[0]
+        corner = (kinds == 2) | (kinds == 3)
+        clicked = (kinds == 0) | (kinds == 1)
+        boxes = point_coords[:, corner].reshape(-1, 4) if bool(corner.any()) else None
+        points = (
+            (point_coords[:, clicked], point_labels[:, clicked]) if bool(clicked.any()) else None
+        )
+        embedded: tuple[Tensor, Tensor] = self.prompt_encoder(
+            points=points, boxes=boxes, masks=masks
+        )
+        return embedded
+
+    def predict_masks(
+        self, features: Mapping[str, Tensor], sparse: Tensor, dense: Tensor, *, repeat: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Predict all four masks and their IoU. SAM repeats the features in any case."""
+        result: tuple[Tensor, Tensor] = self.mask_decoder.predict_masks(
+            image_embeddings=features[EMBEDDINGS],
+            image_pe=self.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+        )
+        return result
+
+
+def build_encoder(preset: SamPreset) -> ImageEncoderViT:
+    """Build SAM's image encoder with initial weights: [N, 3, S, S] -> [N, 256, S/16, S/16]."""
+    return ImageEncoderViT(
+        img_size=preset.image_size,
+        patch_size=preset.patch,
+        embed_dim=preset.embed_dim,
+        depth=preset.depth,
+        num_heads=preset.heads,
+        out_chans=LATENT_CHANNELS,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        window_size=preset.window,
+        global_attn_indexes=preset.global_blocks,
+    )
+
+
+def build_prompt_encoder(preset: SamPreset) -> PromptEncoder:
+    """Build SAM's prompt encoder with initial weights."""
+    side = preset.latent_size
+    return PromptEncoder(
+        embed_dim=LATENT_CHANNELS,
+        image_embedding_size=(side, side),
+        input_image_size=(preset.image_size, preset.image_size),
+        mask_in_chans=16,
+    )
+
+
+def build_mask_decoder(preset: SamPreset) -> MaskDecoder:
+    """Build SAM's mask decoder (one single mask, three multimasks) with initial weights."""
+    return MaskDecoder(
+        transformer_dim=LATENT_CHANNELS,
+        transformer=TwoWayTransformer(
+            depth=2, embedding_dim=LATENT_CHANNELS, mlp_dim=preset.decoder_mlp, num_heads=8
+        ),
+        num_multimask_outputs=3,
+        iou_head_depth=3,
+        iou_head_hidden_dim=256,
+    )
+
+
+def build_sam(
+    encoder: ImageEncoderViT, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder
+) -> Sam:
+    """Assemble the whole Sam, for segment_anything's own SamPredictor."""
+    return Sam(encoder, prompt_encoder, mask_decoder).eval()

@@ -1,0 +1,135 @@
+"""Defines the SAM 2 family: Hiera encoder, high-resolution features, image stretched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from glesam_export.families.family import Family
+from glesam_export.families.sam import LABELS, PIXEL_MEAN, PIXEL_STD
+from glesam_export.families.sam2.presets import SAM2_PRESETS, Sam2Preset
+from glesam_runtime.manifest import Coordinates, Postprocessing, Preprocessing, Stability
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from glesam_export.families.sam.reference import ReferenceDecoder
+    from glesam_export.families.sam2.reference import Sam2Decoder, Sam2Encoder
+    from glesam_export.graphs import Graph
+
+SAM2_STABILITY = Stability(offset=0.05, threshold=0.98)
+"""What build_sam2 sets for the fallback from the single mask to the best of three."""
+
+SAM2_LOW_RES_LIMIT = 32.0
+"""Limit to which SAM2ImagePredictor clips the logits that it returns."""
+
+
+class Sam2Family(Family[Sam2Preset]):
+    """Images, masks and prompts follow sam2's SAM2ImagePredictor on a model from build_sam2.
+
+    Only the methods that build, load or trace a model import the sam2 package.
+    """
+
+    name = "sam2"
+    title = "SAM 2"
+    contract = "sam2"
+    tools = ("sam2",)
+    suffix = ".pt"
+    parts = ("image_encoder", "sam_prompt_encoder", "sam_mask_decoder")
+    key_prefixes = ("image_encoder.trunk.", "sam_prompt_encoder.", "sam_mask_decoder.")
+
+    @property
+    def presets(self) -> Mapping[str, Sam2Preset]:
+        """SAM 2's and 2.1's released sizes, and nano2."""
+        return SAM2_PRESETS
+
+    def preprocessing(self, preset: Sam2Preset) -> Preprocessing:
+        """Stretch the image to S by S, in float."""
+        return Preprocessing(
+            image_size=preset.image_size,
+            resize="square",
+            kernel="float_bilinear",
+            channel_order="RGB",
+            mean=PIXEL_MEAN,
+            std=PIXEL_STD,
+            pad="none",
+        )
+
+    def postprocessing(self, preset: Sam2Preset) -> Postprocessing:
+        """Scale directly to the image; an unstable single mask gives way to the best of three."""
+        return Postprocessing(
+            upscale="bilinear_direct",
+            mask_threshold=0.0,
+            stability_offset=1.0,
+            single_mask="first_if_stable",
+            stability=SAM2_STABILITY,
+            low_res_limit=SAM2_LOW_RES_LIMIT,
+        )
+
+    def coordinates(self, preset: Sam2Preset) -> Coordinates:
+        """Pass a box as its two corners and a padding point."""
+        return Coordinates(
+            order="xy",
+            space="resized_pixels",
+            pixel_offset=0.5,
+            labels=LABELS,
+            box="two_points_padded",
+        )
+
+    def build_encoder(self, preset: Sam2Preset) -> Sam2Encoder:
+        """Build Hiera with its feature pyramid."""
+        from glesam_export.families.sam2 import reference
+
+        return reference.build_sam2_encoder(preset)
+
+    def build_decoder(self, preset: Sam2Preset) -> Sam2Decoder:
+        """Build prompt encoder and mask decoder."""
+        from glesam_export.families.sam2 import reference
+
+        return reference.build_sam2_decoder(preset)
+
+    def encoder_graph(self, encoder: nn.Module, preset: Sam2Preset) -> Graph:
+        """Build the encoder's graph."""
+        from glesam_export.families.sam2.graphs import Sam2EncoderGraph
+
+        return Sam2EncoderGraph(encoder, preset.image_size)
+
+    def decoder_graph(self, decoder: ReferenceDecoder, preset: Sam2Preset) -> Graph:
+        """Build the decoder's graph."""
+        from glesam_export.families.sam2.graphs import Sam2DecoderGraph
+
+        return Sam2DecoderGraph(decoder.prompt_encoder, decoder.mask_decoder)
+
+    def misfits(self, state: Mapping[str, Tensor], preset: Sam2Preset) -> list[str]:
+        """Compare names and shapes with the preset's, without what only video needs."""
+        from glesam_export.families.sam2 import checkpoint
+
+        return checkpoint.misfits(state, preset)
+
+    def used(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Leave out what only video needs."""
+        from glesam_export.families.sam2 import checkpoint
+
+        return checkpoint.used(state)
+
+    def load_encoder(self, state: Mapping[str, Tensor], preset: Sam2Preset) -> Sam2Encoder:
+        """Build the encoder of a state dict that fits."""
+        from glesam_export.families.sam2 import checkpoint
+
+        return checkpoint.encoder(state, preset)
+
+    def load_decoder(self, state: Mapping[str, Tensor], preset: Sam2Preset) -> Sam2Decoder:
+        """Build the decoder of a state dict that fits."""
+        from glesam_export.families.sam2 import checkpoint
+
+        return checkpoint.decoder(state, preset)
+
+    def state_dict(self, encoder: nn.Module, decoder: ReferenceDecoder) -> dict[str, Tensor]:
+        """Return the weights by Meta's keys, without what only video needs."""
+        from glesam_export.families.sam2 import checkpoint
+
+        return checkpoint.state_dict(encoder, decoder)
+
+    def file_content(self, state: dict[str, Tensor]) -> object:
+        """Nest the state dict under "model", as Meta's files do."""
+        return {"model": state}

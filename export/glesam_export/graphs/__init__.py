@@ -1,1 +1,0 @@
-"""The three graphs: one nn.Module each, written for export, reading a reference's weights."""

@@ -1,0 +1,1 @@
+"""Verifies a bundle against the PyTorch reference, and checks the reference's latents."""

@@ -11,7 +11,7 @@ import typer
 
 from glesam_benchmark import options
 from glesam_export.weight_options import WeightOptions
-from glesam_runtime.console import WithDefault, run_app
+from glesam_runtime.console import Debug, WithDefault, run_app
 from glesam_runtime.errors import BackendError, InputError, ParityError
 from glesam_runtime.option_groups import expand_groups
 
@@ -77,7 +77,7 @@ def run(
     ] = None,
     output: options.Output = None,
     json: options.Json = False,
-    debug: options.Debug = False,
+    debug: Debug = False,
 ) -> None:
     """Time a bundle's stages and the whole chain. This is the default command."""
     options.check_output(output)
@@ -120,7 +120,7 @@ def growth(
     rounds: options.Rounds = 5,
     output: options.Output = None,
     json: options.Json = False,
-    debug: options.Debug = False,
+    debug: Debug = False,
 ) -> None:
     """Measure how cost grows with prompts, points, image size and number of images."""
     options.check_output(output)
@@ -149,7 +149,7 @@ def profile(
     ] = 10,
     output: options.Output = None,
     json: options.Json = False,
-    debug: options.Debug = False,
+    debug: Debug = False,
 ) -> None:
     """Show the costliest node types and nodes of each stage, on OpenVINO and ONNX Runtime."""
     options.check_output(output)

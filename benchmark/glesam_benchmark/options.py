@@ -32,7 +32,6 @@ Output = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback behind an error.")]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from glesam_calibration import options
-from glesam_runtime.console import WithDefault, run_app
+from glesam_runtime.console import Debug, WithDefault, run_app
 from glesam_runtime.errors import InputError
 from glesam_runtime.option_groups import expand_groups
 
@@ -82,7 +82,7 @@ def quantize(
             help="Write the bundle even if it fails its accuracy limits.",
         ),
     ] = False,
-    debug: options.Debug = False,
+    debug: Debug = False,
 ) -> None:
     """Quantize BUNDLE. This is the default command, so its name can be left out.
 
@@ -137,7 +137,7 @@ def rank(
     by: options.By = "layer",
     evaluate_images: options.JudgeImages = 2,
     resume: options.Resume = False,
-    debug: options.Debug = False,
+    debug: Debug = False,
 ) -> None:
     """Rank layers by the mask IoU lost if each is quantized alone, with the error of its stage."""
     recipe = how.recipe()
@@ -193,7 +193,7 @@ def compare_bundles(
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Folder for report.md and plot.png."),
     ] = None,
-    debug: options.Debug = False,
+    debug: Debug = False,
 ) -> None:
     """Compare both bundles with the ground truth and each other: IoU, Dice, pixel accuracy."""
     options.require_calibration()

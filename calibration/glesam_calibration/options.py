@@ -44,7 +44,6 @@ JudgeImages = Annotated[
         "--evaluate-images", min=1, metavar="N", help="Number of images of --evaluate to use."
     ),
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from glesam_runtime.console import make_app, run_app
+from glesam_runtime.console import Debug, make_app, run_app
 from glesam_runtime.errors import InputError
 
 # Imported where used, so that `--help` works without OpenCV.
@@ -43,9 +43,7 @@ def degrade(
     json: Annotated[
         bool, typer.Option("--json", help="Print the drawn parameters as JSON.")
     ] = False,
-    debug: Annotated[  # console.py reads it from the command line
-        bool, typer.Option("--debug", help="Show the traceback of an error.")
-    ] = False,
+    debug: Debug = False,
 ) -> None:
     """Degrade IMAGE to LQ-1, LQ-2 or LQ-3 and write it, at its original size, to FILE.
 

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec.structs import replace
 from safetensors.numpy import save
 
-from glesam_export import auto_islands, onnx
+from glesam_export import auto_islands, tracing
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.families import family_of
 from glesam_export.stages import Batch, export_stage
@@ -154,7 +154,7 @@ def _manifest(
         preprocessing=family.preprocessing(preset),
         postprocessing=family.postprocessing(preset),
         coordinates=family.coordinates(preset),
-        target=Target(engine="onnx", opset=onnx.OPSETS[options.precision], batch=options.batch),
+        target=Target(engine="onnx", opset=tracing.OPSETS[options.precision], batch=options.batch),
         provenance=Provenance(sources=checkpoint.sources(), weights=checkpoint.origin, tools=tools),
         parity=None,
         golden=golden,

@@ -14,7 +14,7 @@ from glesam_export.engines.build_options import EngineBuildOptions, engine_optio
 from glesam_export.families import family_of
 from glesam_export.graph_options import GraphOptions
 from glesam_export.weight_options import WeightOptions
-from glesam_runtime.console import make_app, run_app
+from glesam_runtime.console import Debug, make_app, run_app
 from glesam_runtime.errors import BundleError, InputError
 from glesam_runtime.option_groups import expand_groups
 
@@ -23,7 +23,6 @@ ABOUT = "Export a GleSAM checkpoint as three verified ONNX graphs, or as TensorR
 app = make_app(ABOUT)
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
 
 
 def _warn(message: str) -> None:

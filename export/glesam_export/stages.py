@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from glesam_export import fold, onnx
+from glesam_export import fold, tracing
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.enhancer.graph import EnhancerGraph
 from glesam_export.families import family_of
@@ -52,7 +52,7 @@ def export_stage(
     presets = presets_of(checkpoint)
     cast_graph(module, stage, precision, presets, further)
     size, contract = checkpoint.preset.image_size, family_of(checkpoint.preset).contract
-    path, data = onnx.export(module, stage, precision, size, batch, folder, contract)
+    path, data = tracing.export(module, stage, precision, size, batch, folder, contract)
     del module
     gc.collect()
     inputs, outputs = expected_interface(stage, size, batch, contract)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from glesam_runtime.console import make_app, report, run_app
+from glesam_runtime.console import Debug, make_app, report, run_app
 from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import GlesamError, InputError, ParityError
 from glesam_runtime.everything.parameters import EverythingOptions
@@ -128,9 +128,7 @@ def run(
             "--selftest", help="Compare this machine's results with the bundle's golden file."
         ),
     ] = False,
-    debug: Annotated[  # console.py reads it from the arguments
-        bool, typer.Option("--debug", help="Show the traceback of an error.")
-    ] = False,
+    debug: Debug = False,
     version: Annotated[
         bool | None,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),

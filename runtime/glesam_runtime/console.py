@@ -13,12 +13,15 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from glesam_runtime.errors import GlesamError
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+"""The type of every command's `debug`; `exit_code_of` reads the option from the arguments."""
 
 _INTERRUPTED = 130
 _REPEAT_AFTER = 0.05

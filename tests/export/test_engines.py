@@ -17,8 +17,7 @@ import onnxruntime
 import pytest
 from msgspec.structs import replace
 
-from glesam_export import emulate, precision, stages
-from glesam_export import onnx as tracing
+from glesam_export import emulate, precision, stages, tracing
 from glesam_export.engines import attention_fusion, precision_check
 from glesam_export.engines.build_options import (
     PROFILE,

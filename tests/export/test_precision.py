@@ -11,8 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from glesam_export import emulate, precision, stages
-from glesam_export import onnx as tracing
+from glesam_export import emulate, precision, stages, tracing
 from glesam_export.graphs import Attend
 from glesam_export.precision import DTYPES, ISLANDS, Float32
 from glesam_runtime.bundle import open_bundle

@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from glesam_export import onnx as tracing
-from glesam_export import precision, tensor_errors
+from glesam_export import precision, tensor_errors, tracing
 from glesam_export.graphs import Graph
 
 Run = Callable[..., tuple[int, str, str]]

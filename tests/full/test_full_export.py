@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 
-from glesam_export import onnx
+from glesam_export import tracing
 from glesam_export.families.sam.encoder import EncoderGraph
 from glesam_export.verify.cases import make_cases
 from glesam_runtime.bundle import open_bundle
@@ -45,7 +45,7 @@ def test_vit_h_keeps_its_two_gigabytes_beside_the_graph(tmp_path: Path) -> None:
     case = make_cases(checkpoint.preset)[-1]
     encoder = checkpoint.encoder()
     wanted = encoder(torch.from_numpy(case.prepared.tensor)).numpy()
-    path, data = onnx.export(EncoderGraph(encoder), "encoder", "fp32", 1024, 1, tmp_path)
+    path, data = tracing.export(EncoderGraph(encoder), "encoder", "fp32", 1024, 1, tmp_path)
     assert data is not None
     assert data.stat().st_size > 2 << 30
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

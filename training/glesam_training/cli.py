@@ -11,7 +11,7 @@ import typer
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_export.weight_options import WeightOptions
 from glesam_export.weights import detected, make_checkpoint
-from glesam_runtime.console import make_app, run_app
+from glesam_runtime.console import Debug, make_app, run_app
 from glesam_runtime.errors import InputError
 from glesam_runtime.option_groups import expand_groups
 from glesam_training import options
@@ -48,7 +48,7 @@ def enhancer(
             help="Weight of the mask loss through the frozen decoder; 0 is the paper's stage 1.",
         ),
     ] = 0.0,
-    debug: options.Debug = False,
+    debug: Debug = False,
 ) -> None:
     """Stage 1: train the enhancer's LoRA to turn a degraded image's latent into the clear one's."""
     checkpoint = _checkpoint_to_start_from(weights, output, rank, training.seed)
@@ -89,7 +89,7 @@ def decoder(
             help="Train on latents that the enhancer has not changed: the control experiment.",
         ),
     ] = False,
-    debug: options.Debug = False,
+    debug: Debug = False,
 ) -> None:
     """Stage 2: train the decoder to read enhanced latents."""
     if tokens == everything:
@@ -115,7 +115,7 @@ def decoder(
 
 @app.command("nano")
 @expand_groups
-def nano(given: options.NanoOptions, debug: options.Debug = False) -> None:
+def nano(given: options.NanoOptions, debug: Debug = False) -> None:
     """Train the built-in nano from scratch and measure it on pictures that it never saw."""
     from glesam_export.checkpoints.formats import open_checkpoint
     from glesam_runtime.staging import staged_file
@@ -145,7 +145,7 @@ def nano_table(
     given: options.NanoOptions,
     seeds: Annotated[int, typer.Option(min=2, help="Number of seeds of Algorithm 1.")] = 3,
     scenes: Annotated[int, typer.Option(min=1, help="Number of held-out scenes.")] = 100,
-    debug: options.Debug = False,
+    debug: Debug = False,
 ) -> None:
     """Train and measure the paper's Table 5 at nano's size, over several seeds of Algorithm 1."""
     from glesam_evaluation.protocol import EvaluationPlan

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from glesam_runtime.console import make_app, run_app
+from glesam_runtime.console import Debug, make_app, run_app
 from glesam_runtime.engine_options import DeviceOption
 from glesam_runtime.errors import InputError
 from glesam_runtime.option_groups import expand_groups
-from glesam_training.options import DataOptions, Debug
+from glesam_training.options import DataOptions
 
 # Imported in the functions that need them: --help should not wait, and evaluating a bundle needs no
 # torch.

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 TRAINING = "Training"
 """Heading of the training options in --help."""
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback behind an error.")]
 """`glesam_runtime.console` looks for this flag among the arguments; commands only declare it."""
 
 Output = Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from glesam_export.families.family import Family
 from glesam_export.families.sam.presets import SAM_PRESETS, SamPreset
-from glesam_runtime.manifest import Coordinates, Postprocessing, Preprocessing
+from glesam_runtime.manifest import PROMPT_LABELS, Coordinates, Postprocessing, Preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,15 +18,6 @@ if TYPE_CHECKING:
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 """ImageNet's, in 0..255. segment_anything.Sam has the same values; sam2's are these over 255."""
-
-LABELS = {
-    "background": 0,
-    "foreground": 1,
-    "box_top_left": 2,
-    "box_bottom_right": 3,
-    "padding": -1,
-}
-"""Meaning of the decoder's point labels."""
 
 
 class SamFamily(Family[SamPreset]):
@@ -68,7 +59,7 @@ class SamFamily(Family[SamPreset]):
             order="xy",
             space="resized_pixels",
             pixel_offset=0.5,
-            labels=LABELS,
+            labels=PROMPT_LABELS,
             box="two_points",
         )
 

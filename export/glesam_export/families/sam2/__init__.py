@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from glesam_export.families.family import Family
-from glesam_export.families.sam import LABELS, PIXEL_MEAN, PIXEL_STD
+from glesam_export.families.sam import PIXEL_MEAN, PIXEL_STD
 from glesam_export.families.sam2.presets import SAM2_PRESETS, Sam2Preset
-from glesam_runtime.manifest import Coordinates, Postprocessing, Preprocessing, Stability
+from glesam_runtime.manifest import (
+    PROMPT_LABELS,
+    Coordinates,
+    Postprocessing,
+    Preprocessing,
+    Stability,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -72,7 +78,7 @@ class Sam2Family(Family[Sam2Preset]):
             order="xy",
             space="resized_pixels",
             pixel_offset=0.5,
-            labels=LABELS,
+            labels=PROMPT_LABELS,
             box="two_points_padded",
         )
 

@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from glesam_calibration import graph_files
-from glesam_export import onnx as tracing
-from glesam_export import stages
+from glesam_export import stages, tracing
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.compare import relative_l2
 from glesam_runtime.manifest import STAGES

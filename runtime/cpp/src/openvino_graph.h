@@ -1,4 +1,4 @@
-// Rewrites a half-precision graph so that OpenVINO runs it faster, as backends/openvino_graph.py
+// Rewrites a half-precision graph so that OpenVINO runs it faster, as backends/openvino.py
 // does.
 #pragma once
 

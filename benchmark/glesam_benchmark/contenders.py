@@ -13,7 +13,8 @@ from typing import Literal
 import msgspec
 
 from glesam_export.weight_options import WeightOptions
-from glesam_runtime.backends import BACKENDS, ENGINE_BACKEND, installed, is_compiled
+from glesam_runtime.backends import BACKENDS, ENGINE_BACKEND, installed
+from glesam_runtime.backends.loading import is_compiled
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import InputError

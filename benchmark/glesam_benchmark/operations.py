@@ -19,8 +19,8 @@ from glesam_benchmark.plain_export import PlainDecoder
 from glesam_benchmark.pytorch_chain import set_threads
 from glesam_export.enhancer.reference import build_unet
 from glesam_export.families import Preset, family_of
-from glesam_export.presets import LATENT_CHANNELS, UNetPreset
-from glesam_runtime.interface import expected_interface
+from glesam_export.presets import UNetPreset
+from glesam_runtime.interface import LATENT_CHANNELS, expected_interface
 from glesam_runtime.machine import multiplies_bfloat16
 from glesam_runtime.manifest import StageName
 

@@ -20,7 +20,7 @@ from glesam_benchmark.timing import GoldenInputs
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.enhancer.reference import Enhancer
 from glesam_export.families import named_features
-from glesam_export.families.sam.reference import ReferenceDecoder
+from glesam_export.families.reference_decoder import ReferenceDecoder
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.errors import CheckpointError

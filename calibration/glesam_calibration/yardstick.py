@@ -26,8 +26,8 @@ from glesam_calibration.comparison_cases import Cases, PromptedCase, prompt_case
 from glesam_evaluation import metrics
 from glesam_evaluation.protocol import Row
 from glesam_runtime import chain, golden, masks
-from glesam_runtime.backends import load_engine
 from glesam_runtime.backends.base import Engine, Value
+from glesam_runtime.backends.loading import load_engine
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.image import Geometry, preprocess
 from glesam_runtime.manifest import (

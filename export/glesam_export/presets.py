@@ -16,9 +16,6 @@ from glesam_export import families
 from glesam_export.families import Preset
 from glesam_runtime.errors import InputError
 
-LATENT_CHANNELS = 256
-"""Channels of z_L. Replicated-channel expansion widens the U-Net's four channels to it."""
-
 LORA_TARGETS = [
     *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
     *("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv"),

@@ -17,14 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glesam_runtime import golden
-from glesam_runtime.backends import (
-    BACKENDS,
-    ENGINE_BACKEND,
-    Backend,
-    installed,
-    is_compiled,
-    load_engine,
-)
+from glesam_runtime.backends import BACKENDS, ENGINE_BACKEND, Backend, installed
+from glesam_runtime.backends.loading import is_compiled, load_engine, module_of
 from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.errors import BackendError, InputError
 from glesam_runtime.machine import cpu_name
@@ -105,7 +99,7 @@ def _candidates(bundle: Bundle, device: str | None) -> Iterator[tuple[str, str]]
         yield from ((backend.name, device) for backend in with_gpu)
         return
     for backend in with_gpu:
-        if device is None and backend.name in here and backend.module.sees_gpu():
+        if device is None and backend.name in here and module_of(backend).sees_gpu():
             yield backend.name, "cuda"
     on_cpu = [backend.name for backend in ranked if backend.name in here]
     # With no backend installed, the error of the one that loads fastest says what to install.

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from glesam_runtime.manifest import Family, StageName, TensorSpec
+
+LATENT_CHANNELS = 256
+"""Channels of z_L and z_H."""
+
+
+@dataclass(frozen=True)
+class FamilyInterface:
+    """How the stages of a family differ from those of the others.
+
+    Attributes:
+        size_step: the side of the encoder's input is a multiple of it, in pixels.
+        high_res_channels: channels of the further outputs of the encoder, S/4 and S/8 pixels wide,
+            with which the decoder refines masks. The enhancer does not use them.
+    """
+
+    size_step: int
+    high_res_channels: tuple[int, ...] = ()
+
+
+FAMILY_INTERFACES: dict[Family, FamilyInterface] = {
+    "sam": FamilyInterface(size_step=16),
+    "sam2": FamilyInterface(size_step=32, high_res_channels=(32, 64)),
+}
 
 
 def expected_interface(
     stage: StageName, image_size: int, batch: int | str, family: Family = "sam"
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Return the inputs and outputs that the contract fixes for a stage.
-
-    SAM 2's encoder has further outputs, the features with which its decoder refines masks. The
-    enhancer does not use them.
 
     Args:
         stage: the stage.
@@ -24,12 +46,11 @@ def expected_interface(
         return TensorSpec(name=name, dtype="float32", shape=shape)
 
     def high_res(images: int | str) -> tuple[TensorSpec, ...]:
-        if family == "sam":
-            return ()
-        eighth = image_size // 8
-        return (
-            spec("high_res_feats_0", images, 32, low_res, low_res),
-            spec("high_res_feats_1", images, 64, eighth, eighth),
+        channels = FAMILY_INTERFACES[family].high_res_channels
+        sides = [image_size // (4 * 2**level) for level in range(len(channels))]
+        return tuple(
+            spec(f"high_res_feats_{level}", images, count, side, side)
+            for level, (count, side) in enumerate(zip(channels, sides, strict=True))
         )
 
     latent, low_res = image_size // 16, image_size // 4
@@ -37,16 +58,16 @@ def expected_interface(
     if stage == "encoder":
         return (
             (spec("image", n, 3, image_size, image_size),),
-            (spec("image_embeddings", n, 256, latent, latent), *high_res(n)),
+            (spec("image_embeddings", n, LATENT_CHANNELS, latent, latent), *high_res(n)),
         )
     if stage == "enhancer":
         return (
-            (spec("image_embeddings", n, 256, latent, latent),),
-            (spec("enhanced_embeddings", n, 256, latent, latent),),
+            (spec("image_embeddings", n, LATENT_CHANNELS, latent, latent),),
+            (spec("enhanced_embeddings", n, LATENT_CHANNELS, latent, latent),),
         )
     return (
         (
-            spec("image_embeddings", 1, 256, latent, latent),
+            spec("image_embeddings", 1, LATENT_CHANNELS, latent, latent),
             *high_res(1),
             spec("point_coords", "B", "P", 2),
             spec("point_labels", "B", "P"),

@@ -9,7 +9,7 @@ import msgspec
 
 from glesam_runtime import manifest as contract
 from glesam_runtime.errors import BundleError
-from glesam_runtime.interface import expected_interface
+from glesam_runtime.interface import FAMILY_INTERFACES, expected_interface
 from glesam_runtime.manifest import (
     FORMAT,
     MANIFEST_FILE,
@@ -100,7 +100,7 @@ def _check_requires(names: tuple[str, ...], where: str) -> None:
 def _check_consistency(manifest: Manifest, where: str) -> None:
     """Refuse what the types cannot express, such as a missing stage or a shape that is wrong."""
     family, rules = manifest.model.family, manifest.preprocessing
-    size, step = rules.image_size, 16 if family == "sam" else 32
+    size, step = rules.image_size, FAMILY_INTERFACES[family].size_step
     if size % step:
         raise _refusal(where, f"image_size {size} is not a multiple of {step}")
     if (rules.resize == "square") != (rules.pad == "none"):

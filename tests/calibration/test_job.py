@@ -156,7 +156,7 @@ def test_fp8_is_read_alike_by_onnxs_evaluator_and_onnxruntime(fp8_bundle: Path) 
     from onnx.reference import ReferenceEvaluator
 
     from glesam_runtime import chain
-    from glesam_runtime.backends import load_engine
+    from glesam_runtime.backends.loading import load_engine
     from glesam_runtime.bundle import load_golden
 
     bundle = open_bundle(fp8_bundle)

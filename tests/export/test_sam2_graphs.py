@@ -7,9 +7,8 @@ import copy
 import pytest
 import torch
 
-from glesam_export.families.sam2 import SAM2_STABILITY
 from glesam_export.families.sam2.graphs import HieraBlock, Sam2DecoderGraph, Sam2EncoderGraph
-from glesam_export.families.sam2.presets import SAM2_PRESETS, Sam2Preset
+from glesam_export.families.sam2.presets import SAM2_PRESETS, SAM2_STABILITY, Sam2Preset
 from glesam_export.families.sam2.reference import (
     NumbersOnCpu,
     Sam2Encoder,

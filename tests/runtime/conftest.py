@@ -179,7 +179,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def run_golden(folder: Path) -> dict[str, np.ndarray]:
     """Return the golden tensors that an exporter would write."""
     from glesam_runtime import chain
-    from glesam_runtime.backends import load_engine
+    from glesam_runtime.backends.loading import load_engine
     from glesam_runtime.image import preprocess
     from glesam_runtime.prompts import check_prompts, prompt_tensors
 

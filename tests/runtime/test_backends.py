@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from glesam_runtime import BackendError, EngineOptions, open_bundle
-from glesam_runtime.backends import BACKENDS, Backend, installed, load_engine
+from glesam_runtime.backends import BACKENDS, Backend, installed
 from glesam_runtime.backends.base import FoundTensor, check_interface
+from glesam_runtime.backends.loading import load_engine, module_of
 from glesam_runtime.engine_options import changed_options
 from glesam_runtime.manifest import TensorSpec
 
@@ -28,9 +29,11 @@ VALUES = {
 def test_a_backend_is_a_module_with_its_options(name: str) -> None:
     backend = BACKENDS[name]
     assert backend.name == name
-    assert backend.module.__name__ == f"glesam_runtime.backends.{name}"
-    assert {field.name for field in fields(EngineOptions)} >= backend.module.OPTIONS
-    assert hasattr(backend.module, "sees_gpu") or "cuda" not in backend.devices or backend.compiled
+    assert module_of(backend).__name__ == f"glesam_runtime.backends.{name}"
+    assert {field.name for field in fields(EngineOptions)} >= module_of(backend).OPTIONS
+    assert (
+        hasattr(module_of(backend), "sees_gpu") or "cuda" not in backend.devices or backend.compiled
+    )
 
 
 def test_the_engine_options_are_those_listed_here() -> None:
@@ -60,7 +63,7 @@ def test_an_option_is_supported_or_refused(
     monkeypatch.chdir(tmp_path)
     options = EngineOptions(**{option: VALUES[option]})
     bundle = open_bundle(toy_bundle)
-    if option in BACKENDS[name].module.OPTIONS:
+    if option in module_of(BACKENDS[name]).OPTIONS:
         assert load_engine(bundle, name, options=options).name == name
         return
     spelled = option.replace("_", "-")

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from glesam_calibration import graph_files
 from glesam_runtime import BackendError, open_bundle
-from glesam_runtime.backends import load_engine
+from glesam_runtime.backends.loading import load_engine
 from glesam_runtime.backends.onnxruntime import session_options
 from glesam_runtime.bundle import Bundle, file_ref
 from glesam_runtime.compare import relative_l2

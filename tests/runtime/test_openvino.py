@@ -17,8 +17,8 @@ from msgspec.structs import replace
 
 from glesam_export import emulate
 from glesam_runtime import BackendError, GleSamPredictor, open_bundle
-from glesam_runtime.backends import load_engine
 from glesam_runtime.backends.base import Engine
+from glesam_runtime.backends.loading import load_engine
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.compare import relative_l2
 from glesam_runtime.engine_options import EngineOptions

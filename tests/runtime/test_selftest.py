@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from glesam_runtime import open_bundle
-from glesam_runtime.backends import load_engine
+from glesam_runtime.backends.loading import load_engine
 from glesam_runtime.golden import check
 from glesam_runtime.selftest import format_table, run_selftest
 

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from glesam_runtime import GleSamPredictor, chain
-from glesam_runtime.backends import load_engine
+from glesam_runtime.backends.loading import load_engine
 from glesam_runtime.bundle import file_ref, open_bundle
 from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.errors import BackendError, BundleError

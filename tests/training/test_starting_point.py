@@ -12,7 +12,8 @@ from torch import Tensor
 from glesam_export.checkpoints import lora
 from glesam_export.checkpoints.write import adapters
 from glesam_export.enhancer.reference import Enhancer, add_lora, build_unet, replicate_channels
-from glesam_export.presets import LATENT_CHANNELS, unet_preset
+from glesam_export.presets import unet_preset
+from glesam_runtime.interface import LATENT_CHANNELS
 from glesam_training.nano.starting_point import LEAD, fit_ends, reduced_rank
 from glesam_training.train import new_adapters
 

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 
 from glesam_evaluation.datasets import Dataset, Sample
 from glesam_export.families import Preset, named_features
-from glesam_export.presets import LATENT_CHANNELS
 from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.errors import InputError
+from glesam_runtime.interface import LATENT_CHANNELS
 from glesam_runtime.staging import staged_file
 from glesam_training.examples import ExampleOptions, Examples
 from glesam_training.loop import worker_settings

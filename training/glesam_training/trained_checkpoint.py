@@ -13,7 +13,8 @@ from glesam_export.checkpoints.checkpoint_folder import write_checkpoint_json
 from glesam_export.checkpoints.packed_file import pack
 from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
 from glesam_export.enhancer.reference import Enhancer
-from glesam_export.families.sam.reference import Decoder, ReferenceDecoder
+from glesam_export.families.reference_decoder import ReferenceDecoder
+from glesam_export.families.sam.reference import Decoder
 from glesam_runtime.manifest import Source
 from glesam_runtime.staging import staged_file
 

@@ -20,7 +20,7 @@ from glesam_runtime.manifest import Source
 if TYPE_CHECKING:
     from glesam_export.checkpoints.tensor_file import TensorFile
     from glesam_export.enhancer.reference import Enhancer
-    from glesam_export.families.sam.reference import ReferenceDecoder
+    from glesam_export.families.reference_decoder import ReferenceDecoder
 
 
 class Checkpoint(ABC):

@@ -19,8 +19,9 @@ from glesam_export.enhancer.reference import (
     replicate_channels,
 )
 from glesam_export.families import Preset, family_of
-from glesam_export.families.sam.reference import ReferenceDecoder
-from glesam_export.presets import LATENT_CHANNELS, LORA_TARGETS, UNetPreset
+from glesam_export.families.reference_decoder import ReferenceDecoder
+from glesam_export.presets import LORA_TARGETS, UNetPreset
+from glesam_runtime.interface import LATENT_CHANNELS
 from glesam_runtime.manifest import Source
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)

@@ -16,8 +16,9 @@ from glesam_export.checkpoints import Contents, Finding, Format, state_dicts, te
 from glesam_export.checkpoints.tensor_file import TensorFile, first_line
 from glesam_export.checkpoints.text_embedding import read_json
 from glesam_export.enhancer.reference import build_unet, replicate_channels
-from glesam_export.presets import LATENT_CHANNELS, UNET_PRESETS, UNetPreset
+from glesam_export.presets import UNET_PRESETS, UNetPreset
 from glesam_runtime.errors import CheckpointError
+from glesam_runtime.interface import LATENT_CHANNELS
 
 SCHEDULE: Mapping[str, Any] = {
     "beta_start": 0.00085,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from glesam_export.checkpoints import Checkpoint, lora, sam, stable_diffusion
 from glesam_export.enhancer.reference import Enhancer, LoraFactors, add_lora
 from glesam_export.families import family_of
-from glesam_export.families.sam.reference import ReferenceDecoder
+from glesam_export.families.reference_decoder import ReferenceDecoder
 from glesam_runtime.bundle import sha256_of
 from glesam_runtime.manifest import Source
 

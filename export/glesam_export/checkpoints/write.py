@@ -16,9 +16,9 @@ from glesam_export.checkpoints.stable_diffusion import SD_CHANNELS
 from glesam_export.checkpoints.tensor_file import first_line
 from glesam_export.enhancer.reference import ADAPTER, LoraFactors, replicate_channels
 from glesam_export.families import Preset, family_of
-from glesam_export.families.sam.reference import ReferenceDecoder
-from glesam_export.presets import LATENT_CHANNELS
+from glesam_export.families.reference_decoder import ReferenceDecoder
 from glesam_runtime.errors import InputError
+from glesam_runtime.interface import LATENT_CHANNELS
 from glesam_runtime.staging import staged_file
 
 

@@ -13,7 +13,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from glesam_export.presets import LATENT_CHANNELS, UNetPreset
+from glesam_export.presets import UNetPreset
+from glesam_runtime.interface import LATENT_CHANNELS
 
 ADAPTER = "default"
 """peft's name for the one adapter that a GleSAM U-Net carries."""

@@ -15,7 +15,7 @@ from glesam_runtime.manifest import Family as ContractFamily
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from glesam_export.families.sam.reference import ReferenceDecoder
+    from glesam_export.families.reference_decoder import ReferenceDecoder
     from glesam_export.graphs import Graph
 
 

@@ -18,8 +18,8 @@ from glesam_export.emulate import emulated
 from glesam_export.verify.cases import Case
 from glesam_export.verify.reference_outputs import Masks, Outputs, Step, known
 from glesam_runtime import chain, compare, masks
-from glesam_runtime.backends import load_engine
 from glesam_runtime.backends.base import Engine, Value
+from glesam_runtime.backends.loading import load_engine
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.errors import ParityError
 from glesam_runtime.manifest import (

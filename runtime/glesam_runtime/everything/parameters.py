@@ -141,9 +141,16 @@ class Parameters:
         if self.output_mode not in get_args(OutputMode):
             known = ", ".join(get_args(OutputMode))
             raise InputError(f"output_mode {self.output_mode!r} is not known; known are {known}")
-        from glesam_runtime.everything.crops import layer_grids
+        # Imported here: the command line reads the options without NumPy.
+        from glesam_runtime.everything.grids import layer_grids
 
-        layer_grids(self)  # reports a layer without points now, not at the first image
+        # A layer without points is reported now, not at the first image.
+        layer_grids(
+            self.points_per_side,
+            self.point_grids,
+            self.crop_n_layers,
+            self.crop_n_points_downscale_factor,
+        )
 
 
 def numbers() -> list[dataclasses.Field[Any]]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from glesam_runtime.everything.crops import Box, Crop, layer_grids, near_crop_edge, plan_crops
+from glesam_runtime.everything.crops import Box, Crop, near_crop_edge, plan_crops
+from glesam_runtime.everything.grids import layer_grids
 from glesam_runtime.everything.regions import fill_small_holes, remove_small_islands
 from glesam_runtime.image import check_image
 from glesam_runtime.masks import mask_to_xywh
@@ -52,7 +53,12 @@ def find_masks(
         InputError: the array is not such an image, or it is too small for the crops.
     """
     height, width = check_image(image).shape[:2]
-    grids = layer_grids(parameters)
+    grids = layer_grids(
+        parameters.points_per_side,
+        parameters.point_grids,
+        parameters.crop_n_layers,
+        parameters.crop_n_points_downscale_factor,
+    )
     crops = plan_crops(height, width, parameters.crop_n_layers, parameters.crop_overlap_ratio)
     found: list[Found] = []
     try:

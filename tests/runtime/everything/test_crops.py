@@ -14,7 +14,8 @@ from segment_anything.utils.amg import (
 )
 
 from glesam_runtime import InputError
-from glesam_runtime.everything.crops import Crop, even_grids, near_crop_edge, plan_crops
+from glesam_runtime.everything.crops import Crop, near_crop_edge, plan_crops
+from glesam_runtime.everything.grids import even_grids
 
 
 @given(

@@ -12,7 +12,8 @@ from glesam_runtime.manifest import PROMPT_LABELS, Coordinates, Postprocessing, 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from glesam_export.families.sam.reference import Decoder, ReferenceDecoder
+    from glesam_export.families.reference_decoder import ReferenceDecoder
+    from glesam_export.families.sam.reference import Decoder
     from glesam_export.graphs import Graph
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)

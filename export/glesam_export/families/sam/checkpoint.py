@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from glesam_export.checkpoints import state_dicts
+from glesam_export.families.reference_decoder import ReferenceDecoder
 from glesam_export.families.sam.presets import SamPreset
 from glesam_export.families.sam.reference import (
     Decoder,
-    ReferenceDecoder,
     build_encoder,
     build_mask_decoder,
     build_prompt_encoder,

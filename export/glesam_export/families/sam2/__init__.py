@@ -7,24 +7,20 @@ from typing import TYPE_CHECKING
 
 from glesam_export.families.family import Family
 from glesam_export.families.sam import PIXEL_MEAN, PIXEL_STD
-from glesam_export.families.sam2.presets import SAM2_PRESETS, Sam2Preset
+from glesam_export.families.sam2.presets import SAM2_PRESETS, SAM2_STABILITY, Sam2Preset
 from glesam_runtime.manifest import (
     PROMPT_LABELS,
     Coordinates,
     Postprocessing,
     Preprocessing,
-    Stability,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from glesam_export.families.sam.reference import ReferenceDecoder
+    from glesam_export.families.reference_decoder import ReferenceDecoder
     from glesam_export.families.sam2.reference import Sam2Decoder, Sam2Encoder
     from glesam_export.graphs import Graph
-
-SAM2_STABILITY = Stability(offset=0.05, threshold=0.98)
-"""What build_sam2 sets for the fallback from the single mask to the best of three."""
 
 SAM2_LOW_RES_LIMIT = 32.0
 """Limit to which SAM2ImagePredictor clips the logits that it returns."""

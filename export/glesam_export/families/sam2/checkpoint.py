@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from glesam_export.checkpoints import state_dicts
-from glesam_export.families.sam.reference import ReferenceDecoder
+from glesam_export.families.reference_decoder import ReferenceDecoder
 from glesam_export.families.sam2.presets import Sam2Preset
 from glesam_export.families.sam2.reference import (
     Sam2Decoder,

@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
+from glesam_runtime.manifest import Stability
+
+SAM2_STABILITY = Stability(offset=0.05, threshold=0.98)
+"""What build_sam2 sets for the fallback from the single mask to the best of three."""
+
 
 @dataclass(frozen=True)
 class Sam2Preset:

@@ -19,11 +19,10 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from glesam_export.families.sam.reference import ReferenceDecoder
-from glesam_export.families.sam2 import SAM2_STABILITY
-from glesam_export.families.sam2.presets import Sam2Preset
-from glesam_export.presets import LATENT_CHANNELS
+from glesam_export.families.reference_decoder import ReferenceDecoder
+from glesam_export.families.sam2.presets import SAM2_STABILITY, Sam2Preset
 from glesam_runtime.chain import EMBEDDINGS
+from glesam_runtime.interface import LATENT_CHANNELS
 
 Encoded = tuple[Tensor, Tensor, Tensor]
 """z_L [N, 256, S/16, S/16], and the features at S/4 (32 channels) and S/8 (64 channels)."""

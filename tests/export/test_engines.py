@@ -235,7 +235,7 @@ def test_the_inspector_is_read() -> None:
     ("options", "words"),
     [
         (("--engine", "onnx"), "--engine onnx: choose tensorrt or tensorrt-rtx"),
-        ((), r"tensorrt cannot be imported .*glesam-deploy\[trt\]"),
+        ((), r"tensorrt cannot be imported .*glesam-runtime\[trt\]"),
         (("--engine", "tensorrt-rtx"), "finds no GPU to compile for .*--compute-capability"),
         (("--compute-capability", "9.0"), "--compute-capability 9.0: .* supports 7.5"),
         (("--compute-capability", "8.9", "--timing-cache", "x"), "--timing-cache: .* leave it out"),

@@ -83,7 +83,7 @@ def test_a_golden_file_without_the_features_is_refused(nano2_bundle: Path, tmp_p
     [
         ("preprocessing", {"pad": "right_bottom"}, "resize 'square' contradicts pad"),
         ("preprocessing", {"image_size": 272}, "272 is not a multiple of 32"),
-        ("postprocessing", {"stability": None}, "single_mask 'first_if_stable' contradicts"),
+        ("postprocessing", {"stability": None}, "single_mask 'first_if_stable' needs a 'stability'"),
         ("model", {"family": "sam"}, "encoder declares .*high_res_feats_0"),
     ],
 )

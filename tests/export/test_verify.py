@@ -141,7 +141,7 @@ def test_a_manifest_of_another_preprocessing_is_refused(
     (bundle.path / MANIFEST_FILE).write_bytes(dump(manifest))
     code, out, err = glesam_export("verify", bundle.path, "--random-weights", 0)
     assert (code, out) == (2, "")
-    assert "'preprocessing' is not that of nano" in err
+    assert "'preprocessing' differs from nano's" in err
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from glesam_export import families
-from glesam_export.build import Options, build_bundle
 from glesam_export.checkpoints import formats, write
 from glesam_export.checkpoints.random import RandomCheckpoint
 from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
@@ -27,6 +25,7 @@ from glesam_export.presets import sam_preset, unet_preset
 from glesam_runtime.bundle import load_golden, open_bundle
 
 from ..released import write_diffusion
+from ..traced import Traced
 
 
 @dataclass(frozen=True)
@@ -105,9 +104,9 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("toy")
-def test_a_family_of_its_own_is_exported_and_verified(tmp_path: Path) -> None:
+def test_a_family_of_its_own_is_exported_and_verified(traced: Traced, tmp_path: Path) -> None:
     checkpoint = RandomCheckpoint(0, sam_preset("toy"), unet_preset("nano"), 5.0, 999)
-    manifest = build_bundle(checkpoint, tmp_path / "b", Options(), lambda _: nullcontext())
+    manifest = traced.build_bundle(checkpoint, tmp_path / "b")
     assert manifest.parity is not None
     assert manifest.parity.passed
     assert (manifest.model.preset, manifest.model.family) == ("toy", "sam")

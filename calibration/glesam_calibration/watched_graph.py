@@ -35,7 +35,7 @@ class WatchedGraph:
             import onnxruntime as ort
         except ImportError as error:
             raise BackendError(
-                f"onnxruntime cannot be imported ({error}); pip install 'glesam-deploy[cpu]'"
+                f"onnxruntime cannot be imported ({error}); pip install 'glesam-runtime[cpu]'"
             ) from error
         proto = onnx.load(path, load_external_data=False)
         given = {value.name for value in proto.graph.input}

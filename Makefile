@@ -26,7 +26,7 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-17s\033[0m %s\n", $$1, $$2}' Makefile
 
-setup: $(READY)  ## Make the environment in .venv (torch and all: some 6 GB)
+setup: $(READY)  ## Make the environment in .venv, with PyTorch and all packages (about 6 GB)
 
 $(READY): pyproject.toml runtime/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,7 +35,7 @@ $(READY): pyproject.toml runtime/pyproject.toml constraints.txt
 		-c constraints.txt -e ./runtime -e '.[dev]'
 	@touch $@
 
-demo: $(READY)  ## Export nano, segment a photograph clear and degraded, print the parity table
+demo: $(READY)  ## Export nano, segment a photograph clear and degraded, print the accuracy table
 	@mkdir -p $(OUT)/demo
 	$(BIN)/glesam-export onnx --preset nano -o $(OUT)/demo/bundle
 	@$(BIN)/python -c "import shutil, skimage, pathlib; shutil.copy(pathlib.Path(skimage.__file__).parent / 'data/coins.png', '$(OUT)/demo/coins.png')"
@@ -50,7 +50,7 @@ test: $(READY)  ## Run the fast tests in WORKERS processes
 test-export: $(READY)  ## Export ViT-B with SD 2.1 at full size and hold it to its accuracy gates (10 GB of disk)
 	$(BIN)/pytest -q -m full -rP tests/full/test_full_export.py::test_fp32_passes_its_gates_within_memory
 
-test-readme: $(READY)  ## Run the command blocks of README and the guide as printed
+test-readme: $(READY)  ## Run the command blocks of README and all pages as printed
 	$(BIN)/pytest -q -m readme -rs tests/docs
 
 test-full: $(READY)  ## Run all full-size tests: exports of ViT-B and Hiera-T with SD 2.1, their engines (13 GB of disk)
@@ -86,13 +86,13 @@ format: $(READY)  ## Format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(READY)  ## Cold start of glesam-run beside `import torch`
+bench: $(READY)  ## Measure the cold start of glesam-run and of `import torch`
 	$(BIN)/python tests/studies/cold_start.py $(BIN)/glesam-run $(BIN)/python
 
-bench-many: $(READY)  ## Images a minute: one at a time, overlapped, two streams (ten minutes)
+bench-many: $(READY)  ## Measure images per minute: one at a time, overlapped, two streams (ten minutes)
 	$(BIN)/python tests/studies/many_images.py $(BIN)/glesam-run
 
-bench-cpp: $(READY)  ## C++ beside Python at full size, in bfloat16 (after make test-cpp; 9 GB, 10 minutes)
+bench-cpp: $(READY)  ## Compare C++ with Python at full size, in bfloat16 (after make test-cpp; 9 GB, 10 minutes)
 	$(BIN)/python -m tests.studies.cpp $(OUT)/cpp $(OUT)/bench-cpp
 
 # Exported anew when what makes its graphs has changed.

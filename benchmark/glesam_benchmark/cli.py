@@ -52,7 +52,9 @@ def run(
     given: WeightOptions,
     bundle: options.BundlePath = "nano",
     rounds: options.Rounds = 5,
-    repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Processes per contender.")] = 1,
+    repeats: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Processes per engine or peer.")
+    ] = 1,
     peers: Annotated[
         bool,
         typer.Option("--peers", help="Also measure PyTorch and plain exports of the same weights."),

@@ -69,7 +69,8 @@ def quantize(
         typer.Option(
             "--sensitivity",
             metavar="FILE",
-            help="Ranking of layers for --target-iou, a sensitivity.json. Default: measure it.",
+            help="sensitivity.json from 'glesam-calibrate sensitivity', for --target-iou. Default: "
+            "measure the ranking.",
         ),
     ] = None,
     by: options.By = "layer",
@@ -139,7 +140,7 @@ def rank(
     resume: options.Resume = False,
     debug: Debug = False,
 ) -> None:
-    """Rank layers by the mask IoU lost if each is quantized alone, with the error of its stage."""
+    """Rank layers by the mask IoU that is lost if a layer alone is quantized."""
     recipe = how.recipe()
     unit = options.unit_of(by)
     import msgspec
@@ -180,7 +181,12 @@ def compare_bundles(
         Path, typer.Argument(metavar="QUANTIZED", help="The bundle that was made from it.")
     ],
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="Images with masks: a folder, a JSON, scenes:N.")
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="Images with masks: a folder, a COCO or LVIS JSON file, or scenes:N for N "
+            "procedural scenes.",
+        ),
     ],
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Use only the first N images.")

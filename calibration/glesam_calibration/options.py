@@ -34,9 +34,15 @@ Smooth = Annotated[
         "0 moves nothing, 1 everything. Default: no smoothing.",
     ),
 ]
-By = Annotated[str, typer.Option(help="Rank each 'layer', or each 'block' of layers (faster).")]
+By = Annotated[
+    str, typer.Option(help="What to rank: each 'layer', or each 'block' of layers (faster).")
+]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Continue from the statistics of an interrupted run.")
+    bool,
+    typer.Option(
+        "--resume",
+        help="Continue from the statistics of a run that was interrupted or failed its limits.",
+    ),
 ]
 JudgeImages = Annotated[
     int,
@@ -57,12 +63,14 @@ class ImageOptions:
         ),
     ] = None
     more: Annotated[
-        list[Path] | None, typer.Option("--images", help="The same as IMAGES; repeatable.")
+        list[Path] | None, typer.Option("--images", help="Same as IMAGES; repeatable.")
     ] = None
     samples: Annotated[
         int,
         typer.Option(
-            min=1, metavar="N", help="Number of samples for statistics: images times levels."
+            min=1,
+            metavar="N",
+            help="Number of samples for statistics; a sample is one image at one level.",
         ),
     ] = 64
     seed: Seed = 0
@@ -71,7 +79,8 @@ class ImageOptions:
         typer.Option(
             "--evaluate",
             metavar="DATA",
-            help="Images with masks to compare both bundles on: a folder, a JSON, scenes:N.",
+            help="Images with masks to compare both bundles on: a folder, a COCO or LVIS JSON "
+            "file, or scenes:N for N procedural scenes.",
         ),
     ] = "scenes:4@2000000"
 
@@ -107,8 +116,8 @@ class RecipeOptions:
         float | None,
         typer.Option(
             metavar="P",
-            help="Percent of all magnitudes that --method percentile keeps, above 50; "
-            "default 99.99.",
+            help="Percentage of all magnitudes that --method percentile keeps, above 50. Default: "
+            "99.99.",
         ),
     ] = None
     weights_only: Annotated[

@@ -32,7 +32,8 @@ def degrade(
     level: Annotated[
         int,
         typer.Option(
-            metavar="1|2|3", help="Level LQ-1, LQ-2 or LQ-3: reduced in size by 1, 2 or 4."
+            metavar="1|2|3",
+            help="Level LQ-1, LQ-2 or LQ-3: in between, the image has 1/1, 1/2 or 1/4 of its size.",
         ),
     ],
     output: Annotated[

@@ -44,14 +44,17 @@ class GraphOptions:
         bool,
         typer.Option(
             "--auto-islands",
-            help="If an fp16 or bf16 bundle fails its gate, keep the modules with the largest "
-            "errors in float32 until it passes.",
+            help="If an fp16 or bf16 bundle fails its accuracy limits, keep the modules with the "
+            "largest errors in float32 until it passes.",
         ),
     ] = False
     image: Images = None
     allow_parity_failure: Annotated[
         bool,
-        typer.Option("--allow-parity-failure", help="Write the bundle even if it fails its gate."),
+        typer.Option(
+            "--allow-parity-failure",
+            help="Write the bundle even if it fails its accuracy limits.",
+        ),
     ] = False
 
     @property

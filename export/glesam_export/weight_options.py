@@ -50,22 +50,23 @@ class WeightOptions:
         Path | None,
         typer.Option(
             rich_help_panel=WEIGHTS,
-            help="Text embedding [1,77,D] (.npy, .safetensors). Default: the --sd folder's text "
-            "encoder encodes ''.",
+            help="Embedding [1,77,D] of the text of the LoRA's training (.npy, .safetensors). "
+            "Default: the empty text, encoded by the text encoder of the --sd folder.",
         ),
     ] = None
     gamma: Annotated[
         float | None,
         typer.Option(
             rich_help_panel=WEIGHTS,
-            help="Adaption weight of the LoRA's training: 5 in the paper, 3 or 5 in released code.",
+            help="Factor on the latent before the U-Net, as in the LoRA's training: 5 in the "
+            "paper, 3 or 5 in released code.",
         ),
     ] = None
     timestep: Annotated[
         int | None,
         typer.Option(
             rich_help_panel=WEIGHTS,
-            help="Timestep of the LoRA's training: 999 in the paper, 1 in released code.",
+            help="Diffusion timestep of the LoRA's training: 999 in the paper, 1 in released code.",
         ),
     ] = None
     checkpoint: Annotated[
@@ -78,14 +79,16 @@ class WeightOptions:
     unet_config: Annotated[
         Path | None,
         typer.Option(
-            rich_help_panel=WEIGHTS, help="config.json of a U-Net that is given as bare weights."
+            rich_help_panel=WEIGHTS, help="config.json of the U-Net, if --sd is a weights file."
         ),
     ] = None
 
     random_weights: Annotated[
         int | None,
         typer.Option(
-            rich_help_panel=WEIGHTS, metavar="SEED", help="Random weights, for development."
+            rich_help_panel=WEIGHTS,
+            metavar="SEED",
+            help="Draw random weights from this seed, for tests.",
         ),
     ] = None
 

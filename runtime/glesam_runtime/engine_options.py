@@ -68,7 +68,11 @@ class EngineOptions:
     )
 
 
-DEVICE = option("cpu, cuda or cuda:N. Default: the backend's own default.", panel=PANEL)
+DEVICE = option(
+    "Device: cpu, cuda or cuda:N. Default: the GPU for compiled engines; for ONNX bundles the "
+    "CPU, or a GPU if the engine is selected automatically.",
+    panel=PANEL,
+)
 """The option for the device."""
 
 
@@ -76,7 +80,13 @@ DEVICE = option("cpu, cuda or cuda:N. Default: the backend's own default.", pane
 class DeviceOption:
     """The device alone, for a command that chooses the backend itself."""
 
-    device: str | None = field(default=None, metadata=DEVICE)
+    device: str | None = field(
+        default=None,
+        metadata=option(
+            "Device: cpu, cuda or cuda:N. Default: a GPU if one can be used, else the CPU.",
+            panel=PANEL,
+        ),
+    )
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)

@@ -36,8 +36,8 @@ def enhancer(
         typer.Option(
             min=1,
             rich_help_panel=options.TRAINING,
-            help="Rank of a new LoRA, whose alpha is the rank. Without --lora, training starts "
-            "with a new LoRA.",
+            help="Rank of the new LoRA that training starts with if --lora is not given; its "
+            "alpha has the same value.",
         ),
     ] = 8,
     mask_loss: Annotated[
@@ -45,7 +45,8 @@ def enhancer(
         typer.Option(
             min=0,
             rich_help_panel=options.TRAINING,
-            help="Weight of the mask loss through the frozen decoder; 0 is the paper's stage 1.",
+            help="Weight of an additional Dice + Focal loss of the frozen decoder's masks; the "
+            "paper uses 0.",
         ),
     ] = 0.0,
     debug: Debug = False,

@@ -48,12 +48,12 @@ def run(
     data: DataOptions,
     where: DeviceOption,
     prompts: Annotated[
-        str, typer.Option(help="Comma list of prompts: 1-point to 10-point, box, noise-box.")
+        str, typer.Option(help="Comma-separated prompts: 1-point to 10-point, box, noise-box.")
     ] = "3-point",
     conditions: Annotated[
         str,
         typer.Option(
-            help="Comma list of conditions: clear, LQ-1, LQ-2, LQ-3, unseen (haze, low_contrast "
+            help="Comma-separated conditions: clear, LQ-1, LQ-2, LQ-3, unseen (haze, low_contrast "
             "and darkness), blur, noise, jpeg."
         ),
     ] = "clear,LQ-1,LQ-2,LQ-3,unseen",

@@ -83,14 +83,14 @@ class TrainingOptions:
     masks: Annotated[
         int,
         typer.Option(
-            min=1, rich_help_panel=TRAINING, help="Masks per image, drawn anew every time."
+            min=1, rich_help_panel=TRAINING, help="Masks per image, drawn again for every example."
         ),
     ] = 4
     levels: Annotated[
         str,
         typer.Option(
             rich_help_panel=TRAINING,
-            help="Comma list of degradation levels: 1, 2 and 3 are LQ-1 to LQ-3, 0 is the clear "
+            help="Comma-separated degradation levels: 1, 2 and 3 are LQ-1 to LQ-3, 0 is the clear "
             "image.",
         ),
     ] = "1,2,3"
@@ -120,7 +120,7 @@ class TrainingOptions:
     ] = 1
     seed: Annotated[
         int,
-        typer.Option(min=0, rich_help_panel=TRAINING, help="Seed of everything random."),
+        typer.Option(min=0, rich_help_panel=TRAINING, help="Random seed."),
     ] = 0
 
     def examples(self) -> ExampleOptions:
@@ -193,4 +193,4 @@ class NanoOptions:
             "tests.",
         ),
     ] = False
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0

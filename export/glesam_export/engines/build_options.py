@@ -73,8 +73,9 @@ class EngineBuildOptions:
         list[str] | None,
         engine_option(
             metavar="AXIS=MIN:OPT:MAX",
-            help_text="Sizes that the engines accept for one dynamic axis: N (images), B (prompts) "
-            "or P (points per prompt). Repeat it for several axes. Default: "
+            help_text="Minimum, optimal and maximum size that the engines accept for one dynamic "
+            "axis: N (images), B (prompts) or P (points per prompt). Repeat it for several axes. "
+            "Default: "
             f"{' '.join(f'{axis}={sizes}' for axis, sizes in PROFILE.items())}.",
         ),
     ] = None

@@ -104,7 +104,8 @@ class Parameters:
         0.7,
         0,
         1,
-        "The same for masks from different crops, where the mask from the larger crop is dropped.",
+        "IoU of two masks' boxes above which, if the masks come from different crops, the mask "
+        "from the larger crop is dropped.",
     )
     crop_overlap_ratio: float = _number(
         512 / 1500,

@@ -371,7 +371,7 @@ A, B = "unet.conv_in.lora.down.weight", "unet.conv_in.lora.up.weight"
         ({"unet.conv_in.alpha": torch.tensor(float("nan"))}, "alpha holds NaN"),
         ({"unet.time_embedding.linear_1.alpha": torch.tensor(8.0)}, "lacks one of its two"),
         ({"unet.conv_norm_out.alpha": torch.tensor(8.0)}, "not a layer"),
-        ({"unet.conv_in.dora_scale": torch.ones(32)}, "dora_scale is no LoRA key"),
+        ({"unet.conv_in.dora_scale": torch.ones(32)}, "dora_scale is not a LoRA key"),
     ],
     ids=["scalar", "rank 0", "A", "B", "two styles", "NaN alpha", "alpha alone", "norm", "DoRA"],
 )

@@ -96,7 +96,7 @@ def test_a_sam2_is_known_by_its_shapes(name: str, tmp_path: Path) -> None:
         released["no_obj_embed_spatial"] = torch.empty(1, 64)
     assert detect_sam(only_shapes(tmp_path / "x.pt", released)).name == name
     if "hiera" in name:
-        with pytest.raises(CheckpointError, match=r"fits sam2_.* alike; say which by --preset"):
+        with pytest.raises(CheckpointError, match=r"fits sam2_.* alike; choose one with --preset"):
             detect_sam(only_shapes(tmp_path / "x.pt", state))
 
 

@@ -180,7 +180,8 @@ def test_fewer_in_flight_than_streams(
     code, stdout, stderr = run_here(
         capsys, image, image, *options, "--streams", "2", "--in-flight", "1"
     )
-    assert_one_line_error(code, stdout, stderr, "1 images in flight do not fill 2 streams")
+    words = "1 images in flight: must be at least the number of streams, 2"
+    assert_one_line_error(code, stdout, stderr, words)
     assert not out.exists()
 
 

@@ -42,7 +42,7 @@ def test_an_optimised_graph_is_kept(nano_bundle: Path, tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written(toy_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="a parent of it is a file"):
+    with pytest.raises(InputError, match="a parent folder is a file"):
         load_engine(
             open_bundle(toy_bundle), "onnxruntime", options=EngineOptions(cache=tmp_path / "file")
         )

@@ -1,4 +1,4 @@
-"""Algorithm 1: train a checkpoint on images with masks."""
+"""Train a checkpoint on images with masks (Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from glesam_training.settings import TrainingSettings, worker_count
 
 @dataclass(frozen=True)
 class Job:
-    """What a stage trains on, and where its files go.
+    """One stage's training data and settings, and the folders of its files.
 
     Attributes:
         dataset: pictures with masks.
@@ -195,8 +195,8 @@ def _sams_decoder(checkpoint: Checkpoint) -> Decoder:
     decoder = checkpoint.decoder()
     if not isinstance(decoder, Decoder):
         raise InputError(
-            f"{checkpoint.preset.name}: only SAM's decoder can be trained; of SAM 2, train the "
-            "enhancer, without --mask-loss"
+            f"{checkpoint.preset.name}: only SAM's decoder can be trained; for SAM 2, train only "
+            "the enhancer, without --mask-loss"
         )
     return decoder
 

@@ -1,4 +1,4 @@
-"""Where everything-mode searches: the whole image and crops of it, with a grid of points in each.
+"""Plan where everything-mode searches: the image and crops of it, each with a grid of points.
 
 Layer 0 is the whole image; layer n has 4**n crops.
 """
@@ -36,7 +36,7 @@ class Crop:
 
     @property
     def area(self) -> int:
-        """The number of pixels."""
+        """Return the number of pixels."""
         x0, y0, x1, y1 = self.box
         return (x1 - x0) * (y1 - y0)
 
@@ -92,7 +92,7 @@ def layer_grids(parameters: Parameters) -> list[NDArray[np.float64]]:
     """Return the points of each layer: [N, 2], (x, y) from 0 to 1 of a crop's width and height.
 
     Raises:
-        InputError: a layer has no points, or `point_grids` are not such arrays.
+        InputError: a layer has no points, or `point_grids` does not hold such arrays.
     """
     layers = parameters.crop_n_layers
     if parameters.point_grids is not None:
@@ -119,7 +119,7 @@ def even_grids(side: int, layers: int, downscale: int) -> list[NDArray[np.float6
         if points < 1:
             raise InputError(
                 f"crop_n_points_downscale_factor {downscale}: "
-                f"leaves no point of {side} a side in crop layer {layer}"
+                f"{side} points per side leave none in crop layer {layer}"
             )
         grids.append(even_grid(points))
     return grids

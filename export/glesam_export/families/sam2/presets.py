@@ -27,7 +27,7 @@ class Sam2Preset:
         image_size: S, side of the encoder's square input in pixels.
         default_unet: the U-Net when `--unet` is not given.
         decoder_mlp: hidden width of the two-way transformer's MLP.
-        builtin: None, no SAM 2 ships with this package.
+        builtin: None, because no weights of SAM 2 ship with this package.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Sam2Preset:
 
     @property
     def latent_size(self) -> int:
-        """Side of the image embedding, in pixels of its own."""
+        """Return the side of the image embedding."""
         return self.image_size // 16
 
 

@@ -1,4 +1,4 @@
-"""How is a graph module traced to an ONNX file?
+"""Traces a graph module to an ONNX file.
 
 The file has named dynamic axes, and no paths or names of the machine that wrote it.
 """

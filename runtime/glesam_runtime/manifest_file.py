@@ -98,7 +98,7 @@ def _check_requires(names: tuple[str, ...], where: str) -> None:
 
 
 def _check_consistency(manifest: Manifest, where: str) -> None:
-    """Refuse what the types cannot express, such as a missing stage or a shape that is wrong."""
+    """Refuse mistakes that the types cannot express, such as a missing stage or a wrong shape."""
     family, rules = manifest.model.family, manifest.preprocessing
     size, step = rules.image_size, 16 if family == "sam" else 32
     if size % step:

@@ -81,7 +81,7 @@ def train_enhancer(
     mask_weight: float = 0.0,
     saved: Callable[[Enhancer], object] = lambda _: None,
 ) -> Enhancer:
-    """Stage 1: train the adapters by the MSE to the clear image's latent.
+    """Train the adapters by the MSE to the clear image's latent (stage 1).
 
     Args:
         checkpoint: the GleSAM to start from; `new_adapters` makes its first adapters.
@@ -111,7 +111,7 @@ def train_decoder(
     enhance: bool = True,
     saved: Callable[[Decoder], object] = lambda _: None,
 ) -> Decoder:
-    """Stage 2: train the decoder on enhanced latents.
+    """Train the decoder on enhanced latents (stage 2).
 
     Args:
         checkpoint: the GleSAM of stage 1.

@@ -1,4 +1,4 @@
-"""The table of inference backends, and how to load one.
+"""List the inference backends and load one of them.
 
 To add a backend, add a module with a set `OPTIONS` and a function `load` to this package and an
 entry to `BACKENDS`. The module is imported only when the backend is used.
@@ -46,12 +46,12 @@ class Backend:
 
     @property
     def is_installed(self) -> bool:
-        """Whether a Python module that it requires is installed."""
+        """Return whether a Python module that the backend requires is installed."""
         return any(importlib.util.find_spec(module) for module in self.requires)
 
     @property
     def module(self) -> BackendModule:
-        """The module that implements it, imported when first asked for."""
+        """Return the module that implements the backend, imported on first use."""
         return cast(
             "BackendModule", importlib.import_module(f"glesam_runtime.backends.{self.name}")
         )
@@ -94,7 +94,7 @@ ENGINE_BACKEND = next(backend.name for backend in _TABLE if backend.compiled)
 
 
 class BackendModule(Protocol):
-    """What the module of a backend offers. One that runs on "cuda" also offers `sees_gpu`."""
+    """The interface of a backend's module. One that runs on "cuda" also offers `sees_gpu`."""
 
     OPTIONS: frozenset[str]
     """Names of the `EngineOptions` that it supports."""

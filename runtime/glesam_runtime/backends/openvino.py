@@ -1,4 +1,4 @@
-"""The OpenVINO backend: CPU, in the precision of the graphs unless the user asks for another."""
+"""Run graphs with OpenVINO on the CPU, in their own precision unless the user sets another."""
 
 from __future__ import annotations
 

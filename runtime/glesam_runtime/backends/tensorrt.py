@@ -1,4 +1,4 @@
-"""The backend for TensorRT and TensorRT-RTX engines.
+"""Load TensorRT and TensorRT-RTX engines, and check that they fit this machine.
 
 What an engine was built for is checked before it is deserialized. TensorRT's own answer to an
 engine of another version, system or GPU is a serialization error that only names a line of its

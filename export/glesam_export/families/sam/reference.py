@@ -83,7 +83,7 @@ class Decoder(ReferenceDecoder):
         """Embed the contract's prompts: sparse [B, P, 256] and dense [B, 256, S/16, S/16].
 
         SAM's code takes boxes and points separately, so the box corners (labels 2 and 3) are turned
-        back into a box. PromptEncoder adds the closing padding point itself. Every prompt of a batch
+        back into a box. PromptEncoder adds the closing padding point itself. All prompts of a batch
         must have the same kinds of token.
         """
         kinds = point_labels[0]

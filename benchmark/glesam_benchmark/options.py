@@ -36,7 +36,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 
 @dataclass(frozen=True)
 class Engines(EngineOptions):
-    """The engines that run the bundle, and their options: like `RequestedEngine`, but for several engines.
+    """The engines that run the bundle, and their options: a `RequestedEngine` for several engines.
 
     `precision` applies to the engines that name none.
     """

@@ -127,7 +127,7 @@ def _check_consistency(manifest: Manifest, where: str) -> None:
     _check_target(manifest, where)
     files = [ref.file for ref in file_refs(manifest)]
     for file in files:
-        if not is_plain_name(file):  # the type's pattern lets a final line break pass
+        if not is_plain_name(file):  # the type's pattern accepts a final line break
             raise _refusal(where, f"{file!r} is not a plain file name")
         if files.count(file) > 1 or file == MANIFEST_FILE:
             raise _refusal(where, f"file {file!r} is named twice")

@@ -169,7 +169,7 @@ def test_a_half_precision_graph_takes_and_gives_float32(
 
 
 def _emulated_stays_near(path: Path, folder: Path) -> None:
-    """Rounded to half, Hiera's features lie near its own, and all three outputs are there."""
+    """Check that emulated half precision gives all three outputs, close to the reference."""
     import onnx_ir
 
     model = onnx_ir.load(path)
@@ -186,7 +186,7 @@ def _emulated_stays_near(path: Path, folder: Path) -> None:
 def test_a_static_batch_encodes_one_image(
     tmp_path: Path, nano2_bundle: Path, traced: Traced
 ) -> None:
-    """Filled up with zeros, and every output cut back to the one image."""
+    """Check that a batch of 2 is filled with zeros, and its outputs are cut to the one image."""
     traced.build_bundle(random_nano2(), tmp_path / "b", Options(batch=2))
     image = load_golden(open_bundle(nano2_bundle))["image"].astype(np.uint8)
     found = []

@@ -1,4 +1,4 @@
-"""glesam-run as a user meets it: judged by files, streams and exit code."""
+"""glesam-run writes the right files, streams and exit codes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def glesam_run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str
 
 
 def run_here(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """The same without a new process: for the many cases where only the words matter."""
+    """Run glesam-run in this process, which is faster when only the messages matter."""
     code = console.exit_code_of(app, "glesam-run", [str(argument) for argument in arguments])
     out, err = capsys.readouterr()
     return code, out, err

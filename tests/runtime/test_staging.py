@@ -1,4 +1,4 @@
-"""Whole or not at all: also after an exception, Ctrl-C, kill -9 and a full disk."""
+"""Files are complete or absent, also after an exception, Ctrl-C, kill -9 and a full disk."""
 
 from __future__ import annotations
 

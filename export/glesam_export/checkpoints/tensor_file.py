@@ -106,7 +106,7 @@ class TensorFile:
         if not path.is_file():
             raise CheckpointError(f"{self.where}: no such file")
         with self._located_errors():
-            # Stays open, so that every read is of the same file, even if another one replaces it.
+            # It stays open, so that every read is of the same file even if the path is replaced.
             self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             weakref.finalize(self, os.close, self._descriptor)
             self._places = self._index()

@@ -108,7 +108,7 @@ def check_gpu(target: Target, gpu: Gpu, where: str) -> None:
     """
     build = _build_of(target)
     if gpu.capability in build.compute_capabilities:
-        return  # another model of the same capability runs it too, with kernels tuned elsewhere
+        return  # another GPU of the same capability also runs it, with kernels tuned for the first
     if build.hardware_compatibility == "ampere_plus" and version_tuple(gpu.capability) >= (8, 0):
         return
     more = f" --compute-capability {gpu.capability}" if target.engine == "tensorrt-rtx" else ""

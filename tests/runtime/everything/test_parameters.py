@@ -1,4 +1,4 @@
-"""Every parameter out of its range says so in one line."""
+"""Every parameter outside its range gives a one-line error."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ mask takes 0.8 s with ONNX Runtime and 1.5 s with OpenVINO; later images take 20
 
 @dataclass(frozen=True)
 class SelectedEngine:
-    """A loaded engine and why it was selected; None if the user named the backend."""
+    """A loaded engine and why it was selected; `reason` is None if the user named the backend."""
 
     engine: Engine
     reason: str | None = None

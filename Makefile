@@ -1,4 +1,4 @@
-# Everything a developer runs. `make` alone lists it; every target makes the environment it needs.
+# Everything that a developer runs. `make` lists the targets. Each one makes the environment it needs.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -7,15 +7,15 @@ READY  := $(VENV)/.ready
 BUILD  := .venv-build
 DOCS   := .venv-docs
 OUT    := out
-# Processes of `make test`, a core each. A worker that has finished takes tests from the other.
+# Processes of `make test`; each uses one core. An idle one takes tests from the others.
 WORKERS ?= 2
 FULL   := $(OUT)/bench-full
-# sam2 comes as source and would have a torch of its own installed, gigabytes, to be built with. It
-# needs none, so what is built is built by these, outside of any isolated environment.
+# sam2 is a source distribution. pip would build it in an isolated environment with a second copy of
+# torch, which takes gigabytes and is not needed. So pip builds without isolation, with these tools.
 BUILD_TOOLS := hatchling 'setuptools>=70.1'
 BUILTIN := runtime/glesam_runtime/nano
 BUILTIN_WEIGHTS := export/glesam_export/nano.safetensors
-# Coins of the demo's photograph, a box each.
+# Boxes of eight coins in the demo's photograph.
 COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245,95,296,144 \
 	--box 84,108,122,145 --box 315,156,380,218 --box 80,175,124,217 --box 18,233,75,288
 
@@ -26,7 +26,7 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-17s\033[0m %s\n", $$1, $$2}' Makefile
 
-setup: $(READY)  ## Make the environment in .venv, with PyTorch and all packages (about 6 GB)
+setup: $(READY)  ## Make the environment in .venv (about 6 GB, most of it torch)
 
 $(READY): pyproject.toml runtime/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -47,13 +47,13 @@ demo: $(READY)  ## Export nano, segment a photograph clear and degraded, print t
 test: $(READY)  ## Run the fast tests in WORKERS processes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=25
 
-test-export: $(READY)  ## Export ViT-B with SD 2.1 at full size and hold it to its accuracy gates (10 GB of disk)
+test-export: $(READY)  ## Export ViT-B with SD 2.1 at full size and check its accuracy gates (10 GB of disk)
 	$(BIN)/pytest -q -m full -rP tests/full/test_full_export.py::test_fp32_passes_its_gates_within_memory
 
 test-readme: $(READY)  ## Run the command blocks of README and all pages as printed
 	$(BIN)/pytest -q -m readme -rs tests/docs
 
-test-full: $(READY)  ## Run all full-size tests: exports of ViT-B and Hiera-T with SD 2.1, their engines (13 GB of disk)
+test-full: $(READY)  ## Run all full-size tests: export ViT-B and Hiera-T with SD 2.1, compile engines (13 GB of disk)
 	$(BIN)/pytest -q -m full -rP --ignore tests/full/test_distributions.py
 
 $(BUILD)/.ready:
@@ -74,7 +74,7 @@ test-cpp: $(READY)  ## Build the C++ library and test it
 check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under sanitizers, then fuzz it for a minute
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT)
 
-check:  ## Run every check there is, and print the seconds of each
+check:  ## Run every check, and print the seconds that each takes
 	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-readme" "$(MAKE) test-full"
 
 lint: $(READY)  ## Check style, import walls and types
@@ -86,33 +86,33 @@ format: $(READY)  ## Format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(READY)  ## Measure the cold start of glesam-run and of `import torch`
+bench: $(READY)  ## Measure the cold start of glesam-run against `import torch`
 	$(BIN)/python tests/studies/cold_start.py $(BIN)/glesam-run $(BIN)/python
 
 bench-many: $(READY)  ## Measure images per minute: one at a time, overlapped, two streams (ten minutes)
 	$(BIN)/python tests/studies/many_images.py $(BIN)/glesam-run
 
-bench-cpp: $(READY)  ## Compare C++ with Python at full size, in bfloat16 (after make test-cpp; 9 GB, 10 minutes)
+bench-cpp: $(READY)  ## Compare C++ with Python at full size, in bfloat16 (run make test-cpp first; 9 GB, 10 minutes)
 	$(BIN)/python -m tests.studies.cpp $(OUT)/cpp $(OUT)/bench-cpp
 
-# Exported anew when what makes its graphs has changed.
+# Export again when the exporter has changed.
 $(FULL)/bundle/manifest.json: $(READY) $(shell git ls-files export/glesam_export)
 	$(BIN)/glesam-export onnx --preset sam_vit_b --random-weights 0 --bf16 -o $(FULL)/bf16
 	$(BIN)/glesam-export onnx --preset sam_vit_b --random-weights 0 -o $(FULL)/bundle
 
-bench-full: $(FULL)/bundle/manifest.json  ## ViT-B with SD 2.1 beside PyTorch and plain exports (half an hour, 12 GB)
+bench-full: $(FULL)/bundle/manifest.json  ## Compare ViT-B with SD 2.1 to PyTorch and plain exports (half an hour, 12 GB)
 	$(BIN)/glesam-bench $(FULL)/bundle --random-weights 0 --peers --backend openvino:bf16 --backend onnxruntime \
 		--backend openvino --variant $(FULL)/bf16 --rounds 5 --work $(FULL)/plain -o $(FULL)
 	$(BIN)/glesam-bench growth $(FULL)/bundle --backend openvino:bf16 --rounds 2 -o $(FULL)
 	$(BIN)/glesam-bench profile $(FULL)/bundle --backend openvino:bf16 --backend onnxruntime --rounds 3 -o $(FULL)
 
-nano: $(READY)  ## Train nano from nothing (a quarter of an hour on an H100, over five hours on two cores) and measure it
+nano: $(READY)  ## Train nano from scratch (a quarter of an hour on an H100, over five hours on two cores) and measure it
 	$(BIN)/glesam-train nano -o $(OUT)/nano
 
-nano-table: $(READY)  ## The paper's Table 5 at nano's size, three seeds (after make nano)
+nano-table: $(READY)  ## Measure the paper's Table 5 at nano's size, with three seeds (run make nano first)
 	$(BIN)/glesam-train nano-table -o $(OUT)/nano
 
-builtin: $(READY)  ## Ship what make nano made: the checkpoint, and its bundle
+builtin: $(READY)  ## Replace the shipped nano by the one of make nano: the checkpoint and its bundle
 	@if [ -f $(OUT)/nano/nano.safetensors ]; then cp $(OUT)/nano/nano.safetensors $(BUILTIN_WEIGHTS); fi
 	$(BIN)/glesam-export onnx --preset nano -o $(BUILTIN)
 
@@ -125,10 +125,10 @@ precision: $(READY)  ## Measure fp16 and bf16 of every preset, for docs/precisio
 quantization: $(READY)  ## Measure eight bits on nano by every method, for docs/quantization.md (ten minutes)
 	$(BIN)/python -m tests.studies.quantization $(OUT)/quantization docs/quantization.md
 
-quantization-full: $(READY)  ## Calibrate ViT-B with SD 2.1 and hold its memory below 10 GB (half an hour)
+quantization-full: $(READY)  ## Calibrate ViT-B with SD 2.1 and check that it needs less than 10 GB of memory (half an hour)
 	$(BIN)/python -m tests.studies.quantization_full $(OUT)/quantization-full
 
-# The site imports the runtime and the commands, and no torch.
+# Building the site imports the runtime and the commands, but not torch.
 $(DOCS)/.ready: pyproject.toml runtime/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DOCS)
 	$(DOCS)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e ./runtime -e '.[docs]'

@@ -1,4 +1,4 @@
-"""Bundles exported once a session, a small and a full-size one, and what is behind them."""
+"""Provide bundles that are exported once per session, and the checkpoints behind them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .released import Diffusion
     from .traced import Traced
 
-# Property tests draw the same examples every time: a failure is a failure for everyone.
+# Property tests draw the same examples every time, so that everyone sees the same failures.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
@@ -27,14 +27,14 @@ NANO_SEED, NANO_GAMMA, NANO_TIMESTEP = 0, 5.0, 999
 
 
 def pytest_runtest_setup() -> None:
-    """What torch draws is the same in every run, whichever tests came before."""
+    """Seed torch, so that its random numbers do not depend on the tests that ran before."""
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is remembered of engines is not the developer's."""
+    """Use an empty cache, so that engine checks of the developer's own runs are not read."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -42,17 +42,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Traced:
-    """Stages of small random models, each traced once a run; no test of tracing itself asks it."""
+    """Return stages of small random models, each traced once per run. Tests of tracing avoid it."""
     from .traced import Traced
 
     base = tmp_path_factory.getbasetemp()
-    # A worker's folder lies in that of the run.
+    # The base folder of a worker is a subfolder of the run's.
     return Traced((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "traced")
 
 
 @pytest.fixture(scope="session")
 def nano_checkpoint() -> RandomCheckpoint:
-    """The smallest GleSAM, random weights."""
+    """Return the smallest GleSAM, with random weights."""
     from glesam_export.checkpoints.random import RandomCheckpoint
     from glesam_export.presets import sam_preset, unet_preset
 
@@ -63,12 +63,12 @@ def nano_checkpoint() -> RandomCheckpoint:
 
 @pytest.fixture(scope="session")
 def nano_bundle(nano_checkpoint: RandomCheckpoint, traced: Traced) -> Path:
-    """Its fp32 bundle, verified on export; read-only for all tests."""
+    """Return the fp32 bundle of `nano_checkpoint`, verified on export; do not change it."""
     return traced.bundle(nano_checkpoint)
 
 
 def _assert_same_records(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
-    """Match mask generators' records one to one, in any order; `segmentation` in any mode."""
+    """Match the records of two mask generators one to one, in any order and any output mode."""
     assert len(ours) == len(theirs)
     if not ours:
         return
@@ -80,7 +80,7 @@ def _assert_same_records(ours: list[dict[str, Any]], theirs: list[dict[str, Any]
     union = mine.sum(axis=1)[:, None] + reference.sum(axis=1)[None] - overlap
     iou = np.where(union > 0, overlap / np.maximum(union, 1), 1)
     for index, record in enumerate(ours):
-        # Masks of two prompts may be alike: the prompt decides between them.
+        # Two prompts may have equal masks. Then the prompt decides which records match.
         same_prompt = [
             np.allclose(record["point_coords"], other["point_coords"])
             and list(record["crop_box"]) == list(other["crop_box"])
@@ -100,7 +100,7 @@ def _assert_same_records(ours: list[dict[str, Any]], theirs: list[dict[str, Any]
 
 
 def _mask_of(segmentation: Any) -> np.ndarray:
-    """A mask [H, W] by the tools a user has."""
+    """Decode a mask [H, W] with the tools that users have."""
     from pycocotools import mask as coco
     from segment_anything.utils.amg import rle_to_mask
 
@@ -114,13 +114,13 @@ def _mask_of(segmentation: Any) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def assert_same_records() -> Callable[[list[dict[str, Any]], list[dict[str, Any]]], None]:
-    """`_assert_same_records` itself."""
+    """Return `_assert_same_records`."""
     return _assert_same_records
 
 
 @pytest.fixture(scope="session")
 def nano2_checkpoint() -> RandomCheckpoint:
-    """The smallest GleSAM on SAM 2, random weights."""
+    """Return the smallest GleSAM on SAM 2, with random weights."""
     from glesam_export.checkpoints.random import RandomCheckpoint
     from glesam_export.presets import sam_preset, unet_preset
 
@@ -131,13 +131,13 @@ def nano2_checkpoint() -> RandomCheckpoint:
 
 @pytest.fixture(scope="session")
 def nano2_bundle(nano2_checkpoint: RandomCheckpoint, traced: Traced) -> Path:
-    """Its fp32 bundle, verified on export; read-only for all tests."""
+    """Return the fp32 bundle of `nano2_checkpoint`, verified on export; do not change it."""
     return traced.bundle(nano2_checkpoint)
 
 
 @pytest.fixture(scope="session")
 def sd21_files(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
-    """The files of a full-size enhancer with SD 2.1; read-only."""
+    """Write the files of a full-size enhancer with SD 2.1; tests must not change them."""
     from .full_size import random_weights
     from .released import write_diffusion
 
@@ -146,7 +146,7 @@ def sd21_files(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
 
 @pytest.fixture(scope="session")
 def vit_b_export(tmp_path_factory: pytest.TempPathFactory, sd21_files: Diffusion) -> FullExport:
-    """ViT-B with SD 2.1 in fp32, from files."""
+    """Export ViT-B with SD 2.1 in fp32 from files."""
     from .full_size import export, random_weights, write_files
 
     checkpoint, folder = random_weights("sam_vit_b"), tmp_path_factory.mktemp("vit_b")
@@ -158,7 +158,7 @@ def vit_b_export(tmp_path_factory: pytest.TempPathFactory, sd21_files: Diffusion
 
 @pytest.fixture(scope="session")
 def hiera_t16_export(tmp_path_factory: pytest.TempPathFactory) -> FullExport:
-    """SAM 2.1 Hiera-T with SD 2.1 in fp16, by --random-weights: masks are reported only."""
+    """Export SAM 2.1 Hiera-T with SD 2.1 in fp16 from random weights, so its masks have no gate."""
     from .full_size import export, random_weights
 
     options = "--random-weights", "0", "--precision", "fp16"
@@ -170,7 +170,7 @@ def hiera_t16_export(tmp_path_factory: pytest.TempPathFactory) -> FullExport:
 def hiera_t_bundle(
     tmp_path_factory: pytest.TempPathFactory, sd21_files: Diffusion, hiera_t16_export: FullExport
 ) -> Path:
-    """SAM 2.1 Hiera-T in fp32, from files, before the enhancer of its fp16 bundle."""
+    """Export SAM 2.1 Hiera-T in fp32 from files, and take the enhancer of its fp16 bundle."""
     from glesam_export.weight_options import WeightOptions
     from glesam_export.weights import make_checkpoint
 

@@ -1,4 +1,4 @@
-"""Exports at the size users hold, by the command line in a process of its own."""
+"""Run full-size exports by the command line, each in its own process."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from glesam_runtime.manifest_file import dump
 from .released import Diffusion, Released, write_diffusion, write_sam
 
 GAMMA, TIMESTEP = 5.0, 1
-"""A random U-Net's answer hardly moves the latent at T = 1, as a trained one's does not: at 999 the
-exporter would go and look for the pair of gamma and T that fits, which random weights have not."""
+"""At T = 1 a random U-Net hardly changes the latent, like a trained one. At 999 the exporter would
+search for a gamma and T that fit the weights, but none fit random ones."""
 
 
 @dataclass(frozen=True)
 class FullExport:
-    """A full-size bundle, and what it took to make."""
+    """A full-size bundle, and the time and memory of its export."""
 
     checkpoint: Checkpoint
     bundle: Path
@@ -43,11 +43,11 @@ class FullExport:
 
     @property
     def size(self) -> int:
-        """Bytes of the bundle's files."""
+        """Return the bytes of the bundle's files."""
         return sum(file.stat().st_size for file in self.bundle.iterdir())
 
     def show(self) -> None:
-        """Print the parity table, and what the export took."""
+        """Print the parity table, and the time and memory of the export."""
         print(self.printed)
         print(
             f"{self.seconds:.0f} s, peak RSS {self.peak_rss / 1e9:.2f} GB, "
@@ -56,14 +56,14 @@ class FullExport:
 
 
 def random_weights(preset: str, unet: str = "sd21") -> RandomCheckpoint:
-    """The weights of seed 0."""
+    """Return the random weights of seed 0."""
     return RandomCheckpoint(0, sam_preset(preset), unet_preset(unet), GAMMA, TIMESTEP)
 
 
 def write_files(
     folder: Path, checkpoint: RandomCheckpoint, diffusion: Diffusion | None = None
 ) -> Released:
-    """Write weights in the released file formats, beside an enhancer's that are written already."""
+    """Write weights in the released file formats, next to the files of an enhancer."""
     folder.mkdir(parents=True, exist_ok=True)
     files = diffusion or write_diffusion(folder, checkpoint)
     suffix = family_of(checkpoint.preset).suffix
@@ -73,7 +73,7 @@ def write_files(
 
 
 def export(checkpoint: RandomCheckpoint, bundle: Path, *options: str) -> FullExport:
-    """Run `glesam-export onnx` for a checkpoint; `options` say where its weights are."""
+    """Run `glesam-export onnx` for a checkpoint; `options` name its weights."""
     presets = "--preset", checkpoint.preset.name, "--unet", checkpoint.unet.name
     command = [sys.executable, "-m", "glesam_export", "onnx", *presets, *options]
     printed, seconds, peak = run_measured([*command, "-o", str(bundle)])
@@ -83,16 +83,16 @@ def export(checkpoint: RandomCheckpoint, bundle: Path, *options: str) -> FullExp
 def assemble(
     folder: Path, checkpoint: Checkpoint, precision: PrecisionName, like: Path, enhancer: Path
 ) -> Path:
-    """A bundle whose encoder and decoder are traced here, the other parts those of other bundles.
+    """Make a bundle from newly traced encoder and decoder and from parts of other bundles.
 
-    So a whole bundle of a further precision takes a minute, and no enhancer is traced twice.
+    This takes a minute, because no enhancer is traced twice.
 
     Args:
         folder: to write.
         checkpoint: of the bundle.
         precision: of encoder and decoder.
-        like: a bundle of the same SAM: its manifest and golden file are taken.
-        enhancer: a bundle to take the enhancer of, in its own precision.
+        like: a bundle of the same SAM, which gives manifest and golden file.
+        enhancer: a bundle that gives the enhancer, in its own precision.
     """
     folder.mkdir(parents=True)
     source, other = open_bundle(like), open_bundle(enhancer)
@@ -110,17 +110,17 @@ def assemble(
 
 
 def run_measured(command: list[str]) -> tuple[str, float, int]:
-    """Run a program: what it printed, wall seconds, and the most memory it held, bytes.
+    """Run a program; return its output, wall seconds and peak memory in bytes.
 
     Raises:
-        AssertionError: an exit code other than 0; with what was printed.
+        AssertionError: the exit code is not 0; the message has the output.
     """
     peak = 0
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as output:
         with subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, text=True) as child:
-            # Asked while it runs: what the system says after the end counts the parent, whose
-            # memory a child has until it becomes another program.
+            # Measured while it runs. The system's figure after the end includes the parent's
+            # memory, which a child has until it executes the program.
             while child.poll() is None:
                 peak = max(peak, _high_water(child.pid))
                 time.sleep(0.05)
@@ -132,7 +132,7 @@ def run_measured(command: list[str]) -> tuple[str, float, int]:
 
 
 def _high_water(pid: int) -> int:
-    """The most memory a process held so far, bytes; 0 of one that has ended."""
+    """Return the peak memory of a process in bytes; 0 if it has ended."""
     try:
         found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Writes a checkpoint out in the file formats that users hold."""
+"""Write a checkpoint in the file formats that users have."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Diffusion:
 
 @dataclass(frozen=True)
 class Released:
-    """Files of one GleSAM, as a user would have them."""
+    """The files of one GleSAM, as a user has them."""
 
     sam: Path
     sd: Path
@@ -34,7 +34,7 @@ class Released:
     timestep: int = 999
 
     def options(self) -> list[str]:
-        """The command line's weight options."""
+        """Return the weight options for the command line."""
         return [
             *("--sam", str(self.sam), "--sd", str(self.sd), "--lora", str(self.lora)),
             *("--prompt-embeds", str(self.prompt_embeds)),
@@ -43,7 +43,7 @@ class Released:
 
 
 def write_released(folder: Path, checkpoint: Checkpoint) -> Released:
-    """Meta's .pth, a diffusers folder, a diffusers LoRA file and a text embedding."""
+    """Write Meta's .pth, a diffusers folder, a diffusers LoRA file and a text embedding."""
     folder.mkdir(parents=True)
     files = write_diffusion(folder, checkpoint)
     sam = write_sam(folder / "sam.pth", checkpoint)
@@ -52,13 +52,13 @@ def write_released(folder: Path, checkpoint: Checkpoint) -> Released:
 
 
 def write_sam(path: Path, checkpoint: Checkpoint) -> Path:
-    """Meta's .pth, of SAM 2 its .pt."""
+    """Write Meta's .pth, or .pt for SAM 2."""
     write.save_sam(path, checkpoint.preset, checkpoint.encoder(), checkpoint.decoder())
     return path
 
 
 def write_diffusion(folder: Path, checkpoint: Checkpoint) -> Diffusion:
-    """A diffusers folder, a LoRA file in the older style (save_lora writes the newer), a text."""
+    """Write a diffusers folder, a LoRA file in the older key style, and a text embedding."""
     files = Diffusion(folder / "sd", folder / "lora.safetensors", folder / "c.safetensors")
     enhancer = checkpoint.enhancer()
     lora = {}

@@ -1,4 +1,4 @@
-"""Stages of small random models, traced once a test run."""
+"""Trace the stages of small random models once per test run."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from glesam_runtime.manifest import Manifest, PrecisionName, Stage, StageName
 class Traced:
     """Keeps what `stages.export_stage` made of random weights, for every test and worker of a run.
 
-    Tracing a stage takes longer than most tests, and a dozen files want the same ones. Only the
-    exporter itself ever fills it: ask nothing of it while the exporter is patched.
+    Tracing a stage takes longer than most tests, and a dozen test files need the same stages. Do
+    not use it while the exporter is patched, because other tests would get the patched result.
 
     Args:
-        root: a folder that all workers of the run have in common, and no other run.
+        root: a folder that the workers of this run share with one another but with no other run.
     """
 
     def __init__(self, root: Path) -> None:
@@ -45,13 +45,13 @@ class Traced:
         folder: Path,
         further: Sequence[str] = (),
     ) -> Stage:
-        """`stages.export_stage`; of random weights as they were drawn, a copy of what it made."""
+        """Do what `stages.export_stage` does; for unchanged random weights, copy the kept files."""
         if further or not _as_drawn(checkpoint):
             return stages.export_stage(checkpoint, stage, precision, batch, folder, further)
         kept = self._root / f"{stage}-{precision}-{_key(checkpoint, stage, precision, batch)}"
         record = kept / "stage.json"
         with FileLock(f"{kept}.lock"):
-            if not record.exists():  # written last: a folder without it is of a trace that failed
+            if not record.exists():  # written last, so a folder without it is an unfinished trace
                 kept.mkdir(exist_ok=True)
                 made = stages.export_stage(checkpoint, stage, precision, batch, kept)
                 record.write_bytes(msgspec.json.encode(made))
@@ -64,14 +64,14 @@ class Traced:
     def build_bundle(
         self, checkpoint: Checkpoint, folder: Path, options: Options | None = None
     ) -> Manifest:
-        """`build.build_bundle`, verified as ever, of stages from here."""
+        """Do what `build.build_bundle` does, including verification, with the kept stages."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(build, "export_stage", self.export_stage)
             given = options or Options()
             return build.build_bundle(checkpoint, folder, given, lambda _: nullcontext())
 
     def bundle(self, checkpoint: RandomCheckpoint) -> Path:
-        """A checkpoint's fp32 bundle, built once a run; read-only for all tests."""
+        """Return a checkpoint's fp32 bundle, built once per run; tests must not change it."""
         assert _as_drawn(checkpoint)
         place = self._root / f"{checkpoint.preset.name}-{checkpoint.seed}"
         with FileLock(f"{place}.lock"):
@@ -81,7 +81,7 @@ class Traced:
 
 
 def _as_drawn(checkpoint: Checkpoint) -> bool:
-    """Whether nothing of a random checkpoint was changed after it was made."""
+    """Return whether a checkpoint is random and unchanged since it was made."""
     if type(checkpoint) is not RandomCheckpoint:
         return False
     preset, unet = checkpoint.preset, checkpoint.unet
@@ -90,7 +90,7 @@ def _as_drawn(checkpoint: Checkpoint) -> bool:
 
 
 def _key(checkpoint: RandomCheckpoint, stage: StageName, half: PrecisionName, batch: Batch) -> str:
-    """Of all that decides a stage's file. An enhancer's SAM does so by its latent alone."""
+    """Hash everything that decides a stage's file. An enhancer depends only on SAM's latent."""
     sam = checkpoint.preset
     if stage == "enhancer":
         unet = checkpoint.unet.name, sorted(checkpoint.unet.config.items())

@@ -1,1 +1,1 @@
-"""glesam-bench: measure a bundle's speed and memory next to PyTorch and plain ONNX exports."""
+"""Measure a bundle's speed and memory next to PyTorch and plain ONNX exports."""

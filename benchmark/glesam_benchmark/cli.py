@@ -1,4 +1,4 @@
-"""glesam-bench: measure a bundle's speed and memory next to other ways to run the same model."""
+"""Implement the commands of glesam-bench."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ _BUSY = 0.1
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """What to measure.
+    """The settings of a comparison.
 
     Attributes:
         bundle: the bundle under test.

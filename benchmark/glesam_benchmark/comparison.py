@@ -1,4 +1,4 @@
-"""What a comparison found: the types of `bench.json`."""
+"""Define the types of `bench.json`, which holds the results of a comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which contenders to measure: engines that run the bundle, and what a user would run instead."""
+"""Choose the contenders: engines that run the bundle, and what a user would run instead."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ VARIANT_OF = "@"
 
 
 class Contender(msgspec.Struct, frozen=True):
-    """One row of the table."""
+    """One way to run the model, and its row in the table."""
 
     name: str
     """The name used on the command line."""

@@ -1,4 +1,4 @@
-"""How does the cost of a bundle grow with prompts, points, image size and number of images?"""
+"""Measure how a bundle's cost grows with prompts, points, image size and number of images."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def measure_growth(bundle: Bundle, choice: RequestedEngine, rounds: int) -> Grow
 def _in_process(
     bundle: Bundle, choice: RequestedEngine, rounds: int
 ) -> tuple[dict[str, str], list[Series]]:
-    """Measure every axis but the number of images; also return the engine's description."""
+    """Measure every axis except the number of images; also return the engine's description."""
     predictor = GleSamPredictor(
         bundle, backend=choice.backend, device=choice.device, options=choice.options()
     )

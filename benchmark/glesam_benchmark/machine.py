@@ -1,4 +1,4 @@
-"""What the system reports about this process and the machine: memory, load, processor."""
+"""Read what the system reports about this process and the machine: memory, load, processor."""
 
 from __future__ import annotations
 

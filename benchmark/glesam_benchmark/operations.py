@@ -1,4 +1,4 @@
-"""How many operations does the model take, and how many per second can this machine do?
+"""Count the model's operations, and measure how many per second this machine can do.
 
 Operations are counted on the reference's modules: matrix products and convolutions, one
 multiplication and one addition each. Adapters count as merged, because that is the smallest number

@@ -1,4 +1,4 @@
-"""The options of glesam-bench, and the checks that come before minutes of measuring."""
+"""Declare the options of glesam-bench, and check them before minutes of measuring."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 
 @dataclass(frozen=True)
 class Engines(EngineOptions):
-    """Which engines run the bundle, and how: like `RequestedEngine`, but for several engines.
+    """The engines that run the bundle, and their options: a `RequestedEngine` for several engines.
 
     `precision` applies to the engines that name none.
     """

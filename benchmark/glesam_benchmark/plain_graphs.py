@@ -38,7 +38,7 @@ def holds_export(folder: Path, bundle: Bundle) -> bool:
 
 
 def begin_export(folder: Path) -> None:
-    """Make the folder and mark its export as incomplete until `finish_export`."""
+    """Create the folder and mark its export as incomplete until `finish_export`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _RECORD).unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Where does the time of each stage go? Node types and nodes by cost, as the engine counts.
+"""Profile each stage: list node types and nodes by cost, as the engine's counters report it.
 
 Graphs are compiled the way the backend compiles them, with the engine's counters on.
 """

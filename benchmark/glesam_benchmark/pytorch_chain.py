@@ -49,7 +49,7 @@ class PytorchChain:
 
     @torch.no_grad()
     def enhance(self, features: Features) -> Features:
-        """Run the enhancer; cast its float64 result to float32, as the decoder's weights are."""
+        """Run the enhancer, and cast its float64 result to float32, which the decoder takes."""
         with self._autocast():
             return {**features, EMBEDDINGS: self.enhancer(features[EMBEDDINGS]).float()}
 

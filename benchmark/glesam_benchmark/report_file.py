@@ -1,4 +1,4 @@
-"""What every report starts with, and how a report is written as text, JSON and a picture."""
+"""Make the head of every report, and write reports as text, JSON and a picture."""
 
 from __future__ import annotations
 

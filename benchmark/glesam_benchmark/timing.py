@@ -1,4 +1,4 @@
-"""How long do the three stages of a contender take on the golden image and its prompts?"""
+"""Time the three stages of a contender on the golden image and its prompts."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def golden_inputs(bundle: Bundle) -> GoldenInputs:
 
 
 def _one(prompts: Prompt, index: int) -> Prompt:
-    """Return one prompt of a batch with its leading axis; `has_mask_input` belongs to the batch."""
+    """Return one prompt of a batch, with a leading axis of 1; `has_mask_input` is shared by all."""
     return {
         name: values if name == "has_mask_input" else values[index][None]
         for name, values in prompts.items()
@@ -90,7 +90,7 @@ class Chain(Protocol):
 
     @property
     def precision(self) -> str:
-        """Return the precision it computes in: "fp32", "bf16" and so on."""
+        """Return the precision that the chain computes in: "fp32", "bf16" and so on."""
 
     def encode(self, image: NDArray[np.float32]) -> Any:
         """Turn an image [1, 3, S, S] into features."""
@@ -150,7 +150,7 @@ def time_chain(
 
 
 class LoadFacts(msgspec.Struct, frozen=True):
-    """What is known once the chain is loaded."""
+    """The figures of loading a chain, which its `ContenderRun` repeats."""
 
     load_seconds: float
     load_average: float | None

@@ -1,4 +1,4 @@
-"""The jobs that worker processes do, their answers, and `run_job`, which starts a process."""
+"""Define the jobs of worker processes and their answers; `run_job` starts a process."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ExportPlain(msgspec.Struct, frozen=True, tag="export"):
 
 
 class Done(msgspec.Struct, frozen=True):
-    """The job has no other answer."""
+    """The answer of a job that returns no data."""
 
 
 class Grow(msgspec.Struct, frozen=True, tag="grow"):
@@ -92,7 +92,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the worker process writes: an answer or a failure."""
+    """The reply that a worker process writes: an answer or a failure."""
 
     answer: msgspec.Raw = msgspec.Raw()
     failure: Failure | None = None

@@ -70,7 +70,7 @@ class Target:
     iou: float
     unit: sensitivity.Unit = "layer"
     ranking: sensitivity.Ranking | None = None
-    """A ranking measured before; None measures one."""
+    """A ranking that exists already; None measures one."""
 
 
 def state_folder(destination: Path) -> Path:

@@ -34,7 +34,7 @@ class Cases:
     seed: int = 0
 
     def each(self) -> Iterator[tuple[int, Level]]:
-        """Yield the number of an image and a level for each case."""
+        """Yield image number and level of each case."""
         for index in range(self.first, min(self.first + self.count, len(self.dataset))):
             for level in self.levels:
                 yield index, level

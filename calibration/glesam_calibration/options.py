@@ -85,7 +85,7 @@ class ImageOptions:
     ] = "scenes:4@2000000"
 
     def data(self, judge_images: int) -> Data:
-        """Return the images of the options.
+        """Return the images that the options choose.
 
         Raises:
             InputError: the dataset to compare on cannot be opened.

@@ -38,7 +38,7 @@ FORMATS: Mapping[EightBit, Format] = {
 
 
 def scales_of(weights: NDArray[np.float32], axis: int, kind: EightBit) -> NDArray[np.float32]:
-    """Return a scale for each channel of an axis: its largest magnitude over that of the type."""
+    """Return for each channel of an axis the scale that fits its largest magnitude to the type."""
     others = tuple(index for index in range(weights.ndim) if index != axis)
     return scale_for(np.abs(weights).max(axis=others), kind)
 
@@ -113,7 +113,7 @@ def _values(graph: ir.Graph) -> dict[str, ir.Value]:
 def _dequantized_weight(graph: ir.Graph, layer: Layer, kind: EightBit) -> ir.Value:
     """Store a weight in eight bits, and return it dequantized to float32 by DequantizeLinear."""
     tensor = graph.initializers[layer.weight].const_value
-    assert tensor is not None, "find_layers takes initializers alone"
+    assert tensor is not None, "find_layers accepts only initializers as weights"
     weights = tensor.numpy()
     scales = scales_of(weights, layer.axis, kind)
     quantized = quantize(weights, scales, layer.axis, kind)

@@ -95,7 +95,7 @@ def _entropy(statistics: Statistics, _: float) -> float:
 
 
 def _divergence(counts: NDArray[np.float64], stop: int) -> float:
-    """Return KL(fine || coarse) if all values from bin `stop` on are cut to the last bin."""
+    """Return KL(fine || coarse) if values from bin `stop` on are moved to the last bin."""
     fine = counts[:stop].copy()
     edges = np.minimum(np.arange(_LEVELS + 1) * stop // _LEVELS, stop)
     starts, widths = edges[:-1], np.diff(edges)

@@ -162,7 +162,7 @@ def _array(value: ir.Value) -> NDArray[np.float32]:
 
 
 def _replace(graph: ir.Graph, node: ir.Node, index: int, array: NDArray[np.float32]) -> None:
-    """Give a node a constant of its own, because exporters share equal constants between nodes."""
+    """Replace a node's constant by a new one, because nodes may share the old one."""
     old = node.inputs[index]
     assert old is not None, "replaced by its like"
     value = add_initializer(graph, f"{node.name}.smoothed.{index}", array)

@@ -219,11 +219,11 @@ class _OneStageLoaded:
         return {name: np.array(engine.to_host(value)) for name, value in outputs.items()}
 
     def to_host(self, value: Value) -> Array:
-        """Return a value that `run` returned: it is on the host already."""
+        """Return a value of `run`, which is on the host already."""
         return np.asarray(value)
 
     def share(self) -> Engine:
-        """Refuse: stages are loaded in turn, so two threads would unload each other's."""
+        """Raise NotImplementedError, because two threads would unload each other's stages."""
         raise NotImplementedError("one thread at a time")
 
 
@@ -231,7 +231,7 @@ def _answers(
     engine: Engine, question: PromptedCase, features: Mapping[str, Array], enhanced: Array | None
 ) -> Answers:
     """Run the decoder on features, with the prompts of a case."""
-    assert enhanced is not None, "enhanced before"
+    assert enhanced is not None, "the enhancer runs before the decoder"
     given = {**features, chain.EMBEDDINGS: enhanced}
     found = {}
     for kind, prompts in question.prompts.items():

@@ -41,7 +41,7 @@ def parse_conditions(text: str) -> tuple[str, ...]:
 def show(
     image: npt.NDArray[np.uint8], condition: str, seed: int, name: str
 ) -> npt.NDArray[np.uint8]:
-    """Return an image in a condition; uint8 RGB [H,W,3] in and out.
+    """Return an image in a condition; both are uint8 RGB [H,W,3].
 
     The degradation depends only on `seed` and the image's `name`. LQ-1, LQ-2 and LQ-3 of an image
     therefore differ only in their level, and a result does not depend on the other conditions.

@@ -61,7 +61,7 @@ def draw(results: Results, path: Path) -> None:
 
 
 def _by_condition(results: Results, axis: Axes) -> None:
-    """Draw a line per segmenter and kind of prompt, with only one number of points."""
+    """Draw a line per segmenter and kind of prompt; of the points, only one number is shown."""
     shown = [name for name in CONDITIONS if name in results.conditions]
     means = {(m.segmenter, m.prompt, m.condition): 100 * m.iou for m in results.means()}
     prompts = _few(results.prompts)

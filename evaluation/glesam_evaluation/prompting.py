@@ -115,7 +115,7 @@ def _box(
 
 
 NOISE = 0.2
-"""How far the paper moves the corners of a noise box, as a share of the box's width and height."""
+"""The paper's `amount` for `noise_box`: a share of the box's width and height."""
 
 
 def random_points(

@@ -1,4 +1,4 @@
-"""Evaluate segmenters: every one gets the same images and the same prompts."""
+"""Evaluate segmenters: each one gets the same images and the same prompts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Segmenter(Protocol):
     """Anything that can be evaluated: it takes an image, then prompts about it."""
 
     def set_image(self, image: npt.NDArray[np.uint8]) -> None:
-        """Set the image, uint8 RGB [H,W,3], that the following calls of `segment` are about."""
+        """Set the image, uint8 RGB [H,W,3], for the following calls of `segment`."""
 
     def segment(
         self,
@@ -48,7 +48,7 @@ class Segmenter(Protocol):
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """What an evaluation runs. The defaults are those of the paper."""
+    """The plan of an evaluation. The defaults are those of the paper."""
 
     prompts: tuple[str, ...] = DEFAULT_PROMPTS
     conditions: tuple[str, ...] = DEFAULT
@@ -131,7 +131,7 @@ def _evaluate_sample(
 
 
 def chosen_masks(sample: Sample, plan: EvaluationPlan) -> list[int]:
-    """Return the numbers of the masks of a sample that are evaluated."""
+    """Return the numbers of those masks of a sample that are evaluated."""
     count = len(sample.masks)
     if count <= plan.max_masks:
         return list(range(count))

@@ -1,4 +1,4 @@
-"""How does --auto-islands make a half-precision bundle pass its gate?
+"""Implements --auto-islands, which makes a half-precision bundle pass its gate.
 
 It adds float32 islands to the stage with the largest error and exports that stage again.
 """

@@ -1,4 +1,4 @@
-"""Builds a bundle from a checkpoint: folds, traces, verifies, and only then writes it in place."""
+"""Builds a bundle from a checkpoint: folds, traces, verifies, and only then puts it in place."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Options:
     Attributes:
         precision: precision of all three graphs.
         batch: N of encoder and enhancer, or "dynamic".
-        images: the user's verification images. Without any, a procedural scene.
-        allow_parity_failure: write a bundle that fails its gate, to inspect it.
+        images: the user's verification images; empty uses a procedural scene.
+        allow_parity_failure: write the bundle even if it fails its gate.
         auto_islands: in fp16 and bf16, add islands until the gate passes.
     """
 
@@ -104,7 +104,7 @@ def build_bundle(
             untried = options.precision != "fp32" and not options.auto_islands
             remedy = "--auto-islands keeps the least accurate modules in float32" if untried else ""
             parity.require(measured, str(destination), remedy)
-        # Written last: without it no reader takes an incomplete folder for a bundle.
+        # Written last, so that no reader accepts an incomplete folder as a bundle.
         (folder / MANIFEST_FILE).write_bytes(dump(manifest))
     return manifest
 

@@ -1,4 +1,4 @@
-"""glesam-export: what does each command do with its options?"""
+"""Implements the commands of glesam-export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does glesam-export print while it works and when it is done?"""
+"""Prints what glesam-export reports while it works and when it is done."""
 
 from __future__ import annotations
 

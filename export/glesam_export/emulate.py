@@ -1,4 +1,4 @@
-"""How does a half-precision graph run on any CPU with the rounding of half-precision hardware?
+"""Makes a half-precision graph run on any CPU with the rounding of half-precision hardware.
 
 ONNX Runtime's CPU kernels do not support bfloat16. For float16 they compute runs of operations in
 float32 and skip the roundings between them. This module rewrites the graph in float32 and rounds

@@ -1,4 +1,4 @@
-"""Which options control how graphs are exported and verified?
+"""Declares the options that control how graphs are exported and verified.
 
 Each field of `GraphOptions` is an option of every command that exports a checkpoint.
 """

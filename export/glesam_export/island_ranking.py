@@ -1,4 +1,4 @@
-"""Which modules of a half-precision graph gain most from staying in float32?
+"""Ranks the modules of a half-precision graph by the gain from keeping them in float32.
 
 Each module is judged on the input that it gets in the float32 graph. It runs once in half precision
 and once as an island: in float32 with inputs and output in half precision. Its worth is the error

@@ -33,7 +33,7 @@ class Island:
         name: recorded in the manifest.
         kinds: module classes.
         reason: what goes wrong in half precision.
-        precisions: in which precisions it goes wrong.
+        precisions: the precisions in which it goes wrong.
     """
 
     name: str
@@ -82,14 +82,14 @@ ISLANDS: Mapping[StageName, tuple[Island, ...]] = MappingProxyType(
 PRESET_ISLANDS: Mapping[tuple[str, StageName], tuple[Island, ...]] = MappingProxyType(
     {("sd21", "enhancer"): (SCORES,)}
 )
-"""Further islands of one SAM or U-Net preset."""
+"""Additional islands that one SAM or U-Net preset needs in one stage."""
 
 
 class Float32(nn.Module):
     """Runs a module in float32 inside a graph of another dtype.
 
     Args:
-        module: has float32 parameters and keeps them.
+        module: the module; its parameters are float32 and stay so.
         dtype: type of the output.
     """
 
@@ -173,7 +173,7 @@ def type_module(
         inside = any(name.startswith(f"{outer}.") for outer in parts)
         if name and not inside and (name in further or isinstance(part, kinds)):
             parts[name] = part
-    for name in parts:  # removed before the cast: a weight that was rounded stays rounded
+    for name in parts:  # removed before the cast, because rounding cannot be undone
         module.set_submodule(name, nn.Identity())
     module.to(dtype)
     for name, part in parts.items():

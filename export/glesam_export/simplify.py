@@ -1,4 +1,4 @@
-"""Which operations of a traced graph are redundant, and how are they removed?"""
+"""Removes the redundant operations of a traced graph."""
 
 from __future__ import annotations
 

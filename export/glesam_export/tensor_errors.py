@@ -1,4 +1,4 @@
-"""At which tensor of a stage does half precision go wrong, and by how much?
+"""Finds the tensors of a stage at which half precision goes wrong, and measures by how much.
 
 `glesam-export debug` runs one stage twice, once in float32 and once in half precision, and compares
 every tensor. All tensors of a full-size graph do not fit into memory at once. They are therefore

@@ -1,4 +1,4 @@
-"""How is a graph module traced to an ONNX file?
+"""Traces a graph module to an ONNX file.
 
 The file has named dynamic axes, and no paths or names of the machine that wrote it.
 """
@@ -92,7 +92,7 @@ def _free(graph: Graph) -> None:
     """
     for tensor in (*graph.parameters(), *graph.buffers()):
         storage = tensor.untyped_storage()
-        if storage.resizable():  # a memory-mapped file's is not, and takes page cache only
+        if storage.resizable():  # that of a memory-mapped file is not, and uses only page cache
             storage.resize_(0)
 
 

@@ -17,7 +17,7 @@ WEIGHTS = "Weights"
 
 @dataclass(frozen=True)
 class WeightOptions:
-    """Where weights come from; None where an option was not given."""
+    """The options that say where weights come from; None where one was not given."""
 
     preset: Annotated[
         str | None,

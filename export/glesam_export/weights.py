@@ -1,4 +1,4 @@
-"""Opens the weights that a command line asks for: files, a checkpoint, a seed, the built-in.
+"""Opens the weights that a command line asks for: from files, a checkpoint, a seed, or built-in.
 
 This module does not import torch, so a wrong option is reported at once.
 """
@@ -45,8 +45,8 @@ def make_checkpoint(options: WeightOptions) -> Checkpoint:
         return _from_files(options)
     if options.preset is None:
         raise InputError(
-            "neither weights nor a --preset given; pass --checkpoint PATH, or files by --sam, --sd "
-            "and --lora, or --preset nano for the built-in model"
+            "neither weights nor a --preset given; pass --checkpoint PATH, or files with --sam, "
+            "--sd and --lora, or --preset nano for the built-in model"
         )
     preset = sam_preset(options.preset)
     unet = unet_preset(options.unet or preset.default_unet)
@@ -61,7 +61,7 @@ def make_checkpoint(options: WeightOptions) -> Checkpoint:
 
 
 def detected(options: WeightOptions) -> WeightOptions:
-    """Add the presets that the files fit, where the options name none.
+    """Add the presets that the options do not name, found by looking into the files.
 
     Raises:
         InputError: an unknown preset was named.
@@ -142,8 +142,8 @@ def _from_files(options: WeightOptions) -> Checkpoint:
 
     opened = _opened(options)
     known = _completed(options, opened)
-    assert known.preset is not None, "detected"
-    assert known.unet is not None, "detected"
+    assert known.preset is not None, "detected from the file of --sam"
+    assert known.unet is not None, "detected from the files of --sd"
     weights = WeightFiles(
         options.sam, options.sd, options.lora, options.prompt_embeds, options.unet_config
     )
@@ -163,7 +163,7 @@ def _from_seed(options: WeightOptions, seed: int, preset: Preset, unet: UNetPres
 
 
 def _whole(options: WeightOptions, path: Path) -> Checkpoint:
-    """Open a checkpoint folder or a packed file. Either knows its presets, gamma and timestep."""
+    """Open a checkpoint folder or a packed file. Both record presets, gamma and timestep."""
     from glesam_export.checkpoints.formats import open_checkpoint
 
     return _agreeing(options, open_checkpoint(path), f"--checkpoint {path}")

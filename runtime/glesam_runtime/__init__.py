@@ -1,4 +1,4 @@
-"""The torch-free runtime of GleSAM: segment images of any quality with a verified bundle.
+"""Segment images of any quality with a verified GleSAM bundle, without torch.
 
 from glesam_runtime import GleSamPredictor, read_image
 

@@ -52,7 +52,7 @@ class Bundle:
 
     @property
     def golden_path(self) -> Path:
-        """Return the file with one image, its prompts and every stage's output by the reference."""
+        """Return the file with one image, its prompts and the reference's output of every stage."""
         return self.path / self.manifest.golden.file
 
 

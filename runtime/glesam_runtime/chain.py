@@ -1,4 +1,4 @@
-"""The three stages, one function each: image -> z_L -> z_H -> low-resolution logits.
+"""Run the three stages, one function each: image -> z_L -> z_H -> low-resolution logits.
 
 The stages exchange the encoder's outputs by name. SAM 2's high-resolution features are among them:
 they skip the enhancer and stay on the engine's device.

@@ -1,4 +1,4 @@
-"""glesam-run: segment images with prompts or everything in them, show a demo, or test a bundle."""
+"""Implement glesam-run: segment images, show a demo, or test a bundle."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def _requests(
 
 
 def _check_images(images: list[Path] | None) -> None:
-    """Refuse a command none of whose images exists, before a bundle is loaded."""
+    """Raise an error if none of the images exists, before a bundle is loaded."""
     if not images:
         raise InputError(
             "no image: name at least one file, or try --demo (--help shows the options)"

@@ -111,7 +111,7 @@ def failures(
 
 
 def _pair(actual: Any, expected: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return both as float64 arrays, which must have one shape."""
+    """Return both as float64 arrays; raise an error if their shapes differ."""
     a, e = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     if a.shape != e.shape:
         raise ValueError(f"arrays must have one shape, not {a.shape} and {e.shape}")

@@ -1,4 +1,4 @@
-"""How the command lines of this project report errors: one line on stderr and an exit code.
+"""Report the errors of this project's command lines: one line on stderr and an exit code.
 
 Exit codes: 0 success, 1 exceeded accuracy limits or a bug in this program, 2 bad input,
 130 interrupted.
@@ -21,7 +21,8 @@ from typer.core import TyperGroup
 from glesam_runtime.errors import GlesamError
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-"""The type of every command's `debug`; `exit_code_of` reads the option from the arguments."""
+"""The type of the parameter `debug`, which every command has for its help. Commands do not use its
+value: `exit_code_of` looks for --debug among the arguments."""
 
 _INTERRUPTED = 130
 _REPEAT_AFTER = 0.05

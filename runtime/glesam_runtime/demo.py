@@ -1,4 +1,4 @@
-"""The sample picture and its prompts, which `glesam-run --demo` segments."""
+"""Provide the sample picture and its prompts, which `glesam-run --demo` segments."""
 
 from __future__ import annotations
 

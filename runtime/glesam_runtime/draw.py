@@ -1,4 +1,4 @@
-"""Drawing masks, points and boxes over an image; lines and dots scale with the image."""
+"""Draw masks, points and boxes over an image; lines and dots scale with the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an engine runs: each option is declared here once, for Python and for every command line.
+"""Declare each option of an engine once, for Python and for every command line.
 
 To add an option, add a field to `EngineOptions` and its name to the `OPTIONS` of each backend that
 supports it. The other backends then refuse it, and every command that runs an engine offers it.
@@ -18,7 +18,7 @@ PANEL = "Engine"
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How an engine is to run. A backend refuses an option that it does not support.
+    """The options of an engine. A backend refuses an option that it does not support.
 
     Attributes:
         precision: what the engine computes in, "fp32", "bf16" or "fp16"; None follows the graphs.

@@ -36,7 +36,7 @@ mask takes 0.8 s with ONNX Runtime and 1.5 s with OpenVINO; later images take 20
 
 @dataclass(frozen=True)
 class SelectedEngine:
-    """A loaded engine, and the reason for it; the reason is None if the user named the backend."""
+    """A loaded engine and why it was selected; `reason` is None if the user named the backend."""
 
     engine: Engine
     reason: str | None = None
@@ -58,9 +58,10 @@ def select_engine(
         backend: a name in `backends.BACKENDS`, or "auto". "auto" tries a GPU that ONNX Runtime can
             use, then OpenVINO, then ONNX Runtime on the CPU (the last two in reverse for small
             bundles), and takes the first whose results stay within the bundle's accuracy limits.
-        device: "cpu", "cuda" or "cuda:N"; None is any for "auto", else the backend's default.
+        device: "cpu", "cuda" or "cuda:N". With None, "auto" tries every device; a named backend
+            uses its default.
         stages: the graphs to load.
-        options: how the engine is to run. With `precision` the accuracy limits are not checked.
+        options: how the engine is to run. If it sets `precision`, no accuracy limits are checked.
         check_limits: False takes the first engine that loads.
 
     Raises:
@@ -92,7 +93,7 @@ def select_engine(
 
 
 def _candidates(bundle: Bundle, device: str | None) -> Iterator[tuple[str, str]]:
-    """Yield backend and device, the best first."""
+    """Yield pairs of backend name and device, the best first."""
     here, ranked = installed(), _ranked(bundle)
     with_gpu = [backend for backend in ranked if "cuda" in backend.devices]
     if device is not None and device != "cpu":
@@ -115,7 +116,7 @@ def _ranked(bundle: Bundle) -> list[Backend]:
 
 
 def _is_small(bundle: Bundle) -> bool:
-    """Return whether a slower start costs more than a faster engine saves."""
+    """Return whether the graphs are so small that the start-up time outweighs the run time."""
     stages = bundle.manifest.stages.values()
     files = [file for stage in stages for file in (stage.graph, stage.data) if file is not None]
     return sum(file.bytes for file in files) < _SMALL

@@ -1,4 +1,4 @@
-"""The errors of this project: each message is one line that says what is wrong and what to do."""
+"""Define this project's errors. Each message is one line: what is wrong, and what to do."""
 
 
 class GlesamError(Exception):

@@ -1,4 +1,4 @@
-"""The names, types and shapes of every stage's tensors, which the contract fixes."""
+"""Return the names, types and shapes that the contract fixes for every stage's tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The CPU of this machine and its arithmetic, on which the results of engines depend."""
+"""Describe this machine's CPU and its arithmetic, on which the results of engines depend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The types of manifest.json, which is the contract between exporter and runtimes.
+"""Define the types of manifest.json, which is the contract between exporter and runtimes.
 
 A program that runs a bundle needs to know these types and nothing else of the exporter. The JSON
 Schema in docs/manifest.schema.json is generated from them, and runtime/cpp/src/manifest.h is the

@@ -98,7 +98,7 @@ def _check_requires(names: tuple[str, ...], where: str) -> None:
 
 
 def _check_consistency(manifest: Manifest, where: str) -> None:
-    """Refuse what the types cannot express, such as a missing stage or a shape that is wrong."""
+    """Refuse mistakes that the types cannot express, such as a missing stage or a wrong shape."""
     family, rules = manifest.model.family, manifest.preprocessing
     size, step = rules.image_size, FAMILY_INTERFACES[family].size_step
     if size % step:
@@ -127,7 +127,7 @@ def _check_consistency(manifest: Manifest, where: str) -> None:
     _check_target(manifest, where)
     files = [ref.file for ref in file_refs(manifest)]
     for file in files:
-        if not is_plain_name(file):  # the type's pattern lets a final line break pass
+        if not is_plain_name(file):  # the type's pattern accepts a final line break
             raise _refusal(where, f"{file!r} is not a plain file name")
         if files.count(file) > 1 or file == MANIFEST_FILE:
             raise _refusal(where, f"file {file!r} is named twice")

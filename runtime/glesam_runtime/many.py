@@ -1,4 +1,4 @@
-"""Predictions for many images from Python, with reading and inference overlapped."""
+"""Predict masks for many images from Python, with reading and inference overlapped."""
 
 from __future__ import annotations
 

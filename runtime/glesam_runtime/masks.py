@@ -1,7 +1,7 @@
-"""Turning the decoder's low-resolution logits into masks of the original image.
+"""Turn the decoder's low-resolution logits into masks of the original image.
 
 SAM upscales in two bilinear steps and crops the padding between them; SAM 2 upscales in one. Each
-step is linear and separable, so all steps are one matrix per axis: rows @ logits @ columns. The
+step is linear and separable, so all steps of an axis are one matrix: rows @ logits @ columns. The
 product is computed in strips, so that `binarize` never holds the float logits of a whole image.
 """
 
@@ -142,7 +142,7 @@ def _strips(
     step = max(1, _STRIP_PIXELS // width)
     for index, mask in enumerate(low_res.reshape(-1, side, side)):
         down, across = slice(0, height), slice(0, width)
-        if above is not None:  # an upscaled logit is a mean of logits, so one of them is above
+        if above is not None:  # a mean of logits exceeds it only if one of them does
             high: NDArray[np.bool_] = mask > above
             down = _reach(rows, np.any(high, axis=1))
             across = _reach(columns, np.any(high, axis=0))
@@ -154,7 +154,7 @@ def _strips(
 
 
 def _reach(axis: NDArray[np.float32], sources: NDArray[np.bool_]) -> slice:
-    """Return the range of pixels of an axis in which one of the sources has a weight."""
+    """Return the range of an axis's pixels that at least one of the sources contributes to."""
     reached = np.flatnonzero(axis[:, sources].any(axis=1))
     return slice(int(reached[0]), int(reached[-1]) + 1) if reached.size else slice(0, 0)
 
@@ -174,7 +174,7 @@ def _direct(side: int, original: int) -> NDArray[np.float32]:
 
 
 def _bilinear(size_in: int, size_out: int) -> NDArray[np.float64]:
-    """Return bilinear interpolation with half-pixel centres and clamped edges: [out, in]."""
+    """Return the matrix [out, in] of bilinear resizing with half-pixel centres, clamped edges."""
     centre = np.maximum((np.arange(size_out) + 0.5) * (size_in / size_out) - 0.5, 0.0)
     left = np.minimum(centre.astype(np.int64), size_in - 1)
     right = np.minimum(left + 1, size_in - 1)

@@ -38,7 +38,7 @@ _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 
 class _Malformed(Exception):
-    """The bytes are not protobuf. `external_data_locations` adds the file's name."""
+    """Raised when the bytes are not protobuf. `external_data_locations` adds the file's name."""
 
 
 def external_data_locations(path: Path) -> frozenset[str]:
@@ -93,7 +93,7 @@ def _locations(data: mmap.mmap) -> Iterator[str]:
 
 
 def _entry(data: mmap.mmap, start: int, end: int) -> tuple[bytes, bytes]:
-    """Return the key and value of a string pair. The last of repeated fields counts (protobuf)."""
+    """Return key and value of a string pair. The last of repeated fields counts (protobuf)."""
     key, text = b"", b""
     for field, wire, value, stop in _fields(data, start, end):
         if wire == _LENGTH and field == _ENTRY_KEY:

@@ -1,4 +1,4 @@
-"""Command-line options made from the fields of a dataclass, so that each is declared once."""
+"""Make command-line options from the fields of a dataclass, so that each is declared once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KEY = "option"
 def option(
     help_text: str, *, panel: str | None = None, **settings: Any
 ) -> Mapping[str, Mapping[str, Any]]:
-    """Describe a dataclass field's command-line option; goes into the field's `metadata`.
+    """Describe a dataclass field's command-line option. Return the `metadata` of the field.
 
     The dataclass needs no Typer, so a library can declare its options with it.
 

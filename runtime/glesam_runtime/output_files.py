@@ -1,4 +1,4 @@
-"""The files that glesam-run writes for each image: their names, and how they are saved."""
+"""Name and save the files that glesam-run writes for each image."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class OutputFiles:
 
     @property
     def overlay_path(self) -> Path:
-        """The overlay, `<stem>_overlay.png`."""
+        """Return the path of the overlay, `<stem>_overlay.png`."""
         return self._with("_overlay.png")
 
     @property
     def instances_path(self) -> Path:
-        """The instance map, `<stem>_instances.png`."""
+        """Return the path of the instance map, `<stem>_instances.png`."""
         return self._with("_instances.png")
 
     def _with(self, ending: str) -> Path:
@@ -46,7 +46,7 @@ class OutputFiles:
 
 
 def plan_outputs(images: Sequence[Path], folder: Path) -> list[OutputFiles]:
-    """Give each image its output names; a second image of the same stem gets `<stem>-2`."""
+    """Choose the output names of each image; a second image of the same stem gets `<stem>-2`."""
     taken: set[str] = set()
     planned = []
     for image in images:

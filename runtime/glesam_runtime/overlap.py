@@ -1,4 +1,4 @@
-"""Working on many images at the same time: reading and writing overlap with inference.
+"""Work on many images at the same time, so that reading and writing overlap with inference.
 
 A worker thread takes an image through all of its steps. Inference needs a predictor, and there are
 as many predictors as streams, so the other workers read and write meanwhile. Two limits bound the
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from glesam_runtime.predictor import GleSamPredictor
 
 MAX_PIXELS = 96 * 1024 * 1024
-"""Limit for the images worked on at the same time: about 1.4 GB with all intermediate data."""
+"""Maximum sum of the pixels of images in progress: about 1.4 GB with all intermediate data."""
 
 _MAX_HELPERS = 8
-"""Maximum number of workers beyond the streams; the number of cores if that is lower."""
+"""Maximum number of workers beyond one per stream; the number of cores if that is lower."""
 
 Item = TypeVar("Item")
 ItemIn = TypeVar("ItemIn", contravariant=True)
@@ -45,16 +45,16 @@ class Work(Protocol[ItemIn, Prepared, Inferred, ResultOut]):
     """The work on one image, in three steps; each may raise a GlesamError."""
 
     def pixels(self, item: ItemIn, /) -> int:
-        """Return the image's number of pixels; 0 if it cannot be read, which `prepare` reports."""
+        """Return the image's number of pixels; 0 if it is unreadable, which `prepare` reports."""
 
     def prepare(self, item: ItemIn, /) -> Prepared:
-        """Do everything that needs no predictor yet."""
+        """Do the work that comes before the predictor runs."""
 
     def infer(self, predictor: GleSamPredictor, prepared: Prepared, /) -> Inferred:
         """Run the predictor."""
 
     def finish(self, inferred: Inferred, check: Callable[[], None], /) -> ResultOut:
-        """Do everything that needs no predictor any more; call `check` between steps."""
+        """Do the work that comes after the predictor ran; call `check` between steps."""
 
 
 def run_each(
@@ -62,7 +62,7 @@ def run_each(
     items: Iterable[Item],
     predictor: GleSamPredictor,
 ) -> Generator[Result | GlesamError]:
-    """Work on one image after the other, in the calling thread.
+    """Work on one image after another in the calling thread.
 
     Yields:
         The result of each item, or the error that it failed with.
@@ -104,7 +104,9 @@ def run_overlapped(
 
     workers = default_in_flight(streams) if in_flight is None else in_flight
     if workers < streams:
-        raise InputError(f"{workers} images in flight do not fill {streams} streams")
+        raise InputError(
+            f"{workers} images in flight: must be at least the number of streams, {streams}"
+        )
     stop, budget = StopSignal(), _PixelBudget(MAX_PIXELS)
     free: SimpleQueue[GleSamPredictor] = SimpleQueue()
     for share in (predictor, *(predictor.share() for _ in range(streams - 1))):
@@ -195,12 +197,12 @@ class StoppableEngine:
 
     @property
     def name(self) -> str:
-        """The backend's name."""
+        """Return the backend's name."""
         return self.engine.name
 
     @property
     def device(self) -> str:
-        """The device that the engine runs on."""
+        """Return the device that the engine runs on."""
         return self.engine.device
 
     def describe(self) -> dict[str, str]:
@@ -227,7 +229,7 @@ class StoppableEngine:
 
 
 class _PixelBudget:
-    """A number of pixels shared by all workers; a larger image waits until it is alone."""
+    """The pixels that all workers may hold together; a larger image waits until it is alone."""
 
     def __init__(self, pixels: int) -> None:
         self._all = pixels

@@ -1,4 +1,4 @@
-"""The predictor: segment_anything's SamPredictor without torch.
+"""Predict masks as segment_anything's SamPredictor does, without torch.
 
 An image is encoded and enhanced once and can then be prompted many times.
 """
@@ -30,14 +30,15 @@ if TYPE_CHECKING:
     from glesam_runtime.engine_options import EngineOptions
 
 _PROMPT_BATCH_CPU, _PROMPT_BATCH = 8, 64
-"""Default maximum of prompts per decoder call. On a CPU more are no faster, and at full size each
-prompt takes about 65 MB in float32 (docs/performance.md). On a GPU it is segment_anything's 64."""
+"""Default maximum number of prompts per decoder call. On a CPU larger batches are no faster, and at
+full size each prompt takes about 65 MB in float32 (docs/performance.md). The default on a GPU, 64,
+is that of segment_anything."""
 
 
 class GleSamPredictor:
-    """A predictor of masks; its signatures and semantics are those of segment_anything.
+    """A predictor of masks with the signatures and semantics of segment_anything's SamPredictor.
 
-    A predictor holds one image at a time and is not thread-safe: other threads use a `share` of it.
+    A predictor holds one image at a time and is not thread-safe: give each other thread a `share`.
     """
 
     def __init__(
@@ -54,8 +55,8 @@ class GleSamPredictor:
 
         Args:
             bundle: a bundle folder or an opened bundle; None is the built-in nano.
-            backend: "onnxruntime", "openvino", "tensorrt" or "auto", which takes the fastest
-                installed one within the bundle's accuracy limits.
+            backend: "onnxruntime", "openvino", "tensorrt" or "auto", which selects the
+                fastest installed backend that stays within the bundle's accuracy limits.
             device: "cpu", "cuda" or "cuda:N"; None is the backend's default.
             enhance: False runs plain SAM: the enhancer is neither loaded nor run.
             options: how the engine is to run.
@@ -72,7 +73,7 @@ class GleSamPredictor:
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         stages: tuple[StageName, ...] = STAGES if enhance else ("encoder", "decoder")
         self.timings: dict[str, float] = {}
-        """Seconds that each step took last: load, preprocess, encoder, enhancer, decoder, masks."""
+        """Latest seconds of each step: load, preprocess, encoder, enhancer, decoder, masks."""
         with self._timed("load"):
             selected = select_engine(self.bundle, backend, device, stages, options)
         self.engine: Engine = selected.engine
@@ -85,22 +86,22 @@ class GleSamPredictor:
 
     @property
     def is_image_set(self) -> bool:
-        """Whether an image is set."""
+        """Return whether an image is set."""
         return self._features is not None
 
     @property
     def original_size(self) -> tuple[int, int] | None:
-        """(H, W) of the image in pixels, None if no image is set."""
+        """Return (H, W) of the image in pixels, or None if no image is set."""
         return self._geometry.original if self._geometry else None
 
     @property
     def input_size(self) -> tuple[int, int] | None:
-        """(h, w) of the resized image in pixels, None if no image is set."""
+        """Return (h, w) of the resized image in pixels, or None if no image is set."""
         return self._geometry.resized if self._geometry else None
 
     @property
     def geometry(self) -> Geometry:
-        """Sizes of the image before and after resizing.
+        """Return the sizes of the image before and after resizing.
 
         Raises:
             InputError: no image is set.
@@ -128,7 +129,7 @@ class GleSamPredictor:
         self.set_prepared(prepared)
 
     def set_prepared(self, prepared: Preprocessed) -> None:
-        """Encode and enhance an image that `image.preprocess` has prepared, in any thread."""
+        """Encode and enhance an image that `image.preprocess` prepared in any thread."""
         manifest = self.bundle.manifest
         with self._timed("encoder"):
             features = chain.encode(self.engine, manifest, prepared.tensor)
@@ -138,11 +139,11 @@ class GleSamPredictor:
         self._geometry, self._features = prepared.geometry, features
 
     def reset_image(self) -> None:
-        """Reset the predictor to the state without an image."""
+        """Forget the image."""
         self._geometry, self._features = None, None
 
     def share(self) -> GleSamPredictor:
-        """Return a predictor on the same loaded graphs for another thread; no image is set.
+        """Return a predictor for another thread. It uses the same loaded graphs and has no image.
 
         Raises:
             BackendError: the engine cannot be shared.
@@ -150,7 +151,7 @@ class GleSamPredictor:
         return self.with_engine(self.engine.share())
 
     def with_engine(self, engine: Engine) -> GleSamPredictor:
-        """Return a copy of this predictor on another engine of the bundle; no image is set."""
+        """Return a copy of this predictor that runs on another engine and has no image."""
         other = copy(self)
         other.engine, other.timings = engine, {}
         other.reset_image()
@@ -255,7 +256,7 @@ class GleSamPredictor:
 
 
 def _max_prompts(manifest: Manifest, device: str, wanted: int | None) -> int:
-    """Return the maximum of prompts per decoder call; a compiled decoder has a limit of its own."""
+    """Return the maximum number of prompts per decoder call; a compiled decoder may lower it."""
     if wanted is None:
         wanted = _PROMPT_BATCH_CPU if device == "cpu" else _PROMPT_BATCH
     decoder = manifest.stages["decoder"]

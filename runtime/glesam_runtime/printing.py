@@ -1,4 +1,4 @@
-"""The output of glesam-run: lines of text, a JSON document, and a progress bar."""
+"""Print the output of glesam-run: lines of text, a JSON document, and a progress bar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts from the command line and from a prompts file, before any image is read."""
+"""Read prompts from the command line or a prompts file, before any image is read."""
 
 from __future__ import annotations
 

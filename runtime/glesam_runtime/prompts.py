@@ -1,4 +1,4 @@
-"""Checking points, boxes and mask prompts, and turning them into the decoder's input tensors."""
+"""Check points, boxes and mask prompts, and turn them into the decoder's input tensors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PADDING = -1
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """B prompts for one decoder call, each for one object, all with the same kinds of input."""
+    """A batch of B prompts, each for one object; all have the same kinds of input."""
 
     points: NDArray[np.float64]
     """[B, N, 2], (x, y) in pixels of the original image; N may be 0."""
@@ -36,7 +36,7 @@ class PromptBatch:
 
     @property
     def size(self) -> int:
-        """The number of prompts, B."""
+        """Return the number of prompts, B."""
         return len(self.points)
 
 
@@ -69,9 +69,9 @@ def as_batch(
     batched = any(rank == axes + 1 for rank, axes in given.values())
     for name, (rank, axes) in given.items():
         if rank != axes + batched:
-            shape = f"{axes} axes, or {axes + 1} for a batch"
+            shape = f"{axes} for one prompt or {axes + 1} for a batch"
             raise InputError(
-                f"{name}: {rank} axes, but {shape} is needed for every part of the prompt"
+                f"{name}: {rank} axes; use {shape}, the same for every part of the prompt"
             )
 
     def lift(value: ArrayLike | None) -> ArrayLike | None:
@@ -217,7 +217,7 @@ def _rank(value: ArrayLike, name: str) -> int:
 
 
 def _numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Convert to float64 and refuse anything that is not finite numbers."""
+    """Convert values to float64, and refuse values that are not finite numbers."""
     try:
         array: NDArray[Any] = np.asarray(values)
         if array.dtype.kind not in "biuf":

@@ -1,4 +1,4 @@
-"""Antialiased bilinear resizing in float, as torchvision resizes float tensors.
+"""Resize with an antialiased bilinear filter in float, as torchvision resizes float tensors.
 
 Resizing an axis is a product with a matrix that has a few neighbouring weights in each row. The
 image is processed in tiles, so that the matrices of a tile are dense and small, and no float copy

@@ -1,4 +1,4 @@
-"""Masks as run lengths: counting runs, working on them, and COCO's compressed encoding of them.
+"""Represent masks as run lengths: count runs, edit them, and encode them as COCO does.
 
 A mask is split into runs of equal pixels, counted down its columns. The runs alternate and start
 with background: the first run is 0 if the first pixel belongs to the mask, as in COCO. A span is a
@@ -128,7 +128,7 @@ def invert_runs(runs: RunLengths) -> RunLengths:
 
 
 def encode_rle(mask: NDArray[np.bool_]) -> Rle:
-    """Encode a bool mask [H, W]."""
+    """Encode a bool mask [H, W] as COCO RLE."""
     height, width = mask.shape
     return encode_runs(count_runs(mask), height, width)
 
@@ -141,7 +141,7 @@ def encode_runs(runs: RunLengths, height: int, width: int) -> Rle:
 
 
 def decode_rle(rle: Rle) -> NDArray[np.bool_]:
-    """Decode to a bool mask [H, W].
+    """Decode COCO RLE to a bool mask [H, W].
 
     Raises:
         InputError: a character is not part of the code, or the runs do not fill the mask.

@@ -1,4 +1,4 @@
-"""Segmentation of one image file with prompts: writes masks and an overlay."""
+"""Segment one image file with prompts: write masks and an overlay."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ class PromptedSegmentation:
 
     @property
     def _per_prompt(self) -> int:
-        """C, the number of masks per prompt."""
+        """Return C, the number of masks per prompt."""
         return 3 if self.multimask else 1
 
     def _mask_paths(self, files: OutputFiles) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Writing a folder or file atomically: it appears under its name complete or not at all.
+"""Write a folder or file atomically: it appears under its name complete or not at all.
 
 The data is written to a hidden sibling `.<name>.partial-<pid>-<random>` on the same file system,
 which is renamed last. A process that is killed leaves its sibling behind; the next process that
@@ -29,7 +29,7 @@ _RENAME_EXCHANGE = 2
 def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield an empty folder that becomes `destination` when the block ends without an error.
 
-    Until then `destination` stays unchanged, and if the block raises it stays so.
+    `destination` stays unchanged until then, and for good if the block raises.
 
     Args:
         destination: a path that does not exist, an empty folder, or a bundle to replace.
@@ -42,7 +42,7 @@ def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
     partial = _partial_name(final)
     parents = [parent for parent in final.parents if not parent.exists()]
     if not (parents[-1] if parents else final).parent.is_dir():
-        raise InputError(f"{final}: a parent of it is a file")
+        raise InputError(f"{final}: a parent folder is a file; choose another path")
     try:
         with _friendly(final):
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
             partial.mkdir()
         with _friendly(final):
             yield partial
-            # Some writers create files that only the user can read: they get the folder's mode.
+            # Some writers create files that only the user can read. Give them the folder's mode.
             readable = partial.stat().st_mode & 0o666
             for path in sorted(partial.rglob("*")):
                 if path.is_file():
@@ -61,11 +61,11 @@ def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
             _put_in_place(partial, final)
             _sync(final.parent)
     finally:
-        # After a rename nothing is left here; after an exchange the old folder is.
+        # After a rename `partial` is gone; after an exchange it is the old folder.
         shutil.rmtree(partial, ignore_errors=True)
         if not final.exists():
             for parent in parents:
-                # A parent that was not created, or that another program uses by now, stays.
+                # Keep a parent that was not created or that another program uses by now.
                 with suppress(OSError):
                     parent.rmdir()
 
@@ -202,14 +202,14 @@ def _friendly(final: Path) -> Iterator[None]:
         errno.EACCES: "no permission to write here",
         errno.EPERM: "no permission to write here",
         errno.EROFS: "the file system is read-only",
-        errno.ENOTDIR: "a parent of it is a file",
+        errno.ENOTDIR: "a parent folder is a file; choose another path",
         errno.ENAMETOOLONG: "its name is too long",
     }
     try:
         yield
     except OSError as error:
         remedy = remedies.get(error.errno or 0)
-        # An error with a file elsewhere, read inside the block, is not about this path.
+        # The block may also read files elsewhere; their errors are not about this path.
         elsewhere = isinstance(error.filename, str | os.PathLike) and not Path(
             error.filename
         ).absolute().is_relative_to(final.parent)

@@ -1,4 +1,4 @@
-"""The types of `target` in manifest.json, which says what engine the graphs are written for."""
+"""Define the types of `target` in manifest.json, which says what engine the graphs are for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures: glesam-bench in this process, and one run with peers that several tests read."""
+"""Provide glesam-bench in this process, and one run with peers that several tests read."""
 
 from __future__ import annotations
 

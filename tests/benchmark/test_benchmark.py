@@ -56,7 +56,7 @@ def test_float32_computes_what_the_reference_did(name: str, benched: Benched) ->
 @pytest.mark.skipif(not multiplies_bfloat16(), reason="this CPU has no bfloat16 arithmetic")
 @pytest.mark.parametrize("name", IN_BFLOAT16)
 def test_bfloat16_is_bfloat16(name: str, benched: Benched) -> None:
-    """The result has eight bits of mantissa, and no larger error."""
+    """Check that the error is that of eight bits of mantissa: not smaller, not larger."""
     row = rows(benched)[name]
     assert row["precision"] == "bf16"
     assert 1e-3 < row["reference_difference"] < 5e-2

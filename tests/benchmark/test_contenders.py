@@ -118,7 +118,7 @@ def test_engines_asked_for() -> None:
 def test_compiled_pytorch_computes_the_golden_masks(
     nano_bundle: Path, nano_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Capture as torch.compile does for any backend; its C++ compiler alone takes minutes."""
+    """Use torch.compile without its C++ compiler, which takes minutes."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     given = golden_inputs(open_bundle(nano_bundle))
     loaded = pytorch_chain.load_pytorch_chain(

@@ -96,6 +96,6 @@ def test_profile(backend: str, glesam_bench: Bench, here: None, tmp_path: Path) 
 
 @pytest.mark.parametrize("profiler", ["onnxruntime", "openvino"])
 def test_a_profiler_is_found_by_its_name(profiler: str) -> None:
-    """All profilers open a graph by one signature, the one that `OpenGraph` describes."""
+    """Check that every profiler opens a graph with the signature that `OpenGraph` describes."""
     opener = profile.opener_of(profiler)
     assert list(inspect.signature(opener).parameters) == ["bundle", "stage", "options", "precision"]

@@ -118,7 +118,7 @@ def test_one_of_ours_that_fails_ends_it(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_peak_of_memory_is_the_processs_own() -> None:
-    """A child measures, so that this process's own history does not matter."""
+    """Measure in a child process, so that this process's history does not matter."""
     script = (
         "from glesam_benchmark import machine\n"
         "import numpy as np\n"

@@ -15,8 +15,8 @@ from glesam_calibration.quantize import Recipe
 from glesam_evaluation.datasets import open_dataset
 from glesam_runtime import open_bundle
 
-# As many samples as the command's default: with 6 of them nano in INT8 gets a worst golden mask of
-# 0.91 to 0.96 by seed and engine, around the gate of 0.95; with 64 of them 0.975 to 0.985.
+# As many samples as the command's default: with 6 samples nano in INT8 gets a worst golden mask of
+# 0.91 to 0.96 by seed and engine, around the gate of 0.95; with 64 samples 0.975 to 0.985.
 DATA = Data((), samples=64, seed=0, truth=open_dataset("scenes:1@2000000"), truth_images=1)
 FEW = replace(DATA, samples=6)
 
@@ -42,7 +42,7 @@ def quiet() -> Talk:
 
 @pytest.fixture(scope="session")
 def statistics(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Statistics of DATA as a calibration keeps them; read-only, resume from a copy."""
+    """Return kept statistics of DATA; tests must not change them, but resume from a copy."""
     folder = tmp_path_factory.mktemp("statistics") / "state"
     take_statistics(open_bundle(), DATA, folder, False, QUIET)
     return folder
@@ -64,7 +64,7 @@ def make_quantized(statistics: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def quantize_few() -> Callable[..., Path]:
-    """Calibrate the built-in nano on a few samples: too few for its gate, which is not asked."""
+    """Calibrate the built-in nano on a few samples. They are too few for its gate, which is off."""
 
     def make(folder: Path, talk: Talk = QUIET, data: Data = FEW, resume: bool = False) -> Path:
         calibrate(
@@ -77,7 +77,7 @@ def quantize_few() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def few_bundle(quantize_few: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Read-only."""
+    """Return a bundle that was calibrated on a few samples; tests must not change it."""
     return quantize_few(tmp_path_factory.mktemp("few") / "bundle")
 
 
@@ -85,7 +85,7 @@ def few_bundle(quantize_few: Callable[..., Path], tmp_path_factory: pytest.TempP
 def int8_bundle(
     make_quantized: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Read-only."""
+    """Return the built-in nano in INT8; tests must not change it."""
     return make_quantized(tmp_path_factory.mktemp("int8") / "bundle")
 
 
@@ -93,7 +93,7 @@ def int8_bundle(
 def fp8_bundle(
     make_quantized: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Read-only."""
+    """Return the built-in nano in FP8; tests must not change it."""
     recipe = replace(RECIPE, kind="fp8")
     return make_quantized(
         tmp_path_factory.mktemp("fp8") / "bundle", recipe, allow_parity_failure=True

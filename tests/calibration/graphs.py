@@ -13,7 +13,7 @@ node = helper.make_node
 
 
 def layered(seed: int = 0) -> ir.Model:
-    """A layer of each kind and what is none: x [2,16,6,6] -> y [2,5]."""
+    """Make a graph with each kind of layer and with other nodes: x [2,16,6,6] -> y [2,5]."""
     rng = np.random.default_rng(seed)
     nodes = [
         node("Conv", ["x", "stem.weight", "stem.bias"], ["c"], "conv", pads=[1] * 4),
@@ -48,7 +48,7 @@ def layered(seed: int = 0) -> ir.Model:
 
 
 def normed(norm_is_read_elsewhere: bool = False, seed: int = 0) -> ir.Model:
-    """A LayerNorm, windows with padding, and two products: x [1,5,24] -> y [2,3,7].
+    """Make a graph of a LayerNorm, padded windows and two products: x [1,5,24] -> y [2,3,7].
 
     Its channel 3 is a hundred times as large as the others.
     """
@@ -94,10 +94,10 @@ def make(
 
 
 def run(model: ir.Model, x: np.ndarray, *more: str) -> list[np.ndarray]:
-    """The graph's output, and inner tensors, as ONNX's own reference evaluator has them."""
+    """Return the graph's output and inner tensors, computed by ONNX's reference evaluator."""
     from onnx.reference import ReferenceEvaluator
 
     proto = ir.to_proto(model)
-    # The evaluator knows Q/DQ from 19 on; up to there they only gained types.
+    # The evaluator supports Q/DQ from opset 19 on. Until then they only gained types.
     proto.opset_import[0].version = max(19, proto.opset_import[0].version)
     return ReferenceEvaluator(proto).run(["y", *more], {"x": x.astype(np.float32)})

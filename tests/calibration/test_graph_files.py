@@ -19,7 +19,7 @@ WEIGHT = np.arange(4096, dtype=np.float32).reshape(64, 64)
 
 @pytest.fixture
 def product(tmp_path: Path) -> Path:
-    """A graph of one matrix product, in a folder of its own."""
+    """Write a graph of one matrix product into a folder of its own."""
     folder = tmp_path / "source"
     folder.mkdir()
     tensor = helper.make_tensor_value_info
@@ -45,7 +45,7 @@ def answer(path: Path) -> np.ndarray:
 def test_weights_move_with_their_graph(
     before: int, after: int, product: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From beside a graph into it, as when eight-bit weights fall below the threshold, and back."""
+    """Move weights from a separate file into the graph, as when they shrink to 8 bits, and back."""
     monkeypatch.setattr(graph_files, "EXTERNAL_DATA_FROM", before)
     first = tmp_path / "first"
     first.mkdir()

@@ -60,7 +60,7 @@ def test_the_bundle_keeps_the_contract_and_its_gate(int8_bundle: Path) -> None:
 
 
 def test_what_the_gate_accepts_the_selftest_accepts(int8_bundle: Path) -> None:
-    # 12 masks, of which the gate's cases are none: calibrate() runs this check before it writes.
+    # These 12 masks are not among the gate's cases; calibrate() runs this check before it writes.
     result = run_selftest(open_bundle(int8_bundle), yardstick.ENGINE)
     assert result.failures == ()
     assert run_selftest(open_bundle(int8_bundle)).passed, "on the engine that auto chooses"
@@ -147,8 +147,8 @@ def test_another_engine_keeps_the_gate_too(
     assert measured.failures(parity.gate) == []
     assert measured.mean_iou >= 0.99
     assert min(image.mask_iou_worst for image in measured.images) >= 0.95
-    # A number on the edge between two steps falls to either side, and what follows rounds
-    # otherwise; what an engine read wrongly would cost many times as much.
+    # A number halfway between two steps is rounded to either side, and later numbers round
+    # differently. A wrong reading of the graph would cause an error many times as large.
     assert of_eight_bits.measure(bundle).mean_iou >= 0.995
 
 
@@ -170,7 +170,7 @@ def test_fp8_is_read_alike_by_onnxs_evaluator_and_onnxruntime(fp8_bundle: Path) 
     (wanted,) = ReferenceEvaluator(str(bundle.graph_path("enhancer"))).run(
         None, {"image_embeddings": z_l}
     )
-    # Both round, and what lies on an edge falls to either side: apart by less than by the rounding.
+    # Both round, and may round halfway cases differently: less apart than the rounding itself.
     apart = np.linalg.norm(enhanced - wanted) / np.linalg.norm(wanted)
     error = np.linalg.norm(wanted - golden["enhanced_embeddings"]) / np.linalg.norm(wanted)
     assert apart < error < 0.03

@@ -42,7 +42,7 @@ def test_the_layers_of_nano_are_named_after_the_checkpoint() -> None:
         assert len(set(names)) == len(names)
     names = [layer.name for layer in layers["encoder"]]
     assert names[:3] == ["patch_embed", "blocks.0.attention.qkv", "blocks.0.attention.proj"]
-    # What a point's coordinates are multiplied with is no layer.
+    # The matrix that a point's coordinates are multiplied with is not a layer.
     assert "points.frequencies" not in {layer.weight for layer in layers["decoder"]}
 
 

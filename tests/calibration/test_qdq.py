@@ -24,7 +24,7 @@ X = np.random.default_rng(5).normal(size=(2, 16, 6, 6)).astype(np.float32)
 
 
 def ranges_on(model: ir.Model, x: np.ndarray) -> dict[str, float]:
-    """The largest magnitude of every layer's input."""
+    """Return the largest magnitude of every layer's input."""
     names = list(dict.fromkeys(layer.activation for layer in find_layers(model.graph)))
     inner = [name for name in names if name != "x"]
     found = dict(zip(inner, run(model, x, *inner)[1:], strict=True))
@@ -107,7 +107,7 @@ def test_int8_is_what_onnxruntimes_quantizer_makes_of_the_same_ranges(tmp_path: 
         np.testing.assert_allclose(
             scales, onnx.numpy_helper.to_array(theirs[f"{layer.weight}_scale"]), rtol=1e-6
         )
-        # A quotient that lies between two numbers may fall to either side.
+        # A quotient halfway between two numbers may be rounded to either of them.
         assert np.abs(found.astype(int) - wanted).max() <= 1
         assert np.mean(found != wanted) < 0.01
     largest = np.abs(X).max()
@@ -140,7 +140,7 @@ def test_fp8_saturates() -> None:
 
 
 def test_negative_numbers_do_not_come_through_a_relu_before_fp8() -> None:
-    """ONNX Runtime takes a Relu away before QuantizeLinear, right for uint8 alone."""
+    """Check the case where ONNX Runtime drops a Relu before QuantizeLinear, as if for uint8."""
     rng = np.random.default_rng(0)
     nodes = [node("Relu", ["x"], ["r"], "relu"), node("MatMul", ["r", "w"], ["y"], "product")]
     model = make(nodes, {"w": rng.normal(size=(32, 8))}, {}, [4, 32])

@@ -44,7 +44,7 @@ def test_the_fewest_that_reach_the_target(lost: list[float], target: float) -> N
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sensitivity, "trial", trial)
         kept = keep_fewest(YARDSTICK, {}, Recipe(), ranking(lost), target, OPEN)  # type: ignore[arg-type]
-    left = sorted(lost)  # what may stay quantized, the cheapest first
+    left = sorted(lost)  # units that may stay quantized, the cheapest first
     fewest = next(n for n in range(len(lost) + 1) if 1 - sum(left[: len(left) - n]) >= target)
     assert len(kept.get("encoder", ())) == fewest
     assert len(trials) <= 2 + 2 * len(lost).bit_length()

@@ -11,7 +11,7 @@ import pytest
 from glesam_runtime import open_bundle
 from glesam_runtime.manifest import STAGES
 
-# In a process of its own: a library that cannot find a driver may take the process with it.
+# Run in a new process, because a library that finds no driver may crash the process.
 BUILD = """
 import sys
 import tensorrt_rtx as trt

@@ -38,7 +38,7 @@ def save(path: Path, pixels: np.ndarray, **options: object) -> Path:
 
 
 def one_photo(folder: Path, image: str, *masks: str) -> Path:
-    """A dataset of one image; mask files hold FIRST, then SECOND."""
+    """Write a dataset of one image, whose mask files hold FIRST, then SECOND."""
     save(folder / image, PHOTO)
     for name, mask in zip(masks, (FIRST, SECOND), strict=False):
         save(folder / name, mask)
@@ -180,7 +180,7 @@ def test_an_empty_mask_is_told_when_it_is_read(tmp_path: Path) -> None:
 
 
 def soft_disk() -> tuple[np.ndarray, np.ndarray]:
-    """A disk drawn at 8 times the size and averaged: gray 0..255, and which pixels are it."""
+    """Return a disk with soft edges, gray 0..255, and the mask of its pixels."""
     fine = np.zeros((8 * 48, 8 * 64))
     fine[disk((190, 250), 130)] = 255
     gray = fine.reshape(48, 8, 64, 8).mean(axis=(1, 3)).round().astype(np.uint8)
@@ -268,7 +268,7 @@ def runs(mask: np.ndarray) -> dict:
 
 
 def annotate(path: Path, *segmentations: object, **image: object) -> Path:
-    """A JSON of one image of the right size and its annotations, or any dict in their place."""
+    """Write the JSON of one image; each annotation is a segmentation or a whole dict."""
     listed = {"id": 7, "height": HEIGHT, "width": WIDTH, "file_name": "a.png"} | image
     objects = [
         one if isinstance(one, dict) and "image_id" in one else {"image_id": 7, "segmentation": one}
@@ -429,7 +429,7 @@ def test_without_pycocotools_it_says_what_to_install(monkeypatch: pytest.MonkeyP
         decode_segmentation(json.dumps([SQUARE]).encode(), HEIGHT, WIDTH, "here")
 
 
-# Scenes, and what all have in common
+# Scenes, and properties of all datasets
 
 
 def test_scenes_are_their_seeds() -> None:

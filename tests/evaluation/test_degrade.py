@@ -155,7 +155,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_levels_are_in_order_on_average() -> None:
-    """Judged behind a median filter: bare PSNR sees noise alone, which sampling down smooths."""
+    """Compare after a median filter, because plain PSNR would measure little but the noise."""
     images = [make_scene(seed, 256, 256).image for seed in range(6)]
     fidelity = np.array(
         [

@@ -36,7 +36,7 @@ ALL_PROMPTS = ("1-point", "3-point", "10-point", "box", "noise-box")
 
 
 class Watched:
-    """A segmenter that keeps what it was shown, and answers with boxes."""
+    """A segmenter that records its images and returns boxes as masks."""
 
     def __init__(self) -> None:
         self.images: list[np.ndarray] = []
@@ -59,7 +59,7 @@ class Watched:
 
 
 class Perfect(Watched):
-    """Answers with the truth's own box: exact on rectangles."""
+    """A segmenter that returns the true box, which is exact for rectangles."""
 
     def segment(self, points, labels, boxes) -> np.ndarray:
         masks = np.zeros((len(boxes), HEIGHT, WIDTH), np.bool_)
@@ -187,7 +187,7 @@ def test_prompts_are_drawn_from_the_masks() -> None:
     np.testing.assert_array_equal(boxes, [tight_box(mask) for mask in masks])
     assert (boxes != noisy).any(axis=1).all()
     assert (np.abs(boxes - noisy) <= 0.2 * np.asarray([9, 12, 9, 12])).all()
-    # A mask's prompt is its own, whichever others there are.
+    # The prompt of a mask does not depend on the other masks.
     alone = draw_prompts(masks[2:], [2], "noise-box", 0, "x").boxes
     np.testing.assert_array_equal(alone, noisy[2:])
 
@@ -283,7 +283,7 @@ def test_a_bundle_segments_as_its_predictor_does() -> None:
 
 
 class Counted:
-    """Stages that only count what runs."""
+    """Stages that only count their runs."""
 
     preprocessing = Preprocessing(
         64, "longest_side", "pillow_bilinear", "RGB", (0, 0, 0), (1, 1, 1), "right_bottom"

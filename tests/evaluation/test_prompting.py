@@ -13,7 +13,7 @@ from glesam_runtime.prompts import check_prompts
 
 
 def blob(seed: int, height: int, width: int) -> np.ndarray:
-    """A random mask that is not empty."""
+    """Draw a random mask that is not empty."""
     rng = np.random.default_rng(seed)
     mask = rng.random((height, width)) < rng.random()
     mask[rng.integers(height), rng.integers(width)] = True

@@ -50,7 +50,7 @@ def test_every_instance_is_as_visible_as_asked() -> None:
 
 
 def test_the_picture_has_its_edges_where_the_masks_end() -> None:
-    """Steps across borders between two leaves against those within one: who lies on top is true."""
+    """Check that colours change more between two leaves than within one, as masks claim."""
     at_border, within = [], []
     for seed in range(8):
         scene = make_scene(seed, 192, 192, shapes=(40, 50))
@@ -67,7 +67,7 @@ def test_a_scene_takes_milliseconds() -> None:
     started = time.process_time()
     for seed in range(5):
         make_scene(seed)
-    assert (time.process_time() - started) / 5 < 0.25  # 0.02 at rest; room for a busy machine
+    assert (time.process_time() - started) / 5 < 0.25  # 0.02 on an idle machine
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A nano checkpoint written out in the formats users hold, and the command line in process."""
+"""Provide a nano checkpoint in the file formats of users, and the command line in process."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def random_nano2(seed: int = 0) -> RandomCheckpoint:
 
 
 def relative(actual: Tensor, expected: Tensor) -> float:
-    """Relative L2."""
+    """Return the relative L2 error."""
     return float((actual - expected).norm() / expected.norm())
 
 
 def read(path: Path, option: str) -> dict[str, Tensor]:
-    """The tensors of a file."""
+    """Read the tensors of a file."""
     return TensorFile(path, option).read()
 
 
 @pytest.fixture
 def no_gradients() -> Iterator[None]:
-    """Tensors alone, and the same ones every time."""
+    """Disable gradients, and seed torch so that random tensors repeat."""
     with torch.no_grad():
         torch.manual_seed(0)
         yield
@@ -51,19 +51,19 @@ def no_gradients() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Released:
-    """The nano checkpoint of seed 0 as files; read-only."""
+    """Write the nano checkpoint of seed 0 as files; tests must not change them."""
     return write_released(tmp_path_factory.mktemp("released") / "files", random_nano())
 
 
 @pytest.fixture(scope="session")
 def released2(tmp_path_factory: pytest.TempPathFactory) -> Released:
-    """The nano2 checkpoint of seed 0 as files; read-only."""
+    """Write the nano2 checkpoint of seed 0 as files; tests must not change them."""
     return write_released(tmp_path_factory.mktemp("released2") / "files", random_nano2())
 
 
 @pytest.fixture
 def released_copy(released: Released, tmp_path: Path) -> Released:
-    """Files of the test's own to spoil."""
+    """Return a copy of the files, which a test may damage."""
     whole = released.sam.parent
     copy = Path(shutil.copytree(whole, tmp_path / "files"))
     moved = {
@@ -75,7 +75,7 @@ def released_copy(released: Released, tmp_path: Path) -> Released:
 
 @pytest.fixture
 def glesam_export(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run `glesam-export` in this process: exit code, stdout, stderr."""
+    """Run `glesam-export` in this process; return exit code, stdout and stderr."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         from glesam_export.cli import app
@@ -93,7 +93,7 @@ def glesam_export(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int
 def nano16_bundle(
     nano_bundle: Path, traced: Traced, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The nano bundle of seed 0 with fp16 graphs, its golden file and figures those of fp32."""
+    """Make the nano bundle of seed 0 with fp16 graphs, but with fp32's golden file and figures."""
     folder = tmp_path_factory.mktemp("nano16") / "bundle"
     folder.mkdir()
     source = open_bundle(nano_bundle)

@@ -1,4 +1,4 @@
-"""An export that is cut short leaves what was there, and no half bundle."""
+"""An interrupted export leaves the old bundle unchanged, and no incomplete one."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def old_bundle(nano_bundle: Path, tmp_path: Path) -> Path:
-    """A bundle that is about to be replaced."""
+    """Return a bundle that a test replaces."""
     return Path(shutil.copytree(nano_bundle, tmp_path / "bundle"))
 
 
 def traced_before(bundle: Path, stage: StageName, patch: pytest.MonkeyPatch) -> None:
-    """Put a bundle's graph in the place of tracing it: how it is written is what matters."""
+    """Return a bundle's graph instead of tracing, because these tests are about writing it."""
     model = ir.load(open_bundle(bundle).graph_path(stage))
     program = torch.onnx.ONNXProgram(model, None)
     patch.setattr(torch.onnx, "export", lambda *_, **__: program)
@@ -58,7 +58,7 @@ runpy.run_module("glesam_export", run_name="__main__", alter_sys=True)
 
 
 def start_and_wait_for_files(output: Path) -> tuple[subprocess.Popen[bytes], Path]:
-    """An export in a process of its own, caught when its first graph is on disk."""
+    """Start an export in a new process, and wait until its first graph is on disk."""
     traced = str(open_bundle(output).graph_path("encoder"))
     arguments = [traced, "onnx", "--preset", "nano", "-o", str(output)]
     program = [sys.executable, "-c", EXPORT_WITHOUT_TRACING, *arguments]
@@ -66,7 +66,7 @@ def start_and_wait_for_files(output: Path) -> tuple[subprocess.Popen[bytes], Pat
         program,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        # What runs in a shell's background ignores Ctrl-C, and its children would too.
+        # If pytest runs in a shell's background it ignores Ctrl-C, and its children would too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 240
@@ -119,7 +119,7 @@ def test_no_space_in_the_middle(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of two megabytes."""
+    """Mount a file system of two megabytes."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         pytest.skip("mounting needs root")
     disk = tmp_path / "disk"
@@ -135,7 +135,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_is_full(
     threshold: int, small_disk: Path, nano_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights in the graph's own file and in one beside it, which another library writes."""
+    """Test weights inside the graph's file, and in a second file that another library writes."""
     traced_before(nano_bundle, "enhancer", monkeypatch)
     monkeypatch.setattr(graph_files, "EXTERNAL_DATA_FROM", threshold)
     graph = stages.graph(random_nano(), "enhancer")
@@ -150,7 +150,7 @@ def test_a_disk_that_is_full(
 def test_a_library_that_does_not_say_why(
     nano_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """NumPy's `tofile` on a full disk: an OSError of words alone."""
+    """Simulate NumPy's `tofile` on a full disk, whose OSError has no error number."""
 
     def full(*_: object, **__: object) -> None:
         raise OSError("problem writing element 13312 to file")

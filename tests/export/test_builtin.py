@@ -30,7 +30,7 @@ BUILT_IN_FILE = Path(glesam_export.__file__).parent / "nano.safetensors"
 
 @pytest.fixture(scope="module")
 def reference() -> tuple[list, list]:
-    """Cases and the reference's outputs on nano's built-in weights."""
+    """Return cases, and the reference's outputs with nano's built-in weights."""
     nothing = (None,) * 7
     checkpoint = make_checkpoint(WeightOptions("nano", None, *nothing))
     cases = make_cases(checkpoint.preset)
@@ -66,7 +66,7 @@ def test_its_golden_tensors_are_the_references(reference: tuple[list, list]) -> 
 
 
 def test_it_segments_a_photograph() -> None:
-    """scikit-image's coins, each from three points and from its box."""
+    """Segment scikit-image's coins, each from three points and from its box."""
     coins = Coins()[0]
     segmenter = StagedSegmenter(BundleStages(open_bundle()), enhance=True)
     segmenter.set_image(coins.image)
@@ -78,7 +78,7 @@ def test_it_segments_a_photograph() -> None:
     assert iou(by_points, coins.masks).mean() > COINS_BY_POINTS
     assert iou(by_box, coins.masks).mean() > COINS_BY_BOX
 
-    # A point in each coin, then with a background point in another, far away.
+    # A point in each coin; then also a background point in another coin, far away.
     alone = segmenter.segment(points[:, :1], np.ones((len(points), 1), np.float32), None)
     away = np.roll(points[:, :1], len(points) // 2, axis=0)
     corrected = segmenter.segment(

@@ -1,4 +1,4 @@
-"""What a bundle is verified on: prompts that lie where they should, the user's own images."""
+"""Verification cases have prompts that lie where they should, and take the user's images."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_prompts_lie_in_their_masks(cases: list[Case]) -> None:
 
 
 def test_earlier_masks_fill_their_boxes(cases: list[Case]) -> None:
-    """Positive in the ellipse that touches a box's four sides, negative outside."""
+    """Check that logits are positive only in the ellipse that touches a box's four sides."""
     prompts = cases[0].prompts
     logits = prompts["masks"]["mask_input"][:, 0]
     centres = (np.arange(64) + 0.5) * 4
@@ -93,7 +93,7 @@ def test_own_images_of_any_size(size: tuple[int, int], tmp_path: Path) -> None:
 
 
 def test_no_two_images_share_a_name(tmp_path: Path) -> None:
-    """The figures of one would take the place of the other's."""
+    """Check that names differ, because equal names would overwrite each other's figures."""
     paths = [write_image(tmp_path / folder / "x.png", 8, 8) for folder in ("a", "b", "c")]
     names = [case.name for case in make_cases(NANO, paths)][:: len(LEVELS)]
     assert names == ["x.png", "x.png (2)", "x.png (3)"]

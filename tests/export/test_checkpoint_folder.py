@@ -33,7 +33,7 @@ def files_of(released: Released) -> WeightFiles:
 
 @pytest.fixture
 def folder(released: Released, tmp_path: Path) -> Path:
-    """A checkpoint folder of the test's own, its weights outside."""
+    """Write a checkpoint folder whose weights lie outside of it."""
     made = tmp_path / "run"
     made.mkdir()
     write_checkpoint_json(made, files_of(released), "nano", "nano", 5.0, 999)

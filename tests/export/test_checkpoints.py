@@ -97,7 +97,7 @@ def test_half_precision_files_become_float32(released: Released, tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def adapters(released: Released) -> dict[str, LoraFactors]:
-    """Those of the release as it is; read-only."""
+    """Return the adapters of the released files; tests must not change them."""
     return from_files(released).lora_factors
 
 
@@ -129,7 +129,7 @@ def test_lora_key_styles(
 
 
 def test_lora_alpha_scales_the_update(released: Released, tmp_path: Path) -> None:
-    """W + (alpha / r) B A, by hand, on one layer of rank 8 with alpha 4 and one without."""
+    """Compute W + (alpha / r) B A by hand for a layer of rank 8, with alpha 4 and without alpha."""
     tensors = load_file(released.lora)
     layer = "down_blocks.0.resnets.0.conv1"
     tensors[f"unet.{layer}.alpha"] = torch.tensor(4.0)
@@ -157,7 +157,7 @@ def test_partial_lora(released: Released, tmp_path: Path) -> None:
 
 
 def damaged(raw: bytes, seed: int) -> bytes:
-    """Cut off, or with one byte changed."""
+    """Return the bytes truncated, or with one byte changed."""
     rng = np.random.default_rng(seed)
     place = int(rng.integers(len(raw)))
     if seed % 2:
@@ -186,7 +186,7 @@ def test_a_damaged_file_is_one_error_whatever_the_damage(kind: str, tmp_path: Pa
 
 @pytest.mark.parametrize("raw", [b"<!DOCTYPE html>", b"version https://git-lfs", b"\x89PNG\r\n"])
 def test_what_is_no_checkpoint_is_not_called_dangerous(raw: bytes, tmp_path: Path) -> None:
-    """A saved web page, a pointer to a large file, a picture: nothing in them would run."""
+    """Try a web page, a Git LFS pointer and a picture, which cannot run code."""
     (tmp_path / "x.pth").write_bytes(raw)
     with pytest.raises(CheckpointError, match="fetch the file again") as caught:
         read(tmp_path / "x.pth", "--sam")
@@ -194,7 +194,7 @@ def test_what_is_no_checkpoint_is_not_called_dangerous(raw: bytes, tmp_path: Pat
 
 
 class Bomb:
-    """Creates a file when unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -211,7 +211,7 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path) -> 
     for name in ("bomb.pth", "bomb2.pth"):
         with pytest.raises(CheckpointError, match=r"refused.*safetensors") as caught:
             read(tmp_path / name, "--sam")
-        for advice in ("weights_only", "trust", "\x1b"):  # torch's own, on how to run it after all
+        for advice in ("weights_only", "trust", "\x1b"):  # torch's advice to run it anyway
             assert advice not in str(caught.value)
     assert "asks to run posix.system" in str(caught.value)
     assert not mark.exists()
@@ -246,7 +246,7 @@ def test_a_unet_folder_names_the_preset_that_fits(tmp_path: Path) -> None:
 
 
 def with_unet_tensors(sd: Path, folder: Path, change: Callable[[Tensors], object]) -> Path:
-    """A copy of a diffusers folder with its U-Net's tensors changed."""
+    """Copy a diffusers folder and change the tensors of its U-Net."""
     shutil.copytree(sd, folder)
     path = folder / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(path)
@@ -309,7 +309,7 @@ def test_tensors_of_a_strange_kind_are_refused(
 def test_a_unet_config_that_computes_something_else_is_refused(
     entry: str, value: object, released: Released, tmp_path: Path
 ) -> None:
-    """Its tensors fit all the same: only the configuration can tell."""
+    """Check entries that do not change the tensors, so only the configuration shows them."""
     sd = Path(shutil.copytree(released.sd, tmp_path / "sd"))
     path = sd / "unet" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {entry: value}))
@@ -319,7 +319,7 @@ def test_a_unet_config_that_computes_something_else_is_refused(
 
 @pytest.mark.parametrize("name", ["sd15", "sd21"])
 def test_a_unet_config_as_published_fits(name: str, tmp_path: Path) -> None:
-    """Older ones leave out what has a default and hold entries that change nothing here."""
+    """Use an old configuration, which lacks some defaults and has entries without effect."""
     config = {"_class_name": "UNet2DConditionModel", "_diffusers_version": "0.8.0"}
     config |= dict(unet_preset(name).config)
     config |= {"act_fn": "silu", "center_input_sample": False, "downsample_padding": 1}
@@ -351,7 +351,7 @@ def test_a_schedule_that_cannot_be_used(change: dict[str, object], words: str) -
 
 
 def test_the_folders_own_schedule_is_taken() -> None:
-    """Linear betas, by numpy; entries that another scheduler needs are passed over."""
+    """Compute linear betas with numpy; entries for other schedulers are ignored."""
     config = {**stable_diffusion.SCHEDULE, "beta_schedule": "linear", "skip_prk_steps": True}
     expected = np.cumprod(1 - np.linspace(0.00085, 0.012, 1000))[700]
     assert stable_diffusion.alpha_bar(700, config, "test") == pytest.approx(expected, rel=1e-5)
@@ -371,7 +371,7 @@ A, B = "unet.conv_in.lora.down.weight", "unet.conv_in.lora.up.weight"
         ({"unet.conv_in.alpha": torch.tensor(float("nan"))}, "alpha holds NaN"),
         ({"unet.time_embedding.linear_1.alpha": torch.tensor(8.0)}, "lacks one of its two"),
         ({"unet.conv_norm_out.alpha": torch.tensor(8.0)}, "not a layer"),
-        ({"unet.conv_in.dora_scale": torch.ones(32)}, "dora_scale is no LoRA key"),
+        ({"unet.conv_in.dora_scale": torch.ones(32)}, "dora_scale is not a LoRA key"),
     ],
     ids=["scalar", "rank 0", "A", "B", "two styles", "NaN alpha", "alpha alone", "norm", "DoRA"],
 )

@@ -239,7 +239,7 @@ def test_verify_takes_a_checkpoint(
 def test_onnx_takes_a_checkpoint_and_says_when_it_is_untrained(
     packed: Path, glesam_export: Run, tmp_path: Path
 ) -> None:
-    """The image is missing, so the export stops after it has opened the checkpoint."""
+    """Name a missing image, so that the export stops after it has opened the checkpoint."""
     arguments = ["--checkpoint", packed, "-o", tmp_path / "b", "--image", tmp_path / "nowhere.png"]
     code, _, err = glesam_export("onnx", *arguments)
     assert code == 2

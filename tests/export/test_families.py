@@ -1,4 +1,4 @@
-"""A SAM family is a folder and a registry line: one made up here is exported and verified."""
+"""A toy family, registered by one line, is exported and verified."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ToyGraph(Graph):
 
 
 class ToyFamily(SamFamily):
-    """What differs from SAM: the encoder, its keys, and the rule for boxes."""
+    """A family that differs from SAM in the encoder, its keys, and the rule for boxes."""
 
     name = "toy"
     title = "Toy SAM"
@@ -99,7 +99,7 @@ class ToyFamily(SamFamily):
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one line that registers it."""
+    """Register the toy family, which takes one line."""
     monkeypatch.setitem(families.FAMILIES, "toy", ToyFamily())
 
 

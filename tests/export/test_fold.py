@@ -1,4 +1,4 @@
-"""Each part of the fold against the unfolded model, in float64 to 1e-10."""
+"""Each part of the fold equals the unfolded model to 1e-10 in float64."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_merge_scales_by_alpha_over_rank(alpha: float, z_l: Tensor) -> None:
 
 
 def test_replicated_channels_sum_inputs_and_copy_outputs() -> None:
-    """A tiled head is the base head on the sum over groups of four; a tiled tail repeats."""
+    """Check that the tiled head sums inputs per base channel, and the tail repeats outputs."""
     base_in, base_out = nn.Conv2d(4, 32, 3, padding=1), nn.Conv2d(32, 4, 3, padding=1)
     state = {f"conv_in.{k}": v.double() for k, v in base_in.state_dict().items()}
     state |= {f"conv_out.{k}": v.double() for k, v in base_out.state_dict().items()}
@@ -100,7 +100,7 @@ def test_gamma_goes_into_the_head(gamma: float, z_l: Tensor) -> None:
 
 @pytest.mark.parametrize(("gamma", "timestep"), PAIRS)
 def test_alpha_bar_goes_into_the_tail(gamma: float, timestep: int, z_l: Tensor) -> None:
-    """z_L / sqrt(abar_T) plus the tail's new output is Eq. 4."""
+    """Check that z_L / sqrt(abar_T) plus the tail's new output equals Eq. 4."""
     enhancer = make_enhancer(gamma, timestep)
     expected = enhancer(z_l)
     fold.merge_lora(enhancer.unet)
@@ -176,7 +176,7 @@ def test_fold_leaves_no_timestep_text_or_adapter() -> None:
 
 @pytest.mark.parametrize("linear", [True, False], ids=["SD 2.1's", "SD 1.5's"])
 def test_both_stable_diffusion_layouts(linear: bool, z_l: Tensor) -> None:
-    """Projections by Linear or by 1 x 1 convolution, heads by level, a level with no attention."""
+    """Test Linear and 1 x 1 projections, heads per level, and a level without attention."""
     nano = dict(unet_preset("nano").config)
     config = nano | {
         "block_out_channels": (32, 64, 64),

@@ -1,4 +1,4 @@
-"""Pieces of the graphs that cost less than what they replace, against that, in float64."""
+"""Cheaper pieces of the graphs equal the originals that they replace, in float64."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_halves() -> None:
 
 @pytest.mark.parametrize("at_once", [1, 12 * 12 * 2, 10**9], ids=["one", "two heads", "all"])
 def test_attention_in_groups_with_positions(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Softmax(q k^T + rows + columns) v, however many heads go at a time."""
+    """Check softmax(q k^T + rows + columns) v for different numbers of heads at a time."""
     monkeypatch.setattr(graphs, "SCORES_AT_ONCE", at_once)
     q, k, v = torch.randn(3, 2, 5, 12, 8).double()  # N = 2, 5 heads, 12 tokens in 3 rows of 4
     rows, columns = torch.randn(2, 5, 12, 3).double(), torch.randn(2, 5, 12, 4).double()

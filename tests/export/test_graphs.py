@@ -1,4 +1,4 @@
-"""Each graph module against segment_anything's and diffusers' own forward, in float64."""
+"""Each graph module equals segment_anything's or diffusers' own forward, in float64."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def perturbed_encoder(preset: SamPreset) -> ImageEncoderViT:
     ids=["windows fit", "windows padded", "one padded window", "window is the image, odd scale"],
 )
 def test_encoder_blocks(side: int, window: int, embed: int, heads: int) -> None:
-    """Windowed and global blocks, padding or none, scales that are no power of two."""
+    """Test windowed and global blocks, with and without padding, at odd scales too."""
     preset = SamPreset("t", side, embed, 2, heads, (1,), window, 64, "nano")
     encoder = perturbed_encoder(preset)
     x = torch.randn(2, side // 16, side // 16, embed).double()

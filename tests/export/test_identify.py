@@ -1,4 +1,4 @@
-"""Every kind of file is called what it is, and told apart from what looks like it."""
+"""Every kind of file is identified, and distinguished from similar files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def options(files: Released, **changes: object) -> WeightOptions:
 
 
 def only_shapes(path: Path, state: dict[str, torch.Tensor]) -> TensorFile:
-    """What an opened file of these tensors says of itself; nothing of it can be read."""
+    """Return a TensorFile that has these shapes but no data."""
     file = TensorFile.__new__(TensorFile)
     file.path, file.where = path, f"--sam {path}"
     file.metadata, file.shapes = {}, state
@@ -88,7 +88,7 @@ def test_a_full_size_sam_is_known_by_its_shapes(name: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", sorted(SAM2_PRESETS))
 def test_a_sam2_is_known_by_its_shapes(name: str, tmp_path: Path) -> None:
-    """Of the two releases only the video keys tell; without them a file fits both."""
+    """Check that only the video keys distinguish the releases; without them a file fits both."""
     preset = SAM2_PRESETS[name]
     state = sam2.state_dict(*sam2._on_meta(preset))
     released = state | {"memory_attention.x": torch.empty(1)}
@@ -96,7 +96,7 @@ def test_a_sam2_is_known_by_its_shapes(name: str, tmp_path: Path) -> None:
         released["no_obj_embed_spatial"] = torch.empty(1, 64)
     assert detect_sam(only_shapes(tmp_path / "x.pt", released)).name == name
     if "hiera" in name:
-        with pytest.raises(CheckpointError, match=r"fits sam2_.* alike; say which by --preset"):
+        with pytest.raises(CheckpointError, match=r"fits sam2_.* alike; choose one with --preset"):
             detect_sam(only_shapes(tmp_path / "x.pt", state))
 
 
@@ -157,7 +157,7 @@ def test_presets_are_detected(released: Released) -> None:
 
 
 def test_an_sd15_folder_needs_no_unet_option(released: Released, tmp_path: Path) -> None:
-    """Without detection the U-Net would be the SAM preset's own."""
+    """Check that the U-Net is detected; otherwise the SAM preset's default would be used."""
     (tmp_path / "unet").mkdir()
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "unet" / "config.json").write_text(json.dumps(dict(unet_preset("sd15").config)))
@@ -190,7 +190,7 @@ def test_a_sam_of_no_preset_names_the_nearest(released: Released, tmp_path: Path
 
 @pytest.fixture(scope="module")
 def enhancer_of_the_folder(released: Released) -> dict[str, Tensor]:
-    """Tensors of the release's enhancer; read-only."""
+    """Return the tensors of the released enhancer; tests must not change them."""
     state: dict[str, Tensor] = make_checkpoint(options(released)).enhancer().state_dict()
     return state
 
@@ -221,7 +221,7 @@ def test_a_bare_unet_with_its_config_is_the_folders(
 
 @pytest.mark.parametrize("name", stable_diffusion.WEIGHT_FILES)
 def test_a_diffusers_folder_of_each_kind(name: str, released: Released, tmp_path: Path) -> None:
-    """fp16 files round, and then hold the same tensors as the fp32 file rounded."""
+    """Check that fp16 files give the rounded tensors of the fp32 file."""
     sd = Path(shutil.copytree(released.sd, tmp_path / "sd"))
     state = load_file(sd / "unet" / stable_diffusion.WEIGHT_FILES[0])
     (sd / "unet" / stable_diffusion.WEIGHT_FILES[0]).unlink()

@@ -1,4 +1,4 @@
-"""A wrong gamma or timestep is noticed, and the right pair named."""
+"""A wrong gamma or timestep gives a warning that names the right pair."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Recorded = tuple[list[Case], list[Outputs]]
 
 
 class Rescaled:
-    """A trained checkpoint turned, exactly, into one for another gamma at the same T.
+    """A trained checkpoint, converted exactly to another gamma at the same T.
 
     eps sees gamma z through conv_in alone and gives its answer through conv_out alone, so scaling
     the two makes the same function of z (the fold's own argument, Eq. 4).

@@ -1,4 +1,4 @@
-"""An export opens and parses every checkpoint file once, and a format is one line of a table."""
+"""An export opens and parses every checkpoint file once; one table line adds a format."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from .conftest import random_nano
 
 
 class Stop(Exception):
-    """Ends an export where tracing would begin."""
+    """Raised to end an export where tracing would begin."""
 
 
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each file was opened or parsed, by its name."""
+    """Count how often each file is opened or parsed, by its name."""
     counts: Counter[str] = Counter()
 
     def counted(owner: Any, name: str, key: Callable[..., str]) -> None:
@@ -55,7 +55,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def test_an_export_from_files_opens_each_once(
     released: Released, parsed: Counter[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tracing is left out: it asks the checkpoint for a stage and reads no file itself."""
+    """Stop before tracing, which reads no file itself."""
     paths = {name: getattr(released, name) for name in ("sam", "sd", "lora", "prompt_embeds")}
     checkpoint = make_checkpoint(WeightOptions(**paths, gamma=5.0, timestep=999))
 
@@ -88,7 +88,7 @@ def test_a_packed_file_is_opened_once(parsed: Counter[str], tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "old.pth"])
 def test_what_is_read_may_be_changed(name: str, tmp_path: Path) -> None:
-    """Every read gives the file's own numbers, whatever was done to those of the one before."""
+    """Check that a read gives the file's numbers after the tensors of an earlier read changed."""
     state = {"a": torch.arange(6.0).view(2, 3), "b.c": torch.ones(2, dtype=torch.float16)}
     state["b.empty"] = torch.empty(0, 4)
     if name.endswith(".pth"):
@@ -121,7 +121,7 @@ def test_an_enhancer_that_was_changed_leaves_the_next_alone(released: Released) 
 
 
 def test_a_format_is_a_line_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`info` describes it and `--checkpoint` opens it."""
+    """Check that `info` describes a new format and `--checkpoint` opens it."""
     nano = random_nano()
     one_file = Format(
         lambda contents: contents.path.suffix == ".json",

@@ -1,4 +1,4 @@
-"""One file for a whole GleSAM: what goes in comes out, and what was altered is refused."""
+"""A packed file gives back the checkpoint that it was made of; an altered one is refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def no_gradients() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nano, seed 0, in fp16; read-only."""
+    """Pack nano of seed 0 in fp16; tests must not change it."""
     path = tmp_path_factory.mktemp("packed") / "p.safetensors"
     pack(random_nano(), path, origin="by a test")
     return path
@@ -50,7 +50,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def altered(
     packed: Path, path: Path, tensors: Tensors | None = None, **metadata: str | None
 ) -> Path:
-    """A copy with other tensors, or other metadata; None removes an entry."""
+    """Write a copy with other tensors or other metadata; None removes an entry."""
     with safe_open(packed, "pt") as file:
         entries = file.metadata() | metadata
     kept = {name: value for name, value in entries.items() if value is not None}

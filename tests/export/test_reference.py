@@ -1,4 +1,4 @@
-"""The reference against the paper's formulas, written out a second time and by other means."""
+"""The reference equals an independent implementation of the paper's formulas."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .conftest import random_nano
 
 
 def abar(timestep: int) -> float:
-    """Scaled-linear betas 0.00085 to 0.012, 1000 steps, by numpy in float64."""
+    """Compute abar_T with numpy in float64: scaled-linear betas 0.00085 to 0.012, 1000 steps."""
     betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     return float(np.cumprod(1 - betas)[timestep])
 
@@ -60,7 +60,7 @@ def test_random_parts_are_the_same_on_every_call() -> None:
 
 @pytest.mark.parametrize("name", [n for n in SAM_PRESETS if n != "nano"])
 def test_sam_presets_are_segment_anythings(name: str) -> None:
-    """Same parameters, by name and shape, as segment_anything's own builders make."""
+    """Compare names and shapes of the parameters with those of segment_anything's builders."""
     from segment_anything.build_sam import sam_model_registry
 
     preset = SAM_PRESETS[name]

@@ -1,4 +1,4 @@
-"""SAM 2's files: Meta's layout is read, what only video needs passed over, others refused."""
+"""SAM 2's files are read without the tensors that only video needs; others are refused."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def of_nano2() -> Tensors:
 
 
 def as_run(decoder: Tensors) -> Tensors:
-    """What of a decoder is run by it: the two projections are the encoder's."""
+    """Return the tensors that the decoder runs. The encoder runs the two projections."""
     return {name: tensor for name, tensor in decoder.items() if ".conv_s" not in name}
 
 
 def meta_state(name: str) -> Tensors:
-    """What Meta's file of this preset holds, shapes alone."""
+    """Return the tensors of Meta's file of this preset, on the meta device."""
     from sam2.build_sam import build_sam2
 
     made = SAM2_PRESETS[name]

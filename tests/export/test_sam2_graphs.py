@@ -1,4 +1,4 @@
-"""SAM 2's graph modules against the sam2 package's own forward, its presets against its own."""
+"""SAM 2's graph modules and presets agree with the sam2 package."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def perturbed_encoder(made: Sam2Preset) -> Sam2Encoder:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_hiera_blocks(name: str) -> None:
-    """Windowed and global blocks, padding or none, with queries pooled and not."""
+    """Test windowed and global blocks, with and without padding and pooled queries."""
     side = 64
     for block in perturbed_encoder(preset(**SHAPES[name])).image_encoder.trunk.blocks:
         x = torch.randn(2, side, side, block.dim).double()
@@ -107,7 +107,7 @@ def test_decoder(labels: list[int], has_mask: float) -> None:
 
 @pytest.mark.parametrize("name", [n for n in SAM2_PRESETS if n != "nano2"])
 def test_presets_are_sam2s(name: str) -> None:
-    """Same parameters and the same course through them as sam2 makes of its configuration."""
+    """Compare parameters and module structure with those that sam2 builds."""
     from sam2.build_sam import build_sam2
 
     made = SAM2_PRESETS[name]

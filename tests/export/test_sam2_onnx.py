@@ -83,7 +83,11 @@ def test_a_golden_file_without_the_features_is_refused(nano2_bundle: Path, tmp_p
     [
         ("preprocessing", {"pad": "right_bottom"}, "resize 'square' contradicts pad"),
         ("preprocessing", {"image_size": 272}, "272 is not a multiple of 32"),
-        ("postprocessing", {"stability": None}, "single_mask 'first_if_stable' needs a 'stability'"),
+        (
+            "postprocessing",
+            {"stability": None},
+            "single_mask 'first_if_stable' needs a 'stability'",
+        ),
         ("model", {"family": "sam"}, "encoder declares .*high_res_feats_0"),
     ],
 )
@@ -169,7 +173,7 @@ def test_a_half_precision_graph_takes_and_gives_float32(
 
 
 def _emulated_stays_near(path: Path, folder: Path) -> None:
-    """Rounded to half, Hiera's features lie near its own, and all three outputs are there."""
+    """Check that emulated half precision gives all three outputs, close to the reference."""
     import onnx_ir
 
     model = onnx_ir.load(path)
@@ -186,7 +190,7 @@ def _emulated_stays_near(path: Path, folder: Path) -> None:
 def test_a_static_batch_encodes_one_image(
     tmp_path: Path, nano2_bundle: Path, traced: Traced
 ) -> None:
-    """Filled up with zeros, and every output cut back to the one image."""
+    """Check that a batch of 2 is filled with zeros, and its outputs are cut to the one image."""
     traced.build_bundle(random_nano2(), tmp_path / "b", Options(batch=2))
     image = load_golden(open_bundle(nano2_bundle))["image"].astype(np.uint8)
     found = []

@@ -16,13 +16,13 @@ from glesam_export.simplify import simplify
 
 
 def windows() -> tuple[nn.Module, tuple[torch.Tensor, ...], Any]:
-    """Windowed attention with padding: many reshapes, pads and slices."""
+    """Return windowed attention with padding, which has many reshapes, pads and slices."""
     block = Block(16, 2, window_size=3, input_size=(3, 3), use_rel_pos=True)
     return EncoderBlock(block, grid=4), (torch.zeros(1, 16, 16),), None
 
 
 def points() -> tuple[nn.Module, tuple[torch.Tensor, ...], Any]:
-    """Dynamic numbers of prompts and points: shapes that the graph computes."""
+    """Return a module with dynamic prompts and points, whose graph computes shapes."""
     encoder = PromptEncoder(16, (4, 4), (64, 64), mask_in_chans=4)
     free = {0: "B", 1: "P"}
     given = torch.zeros(3, 5, 2), torch.zeros(3, 5)

@@ -38,7 +38,7 @@ def numbers(*shape: int) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "f2", "f8", "g"])
 def test_npy(dtype: str, tmp_path: Path) -> None:
-    """Of any float, in either byte order."""
+    """Read every float type, in either byte order."""
     embedding = numbers(1, 77, WIDTH).astype(dtype)
     np.save(tmp_path / "c.npy", embedding)
     found = text_embedding.read(tmp_path / "c.npy", NANO)
@@ -123,7 +123,7 @@ def tiny_model() -> CLIPTextModel:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Tokenizer and text encoder laid out as in Stable Diffusion 2, which pads with "!"."""
+    """Write tokenizer and text encoder as in Stable Diffusion 2, which pads with "!"."""
     tokenizer = tmp_path / "sd" / "tokenizer"
     tokenizer.mkdir(parents=True)
     words = ["!", "!</w>", "<|startoftext|>", "<|endoftext|>", "a", "a</w>"]
@@ -204,7 +204,7 @@ def without(name: str) -> Callable[[Path], None]:
 def test_an_incomplete_encoder_is_never_made_up(
     spoil: Callable[[Path], None], words: str, folder: Path
 ) -> None:
-    """Left alone, transformers draws missing weights at random and makes up an empty vocabulary."""
+    """Check that missing parts are errors; transformers would use random weights in their place."""
     spoil(folder)
     with pytest.raises(CheckpointError, match=words):
         text_embedding.encode_empty_prompt(folder, NANO)

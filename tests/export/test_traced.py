@@ -1,4 +1,4 @@
-"""What is kept of the exporter for a run is what it made, and of nothing but plain weights."""
+"""Kept stages equal the exporter's, and are kept only for unchanged random weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .conftest import random_nano, random_nano2
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
-    """Every trace asked of the exporter, which writes its number instead."""
+    """Replace the exporter by one that writes the number of its call; return the calls."""
     seen: list[tuple[object, ...]] = []
 
     def export_stage(checkpoint, stage, precision, batch, folder, further=()) -> Stage:

@@ -45,7 +45,7 @@ def test_batch_is_free_or_fixed(traced: Traced, tmp_path: Path) -> None:
 def test_decoder_takes_any_number_of_prompts_and_points(
     prompts: int, clicks: int, nano_bundle: Path
 ) -> None:
-    """A mask prompt has no points; points end with the padding point."""
+    """Test a mask prompt, which has no points, and points, which end with the padding point."""
     generator = torch.Generator().manual_seed(prompts + clicks)
     tokens = clicks + 1 if clicks else 0
     coords = torch.rand(prompts, tokens, 2, generator=generator) * 256
@@ -89,7 +89,7 @@ def test_graphs_are_free_of_what_engines_reject(nano_bundle: Path) -> None:
 def test_external_data_past_the_threshold(
     nano_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """How a graph is written is tested, so the exporter gets one that was traced before."""
+    """Test only how a graph is written, with one that was traced before."""
     program = torch.onnx.ONNXProgram(ir.load(open_bundle(nano_bundle).graph_path("enhancer")), None)
     monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: program)
     monkeypatch.setattr(graph_files, "EXTERNAL_DATA_FROM", 1000)

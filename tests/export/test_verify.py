@@ -1,4 +1,4 @@
-"""The gate can fail, names the stage at fault, and keeps what is outside it from being written."""
+"""The gate can fail, names the stage at fault, and prevents the bundle from being written."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def quiet(_: str) -> nullcontext[None]:
 
 @pytest.fixture(scope="module")
 def reference(nano_bundle: Path) -> Reference:
-    """One case and the reference's outputs on it."""
+    """Return one case and the reference's outputs for it."""
     cases = make_cases(random_nano().preset)[-1:]
     return cases, reference_outputs.record_reference(random_nano(), cases, quiet)
 
 
 def unevenly(factor: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Scale every other weight: a norm behind the layer would undo an even scale."""
+    """Scale every other weight, because a norm after the layer would undo a scale of all."""
 
     def change(weights: np.ndarray) -> np.ndarray:
         weights.reshape(-1)[::2] *= np.float32(factor)
@@ -55,7 +55,7 @@ def unevenly(factor: float) -> Callable[[np.ndarray], np.ndarray]:
 def spoiled(
     bundle: Path, folder: Path, stage: StageName, change: Callable, name: str = ""
 ) -> Bundle:
-    """A copy with one weight of one graph changed, and a manifest that fits it.
+    """Copy a bundle, change one weight of one graph, and make the manifest fit.
 
     The weight is the largest of those whose name begins with `name`.
     """
@@ -105,7 +105,7 @@ def test_one_wrong_weight_is_found_in_its_stage(
 def test_every_input_and_output_of_the_decoder_is_judged(
     part: str, nano_bundle: Path, reference: Reference, tmp_path: Path
 ) -> None:
-    """The predicted IoUs have a head of their own; mask prompts and points are ways in."""
+    """Check that errors in the IoU head, the mask prompt and the points are all found."""
     bundle = spoiled(nano_bundle, tmp_path / "b", "decoder", unevenly(1.02), part)
     parity = measure(bundle, *reference, quiet)
     with pytest.raises(ParityError, match="decoder"):
@@ -115,7 +115,7 @@ def test_every_input_and_output_of_the_decoder_is_judged(
 def test_eps_shows_what_the_enhanced_latent_hides(
     nano_bundle: Path, reference: Reference, tmp_path: Path
 ) -> None:
-    """At T = 999 z_H is nearly z_L / sqrt(abar_T): a U-Net off by 0.1 % is lost in it."""
+    """Check that eps shows an error that is lost in z_H, which is mostly z_L / sqrt(abar_T)."""
     bundle = spoiled(nano_bundle, tmp_path / "b", "enhancer", unevenly(1.002))
     (image,) = measure(bundle, *reference, quiet).images
     assert image.errors["enhancer"].relative_l2 < 1e-4
@@ -126,7 +126,7 @@ def test_a_nan_does_not_pass(nano_bundle: Path, reference: Reference, tmp_path: 
     bundle = spoiled(nano_bundle, tmp_path / "b", "encoder", unevenly(np.nan))
     parity = measure(bundle, *reference, quiet)
     assert not parity.passed
-    # It can be written down and read again, which JSON's lack of infinity stands against.
+    # It can be written and read again, although JSON has no infinity.
     manifest = msgspec.structs.replace(bundle.manifest, parity=parity)
     assert parse(dump(manifest), "manifest").parity == parity
 
@@ -134,7 +134,7 @@ def test_a_nan_does_not_pass(nano_bundle: Path, reference: Reference, tmp_path: 
 def test_a_manifest_of_another_preprocessing_is_refused(
     nano_bundle: Path, glesam_export: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
-    """Reference and bundle would both be fed by its rules, and agree."""
+    """Check the rules, because reference and bundle would both use wrong ones and agree."""
     bundle = spoiled(nano_bundle, tmp_path / "b", "encoder", lambda weights: weights)
     rules = msgspec.structs.replace(bundle.manifest.preprocessing, mean=(0.0, 0.0, 0.0))
     manifest = msgspec.structs.replace(bundle.manifest, preprocessing=rules)
@@ -146,7 +146,7 @@ def test_a_manifest_of_another_preprocessing_is_refused(
 
 @pytest.fixture(scope="module")
 def wrong_enhancer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Stage]:
-    """Traced with a fold that gets the sign of eps wrong; never among what is kept."""
+    """Trace an enhancer whose fold has the wrong sign; it is not kept for other tests."""
     folder, whole = tmp_path_factory.mktemp("wrong"), fold.fold_gamma
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fold, "fold_gamma", lambda unet, gamma: whole(unet, -gamma))
@@ -157,7 +157,7 @@ def wrong_enhancer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Stag
 def failing(
     wrong_enhancer: tuple[Path, Stage], traced: Traced, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exports get that enhancer; the fold is in no other stage."""
+    """Make every export use the wrong enhancer. No other stage depends on the fold."""
     made_in, wrong = wrong_enhancer
 
     def export_stage(checkpoint, stage: StageName, *form) -> Stage:
@@ -193,7 +193,7 @@ def test_manifest_is_the_published_schemas(nano_bundle: Path) -> None:
 
 
 def test_golden_tensors_are_segment_anythings(nano_bundle: Path) -> None:
-    """By SamPredictor, whose embedding is swapped for the unfolded enhancer's."""
+    """Compare with SamPredictor after replacing its embedding by the unfolded enhancer's."""
     import torch
     from segment_anything import SamPredictor
 

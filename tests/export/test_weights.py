@@ -1,4 +1,4 @@
-"""What options add up to, and that a wrong one costs no loading of torch."""
+"""Options give the right checkpoint, and a wrong option is reported without loading torch."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_files_need_gamma_and_timestep(missing: str) -> None:
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A packed checkpoint of nano, gamma 3, timestep 1."""
+    """Write a packed checkpoint of nano with gamma 3 and timestep 1."""
     from glesam_export.checkpoints.packed_file import pack
 
     path = tmp_path_factory.mktemp("packed") / "p.safetensors"
@@ -118,7 +118,7 @@ def test_a_checkpoint_excludes_other_weights(other: str) -> None:
 
 @pytest.fixture
 def manifest() -> Manifest:
-    """A bundle's of built-in weights: nano, gamma 1, timestep 1."""
+    """Return the manifest of a bundle of built-in weights: nano, gamma 1, timestep 1."""
     raw = (builtin_bundle_path() / MANIFEST_FILE).read_bytes()
     found = msgspec.json.decode(raw, type=Manifest)
     return msgspec.structs.replace(

@@ -1,4 +1,4 @@
-"""What the writers write is what the readers read, and each file is whole or not there."""
+"""The readers read what the writers write, and each file is complete or absent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def no_gradients() -> Iterator[None]:
 
 @pytest.fixture
 def enhancer() -> Enhancer:
-    """Of another seed than the released files', to spoil."""
+    """Return an enhancer of another seed than the released files; tests may change it."""
     return random_nano(seed=1).enhancer()
 
 

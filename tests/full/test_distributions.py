@@ -1,4 +1,4 @@
-"""Both distributions, installed from their wheels into clean environments (`make dist`)."""
+"""Both distributions work when installed from wheels into clean environments (`make dist`)."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ def install(folder: Path, requirement: str) -> Path:
 
 @pytest.fixture(scope="module")
 def robot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a robot installs: the runtime with ONNX Runtime."""
+    """Install what a robot needs: the runtime with ONNX Runtime."""
     folder = tmp_path_factory.mktemp("robot") / "env"
     return install(folder, f"{wheel('glesam_runtime')}[cpu]")
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What somebody installs who calibrates and evaluates bundles."""
+    """Install what a user needs who calibrates and evaluates bundles."""
     folder = tmp_path_factory.mktemp("bench") / "env"
     return install(folder, f"{wheel('glesam_deploy')}[calibration]")
 
 
 def run(program: Path, *arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a program of an environment, in a folder where no source is to be found."""
+    """Run a program of an environment, in a folder without the sources."""
     command = [str(program), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
 
 
 def test_the_wheels_hold_what_belongs_to_them() -> None:
-    """The runtime has the nano bundle, the exporter nano's checkpoint, and nobody has both."""
+    """Check that the runtime has nano's bundle and the exporter its checkpoint, not both."""
     names = {
         name: zipfile.ZipFile(wheel(name)).namelist()
         for name in ("glesam_runtime", "glesam_deploy")

@@ -1,4 +1,4 @@
-"""Engines at the size users hold, compiled by TensorRT-RTX for GPUs that are not here."""
+"""TensorRT-RTX compiles full-size engines for GPUs that this machine does not have."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ decoder is the same for every size of its family."""
 
 
 def compiled(source: Path, folder: Path) -> dict[StageName, int]:
-    """Compile a bundle by the command line, show what it took; bytes of its engines by stage."""
+    """Compile a bundle by the command line; return the bytes of its engines by stage."""
     capabilities = (word for name in CAPABILITIES for word in ("--compute-capability", name))
     command = [sys.executable, "-m", "glesam_export", "trt", "--bundle", str(source)]
     command += ["--engine", "tensorrt-rtx", *capabilities, "-o", str(folder)]
@@ -53,19 +53,19 @@ def compiled(source: Path, folder: Path) -> dict[StageName, int]:
 
 
 def fused(engine: Path) -> int:
-    """Fused attention kernels in an RTX engine, by their source in it."""
+    """Count the fused attention kernels of an RTX engine, which contains their source."""
     return len(re.findall(KERNEL, engine.read_bytes()))
 
 
 def fusible_attentions(path: Path) -> int:
-    """Attentions of a graph whose keys are computed: a head is one where they go one by one."""
+    """Count a graph's attentions with computed keys; heads that run separately count separately."""
     graph = ir.load(path).graph
     keys = (attention.scores.inputs[1] for attention in attention_fusion.attentions(graph))
     return sum(key is not None and key.producer() is not None for key in keys)
 
 
 def test_sam(vit_b_export: FullExport, hiera_t16_export: FullExport, tmp_path: Path) -> None:
-    """ViT-B with SD 2.1: half the size in fp16, and every attention that can be is fused."""
+    """Check that fp16 halves ViT-B with SD 2.1, and that all fusible attentions are fused."""
     whole = compiled(vit_b_export.bundle, tmp_path / "fp32-engines")
     shutil.rmtree(tmp_path / "fp32-engines")
     bundle, engines = tmp_path / "fp16", tmp_path / "fp16-engines"
@@ -83,7 +83,7 @@ def test_sam(vit_b_export: FullExport, hiera_t16_export: FullExport, tmp_path: P
 
 
 def test_sam2(hiera_t16_export: FullExport, tmp_path: Path) -> None:
-    """Hiera-T in fp16."""
+    """Compile Hiera-T in fp16."""
     sizes = compiled(hiera_t16_export.bundle, tmp_path / "engines")
     assert sizes["enhancer"] > 1.5e9
     assert fused(tmp_path / "engines" / "encoder.engine") > 0
@@ -105,7 +105,7 @@ def test_a_familys_decoders_are_alike(family: str, least: str) -> None:
 
 
 def test_the_other_u_net_parses_in_bf16(tmp_path: Path) -> None:
-    """And is half the size; `make precision` holds bf16 against its gates."""
+    """Check that it parses and is half the size; `make precision` checks the gates of bf16."""
     _parse("sam_vit_b", "sd15", "enhancer", tmp_path, "bf16")
     with torch.device("meta"):
         weights = sum(each.numel() for each in build_unet(unet_preset("sd15")).parameters())

@@ -1,4 +1,4 @@
-"""The exporter at the size users hold: ViT-B with SD 2.1, and what is hardest of ViT-H."""
+"""The exporter works at full size: ViT-B with SD 2.1, and the largest graph of ViT-H."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_fp32_passes_its_gates_within_memory(vit_b_export: FullExport) -> None:
 
 @torch.no_grad()
 def test_vit_h_keeps_its_two_gigabytes_beside_the_graph(tmp_path: Path) -> None:
-    """ONNX ends at 2 GiB a file. ViT-H's other stages are ViT-B's; `make backbones` runs all."""
+    """Export more than the 2 GiB of an ONNX file. ViT-H's other stages are those of ViT-B."""
     checkpoint = random_weights("sam_vit_h")
     case = make_cases(checkpoint.preset)[-1]
     encoder = checkpoint.encoder()

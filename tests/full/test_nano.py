@@ -1,4 +1,4 @@
-"""The two-minute version of `make nano`, and whether what ships keeps fp16's gate."""
+"""The two-minute version of `make nano` works, and the shipped nano passes fp16's gate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_every_loss_falls(tmp_path: Path) -> None:
     def show(step: str, done: int, total: int, found: Mapping[str, float]) -> None:
         if found:
             # Degraded pictures differ more from batch to batch than seconds of training change, so
-            # the enhancer is judged by what share of the latent's error it leaves.
+            # the enhancer is judged by the share of the latent's error that it leaves.
             share = found["mse"] / found["mse_before"] if "mse" in found else found["loss"]
             losses[step].append(share)
 
@@ -31,8 +31,8 @@ def test_every_loss_falls(tmp_path: Path) -> None:
     print({step: [round(value, 4) for value in values] for step, values in losses.items()})
     sams = {"SAM-nano", "SAM-nano, varied"}
     assert set(losses) == sams | {"base U-Net", "enhancer", "decoder", "background"}
-    # A decoder of seconds has nothing yet that one embedding could spoil or mend; test_train.py
-    # judges this step on the decoder that ships.
+    # A decoder trained for seconds is too bad for one embedding to matter; test_train.py
+    # tests this step on the shipped decoder.
     losses.pop("background")
     for step, values in losses.items():
         assert min(values[1:]) < values[0], step
@@ -46,7 +46,7 @@ def test_every_loss_falls(tmp_path: Path) -> None:
 
 
 def test_what_ships_is_exported_in_fp16(tmp_path: Path) -> None:
-    """An export outside its gate fails; training anew once brought nano there."""
+    """Check that nano passes its gate in fp16, which a new training once broke."""
     asked = ["onnx", "--preset", "nano", "--fp16", "-o", str(tmp_path / "bundle")]
     done = subprocess.run(
         [sys.executable, "-m", "glesam_export", *asked], capture_output=True, text=True, check=False

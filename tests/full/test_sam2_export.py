@@ -1,4 +1,4 @@
-"""SAM 2 at the size users hold: Hiera-T of SAM 2.1 with SD 2.1, from random weights."""
+"""SAM 2 works at full size: Hiera-T of SAM 2.1 with SD 2.1, from random weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PEAK_LIMIT = 10e9
 def test_fp16_passes_its_gates_within_memory(
     hiera_t16_export: FullExport, vit_b_export: FullExport
 ) -> None:
-    """And is half the size: its enhancer is ViT-B's, typed."""
+    """Check the gates, the memory, and that the enhancer is half the size of ViT-B's in fp32."""
     hiera_t16_export.show()
     manifest = open_bundle(hiera_t16_export.bundle).manifest
     assert (manifest.model.family, manifest.model.preset) == ("sam2", "sam2.1_hiera_t")

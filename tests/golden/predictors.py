@@ -1,4 +1,4 @@
-"""Images and prompts of every kind, and how a bundle's predictor is held against another one."""
+"""Draw images and prompts of every kind, and compare a bundle's predictor with another one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZES = {
 
 
 def make_image(height: int, width: int, seed: int) -> np.ndarray:
-    """Smooth ramps with noise on top, uint8."""
+    """Draw smooth ramps with noise, uint8."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     waves = [np.sin(x / rng.uniform(3, 60) + y / rng.uniform(3, 60)) for _ in range(3)]
@@ -32,7 +32,7 @@ def make_image(height: int, width: int, seed: int) -> np.ndarray:
 
 @st.composite
 def prompts(draw: st.DrawFn, height: int, width: int) -> dict[str, Any]:
-    """Any mixture of points, a box and a mask prompt, but not nothing."""
+    """Draw any mixture of points, a box and a mask prompt, at least one of them."""
     kinds = draw(st.sets(st.sampled_from(["points", "box", "mask"]), min_size=1))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     arguments: dict[str, Any] = {"multimask_output": draw(st.booleans())}
@@ -49,15 +49,15 @@ def prompts(draw: st.DrawFn, height: int, width: int) -> dict[str, Any]:
 
 
 def compare(ours: GleSamPredictor, theirs: Any, arguments: dict[str, Any]) -> None:
-    """Logits, scores and masks of one prompt; both predictors have the image."""
+    """Compare logits, scores and masks of one prompt; both predictors have the image."""
     expected_logits, expected_scores, expected_low = theirs.predict(**arguments, return_logits=True)
     logits, scores, low = ours.predict(**arguments, return_logits=True)
     masks, _, _ = ours.predict(**arguments)
     assert masks.shape == expected_logits.shape
     assert relative_l2(low, expected_low) <= TOLERANCE
     assert relative_l2(scores, expected_scores) <= TOLERANCE
-    # Of an image of a few pixels one at the threshold would decide the IoU: leave out what lies
-    # within the tolerance of it.
+    # In an image of few pixels, one at the threshold could decide the IoU. Leave out those that lie
+    # within the tolerance.
     close = TOLERANCE * np.abs(expected_low).max()
     assert max_abs(logits, expected_logits) <= close
     clear = np.abs(expected_logits) > close

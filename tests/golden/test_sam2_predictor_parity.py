@@ -1,4 +1,4 @@
-"""Without the enhancer a SAM 2 bundle is SAM 2: sam2's own image predictor is the oracle."""
+"""Without the enhancer, a SAM 2 bundle gives the results of sam2's own image predictor."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def image_predictor(checkpoint: Checkpoint) -> SAM2ImagePredictor:
-    """sam2's own predictor on the reference's weights."""
+    """Return sam2's own predictor with the reference's weights."""
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
     from glesam_export.families.sam2.reference import build_sam2
 
     predictor = SAM2ImagePredictor(build_sam2(checkpoint.encoder(), checkpoint.decoder()))
     side = checkpoint.preset.image_size
-    # It knows of 1024 pixels only.
+    # The predictor supports only 1024 pixels.
     predictor._bb_feat_sizes = [(side // step, side // step) for step in (4, 8, 16)]
     return predictor
 
@@ -46,7 +46,7 @@ def theirs(nano2_checkpoint: Checkpoint) -> SAM2ImagePredictor:
 
 
 def set_image(ours: GleSamPredictor, theirs: SAM2ImagePredictor, image: np.ndarray) -> None:
-    """One image to both; what they keep of it is the same."""
+    """Set an image in both predictors, and compare their embeddings."""
     ours.set_image(image)
     theirs.set_image(image)
     mine, reference = ours.get_image_embedding(), theirs.get_image_embedding().numpy()
@@ -60,7 +60,7 @@ def test_every_prompt_on_every_shape(
     name: str, data: st.DataObject, ours: GleSamPredictor, theirs: SAM2ImagePredictor
 ) -> None:
     height, width = SIZES[name]
-    if ours.original_size != (height, width):  # encode once a size
+    if ours.original_size != (height, width):  # encode once per size
         set_image(ours, theirs, make_image(height, width, seed=height))
         assert ours.input_size == (256, 256)
     compare(ours, theirs, data.draw(prompts(height, width)))
@@ -79,7 +79,7 @@ def test_any_size(
 def test_masks_whole_at_full_size(
     multimask: bool, ours: GleSamPredictor, theirs: SAM2ImagePredictor
 ) -> None:
-    """No pixel left out, and a mask prompt that comes from an earlier prediction."""
+    """Compare every pixel, also with a mask prompt from an earlier prediction."""
     set_image(ours, theirs, make_image(600, 800, seed=1))
     _, _, low = theirs.predict(np.array([[400, 300]]), np.array([1]), multimask_output=False)
     for extra in ({}, {"box": np.array([100, 80, 500, 400])}, {"mask_input": low}):
@@ -110,7 +110,7 @@ def test_batches_are_theirs(
 
 
 def test_the_enhancer_is_not_idle(nano2_bundle: Path, ours: GleSamPredictor) -> None:
-    """So that the equality above says something: with it the decoder sees other embeddings."""
+    """Check that the enhancer changes the embeddings, so that the tests above mean something."""
     image = make_image(120, 200, seed=3)
     enhanced = GleSamPredictor(nano2_bundle)
     enhanced.set_image(image)
@@ -120,7 +120,7 @@ def test_the_enhancer_is_not_idle(nano2_bundle: Path, ours: GleSamPredictor) -> 
 
 @pytest.mark.full
 def test_hiera_t_at_full_size(hiera_t_bundle: Path) -> None:
-    """A whole Hiera-T of SAM 2.1."""
+    """Compare a full-size Hiera-T of SAM 2.1."""
     ours = GleSamPredictor(hiera_t_bundle, enhance=False)
     theirs = image_predictor(random_weights("sam2.1_hiera_t"))
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Without the enhancer a bundle is SAM: segment_anything's mask generator is the oracle.
+"""Without the enhancer, a bundle gives the results of segment_anything's mask generator.
 
 Random weights see noise everywhere, and masks that cover the image: a higher threshold of the
 logits leaves scattered pixels of all sizes, some for every prompt.
@@ -53,7 +53,7 @@ def sam(nano_checkpoint: Checkpoint) -> Sam:
 
 
 def make_image(height: int, width: int) -> np.ndarray:
-    """Smooth waves with noise on top, uint8."""
+    """Draw smooth waves with noise, uint8."""
     rng = np.random.default_rng(height)
     y, x = np.mgrid[0:height, 0:width]
     waves = [np.sin(x / rng.uniform(9, 60) + y / rng.uniform(9, 60)) for _ in range(3)]
@@ -63,7 +63,7 @@ def make_image(height: int, width: int) -> np.ndarray:
 
 @pytest.fixture
 def both(nano_bundle: Path, sam: Sam, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Records of ours and of theirs, given the threshold of the logits and the parameters."""
+    """Return a function of logit threshold and parameters that returns both generators' records."""
     from segment_anything import SamAutomaticMaskGenerator
 
     opened = open_bundle(nano_bundle)
@@ -103,7 +103,7 @@ def test_the_same_choice_by_score(
     both: Callable[..., Any],
     assert_same_records: Callable[..., None],
 ) -> None:
-    """A threshold where the scores leave a gap: no rounding decides."""
+    """Put the threshold into a gap between scores, so that rounding cannot decide."""
     everything = SHARED | {"box_nms_thresh": 1.0}
     _, all_masks = both(0.08, everything)
     chosen = everything | {parameter: widest_gap([record[score] for record in all_masks])}
@@ -113,7 +113,7 @@ def test_the_same_choice_by_score(
 
 
 def widest_gap(values: list[float]) -> float:
-    """The middle of the widest gap in the middle half of the values."""
+    """Return the middle of the widest gap in the middle half of the values."""
     middle = np.sort(values)[len(values) // 4 : -len(values) // 4]
     at = int(np.argmax(np.diff(middle)))
     return float(middle[at] + middle[at + 1]) / 2

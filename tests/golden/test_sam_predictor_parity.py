@@ -1,4 +1,4 @@
-"""Without the enhancer a bundle is SAM: segment_anything's own predictor is the oracle."""
+"""Without the enhancer, a bundle gives the results of segment_anything's own predictor."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_every_prompt_on_every_shape(
     name: str, data: st.DataObject, ours: GleSamPredictor, theirs: SamPredictor
 ) -> None:
     height, width = SIZES[name]
-    if ours.original_size != (height, width):  # encode once a size
+    if ours.original_size != (height, width):  # encode once per size
         image = make_image(height, width, seed=height)
         ours.set_image(image)
         theirs.set_image(image)
@@ -68,7 +68,7 @@ def test_any_size(
 
 
 def test_masks_whole_at_full_size(ours: GleSamPredictor, theirs: SamPredictor) -> None:
-    """No pixel left out, and a mask prompt that comes from an earlier prediction."""
+    """Compare every pixel, also with a mask prompt from an earlier prediction."""
     image = make_image(600, 800, seed=1)
     ours.set_image(image)
     theirs.set_image(image[..., ::-1], image_format="BGR")
@@ -97,7 +97,7 @@ def test_batches_are_predict_torchs(ours: GleSamPredictor, theirs: SamPredictor)
 
 
 def test_the_enhancer_is_not_idle(nano_bundle: Path, ours: GleSamPredictor) -> None:
-    """So that the equality above says something: with it the decoder sees other embeddings."""
+    """Check that the enhancer changes the embeddings, so that the tests above mean something."""
     image = make_image(120, 200, seed=3)
     enhanced = GleSamPredictor(nano_bundle)
     enhanced.set_image(image)
@@ -107,7 +107,7 @@ def test_the_enhancer_is_not_idle(nano_bundle: Path, ours: GleSamPredictor) -> N
 
 @pytest.mark.full
 def test_vit_b_at_full_size(vit_b_export: FullExport) -> None:
-    """A whole ViT-B; the enhancer, which is not loaded, is of any kind."""
+    """Compare a full-size ViT-B. The enhancer is not loaded."""
     from segment_anything import SamPredictor
 
     from glesam_export.families.sam.reference import build_sam

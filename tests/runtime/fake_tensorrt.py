@@ -1,4 +1,4 @@
-"""A CUDA and a TensorRT of host memory, whose engines are ONNX files: for tests without a GPU.
+"""Fake CUDA and TensorRT in host memory for tests without a GPU; engines are ONNX files.
 
 What a stream is given is done when it is waited for and not before, as on a GPU, so that a buffer
 written to or read too early shows in the numbers.
@@ -40,7 +40,7 @@ PROFILE = {"B": AxisRange(1, 1, 4), "P": AxisRange(1, 2, 5)}
 def engine_bundle(
     source: Path, folder: Path, build: EngineBuild = BUILD, engine: str = "tensorrt-rtx"
 ) -> Path:
-    """An ONNX bundle as if compiled: the fake library's engines are ONNX files."""
+    """Turn an ONNX bundle into a compiled one, whose engines are ONNX files."""
     shutil.copytree(source, folder)
     manifest = open_bundle(source).manifest
     stages = {}
@@ -75,7 +75,7 @@ class Status(enum.IntEnum):
 
 
 class FakeCuda:
-    """cuda.bindings.runtime, as far as the backend uses it."""
+    """The part of cuda.bindings.runtime that the backend uses."""
 
     class cudaMemcpyKind(enum.IntEnum):
         cudaMemcpyHostToDevice = 1
@@ -166,7 +166,7 @@ class FakeCuda:
         (self.queue if self.captured is None else self.captured).append(work)
 
     def array(self, address: int, shape: tuple[int, ...]) -> np.ndarray:
-        """Device memory as an array that shares it."""
+        """Return device memory as an array that shares it."""
         kind, block = self.memory[address]
         assert kind == "device"
         return np.frombuffer(block, np.float32, int(np.prod(shape))).reshape(shape)
@@ -239,7 +239,7 @@ class FakeContext:
 
 
 def fake_tensorrt(cuda: FakeCuda, version: str = VERSION, *, rtx: bool = True) -> Any:
-    """A tensorrt_rtx, or a tensorrt, module."""
+    """Return a fake module tensorrt_rtx or tensorrt."""
 
     class ILogger:
         ERROR, INTERNAL_ERROR, WARNING = 1, 0, 2

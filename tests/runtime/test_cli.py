@@ -1,4 +1,4 @@
-"""glesam-run as a user meets it: judged by files, streams and exit code."""
+"""glesam-run writes the right files, streams and exit codes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def glesam_run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str
 
 
 def run_here(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """The same without a new process: for the many cases where only the words matter."""
+    """Run glesam-run in this process, which is faster when only the messages matter."""
     code = console.exit_code_of(app, "glesam-run", [str(argument) for argument in arguments])
     out, err = capsys.readouterr()
     return code, out, err
@@ -180,7 +180,8 @@ def test_fewer_in_flight_than_streams(
     code, stdout, stderr = run_here(
         capsys, image, image, *options, "--streams", "2", "--in-flight", "1"
     )
-    assert_one_line_error(code, stdout, stderr, "1 images in flight do not fill 2 streams")
+    words = "1 images in flight: must be at least the number of streams, 2"
+    assert_one_line_error(code, stdout, stderr, words)
     assert not out.exists()
 
 

@@ -1,4 +1,4 @@
-"""Errors as one line and an exit code, whatever goes wrong."""
+"""Every error is reported as one line and an exit code."""
 
 from __future__ import annotations
 
@@ -93,6 +93,6 @@ run_app(app, "t")
 
 
 def test_ctrl_c_while_an_object_is_taken_apart() -> None:
-    """Python drops what `__del__` raises; the user has asked all the same."""
+    """Check that Ctrl-C still ends the program when Python drops it because `__del__` runs."""
     done = subprocess.run([sys.executable, "-c", DEAF], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (130, "goes on\n", "error: interrupted\n")

@@ -1,4 +1,4 @@
-"""The overlay: colours that differ, lines that grow, nothing drawn where nothing is."""
+"""The overlay has distinct colours and scaled lines, and draws nothing for empty masks."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def test_empty_and_full_masks_have_no_contour(fill: bool) -> None:
 
 
 def test_a_small_mask_is_drawn_as_on_a_canvas_of_its_own_size() -> None:
-    """Work is done around a mask only, and nothing of its contour is cut off."""
+    """Check that drawing only around a mask does not cut off its contour."""
     small = np.zeros((60, 60), np.bool_)
     small[20:35, 25:31] = True
     mask = np.zeros((400, 300), np.bool_)
     mask[100:160, 200:260] = small
     canvases = [Image.fromarray(gray(400, 300)) for _ in range(2)]
     draw_mask(canvases[0], mask, colour_of(0))
-    mask[399, 0] = True  # far away, it makes the whole canvas the mask's surroundings
+    mask[399, 0] = True  # a far pixel, so that the whole canvas is drawn
     draw_mask(canvases[1], mask, colour_of(0))
     part, whole = (np.asarray(canvas) for canvas in canvases)
     np.testing.assert_array_equal(part[:380], whole[:380])

@@ -1,4 +1,4 @@
-"""The engine that runs a bundle when none is named, and what is remembered of it."""
+"""The right engine is selected when none is named, and checks are remembered."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .conftest import with_golden, write_manifest
 
 @pytest.fixture(autouse=True)
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where checks are remembered: nothing is, at first."""
+    """Return the file of remembered checks, which does not exist at first."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "glesam" / "checked.json"
 
 
 @pytest.fixture(autouse=True)
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the toy bundle were not small."""
+    """Treat the toy bundle as a large one."""
     monkeypatch.setattr(engine_selection, "_SMALL", 0)
 
 
 @pytest.fixture
 def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the engines that were held against a golden file."""
+    """Record the names of the engines that are compared with a golden file."""
     asked: list[str] = []
     check = engine_selection.golden.check
 

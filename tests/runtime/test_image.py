@@ -68,7 +68,7 @@ def test_a_sliver_keeps_a_row() -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(orientation: int, tmp_path: Path) -> None:
     upright = Image.fromarray(noise(20, 30))
-    back = {  # what a camera stores so that the tag turns it upright again
+    back = {  # as a camera stores it, so that the tag turns it upright
         1: None,
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,

@@ -1,4 +1,4 @@
-"""The ground floor stands alone: no torch, no onnx, not even by accident."""
+"""The runtime imports neither torch nor onnx, not even indirectly."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ flags\t\t: fpu sse4_2 {flags}
 
 @pytest.fixture
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Let the system say which flags its CPU has."""
+    """Make the system report these CPU flags."""
 
     def tell(flags: str) -> None:
         (tmp_path / "cpuinfo").write_text(TOLD.format(flags=flags))

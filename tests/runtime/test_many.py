@@ -1,4 +1,4 @@
-"""Many images and many prompts give what one of them gives, whatever runs beside it."""
+"""Many images and prompts give the same results as one at a time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COUNT = 7
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Images of several sizes, two of one stem, and one that is none."""
+    """Write images of several sizes, two with the same stem, and a file that is not an image."""
     folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(3)
     paths = []
@@ -47,11 +47,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def run(
     capsys: pytest.CaptureFixture[str], images: list[Path], out: Path, *options: object
 ) -> tuple[list[dict[str, Any]], dict[str, bytes], str]:
-    """Entries of --json without their times, the files, and stderr."""
+    """Run glesam-run; return the entries of --json without times, the files, and stderr."""
     arguments = [*images, *options, "--json", "-o", out]
     code = console.exit_code_of(app, "glesam-run", [str(argument) for argument in arguments])
     stdout, stderr = capsys.readouterr()
-    assert code == 2, stderr  # of the broken one
+    assert code == 2, stderr  # because of the broken image
     document = json.loads(stdout)
     entries = document["images"]
     spent = [sum(entry.pop("seconds", {}).values()) for entry in entries]
@@ -153,7 +153,7 @@ def test_ctrl_c_leaves_whole_files_only(tmp_path: Path, toy_bundle: Path) -> Non
         # Unbuffered: what readline() reads beyond its line would be lost to communicate().
         bufsize=0,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        # A shell starts what it runs in the background with Ctrl-C ignored.
+        # A shell starts background jobs with Ctrl-C ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
@@ -266,7 +266,7 @@ def test_a_share_has_an_image_of_its_own(toy_bundle: Path, photo: np.ndarray) ->
 
 
 def test_segment_many(toy_bundle: Path, images: list[Path], photo: np.ndarray) -> None:
-    """Files and arrays, single prompts and batches, and the error in the place of one."""
+    """Test files, arrays, single prompts and batches, and an error instead of one result."""
     prompts: list[dict[str, Any]] = [
         {"point_coords": [[60, 40]], "point_labels": [1]},
         {"box": [[5, 5, 50, 60], [9, 9, 80, 80]]},

@@ -1,4 +1,4 @@
-"""Masks against torch's interpolate and segment_anything's own figures."""
+"""Masks equal those of torch's interpolate and segment_anything."""
 
 from __future__ import annotations
 
@@ -96,14 +96,14 @@ def test_binarize_and_stability_are_segment_anythings() -> None:
 def test_small_masks_lose_nothing(
     height: int, width: int, corner: tuple[int, int], offset: float
 ) -> None:
-    """Only where a mask can be is anything computed."""
+    """Check that skipping empty rows and columns changes neither mask nor stability."""
     top, left = corner
     low_res = np.full((1, 16, 16), -3, np.float32)
     low_res[0, top : top + 3, left : left + 2] = smooth_logits(top, 1, 3, 2)[0] + 2
     geometry = geometry_of(height, width, 64)
     logits = masks.upscale(low_res, geometry, RULES)
     made = masks.binarize(low_res, geometry, RULES, stability_offset=offset)
-    sure = np.abs(logits) > 1e-5  # a logit at the threshold itself falls to either side
+    sure = np.abs(logits) > 1e-5  # a logit at the threshold may be rounded to either side
     np.testing.assert_array_equal(made.masks[sure], (logits > 0)[sure])
     low, high = (
         (logits > offset + slack).sum() / max((logits > -offset - slack).sum(), 1)
@@ -149,7 +149,7 @@ def test_choose() -> None:
 
 
 def test_choose_falls_back_as_sam2_does() -> None:
-    """On masks stable and not, and one with nothing above either bound."""
+    """Test stable and unstable masks, and one without pixels above either bound."""
     from sam2.modeling.sam.mask_decoder import MaskDecoder
 
     low_res = smooth_logits(1, 12, 4, 32, 32) * np.geomspace(0.3, 300, 12)[:, None, None, None]

@@ -1,4 +1,4 @@
-"""ONNX Runtime's options: what is kept on disk, what is refused."""
+"""ONNX Runtime caches graphs on disk, runs in threads, and refuses wrong options."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_an_optimised_graph_is_kept(nano_bundle: Path, tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written(toy_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="a parent of it is a file"):
+    with pytest.raises(InputError, match="a parent folder is a file"):
         load_engine(
             open_bundle(toy_bundle), "onnxruntime", options=EngineOptions(cache=tmp_path / "file")
         )
@@ -68,7 +68,7 @@ def test_a_share_is_the_engine_itself(toy_bundle: Path) -> None:
 def test_what_is_kept_is_of_the_weights_beside_a_graph(
     backend: str, nano_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two LoRAs the graphs are one file to a byte where their weights lie in another."""
+    """Check that the cache distinguishes graphs that differ only in their external weights."""
     monkeypatch.setattr(graph_files, "EXTERNAL_DATA_FROM", 1000)
     source, folders = open_bundle(nano_bundle), (tmp_path / "first", tmp_path / "second")
     folders[0].mkdir()

@@ -1,4 +1,4 @@
-"""OpenVINO gives what ONNX Runtime gives, and says what is wrong when it cannot."""
+"""OpenVINO gives the results of ONNX Runtime, and its errors say what is wrong."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_graph_that_is_not_the_manifests_is_refused(toy_bundle: Path) -> None:
 
 
 def test_precision(toy_bundle: Path, nano_bundle: Path) -> None:
-    """Float32 unless the graphs or the user say otherwise; bfloat16 is seen in the numbers."""
+    """Check that the precision is float32 by default, and that bfloat16 changes the numbers."""
     bundle = open_bundle(nano_bundle)
 
     def loaded(precision: str | None) -> Engine:
@@ -126,7 +126,7 @@ def test_precision(toy_bundle: Path, nano_bundle: Path) -> None:
 def test_typed_graphs_lose_their_casts(
     typed: PrecisionName, nano_checkpoint: Checkpoint, traced: Traced, tmp_path: Path
 ) -> None:
-    """Their values are ONNX Runtime's of the same graph in exact arithmetic, to the precision."""
+    """Check that graphs without their casts still give the values of ONNX Runtime."""
     stage = traced.export_stage(nano_checkpoint, "encoder", typed, 1, tmp_path)
     bundle = open_bundle()
     manifest = replace(bundle.manifest, stages={**bundle.manifest.stages, "encoder": stage})

@@ -1,4 +1,4 @@
-"""Many images at a time: order, bounds, failures and ends, judged with work that only counts."""
+"""Many images at a time: test order, limits, failures and stops with simulated work."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class FakePredictor:
 
 
 class Count:
-    """How many are at it now, and the most that ever were."""
+    """The number of items in progress, and its maximum."""
 
     def __init__(self) -> None:
         self.now = self.most = self.total = 0
@@ -66,7 +66,7 @@ class Count:
 
 
 class Counting:
-    """Work on numbers: n is squared; each step sleeps a little, and longest for what came first."""
+    """Work that squares numbers. Each step sleeps, longest for the items that came first."""
 
     def __init__(self, sizes: dict[int, int] | None = None, seconds: float = 0.002) -> None:
         self.sizes = sizes or {}
@@ -111,7 +111,7 @@ class Counting:
 
 
 def squares(work: Counting, items: list[int], **options: Any) -> list[Any]:
-    """Squares in order, errors as their text."""
+    """Return the squares in order, with errors as text."""
     results = run_overlapped(work, items, FakePredictor(), **options)
     return [str(each) if isinstance(each, GlesamError) else each for each in results]
 
@@ -196,7 +196,7 @@ def test_a_fault_ends_the_run_in_its_turn() -> None:
 
 @pytest.mark.parametrize("step", ["engine", "finish"])
 def test_closing_stops_at_the_next_step(step: str) -> None:
-    """Work that would go on for hours stops at its next engine run, or its next mask."""
+    """Check that endless work stops at its next engine run or its next mask."""
     first_done, started = threading.Event(), threading.Event()
     ended: list[Stopped] = []
     hours = time.monotonic() + SOON
@@ -244,7 +244,7 @@ def test_an_engine_of_one_stream_says_so() -> None:
 
 
 def test_fewer_in_flight_than_streams() -> None:
-    with pytest.raises(InputError, match="2 images in flight do not fill 3 streams"):
+    with pytest.raises(InputError, match=r"2 images in flight: must be at least .* streams, 3"):
         next(run_overlapped(Counting(), [1], FakePredictor(), streams=3, in_flight=2))
 
 

@@ -1,4 +1,4 @@
-"""The progress bar: for several images and a person watching, and never in the way of output."""
+"""The progress bar is shown for several images on a terminal, and never mixes with output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts from options and files; each wrong one names itself."""
+"""Prompts are read from options and files, and errors name the wrong prompt."""
 
 from __future__ import annotations
 

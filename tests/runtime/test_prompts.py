@@ -1,4 +1,4 @@
-"""Prompt tensors against segment_anything's prompt encoder, and every way to give a wrong one."""
+"""Prompt tensors suit segment_anything's prompt encoder, and wrong prompts are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ENCODER = PromptEncoder(32, (SIZE // 16, SIZE // 16), (SIZE, SIZE), 16).eval()
 
 
 def embed(coords: np.ndarray, labels: np.ndarray) -> torch.Tensor:
-    """What a decoder graph does with the contract's tokens, label by label."""
+    """Embed the contract's tokens by label, as a decoder graph does."""
     points, marks = torch.from_numpy(coords), torch.from_numpy(labels)
     table = torch.stack([e.weight[0] for e in ENCODER.point_embeddings])
     positions = ENCODER.pe_layer.forward_with_coords(points + 0.5, (SIZE, SIZE))

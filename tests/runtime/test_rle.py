@@ -1,4 +1,4 @@
-"""COCO RLE against pycocotools."""
+"""COCO RLE equals that of pycocotools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs against segment_anything's uncompressed RLE."""
+"""Runs equal segment_anything's uncompressed RLE."""
 
 from __future__ import annotations
 

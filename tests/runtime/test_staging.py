@@ -1,4 +1,4 @@
-"""Whole or not at all: also after an exception, Ctrl-C, kill -9 and a full disk."""
+"""Files are complete or absent, also after an exception, Ctrl-C, kill -9 and a full disk."""
 
 from __future__ import annotations
 
@@ -197,6 +197,6 @@ def test_a_file_where_none_can_be(tmp_path: Path) -> None:
         target = tmp_path / place / "mask.png"
         with pytest.raises(InputError, match="its folder does not exist"), staged_file(target):
             pytest.fail("the block must not run")
-    with pytest.raises(InputError, match="a parent of it is a file"):
+    with pytest.raises(InputError, match="a parent folder is a file"):
         staged_folder(tmp_path / "file" / "bundle").__enter__()
     assert names(tmp_path) == ["file", "folder"]

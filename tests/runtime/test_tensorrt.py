@@ -1,4 +1,4 @@
-"""Engines chained on a GPU: the same masks as ONNX Runtime, and one line for each misfit."""
+"""Engines chained on a fake GPU give ONNX Runtime's masks; misfits are one-line errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .fake_tensorrt import BUILD, VERSION, FakeCuda, engine_bundle, install
 
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
-    """A GPU of capability 8.9, and both libraries."""
+    """Install a fake GPU of capability 8.9 and both libraries."""
     fake = FakeCuda()
     install(monkeypatch, fake)
     return fake
@@ -48,7 +48,7 @@ def test_masks_are_those_of_onnx_runtime(
         "provider": "Fake GPU",
         "device": "cuda:0",
     }
-    for seed in range(3):  # buffers are used again, and nothing of the image before is left
+    for seed in range(3):  # buffers are reused, but keep nothing of the previous image
         for predictor in (there, here):
             predictor.set_image(image(seed, 40 + seed))
         for points in (1, 3):
@@ -96,7 +96,7 @@ def test_stages_are_chained_on_the_device(toy_bundle: Path, cuda: FakeCuda, tmp_
 
 
 def test_two_images_in_a_row_do_not_mix(toy_bundle: Path, cuda: FakeCuda, tmp_path: Path) -> None:
-    """The second upload has to wait for the first: nothing was waited for in between."""
+    """Check that the second upload waits for the first, as nothing else waits in between."""
     engine = load_engine(open_bundle(engine_bundle(toy_bundle, tmp_path / "engines")), "tensorrt")
     reference = load_engine(open_bundle(toy_bundle), "onnxruntime")
     first, second = (
@@ -231,7 +231,7 @@ def test_no_such_device(
 
 
 def test_a_truncated_engine(toy_bundle: Path, cuda: FakeCuda, tmp_path: Path) -> None:
-    """Its hash says so; one whose hash was made to fit is refused by the library."""
+    """Check that the hash reveals it, and that the library refuses it if the hash fits."""
     folder = engine_bundle(toy_bundle, tmp_path / "engines")
     path = folder / "encoder.engine"
     path.write_bytes(path.read_bytes()[:100])

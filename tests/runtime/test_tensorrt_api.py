@@ -1,4 +1,4 @@
-"""In what the libraries differ, and whether engines fit a machine."""
+"""The differences between the libraries are hidden, and misfitting engines are found."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_only_rtx_names_capabilities_and_captures_graphs() -> None:
 
 
 def test_the_installed_rtx() -> None:
-    """The library itself: what it can build for, and that strong typing can be asked of it."""
+    """Check the real library: its capabilities, and that it accepts strong typing."""
     api = import_family("tensorrt-rtx")
     assert {"7.5", "8.9", "12.0"} <= set(api.capabilities)
     assert list(api.capabilities) == sorted(api.capabilities, key=version_tuple)

@@ -1,4 +1,4 @@
-"""How far are fp16 and bf16 from the PyTorch reference? Writes docs/precision.md.
+"""Measure how far fp16 and bf16 are from the PyTorch reference, and write docs/precision.md.
 
 Usage: python -m tests.studies.precision FOLDER PAGE [PRESET ...]
 

@@ -32,7 +32,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Released:
 
 @pytest.fixture
 def train(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run `glesam-train` in this process: exit code, stdout, stderr."""
+    """Run `glesam-train` in this process; return exit code, stdout and stderr."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()

@@ -32,7 +32,7 @@ class Numbers(torch.utils.data.Dataset[dict[str, Tensor]]):
 
 
 class Line(Objective):
-    """Learns to add three numbers."""
+    """An objective that learns to add three numbers."""
 
     def __init__(self, stop_at: int | None = None, poison_at: int | None = None) -> None:
         super().__init__()

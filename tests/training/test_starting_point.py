@@ -134,7 +134,7 @@ def test_fitted_ends_follow_from_pairs_and_seed(enhancer: Enhancer) -> None:
 
 
 def test_the_head_leads_and_the_tail_answers_as_least_squares_would(enhancer: Enhancer) -> None:
-    """Agree with numpy, from what goes into head and tail and what comes out of them."""
+    """Compare with numpy, from the inputs and outputs of head and tail."""
     head, tail = enhancer.unet.conv_in, enhancer.unet.conv_out
     reached, lacked, added = [], [], []
     with torch.no_grad():

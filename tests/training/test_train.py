@@ -73,7 +73,7 @@ def test_stage_2_trains_the_named_part(
 
 
 def test_a_background_point_is_learnt(tmp_path: Path) -> None:
-    """The shipped decoder learns it again after its embedding was replaced by the object's."""
+    """Replace the embedding of background points by the object's, and check that it is relearnt."""
     nano = make_checkpoint(WeightOptions("nano"))
     spoilt = nano.decoder()
     background, foreground = spoilt.prompt_encoder.point_embeddings[:2]

@@ -1,4 +1,4 @@
-"""glesam-train: Algorithm 1 from the command line, and the built-in nano."""
+"""Implement glesam-train: run Algorithm 1 from the command line, and make the built-in nano."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""glesam-evaluate: measure the masks of a bundle or checkpoint, with and without its enhancer."""
+"""Implement glesam-evaluate: measure a bundle or checkpoint, with and without its enhancer."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def _require_calibration() -> None:
 
 
 def _check_output(folder: Path) -> None:
-    """Check that the reports can be written, before an hour of measuring."""
+    """Check that the reports can be written, before an hour is spent on measuring."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"-o {folder}: is a file; pass a folder")
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -37,7 +37,7 @@ SMALLEST = 16
 
 @dataclass(frozen=True)
 class ExampleOptions:
-    """What examples are made of.
+    """The options that decide what examples contain.
 
     Attributes:
         seed: seed of everything random except what `low_seed` decides.

@@ -1,7 +1,7 @@
 """Train any module that turns a batch into losses, on one CPU or many GPUs.
 
 accelerate handles devices, processes and mixed precision. A training can be resumed, because an
-example depends on its number alone and the learning rate on the iteration alone.
+example depends only on its number, and the learning rate only on the iteration.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Report = Callable[[int, int, dict[str, float]], object]
 
 
 class Objective(nn.Module):
-    """What is trained: `forward` turns a batch into losses, and `loss` among them is minimised."""
+    """A module to train. `forward` turns a batch into losses; the one named `loss` is minimised."""
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Return the losses of a batch; `progress` runs from 0 to 1 over the training."""
@@ -60,7 +60,7 @@ def run_training(
     """Train until `settings.iterations`, resuming from the folder's saved state if there is one.
 
     Args:
-        objective: trained in place; on the CPU again at the end.
+        objective: trained in place; it is back on the CPU at the end.
         examples: at least `iterations * batch` of them.
         settings: how long and how fast to train.
         folder: for the state and the TensorBoard logs.
@@ -70,7 +70,7 @@ def run_training(
 
     Raises:
         InputError: the folder's state belongs to other settings or another model.
-        KeyboardInterrupt: after the state was saved.
+        KeyboardInterrupt: the user pressed Ctrl-C; the state was saved first.
     """
     keep_freed_memory()
     accelerator = Accelerator(
@@ -118,7 +118,7 @@ def run_training(
         for step, tensors in enumerate(loader, start=done):
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr_at(step)
-            # The noise of a step depends on its number alone, as everything else does.
+            # Like everything else, the noise of a step depends only on its number.
             torch.manual_seed(
                 (settings.seed << 40 | step << 12 | accelerator.process_index) % (1 << 63)
             )
@@ -127,7 +127,7 @@ def run_training(
                 for key, value in tensors.items()
             }
             losses = model(moved, step / total)
-            # All losses in one transfer: every read waits for the GPU.
+            # Read all losses in one transfer, because every read waits for the GPU.
             names = list(losses)
             read = torch.stack([losses[name].detach().float() for name in names]).tolist()
             if not math.isfinite(read[names.index("loss")]):
@@ -183,7 +183,7 @@ class _Interrupt:
 def worker_settings(count: int) -> dict[str, Any]:
     """Return the arguments of a `DataLoader` with this number of workers; 0 means none.
 
-    If the system has fork servers, workers come from one that has imported this process's
+    If the system supports fork servers, workers are forked from one that imports this project's
     modules once for all stages. Forks of this process itself would inherit locks that its threads
     hold.
     """

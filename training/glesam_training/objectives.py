@@ -1,4 +1,4 @@
-"""What each stage of Algorithm 1 minimises: batched mask prediction, losses, objectives.
+"""Compute what each stage of Algorithm 1 minimises: batched masks, losses, objectives.
 
 `MaskDecoder.predict_masks` takes one image per call, because it repeats that image's embedding for
 every prompt. `predict_masks` here runs N images with B prompts each through the same modules.
@@ -63,7 +63,7 @@ def predict_masks(
 
 
 FOCAL_WEIGHT = 20.0
-"""Weight of the focal loss over Dice: 20 to 1, as SAM was trained (Segment Anything, Sec. A)."""
+"""Weight of the focal loss relative to Dice, as in SAM's training (Segment Anything, Sec. A)."""
 
 FOCAL_ALPHA = 0.25
 """Weight of the object's pixels; the background's have the rest (Lin et al. 2017, Sec. 4)."""
@@ -148,7 +148,7 @@ class EnhancerObjective(Objective):
     """Stage 1: bring the enhanced latent of the degraded image close to the clear image's.
 
     The loss is MSE(GLE(z_L), z_H) (paper, Algorithm 1). Optionally the mask loss through the frozen
-    decoder is added, which tells what part of the latent matters.
+    decoder is added, which tells the enhancer which parts of the latent matter.
 
     Args:
         encoder: frozen; None if batches hold latents.

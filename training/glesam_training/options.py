@@ -1,4 +1,4 @@
-"""The options of the training commands, each declared once."""
+"""Declare each option of the training commands once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Iterations = Annotated[int, typer.Option(min=1, rich_help_panel=TRAINING, help="
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which pictures with masks a command reads."""
+    """The pictures with masks that a command reads."""
 
     data: Annotated[
         str,
@@ -70,7 +70,7 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How long and on what stage 1 trains; `DecoderTrainingOptions` has stage 2's defaults."""
+    """The length and the data of stage 1; `DecoderTrainingOptions` has stage 2's defaults."""
 
     iterations: Iterations = 100_000
     batch: Annotated[
@@ -173,7 +173,7 @@ class DecoderTrainingOptions(TrainingOptions):
 
 @dataclass(frozen=True)
 class NanoOptions:
-    """What `glesam-train nano` and `nano-table` share."""
+    """The options that `glesam-train nano` and `nano-table` share."""
 
     output: Annotated[
         Path,

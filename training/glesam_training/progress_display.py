@@ -16,7 +16,7 @@ LINE_EVERY = 10.0
 
 
 class ShowProgress(Protocol):
-    """Called with the step's name, the amount done, its total and the recent mean losses."""
+    """A function of the step's name, the amount done, its total and the recent mean losses."""
 
     def __call__(self, step: str, done: int, total: int, losses: Mapping[str, float]) -> object:
         """Show the progress."""

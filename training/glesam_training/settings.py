@@ -1,4 +1,4 @@
-"""The settings of a training, and what the automatic ones become on this machine."""
+"""Define the settings of a training, and choose the automatic ones for this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from glesam_runtime.machine import multiplies_bfloat16
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How long and how fast to train.
+    """The length, speed and reporting of a training.
 
     Attributes:
         iterations: optimizer steps.

@@ -1,4 +1,4 @@
-"""Algorithm 1: train a checkpoint on images with masks."""
+"""Train a checkpoint on images with masks (Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from glesam_training.settings import TrainingSettings, worker_count
 
 @dataclass(frozen=True)
 class Job:
-    """What a stage trains on, and where its files go.
+    """One stage's training data and settings, and the folders of its files.
 
     Attributes:
         dataset: pictures with masks.
@@ -81,7 +81,7 @@ def train_enhancer(
     mask_weight: float = 0.0,
     saved: Callable[[Enhancer], object] = lambda _: None,
 ) -> Enhancer:
-    """Stage 1: train the adapters by the MSE to the clear image's latent.
+    """Train the adapters by the MSE to the clear image's latent (stage 1).
 
     Args:
         checkpoint: the GleSAM to start from; `new_adapters` makes its first adapters.
@@ -111,7 +111,7 @@ def train_decoder(
     enhance: bool = True,
     saved: Callable[[Decoder], object] = lambda _: None,
 ) -> Decoder:
-    """Stage 2: train the decoder on enhanced latents.
+    """Train the decoder on enhanced latents (stage 2).
 
     Args:
         checkpoint: the GleSAM of stage 1.
@@ -195,8 +195,8 @@ def _sams_decoder(checkpoint: Checkpoint) -> Decoder:
     decoder = checkpoint.decoder()
     if not isinstance(decoder, Decoder):
         raise InputError(
-            f"{checkpoint.preset.name}: only SAM's decoder can be trained; of SAM 2, train the "
-            "enhancer, without --mask-loss"
+            f"{checkpoint.preset.name}: only SAM's decoder can be trained; for SAM 2, train only "
+            "the enhancer, without --mask-loss"
         )
     return decoder
 

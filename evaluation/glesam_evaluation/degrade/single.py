@@ -35,7 +35,7 @@ _GAMMA = 2.2  # approximately that of an sRGB display
 
 
 def degrade_single(image: Image, kind: str, severity: float = 0.5, seed: int = 0) -> Image:
-    """Apply one degradation to uint8 RGB [H,W,3]; same size and dtype out.
+    """Apply one degradation to an image, uint8 RGB [H,W,3]; size and dtype stay the same.
 
     Args:
         image: uint8 RGB [H,W,3], any size from 1x1 on.

@@ -96,7 +96,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a path holds.
+    """The result of looking at a path: what it holds.
 
     Attributes:
         path: as given.

@@ -31,7 +31,7 @@ class _Header(msgspec.Struct):
 
 
 class CheckpointJson(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """checkpoint.json. Paths are relative to its folder or absolute."""
+    """The content of checkpoint.json. Paths are relative to its folder or absolute."""
 
     format: Literal["glesam-checkpoint"]
     version: Literal[1]

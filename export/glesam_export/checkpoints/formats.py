@@ -1,6 +1,6 @@
 """Lists the file formats, opens checkpoints, and finds out what a path holds.
 
-Only names and shapes of tensors are read, so a file of gigabytes takes a moment.
+Only names and shapes of tensors are read, so even a file of gigabytes takes only a moment.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ FORMATS: tuple[Format, ...] = (
     stable_diffusion.UNET,
     text_embedding.FORMAT,
 )
-"""All formats. A path is of the first one that matches."""
+"""All formats. The first one that matches is the format of a path."""
 
 
 def identify(path: Path) -> Finding:
@@ -65,7 +65,7 @@ def identify(path: Path) -> Finding:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a whole GleSAM.
+    """Open a complete GleSAM checkpoint.
 
     Args:
         path: a folder that holds checkpoint.json, or a packed .safetensors file.
@@ -92,7 +92,7 @@ def detect_sam(file: TensorFile) -> Preset:
     """Return the one preset that a file of SAM's weights fits.
 
     Raises:
-        CheckpointError: the file is not SAM's, or fits no preset, or two.
+        CheckpointError: the file is not SAM's, or does not fit exactly one preset.
     """
     require(file, "sam")
     finding = _describe(Contents(file.path, file))
@@ -100,15 +100,15 @@ def detect_sam(file: TensorFile) -> Preset:
         raise CheckpointError(f"{file.where}: {finding.words}; no preset fits it")
     if len(finding.fits) > 1:
         both = " and ".join(finding.fits)
-        raise CheckpointError(f"{file.where}: fits {both} alike; say which by --preset")
+        raise CheckpointError(f"{file.where}: fits {both} alike; choose one with --preset")
     return sam_preset(finding.fits[0])
 
 
 def require(file: TensorFile, kind: Kind) -> None:
-    """Refuse a file of another kind than its option takes.
+    """Raise an error if a file is not of the kind that its option takes.
 
     Raises:
-        CheckpointError: names the kind of file that it is.
+        CheckpointError: the file is of another kind, which the message names.
     """
     expected = {"sam": sam.FORMAT, "unet": stable_diffusion.UNET, "lora": lora.FORMAT}[kind]
     contents = Contents(file.path, file)

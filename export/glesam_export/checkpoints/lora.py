@@ -35,7 +35,7 @@ def parse(state: Mapping[str, Tensor], unet: nn.Module, where: str) -> dict[str,
         where: the file, for messages.
 
     Returns:
-        A, B and alpha by module path, in memory of their own.
+        A, B and alpha by module path. A and B are copies.
 
     Raises:
         CheckpointError: names the first three keys or shapes that do not fit.
@@ -48,12 +48,12 @@ def parse(state: Mapping[str, Tensor], unet: nn.Module, where: str) -> dict[str,
         if match := KEY.match(key):
             factors = downs if match["down"] else ups
             if match["module"] in factors:
-                problems.append(f"{key} is there twice, in two styles")
+                problems.append(f"{key} occurs twice, in two key styles")
             factors[match["module"]] = tensor.to(torch.float32, copy=True)
         elif (match := ALPHA_KEY.match(key)) and tensor.numel() == 1:
             alphas[match["module"]] = float(tensor)
         else:
-            problems.append(f"{key} is no LoRA key")
+            problems.append(f"{key} is not a LoRA key")
     layers = {
         name: layer
         for name, layer in unet.named_modules()
@@ -77,7 +77,7 @@ def parse(state: Mapping[str, Tensor], unet: nn.Module, where: str) -> dict[str,
 def _misfit(
     name: str, down: Tensor | None, up: Tensor | None, layer: nn.Linear | nn.Conv2d | None
 ) -> str | None:
-    """Say why one layer's factors cannot be used; None if they can."""
+    """Return why one layer's factors cannot be used, or None if they can."""
     if layer is None:
         return f"{name} is not a layer of this U-Net"
     if down is None or up is None:
@@ -102,7 +102,7 @@ def _matches(contents: Contents) -> bool:
 
 def _describe(contents: Contents) -> Finding:
     """Describe adapters: number of layers, ranks, and the U-Nets that they fit."""
-    assert contents.tensors is not None, "it matched"
+    assert contents.tensors is not None, "a LoRA is a file of tensors"
     path, loaded = contents.path, contents.tensors.read()
     matches = [match for name in loaded if (match := KEY.match(name))]
     downs = {match["module"]: loaded[match.string] for match in matches if match["down"]}

@@ -25,7 +25,7 @@ def check(state: Mapping[str, Tensor], preset: Preset, where: str) -> None:
     """
     family = family_of(preset)
     if problems := family.misfits(state, preset):
-        # Only the family whose keys these are: the packages of others may not be installed.
+        # Ask only the family with these keys, because packages of others may not be installed.
         own = family_by_keys(state) or family
         fitting = [name for name, p in own.presets.items() if not own.misfits(state, p)]
         if fitting:

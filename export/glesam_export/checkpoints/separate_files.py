@@ -110,7 +110,7 @@ class FileCheckpoint(StateCheckpoint):
         self.unet, self.schedule = base.preset(unet), base.schedule
         self.alpha_bar = stable_diffusion.alpha_bar(timestep, self.schedule, base.schedule_from)
         self.check_parts()
-        # Only the embedding is kept: a text encoder is not small.
+        # Keep only the embedding, because a text encoder is large.
         if weights.prompt_embeds is None:
             self._text_source = ("text_encoder", text_embedding.weight_file(weights.sd))
             self.text = text_embedding.encode_empty_prompt(weights.sd, unet)

@@ -178,7 +178,7 @@ def check(state: Mapping[str, Tensor], preset: UNetPreset, where: str) -> None:
 
 
 def unet(state: Mapping[str, Tensor], preset: UNetPreset) -> UNet2DConditionModel:
-    """Build the U-Net of a state dict, widened to 256 channels by CRE, in float32."""
+    """Build the U-Net from a state dict, widened to 256 channels by CRE, in float32."""
     built = on_meta(preset)
     state_dicts.assign(built, replicate_channels(state, LATENT_CHANNELS))
     return built
@@ -197,7 +197,7 @@ def weight_file(folder: Path) -> Path:
 
 
 def on_meta(preset: UNetPreset, channels: int = LATENT_CHANNELS) -> UNet2DConditionModel:
-    """Build the U-Net with shapes and without memory."""
+    """Build the U-Net on the meta device: with shapes, but without memory."""
     with torch.device("meta"):
         return build_unet(preset, channels)
 

@@ -71,7 +71,7 @@ class StateCheckpoint(Checkpoint):
     def enhancer(self) -> Enhancer:
         """Build the widened U-Net with its adapters, and the text."""
         unet = stable_diffusion.unet(self.state("unet").tensors, self.unet)
-        # Copies: whoever gets the enhancer may train or fold it.
+        # Pass copies, because the caller may train or fold the enhancer.
         add_lora(unet, {n: (a.clone(), b.clone(), w) for n, (a, b, w) in self.lora_factors.items()})
         enhancer = Enhancer(unet, self.text.clone(), self.gamma, self.timestep, self.alpha_bar)
         return enhancer.eval().requires_grad_(False)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def assign(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give a module on the meta device its weights, in float32, without a second copy of them."""
+    """Assign weights in float32 to a module on the meta device, without a second copy of them."""
     module.load_state_dict(
         {name: tensor.float() for name, tensor in tensors.items()}, strict=True, assign=True
     )
@@ -17,7 +17,7 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def misfits(module: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
-    """List what keeps `tensors` from being the module's state dict, one line each."""
+    """List the differences between `tensors` and the module's state dict, one line each."""
     return shape_misfits(module.state_dict(), tensors)
 
 
@@ -47,6 +47,6 @@ def unusable(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def first_three(problems: list[str]) -> str:
-    """Join the first three problems and the number of further ones."""
+    """Return the first three problems and the number of the others as text."""
     more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
     return "; ".join(problems[:3]) + more

@@ -52,7 +52,7 @@ DTYPES: Mapping[str, torch.dtype] = {
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a tensor lies in its file.
+    """The place of a tensor in its file.
 
     Attributes:
         like: a tensor of the same type, shape and strides, on the meta device.
@@ -79,8 +79,8 @@ class _Place:
 class TensorFile:
     """A .safetensors file or a pickled state dict of tensors, opened and parsed once.
 
-    Names, shapes and places in the file stay in memory. Each `read` maps the file anew. So a caller
-    may change the tensors in place, and deleting them frees their memory.
+    Names, shapes and places in the file stay in memory. Each `read` maps the file anew, so
+    a caller may change the tensors in place, and deleting them frees their memory.
 
     Pickles are read with `weights_only=True`. A state dict nested under "model" or "state_dict" is
     unwrapped, and the prefix `module.` of data-parallel training is dropped. Pickles of PyTorch
@@ -106,13 +106,13 @@ class TensorFile:
         if not path.is_file():
             raise CheckpointError(f"{self.where}: no such file")
         with self._located_errors():
-            # Stays open, so that every read is of the same file, even if another one replaces it.
+            # It stays open, so that every read is of the same file even if the path is replaced.
             self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             weakref.finalize(self, os.close, self._descriptor)
             self._places = self._index()
 
     def read(self, prefix: str = "") -> dict[str, Tensor]:
-        """Read the tensors whose names begin with `prefix`. The result's names are without it."""
+        """Read the tensors whose names begin with `prefix`, and remove it from the names."""
         with self._located_errors():
             if self._places is None:
                 found: Mapping[str, Tensor] = self._loaded("cpu")
@@ -132,7 +132,7 @@ class TensorFile:
             return places
         try:
             self.shapes = self._loaded("meta")
-        except NotImplementedError:  # of sparse tensors on the meta device
+        except NotImplementedError:  # torch cannot put sparse tensors on the meta device
             loaded = self._loaded("cpu")
             self.shapes = {n: torch.empty(t.shape, device="meta") for n, t in loaded.items()}
             return None
@@ -140,7 +140,7 @@ class TensorFile:
         for name, tensor in self.shapes.items():
             start = None
             if tensor.layout == torch.strided:
-                # torch.load sets it on storages of the meta device. Old pickles have none.
+                # torch.load sets this on storages of the meta device, except for old pickles.
                 start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
             if start is None:
                 return None
@@ -168,17 +168,17 @@ class TensorFile:
         )
 
     def _inside(self, places: dict[str, _Place]) -> dict[str, _Place]:
-        """Return the places, all of which must lie inside the file."""
+        """Check that all places lie inside the file, and return them."""
         size = os.fstat(self._descriptor).st_size
         for name, place in places.items():
             if place.offset + place.span * place.like.element_size() > size:
-                raise ValueError(f"{name} reaches over the end of the file")
+                raise ValueError(f"{name} extends beyond the end of the file")
         return places
 
     def _loaded(self, device: str) -> dict[str, Tensor]:
         """Unpickle the file and return its tensors by their names in a plain state dict."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols and TorchScript
+            warnings.simplefilter("ignore")  # about pickle protocols and TorchScript
             loaded: Any = torch.load(
                 self.path,
                 map_location=device,
@@ -201,7 +201,7 @@ class TensorFile:
 
     @contextmanager
     def _located_errors(self) -> Iterator[None]:
-        """Turn what a damaged or unsafe file raises into an error that names it."""
+        """Turn exceptions that a damaged or unsafe file causes into errors that name the file."""
         try:
             yield
         except CheckpointError:
@@ -217,9 +217,9 @@ class TensorFile:
 
 @contextmanager
 def within(where: str) -> Iterator[None]:
-    """Prefix errors about what a file names with that file.
+    """Prefix the errors raised in the block with the file that caused them.
 
-    The options in such an error are entries of the file, so they lose their dashes.
+    If such an error names an option, the file has an entry of that name, so the dashes are removed.
     """
     try:
         yield
@@ -233,7 +233,7 @@ def first_line(error: Exception) -> str:
 
 
 def _refusal(error: pickle.UnpicklingError) -> str:
-    """Say why a pickle was refused. Torch's own words advise to run it anyway."""
+    """Return why a pickle was refused. Torch's own message advises the user to run it anyway."""
     if wanted := re.search(r"GLOBAL (\S+)", str(error)):
         return (
             f"asks to run {wanted[1]} when it is unpickled, so it is refused; "

@@ -174,7 +174,7 @@ def _matches(contents: Contents) -> bool:
 
 
 def _describe(contents: Contents) -> Finding:
-    """Describe a single tensor: c if it has the shape."""
+    """Describe a file of a single tensor, which is c if it has c's shape."""
     path = contents.path
     if contents.tensors is None:
         shape = _npy_shape(path)

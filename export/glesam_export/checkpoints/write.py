@@ -151,6 +151,6 @@ def _write(path: Path, save: Callable[[Path], None]) -> None:
         mode = partial.stat().st_mode
         try:
             save(partial)
-            partial.chmod(mode)  # safetensors makes its files private
+            partial.chmod(mode)  # safetensors makes files that only the user can read
         except (RuntimeError, SafetensorError) as error:  # neither library raises an OSError
             raise InputError(f"{path}: cannot be written ({first_line(error)})") from error

@@ -1,1 +1,1 @@
-"""Compile ONNX bundles into TensorRT engines."""
+"""Compiles ONNX bundles into TensorRT engines."""

@@ -1,4 +1,4 @@
-"""Which form of attention do TensorRT's fused kernels accept, and how does a graph get it?
+"""Rewrites the attention of a graph into the form that TensorRT's fused kernels accept.
 
 Without fusion, one global head of ViT-B writes 4096 x 4096 scores to memory and reads them back.
 Exported attention already has a form that fuses, with biases and with a float32 softmax
@@ -44,7 +44,7 @@ class Attention:
 
     @property
     def is_fusible(self) -> bool:
-        """Tell whether TensorRT can fuse it.
+        """Return whether TensorRT can fuse it.
 
         Both products must be in half precision. The keys must be the output of a node, if only of a
         Cast: attention to plain constant keys never fuses.
@@ -145,7 +145,7 @@ def _half_source(value: ir.Value | None) -> ir.Value | None:
 
 
 def _transposed_half(graph: ir.Graph, before: ir.Node, keys: ir.Value) -> ir.Value:
-    """Return the keys in half precision; insert a new transpose if the cast lies before theirs."""
+    """Return the keys in half precision; add a transpose if the cast lies before the old one."""
     transpose = keys.producer()
     if keys.dtype in _HALF or transpose is None:
         return keys

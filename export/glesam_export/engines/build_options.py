@@ -1,4 +1,4 @@
-"""Which options control an engine build, and does the engine library support them?
+"""Declares the options of an engine build, and checks that the engine library supports them.
 
 Each field of `EngineBuildOptions` is an option of `glesam-export trt`. To add one: declare it here,
 apply it in `compile.make_config`, test it in tests/export/test_engines.py and document it in

@@ -1,4 +1,4 @@
-"""How does an engine build show its progress, and how does Ctrl-C stop it?"""
+"""Shows the progress of an engine build, and stops it on Ctrl-C."""
 
 from __future__ import annotations
 

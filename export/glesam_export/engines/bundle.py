@@ -1,4 +1,4 @@
-"""How does an ONNX bundle become a bundle of engines?"""
+"""Turns an ONNX bundle into a bundle of engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is an ONNX graph parsed and compiled into an engine file?"""
+"""Parses an ONNX graph and compiles it into an engine file."""
 
 from __future__ import annotations
 

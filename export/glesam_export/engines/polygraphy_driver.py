@@ -1,4 +1,4 @@
-"""How is Polygraphy told which TensorRT library to use, and how do its errors reach the user?"""
+"""Tells Polygraphy which TensorRT library to use, and turns its errors into ours."""
 
 from __future__ import annotations
 

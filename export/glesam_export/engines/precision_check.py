@@ -1,4 +1,4 @@
-"""Does a network or an engine really compute in the precision that its manifest names?"""
+"""Checks that a network or an engine computes in the precision that its manifest names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do engines get other weights (another LoRA or gamma) without a rebuild?
+"""Gives engines other weights (another LoRA or gamma) without a rebuild.
 
 An engine built with --strip-weights holds no weights. Its bundle stores an ONNX graph beside each
 engine, and the runtime takes the weights from there. Refitting replaces that graph by one that
@@ -123,6 +123,6 @@ def _structure(path: Path) -> list[object]:
 
 
 def _as_text(attribute: ir.Attr) -> str:
-    """Return an attribute's value as text; of a tensor, its numbers."""
+    """Return an attribute's value as text. The text of a tensor contains its numbers."""
     value = attribute.value
     return str(value.numpy().tolist()) if isinstance(value, ir.TensorProtocol) else str(value)

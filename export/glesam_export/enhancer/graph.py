@@ -260,7 +260,7 @@ def as_linear(layer: Any) -> nn.Linear:
 
 
 def halves(layer: nn.Linear) -> tuple[nn.Linear, nn.Linear]:
-    """Split a Linear into two with half the outputs each. Splitting its result would copy it."""
+    """Split a Linear into two with half the outputs each. Splitting its output would copy it."""
     weights, biases = layer.weight.data.chunk(2), layer.bias.data.chunk(2)
     first, second = (_linear(*half) for half in zip(weights, biases, strict=True))
     return first, second

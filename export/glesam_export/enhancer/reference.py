@@ -1,4 +1,4 @@
-"""Builds the enhancer as the paper writes it. Tests and `verify` compare the graph with it.
+"""Builds the enhancer as the paper defines it. Tests and `verify` compare the graph with it.
 
 Nothing here is folded. LoRA stays in unmerged peft adapters, the U-Net sees gamma * z_L, the
 timestep and the text embedding, and Eq. 4 is evaluated in float64.
@@ -24,7 +24,7 @@ LoraFactors = tuple[Tensor, Tensor, float]
 
 
 def build_unet(preset: UNetPreset, channels: int = LATENT_CHANNELS) -> UNet2DConditionModel:
-    """Build the U-Net with `channels` in and out and initial weights."""
+    """Build the U-Net with initial weights and `channels` input and output channels."""
     config = dict(preset.config) | {"in_channels": channels, "out_channels": channels}
     return UNet2DConditionModel(**config)
 
@@ -52,7 +52,7 @@ def replicate_channels(state: Mapping[str, Tensor], channels: int) -> dict[str, 
 
 
 def add_lora(unet: nn.Module, factors: Mapping[str, LoraFactors]) -> None:
-    """Give every layer named in `factors` its own unmerged peft adapter, in place.
+    """Add an unmerged peft adapter to every layer named in `factors`, in place.
 
     Args:
         unet: the widened U-Net.
@@ -61,7 +61,7 @@ def add_lora(unet: nn.Module, factors: Mapping[str, LoraFactors]) -> None:
     ranks = {name: a.shape[0] for name, (a, _, _) in factors.items()}
     alphas = {name: alpha for name, (_, _, alpha) in factors.items()}
     config = LoraConfig(
-        # peft reads a list as name endings; one anchored pattern names these layers alone.
+        # peft reads a list as name endings; one anchored pattern matches only these layers.
         target_modules="^(" + "|".join(name.replace(".", r"\.") for name in factors) + ")$",
         rank_pattern={f"^{name}$": rank for name, rank in ranks.items()},
         alpha_pattern={f"^{name}$": alpha for name, alpha in alphas.items()},

@@ -25,8 +25,8 @@ FAMILIES: dict[str, Family[Any]] = {
     SamFamily.name: SamFamily(),
     Sam2Family.name: Sam2Family(),
 }
-"""The families by name. The last one is asked first whether a file is its own, because the keys of
-a later family may begin like those of an earlier one."""
+"""The families by name. A file is offered to the last family first, because the keys of a later
+family may begin like those of an earlier one."""
 
 
 def family_of(preset: Preset) -> Family[Any]:
@@ -40,7 +40,7 @@ def presets() -> dict[str, Preset]:
 
 
 HIGH_RES = ("high_res_feats_0", "high_res_feats_1")
-"""The contract's names of an encoder's further outputs, where a family has them."""
+"""The contract's names of an encoder's additional outputs, which only some families have."""
 
 
 def named_features(encoded: Tensor | tuple[Tensor, ...]) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Defines what a SAM family must provide.
 
-No torch here: a family imports it, and the packages of its own, inside its methods.
+This module does not import torch. A family imports torch and its own packages inside its methods.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ class Family(ABC, Generic[P]):
 
     Attributes:
         name: key in the registry; `family` of its presets.
-        title: the name for a reader.
-        contract: whose rules of the bundle contract it follows: names, shapes and number of the
-            features that the encoder passes to the decoder.
+        title: the name that users see.
+        contract: the family of the bundle contract whose rules it follows: names, shapes and number
+            of the features that the encoder passes to the decoder.
         tools: packages whose versions the manifest records, beside those of every export.
-        suffix: how its released files end.
+        suffix: file name suffix of its released checkpoints.
         key_prefixes: beginnings of tensor names by which a file of this family is recognised.
-        parts: prefixes of the parts of a file that one image needs.
+        parts: key prefixes of the parts of a file that a single image needs.
     """
 
     name: ClassVar[str]
@@ -77,15 +77,15 @@ class Family(ABC, Generic[P]):
 
     @abstractmethod
     def preprocessing(self, preset: P) -> Preprocessing:
-        """Return how the encoder takes an image."""
+        """Return the rules that turn an image into the encoder's input."""
 
     @abstractmethod
     def postprocessing(self, preset: P) -> Postprocessing:
-        """Return how logits become masks."""
+        """Return the rules that turn logits into masks."""
 
     @abstractmethod
     def coordinates(self, preset: P) -> Coordinates:
-        """Return how the decoder takes prompts."""
+        """Return the rules that turn prompts into the decoder's inputs."""
 
     @abstractmethod
     def build_encoder(self, preset: P) -> nn.Module:
@@ -97,11 +97,11 @@ class Family(ABC, Generic[P]):
 
     @abstractmethod
     def encoder_graph(self, encoder: nn.Module, preset: P) -> Graph:
-        """Turn a reference encoder into a graph. The encoder is used up."""
+        """Turn a reference encoder into a graph, which takes over the encoder's layers."""
 
     @abstractmethod
     def decoder_graph(self, decoder: ReferenceDecoder, preset: P) -> Graph:
-        """Turn a reference decoder into a graph. The decoder is used up."""
+        """Turn a reference decoder into a graph, which takes over the decoder's layers."""
 
     def recognises(self, names: Iterable[str]) -> bool:
         """Return whether tensors of these names belong to this family."""
@@ -109,7 +109,7 @@ class Family(ABC, Generic[P]):
 
     @abstractmethod
     def misfits(self, state: Mapping[str, Tensor], preset: P) -> list[str]:
-        """List what keeps a state dict from being this preset's, one line each, names in full.
+        """List where a state dict differs from this preset, one line each, with full names.
 
         Only names and shapes count; the tensors may be on the meta device.
         """
@@ -128,7 +128,7 @@ class Family(ABC, Generic[P]):
 
     @abstractmethod
     def state_dict(self, encoder: nn.Module, decoder: ReferenceDecoder) -> dict[str, Tensor]:
-        """Return the weights by the keys, and in the order, of the released files."""
+        """Return the weights with the keys and in the order of the released files."""
 
     def file_content(self, state: dict[str, Tensor]) -> object:
         """Return what a released file holds: the state dict, or a dict that nests it."""

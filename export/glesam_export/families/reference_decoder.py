@@ -17,8 +17,8 @@ class ReferenceDecoder(nn.Module):
     them.
 
     Args:
-        prompt_encoder: the family's own.
-        mask_decoder: the family's own.
+        prompt_encoder: the family's prompt encoder.
+        mask_decoder: the family's mask decoder.
     """
 
     def __init__(self, prompt_encoder: Any, mask_decoder: Any) -> None:

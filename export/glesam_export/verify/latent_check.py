@@ -112,7 +112,7 @@ def fitting_pair(
 def warning(
     checkpoint: Checkpoint, cases: Sequence[Case], reference: Sequence[Outputs], step: Step
 ) -> str | None:
-    """Say in one line what is wrong with a trained enhancer's latents, and which pair fits.
+    """Return in one line what is wrong with a trained enhancer's latents, and which pair fits.
 
     This is a warning, not an error: weights of other authors may behave differently on purpose.
 

@@ -21,7 +21,8 @@ def main(out: Path) -> None:
     stages = json.dumps({**manifest, "parity": None}, separators=(",", ":")).encode()
     entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
     pair = {"a": entry, "b": {"dtype": "U8", "shape": [3, 1], "data_offsets": [8, 11]}}
-    tensor = b"\x70\x01\x6a\x10\x0a\x08location\x12\x04w.da"  # TensorProto: external, its place
+    # A TensorProto with external data, and the location of the data.
+    tensor = b"\x70\x01\x6a\x10\x0a\x08location\x12\x04w.da"
     graph = b"\x2a" + bytes([len(tensor)]) + tensor
     seeds = {
         "onnx": {"external": b"\x08\x09\x3a" + bytes([len(graph)]) + graph, "empty": b"\x3a\x00"},

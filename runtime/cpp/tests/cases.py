@@ -1,4 +1,4 @@
-"""Random images and prompts, for the Python predictor and for run_cases.cpp."""
+"""Draw random images and prompts for the Python predictor and for run_cases.cpp."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Case:
 
 
 def random_case(index: int, side: int) -> Case:
-    """Case `index`: any size from one pixel, any proportion, every make-up of prompts in turn.
+    """Return case `index`: any size from one pixel, any proportion, each mix of prompts in turn.
 
     Args:
         index: also the seed.
@@ -64,7 +64,7 @@ def random_case(index: int, side: int) -> Case:
 
 
 def _picture(rng: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
-    """Blots of colour and some noise: edges at every scale."""
+    """Return blots of colour with some noise, which have edges at every scale."""
     coarse = rng.integers(0, 256, (int(rng.integers(2, 12)), int(rng.integers(2, 12)), 3))
     blots = Image.fromarray(coarse.astype(np.uint8)).resize((width, height), Image.BICUBIC)
     noise = rng.normal(0, rng.random() * 30, (height, width, 3))

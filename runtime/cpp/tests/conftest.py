@@ -1,4 +1,4 @@
-"""Fixtures for the programs under test and the bundles that they run."""
+"""Provide the programs under test and the bundles that they run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The changes that turn a good bundle into a tampered one, by name."""
+"""Define the changes that turn a good bundle into a tampered one, by name."""
 
 from __future__ import annotations
 

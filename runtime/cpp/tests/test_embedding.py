@@ -71,7 +71,7 @@ def test_by_cmake(installed: Path, nano: Path, tmp_path: Path) -> None:
 def test_by_pkg_config(installed: Path, nano: Path, tmp_path: Path) -> None:
     (path,) = installed.glob("lib*/**/pkgconfig")
     environment = {**os.environ, "PKG_CONFIG_PATH": str(path)}
-    # The prefix is where it was configured for; a package that was moved says where it went.
+    # The .pc file has the prefix of the configuration. Name the folder it was installed to.
     moved = f"--define-variable=prefix={installed}"
     flags = run("pkg-config", moved, "--cflags", "--libs", "glesam", env=environment).split()
     stb = run("pkg-config", "--cflags", "stb").split()

@@ -1,4 +1,4 @@
-"""The table of inference backends.
+"""List the inference backends.
 
 To add a backend, add a module with a set `OPTIONS` and a function `load` to this package and an
 entry to `BACKENDS`. Nothing heavy is imported here, because command lines read the table for their
@@ -35,7 +35,7 @@ class Backend:
 
     @property
     def is_installed(self) -> bool:
-        """Whether a Python module that it requires is installed."""
+        """Return whether a Python module that the backend requires is installed."""
         return any(importlib.util.find_spec(module) for module in self.requires)
 
 

@@ -1,4 +1,4 @@
-"""The interface of an inference engine, and the check that a graph has the manifest's interface."""
+"""Define the interface of an engine, and check that a graph has the manifest's interface."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DeviceTensor(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its dimensions."""
+        """Return the dimensions."""
 
 
 Value: TypeAlias = NDArray[np.float32] | DeviceTensor
@@ -37,11 +37,11 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """The backend's name, as given to `load_engine`."""
+        """Return the backend's name, as given to `load_engine`."""
 
     @property
     def device(self) -> str:
-        """The device that it runs on: "cpu", "cuda:0"."""
+        """Return the device that the engine runs on, such as "cpu" or "cuda:0"."""
 
     def describe(self) -> dict[str, str]:
         """Return engine, version, provider and device in use, and the precision where known."""

@@ -1,4 +1,4 @@
-"""The part of CUDA that a backend needs: one stream, memory on GPU and host, copies, graphs.
+"""Wrap the part of CUDA that a backend needs: a stream, memory on GPU and host, copies, graphs.
 
 Every call goes through cuda-python, and an error code becomes a `BackendError`. A `Memory` object
 owns its memory and frees it when the object is deleted.

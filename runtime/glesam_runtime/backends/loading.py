@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class BackendModule(Protocol):
-    """What the module of a backend offers. One that runs on "cuda" also offers `sees_gpu`."""
+    """The interface of a backend's module. One that runs on "cuda" also offers `sees_gpu`."""
 
     OPTIONS: frozenset[str]
     """Names of the `EngineOptions` that it supports."""

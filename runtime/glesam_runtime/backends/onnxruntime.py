@@ -1,4 +1,4 @@
-"""The ONNX Runtime backend: CPU or CUDA, never a silent fallback from one to the other."""
+"""Run graphs with ONNX Runtime on CPU or CUDA, without a silent fallback from one to the other."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class OrtTensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its dimensions."""
+        """Return the dimensions."""
         return tuple(self.value.shape())
 
 
@@ -64,7 +64,7 @@ class OrtEngine:
 
     @property
     def device(self) -> str:
-        """The device that it runs on: "cpu" or "cuda:N"."""
+        """Return the device that the engine runs on: "cpu" or "cuda:N"."""
         return "cpu" if self.device_type == "cpu" else f"{self.device_type}:{self.device_id}"
 
     def describe(self) -> dict[str, str]:

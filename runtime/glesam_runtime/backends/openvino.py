@@ -1,4 +1,4 @@
-"""The OpenVINO backend: CPU, in the precision of the graphs unless the user asks for another."""
+"""Run graphs with OpenVINO on the CPU, in their own precision unless the user sets another."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def without_casts(model: Any) -> None:
             if source.get_node().get_type_name() != "Constant":
                 readers = output.get_target_inputs()
                 if any(reader.get_node().get_type_name() == "Result" for reader in readers):
-                    source.get_tensor().set_names(output.get_names())  # it becomes the output
+                    source.get_tensor().set_names(output.get_names())  # the new output
                 _redirect(readers, source)
     model.validate_nodes_and_infer_types()
 

@@ -1,4 +1,4 @@
-"""The backend for TensorRT and TensorRT-RTX engines.
+"""Load TensorRT and TensorRT-RTX engines, and check that they fit this machine.
 
 What an engine was built for is checked before it is deserialized. TensorRT's own answer to an
 engine of another version, system or GPU is a serialization error that only names a line of its
@@ -108,7 +108,7 @@ def check_gpu(target: Target, gpu: Gpu, where: str) -> None:
     """
     build = _build_of(target)
     if gpu.capability in build.compute_capabilities:
-        return  # another model of the same capability runs it too, with kernels tuned elsewhere
+        return  # another GPU of the same capability also runs it, with kernels tuned for the first
     if build.hardware_compatibility == "ampere_plus" and version_tuple(gpu.capability) >= (8, 0):
         return
     more = f" --compute-capability {gpu.capability}" if target.engine == "tensorrt-rtx" else ""

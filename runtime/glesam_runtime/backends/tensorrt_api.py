@@ -1,4 +1,4 @@
-"""The differences between TensorRT 10, TensorRT 11 and TensorRT-RTX, behind one object.
+"""Hide the differences between TensorRT 10, TensorRT 11 and TensorRT-RTX behind one object.
 
 All three have the same Python API. They differ in this:
 
@@ -87,19 +87,19 @@ class Api:
 
     @property
     def version(self) -> str:
-        """The library's own version, "1.7.1.116"."""
+        """Return the library's own version, such as "1.7.1.116"."""
         return str(self.trt.__version__)
 
     @property
     def capabilities(self) -> tuple[str, ...]:
-        """Compute capabilities that it compiles for without a GPU, sorted; SM89 is "8.9"."""
+        """Return the compute capabilities it compiles for without a GPU, sorted; SM89 is "8.9"."""
         names = getattr(getattr(self.trt, "ComputeCapability", None), "__members__", {})
         digits = [name[2:] for name in names if name.startswith("SM") and name[2:].isdecimal()]
         return tuple(f"{n[:-1]}.{n[-1]}" for n in sorted(digits, key=int))
 
     @property
     def creation_flags(self) -> int:
-        """Flags for create_network: strong typing, where the library does not always type so."""
+        """Return the flags for create_network: strong typing, where that is not the only mode."""
         flags = getattr(self.trt, "NetworkDefinitionCreationFlag", None)
         flag = getattr(flags, "STRONGLY_TYPED", None)
         return 0 if flag is None else 1 << int(flag)

@@ -1,4 +1,4 @@
-"""Running TensorRT engines one after another without copying tensors to the host.
+"""Run TensorRT engines one after another without copying tensors to the host.
 
 Memory is allocated once, when engines are loaded, at the largest sizes of their profiles. A stage
 returns its own output buffer and the next stage reads it there, so a result is valid until the same
@@ -39,7 +39,7 @@ class CudaTensor:
 
     @property
     def elements(self) -> int:
-        """The number of values."""
+        """Return the number of values."""
         return int(np.prod(self.shape, dtype=np.int64))
 
 
@@ -79,7 +79,7 @@ class TrtEngine:
 
     @property
     def device(self) -> str:
-        """The GPU that it runs on: "cuda:0"."""
+        """Return the GPU that the engines run on, such as "cuda:0"."""
         return f"cuda:{self._device.gpu.index}"
 
     def describe(self) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""Everything-mode: a grid of points over the image, and the masks that are good enough."""
+"""Segment everything in an image: prompt a grid of points, and keep the good masks."""

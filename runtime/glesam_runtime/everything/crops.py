@@ -1,4 +1,4 @@
-"""Plans where everything-mode searches: the whole image, and crops of it.
+"""Plan where everything-mode searches: the whole image, and crops of it.
 
 Layer 0 is the whole image; layer n has 4**n crops.
 """
@@ -27,7 +27,7 @@ class Crop:
 
     @property
     def area(self) -> int:
-        """The number of pixels."""
+        """Return the number of pixels."""
         x0, y0, x1, y1 = self.box
         return (x1 - x0) * (y1 - y0)
 

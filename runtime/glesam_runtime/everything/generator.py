@@ -1,4 +1,4 @@
-"""The mask generator: segment_anything's SamAutomaticMaskGenerator without torch."""
+"""Generate masks as segment_anything's SamAutomaticMaskGenerator does, without torch."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class MaskRecord(TypedDict):
     """A mask and its description, with the keys of segment_anything's generator."""
 
     segmentation: NDArray[np.bool_] | UncompressedRle | Rle
-    """In the form of `output_mode`."""
+    """The mask, in the form that `output_mode` names."""
     area: int
-    """In pixels."""
+    """Number of pixels."""
     bbox: list[int]
     """x and y of the first pixel, last column - first column, last row - first row. The last two
     are one less than COCO's width and height, as in segment_anything."""
@@ -63,7 +63,7 @@ class GleSamMaskGenerator(Parameters, _WithPredictor):
     """
 
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
-        """Return the masks of an image, an empty list if none is good enough.
+        """Return the masks of an image; the list is empty if none is good enough.
 
         Args:
             image: uint8 [H, W, 3], RGB.

@@ -50,7 +50,7 @@ def even_grids(side: int, layers: int, downscale: int) -> list[NDArray[np.float6
         if points < 1:
             raise InputError(
                 f"crop_n_points_downscale_factor {downscale}: "
-                f"leaves no point of {side} a side in crop layer {layer}"
+                f"{side} points per side leave none in crop layer {layer}"
             )
         grids.append(even_grid(points))
     return grids

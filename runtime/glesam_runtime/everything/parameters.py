@@ -1,4 +1,4 @@
-"""The parameters of everything-mode: each name, default, range and help text is declared here once.
+"""Declare each parameter of everything-mode once: its name, default, range and help text.
 
 `GleSamMaskGenerator` takes them as arguments and `glesam-run --everything` as options.
 """
@@ -36,7 +36,7 @@ def _number(
 ) -> Any:
     """Declare a number: its default, its range, and whether it is a count.
 
-    `shown` is the default as --help shows it, where it depends on more than the parameter.
+    `shown` is what --help shows as the default, if that depends on more than this number.
     """
     spelled = f"{help_text} Default: {shown or format(default, '.3g')}."
     metadata = {"range": (low, high, whole), **option(spelled, panel=_PANEL, show_default=False)}
@@ -45,7 +45,7 @@ def _number(
 
 @dataclass(frozen=True)
 class Parameters:
-    """How densely to search an image and which masks to keep.
+    """The parameters of a search: how densely to search an image and which masks to keep.
 
     Names, defaults and meaning are those of segment_anything's SamAutomaticMaskGenerator. The help
     text of each field says what it does.
@@ -104,8 +104,8 @@ class Parameters:
         0.7,
         0,
         1,
-        "IoU of two masks' boxes above which, if the masks come from different crops, the mask "
-        "from the larger crop is dropped.",
+        "IoU of the boxes of two masks from different crops above which the mask from the larger "
+        "crop is dropped as a duplicate.",
     )
     crop_overlap_ratio: float = _number(
         512 / 1500,
@@ -138,7 +138,7 @@ class Parameters:
             if each.name != "points_per_side" or value is not None:
                 _check_number(each.name, value, *each.metadata["range"])
         if self.crop_overlap_ratio == 1:
-            raise InputError("crop_overlap_ratio 1: must be less, else all crops are the same")
+            raise InputError("crop_overlap_ratio 1: must be less; at 1 all crops are the same")
         if self.output_mode not in get_args(OutputMode):
             known = ", ".join(get_args(OutputMode))
             raise InputError(f"output_mode {self.output_mode!r} is not known; known are {known}")
@@ -160,7 +160,7 @@ def numbers() -> list[dataclasses.Field[Any]]:
 
 
 def _check_number(name: str, value: object, low: float, high: float, whole: bool) -> None:
-    """Refuse a value that is not finite, outside [low, high], or a fraction where it counts."""
+    """Refuse a value that is not finite, is outside [low, high], or is not whole but must be."""
     number = float(value) if isinstance(value, Real) else math.nan
     if not (math.isfinite(number) and low <= number <= high) or (whole and number % 1):
         kind = "a whole number" if whole else "a number"
@@ -168,7 +168,7 @@ def _check_number(name: str, value: object, low: float, high: float, whole: bool
         raise InputError(f"{name} {value}: {kind} {bounds} is needed")
 
 
-@dataclass(eq=False, repr=False)  # it only carries values; the rest would cost start-up time
+@dataclass(eq=False, repr=False)  # the generated methods would cost start-up time
 class _EverythingFlags:
     everything: bool = field(
         default=False,
@@ -181,7 +181,7 @@ class _EverythingFlags:
 
     @property
     def prompt_batch(self) -> int | None:
-        """The value of --points-per-batch, None if it is not given."""
+        """Return the value of --points-per-batch, or None if it is not given."""
         batch: int | None = vars(self)["points_per_batch"]
         return batch
 
@@ -208,7 +208,7 @@ class _EverythingFlags:
 
 
 def _as_options() -> list[tuple[str, Any, Any]]:
-    """Make an option of each number, None by default: it shows which options the user gave."""
+    """Make an option of each number; its value is None if the user did not give the option."""
     kinds = {"int | None": int | None, "int": int | None, "float": float | None}
     return [
         (
@@ -229,4 +229,4 @@ else:
     EverythingOptions = dataclasses.make_dataclass(
         "EverythingOptions", _as_options(), bases=(_EverythingFlags,), eq=False, repr=False
     )
-    EverythingOptions.__doc__ = "The options of `glesam-run --everything`, a field for each."
+    EverythingOptions.__doc__ = "The options of `glesam-run --everything`, one field each."

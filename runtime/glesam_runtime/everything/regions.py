@@ -1,4 +1,4 @@
-"""Removing small holes and islands from a mask, on its run lengths.
+"""Remove small holes and islands from a mask, on its run lengths.
 
 Pixels that touch at a side or a corner belong to one region, in the mask and in the background, as
 in segment_anything.
@@ -36,7 +36,7 @@ def fill_small_holes(runs: RunLengths, height: int, min_area: float) -> tuple[Ru
 def remove_small_islands(runs: RunLengths, height: int, min_area: float) -> tuple[RunLengths, bool]:
     """Remove each region with fewer pixels than `min_area`; if all are smaller, keep the largest.
 
-    Takes and returns the same as `fill_small_holes`.
+    Arguments and results are those of `fill_small_holes`.
     """
     return _drop_small(runs, height, min_area, keep_largest=True)
 
@@ -60,8 +60,8 @@ def _drop_small(
 def _largest(pieces: Spans, areas: NDArray[Any], height: int, width: int) -> int:
     """Return the index of a piece of the largest region.
 
-    Of regions of equal area it is the first one met in blocks of 2 x 2 pixels, row by row: OpenCV
-    numbers regions in that order, and segment_anything keeps the first.
+    Among the largest regions of equal area, it takes the first that a row-by-row scan in blocks of
+    2 x 2 pixels meets. OpenCV numbers regions in that order, and segment_anything keeps the first.
     """
     column, row = np.divmod(pieces[0], height)
     met = (row // 2) * (width // 2 + 1) + column // 2

@@ -1,4 +1,4 @@
-"""The search of everything-mode: prompt a grid, filter the masks, drop duplicates, tidy up."""
+"""Search an image for masks: prompt a grid, filter the masks, drop duplicates, tidy up."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Found:
 def find_masks(
     predictor: GleSamPredictor, image: NDArray[np.uint8], parameters: Parameters
 ) -> list[Found]:
-    """Find the masks of everything in an image, an empty list if there are none.
+    """Return the masks of everything in an image; the list is empty if there are none.
 
     Args:
         predictor: the predictor to use; its image is reset.
@@ -113,7 +113,7 @@ def _measure(
 ) -> tuple[RunLengths, Box, float] | None:
     """Return runs, box and stability of a mask from its logits [S/4, S/4].
 
-    None is a mask that is not stable enough or that the edge of the crop cuts off.
+    Return None if the mask is not stable enough or if the edge of the crop cuts it off.
     """
     made = predictor.binarize(low_res, parameters.stability_score_offset)
     stability = float(np.float32(made.stability))

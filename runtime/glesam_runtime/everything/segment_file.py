@@ -1,4 +1,4 @@
-"""Everything-mode for one image file: writes an instance map and an overlay."""
+"""Segment everything in one image file: write an instance map and an overlay."""
 
 from __future__ import annotations
 

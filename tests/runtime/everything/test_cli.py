@@ -1,4 +1,4 @@
-"""`glesam-run --everything` as a user meets it: judged by files, streams and exit code."""
+"""`glesam-run --everything` writes the right files, streams and exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Crops, grids and the edge filter against segment_anything's own."""
+"""Crops, grids and the edge filter equal segment_anything's."""
 
 from __future__ import annotations
 

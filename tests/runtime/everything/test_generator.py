@@ -67,7 +67,7 @@ class ToyEncoder(nn.Module):
 
 
 class ToyPromptEncoder(nn.Module):
-    """Hands points through to the decoder."""
+    """A prompt encoder that passes points to the decoder."""
 
     def forward(self, points: tuple[Tensor, Tensor], **_: None) -> tuple[Any, None]:
         return points, None
@@ -117,7 +117,7 @@ def oracle(predictor: GleSamPredictor) -> Sam:
 
 @pytest.fixture
 def scene() -> np.ndarray:
-    """Blobs over a ramp, uint8 [90, 140, 3]: the toy encoder sees them, its decoder adds bumps."""
+    """Draw blobs over a ramp, uint8 [90, 140, 3]; the toy model makes masks of them."""
     y, x = np.mgrid[0:90, 0:140]
     waves = [np.sin(x / a) * np.cos(y / b) for a, b in ((9, 14), (23, 7), (12, 31))]
     return (127 + 120 * np.stack(waves, axis=-1)).astype(np.uint8)
@@ -181,7 +181,7 @@ def test_nothing_found_is_an_empty_list(predictor: GleSamPredictor, scene: np.nd
 def test_an_empty_mask_has_no_stability_and_no_area(
     predictor: GleSamPredictor, monkeypatch: pytest.MonkeyPatch, scene: np.ndarray
 ) -> None:
-    """segment_anything says NaN of its stability, which JSON cannot hold."""
+    """Check that stability is 0, where segment_anything returns NaN, which JSON cannot hold."""
 
     def decode(batch: Any) -> tuple[np.ndarray, np.ndarray]:
         low_res = np.full((batch.size, 3, 16, 16), -9, np.float32)
@@ -214,7 +214,7 @@ def test_not_an_image(image: Any, predictor: GleSamPredictor) -> None:
 
 
 def test_masks_wait_as_runs(predictor: GleSamPredictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred masks of six megapixels never exist at once."""
+    """Check by the peak memory that a hundred masks of six megapixels never exist at once."""
 
     def decode(batch: Any) -> tuple[np.ndarray, np.ndarray]:
         low_res = np.full((batch.size, 3, 16, 16), -9, np.float32)

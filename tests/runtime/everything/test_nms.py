@@ -1,4 +1,4 @@
-"""Suppression against torchvision."""
+"""Non-maximum suppression equals torchvision's."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def theirs(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]
 def test_the_same_boxes_in_the_same_order(
     count: int, spread: int, levels: int, threshold: float, seed: int
 ) -> None:
-    """Many ties, boxes without area, and IoUs that are the threshold itself."""
+    """Test many ties, boxes without area, and IoUs equal to the threshold."""
     rng = np.random.default_rng(seed)
     corners = rng.integers(0, spread, (count, 2))
     boxes = np.concatenate([corners, corners + rng.integers(0, spread, (count, 2))], axis=1)
@@ -40,7 +40,7 @@ def test_the_same_boxes_in_the_same_order(
 
 
 def test_as_many_boxes_as_a_dense_grid_gives() -> None:
-    """Past 1,000 boxes torchvision takes another way, which may sort ties otherwise."""
+    """Test over 1,000 boxes, for which torchvision's other algorithm may sort ties differently."""
     rng = np.random.default_rng(0)
     corners = rng.integers(0, 520, (2000, 2))
     boxes = np.concatenate([corners, corners + rng.integers(0, 200, (2000, 2))], axis=1)

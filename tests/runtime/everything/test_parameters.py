@@ -1,4 +1,4 @@
-"""Every parameter out of its range says so in one line."""
+"""Every parameter outside its range gives a one-line error."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "mode": ({"output_mode": "png"}, "known are binary_mask, uncompressed_rle, coco_rle"),
     "a layer without points": (
         {"points_per_side": 3, "crop_n_layers": 2, "crop_n_points_downscale_factor": 2},
-        "leaves no point of 3 a side in crop layer 2",
+        "3 points per side leave none in crop layer 2",
     ),
     "too few grids": (
         {"points_per_side": None, "point_grids": [[[0.5, 0.5]]], "crop_n_layers": 1},

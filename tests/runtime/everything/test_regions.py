@@ -1,4 +1,4 @@
-"""Small regions against segment_anything, whose regions are OpenCV's."""
+"""Small regions are handled as in segment_anything, which uses OpenCV."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from glesam_runtime.rle import count_runs, runs_to_mask
 
 
 def check(mask: np.ndarray, min_area: int) -> None:
-    """Holes and islands, each on its own and one after the other."""
+    """Compare holes and islands with segment_anything's, separately and one after the other."""
     height, width = mask.shape
     runs = count_runs(mask)
     for mode, ours in (("holes", fill_small_holes), ("islands", remove_small_islands)):
@@ -52,7 +52,7 @@ def test_of_equal_islands_the_first_in_blocks_of_four_stays() -> None:
 
 
 def test_a_spiral_is_one_region() -> None:
-    """One region of many pieces, which only meet step by step."""
+    """Test one region of many pieces, which the algorithm joins step by step."""
     mask = np.zeros((101, 101), np.bool_)
     for ring in range(0, 50, 2):
         mask[ring, max(ring - 2, 0) : 101 - ring] = True
@@ -65,7 +65,7 @@ def test_a_spiral_is_one_region() -> None:
 
 @pytest.mark.parametrize("density", [0.3, 0.5])
 def test_noise_of_two_megapixels_in_a_moment(density: float) -> None:
-    """The worst a mask can be: hundreds of thousands of pieces."""
+    """Test the worst case: hundreds of thousands of pieces."""
     mask = np.random.default_rng(0).random((1200, 1600)) < density
     runs = count_runs(mask)
     start = time.process_time()

@@ -1,4 +1,4 @@
-"""The paper's Table 5 at nano's size: how much does each part of GleSAM add, over several seeds?
+"""Measure the paper's Table 5 at nano's size: what each part of GleSAM adds, over several seeds.
 
 SAM and its diffusion base are trained once. The seed belongs to Algorithm 1: it decides how the
 adapters start, the examples and the prompts. All rows train on the same pictures. The controls

@@ -1,4 +1,4 @@
-"""The base U-Net of nano: a latent diffusion model trained from scratch on scenes.
+"""Train the base U-Net of nano: a latent diffusion model, from scratch on scenes.
 
 Its autoencoder is linear: the four principal components of 8 x 8 pixel patches, scaled to unit
 variance. So the latent has four channels at an eighth of the image's size, as Stable Diffusion's

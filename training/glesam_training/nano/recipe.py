@@ -1,4 +1,4 @@
-"""The sizes and lengths of every step that makes nano."""
+"""Set the sizes and lengths of every step that makes nano."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SAM-nano: Segment Anything's own classes at 4 M parameters, trained from scratch on scenes.
+"""Train SAM-nano: Segment Anything's own classes at 4 M parameters, from scratch on scenes.
 
 Three of the four masks are for ambiguous prompts, the first is for the others. As in SAM's
 training, the loss takes the best of the three, and the IoU head learns what each of them reached.

@@ -95,7 +95,7 @@ class Varied:
             kept = rng.uniform(0.05, 1, 256).astype(np.float32)
             seen = _three(cv2.LUT(instances, kept)) * (seen - flat) + flat
         if rng.uniform() < self.GRAY:
-            weights = rng.dirichlet((2, 4, 1)).astype(np.float32)  # near the eye's weights
+            weights = rng.dirichlet((2, 4, 1)).astype(np.float32)  # on average close to luminance
             seen = _three(seen @ weights)
         if rng.uniform() < self.LIT:
             seen *= _three(_light(rng, *instances.shape))

@@ -1,4 +1,4 @@
-"""The checkpoint that nano's Algorithm 1 starts from: trained parts and fitted adapters.
+"""Make the checkpoint that nano's Algorithm 1 starts from: trained parts and fitted adapters.
 
 The adapters of the U-Net's head and tail are fitted in closed form first. Adapters that start with
 B = 0 stay on a plateau: through CRE the head passes on four sums of 64 channels each, which say

@@ -1,4 +1,4 @@
-"""How nano is made from one seed: scenes, SAM-nano, its diffusion base, then Algorithm 1.
+"""Make nano from one seed: scenes, SAM-nano, its diffusion base, then Algorithm 1.
 
 Each step leaves its result in the folder and is skipped if the result is already there, so that an
 interrupted run resumes where it stopped.

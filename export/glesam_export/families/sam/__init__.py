@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
-"""ImageNet's, in 0..255. segment_anything.Sam has the same values; sam2's are these over 255."""
+"""Mean and deviation of ImageNet's colours in 0..255, as in segment_anything.Sam. sam2 has the same
+values divided by 255."""
 
 
 class SamFamily(Family[SamPreset]):
@@ -33,7 +34,7 @@ class SamFamily(Family[SamPreset]):
 
     @property
     def presets(self) -> Mapping[str, SamPreset]:
-        """SAM's released sizes, and nano."""
+        """Return SAM's released sizes and nano."""
         return SAM_PRESETS
 
     def preprocessing(self, preset: SamPreset) -> Preprocessing:
@@ -97,19 +98,19 @@ class SamFamily(Family[SamPreset]):
         return checkpoint.misfits(state, preset)
 
     def load_encoder(self, state: Mapping[str, Tensor], preset: SamPreset) -> nn.Module:
-        """Build the encoder of a state dict that fits."""
+        """Build the encoder from a state dict that fits."""
         from glesam_export.families.sam import checkpoint
 
         return checkpoint.encoder(state, preset)
 
     def load_decoder(self, state: Mapping[str, Tensor], preset: SamPreset) -> Decoder:
-        """Build the decoder of a state dict that fits."""
+        """Build the decoder from a state dict that fits."""
         from glesam_export.families.sam import checkpoint
 
         return checkpoint.decoder(state, preset)
 
     def state_dict(self, encoder: nn.Module, decoder: ReferenceDecoder) -> dict[str, Tensor]:
-        """Return the weights by Meta's keys, in Meta's order."""
+        """Return the weights with Meta's keys, in Meta's order."""
         from glesam_export.families.sam import checkpoint
 
         return checkpoint.state_dict(encoder, decoder)

@@ -26,7 +26,7 @@ PARTS: Mapping[str, Callable[[SamPreset], nn.Module]] = {
 
 
 def misfits(state: Mapping[str, Tensor], preset: SamPreset) -> list[str]:
-    """List what keeps a state dict from being this preset's SAM, names in full."""
+    """List the differences between a state dict and this preset's SAM, with full names."""
     return [
         f"{prefix}.{problem}"
         for prefix, build in PARTS.items()
@@ -51,7 +51,7 @@ def decoder(state: Mapping[str, Tensor], preset: SamPreset) -> Decoder:
 
 
 def state_dict(encoder: nn.Module, decoder: ReferenceDecoder) -> dict[str, Tensor]:
-    """Return the weights of a whole SAM by Meta's keys, in Meta's order."""
+    """Return the weights of a whole SAM with Meta's keys, in Meta's order."""
     parts = {
         "image_encoder": encoder,
         "prompt_encoder": decoder.prompt_encoder,
@@ -74,6 +74,6 @@ def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _on_meta(build: Callable[[SamPreset], nn.Module], preset: SamPreset) -> nn.Module:
-    """Build a module that has shapes and takes no memory."""
+    """Build a module on the meta device: with shapes, but without memory."""
     with torch.device("meta"):
         return build(preset)

@@ -25,9 +25,10 @@ from glesam_export.graphs import (
 
 
 class PointEmbedding(nn.Module):
-    """Turns points and labels into sparse prompt tokens, always in float32: coordinates reach 1024.
+    """Turns points and labels into sparse prompt tokens.
 
-    Labels: 0 background, 1 foreground, 2 and 3 box corners, -1 padding.
+    It computes in float32 in every precision, because coordinates reach 1024. The labels are 0 for
+    background, 1 for foreground, 2 and 3 for box corners and -1 for padding.
     """
 
     label_embeddings: Tensor
@@ -103,8 +104,8 @@ class DecoderGraph(Graph):
     """Computes four masks and scores for each of B prompts of P points on one image.
 
     Args:
-        prompt_encoder: SAM's. It is used up.
-        mask_decoder: SAM's. It is used up.
+        prompt_encoder: SAM's. This graph takes over its layers.
+        mask_decoder: SAM's. This graph takes over its layers.
         further_tokens: tokens of the mask decoder, each [1, C], in addition to the IoU token and
             the mask tokens.
     """
@@ -153,7 +154,7 @@ class DecoderGraph(Graph):
         mask_input: Tensor,
         has_mask_input: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Run the transformer: tokens [B, T, C] and image [B, C, S/16, S/16]."""
+        """Run the transformer, and return tokens [B, T, C] and image [B, C, S/16, S/16]."""
         side = image_embeddings.shape[-1]
         prompt = self.points(point_coords, point_labels).to(self.dtype)
         output = self.output_tokens.expand(prompt.shape[0], -1, -1)

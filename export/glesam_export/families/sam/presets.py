@@ -45,7 +45,7 @@ class SamPreset:
 
     @property
     def latent_size(self) -> int:
-        """Side of the image embedding, in patches."""
+        """Return the side of the image embedding, in patches."""
         return self.image_size // self.patch
 
 
@@ -60,4 +60,4 @@ SAM_PRESETS: Mapping[str, SamPreset] = MappingProxyType(
         )
     }
 )
-"""segment_anything.build_sam has the same figures."""
+"""The presets by name, with the figures of segment_anything.build_sam."""

@@ -1,4 +1,4 @@
-"""Builds SAM's encoder and decoder from segment_anything's modules, to compare graphs with."""
+"""Builds SAM's encoder and decoder from segment_anything's modules, as references for graphs."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Decoder(ReferenceDecoder):
     ) -> tuple[Tensor, Tensor]:
         """Embed the contract's prompts: sparse [B, P, 256] and dense [B, 256, S/16, S/16].
 
-        SAM's code takes boxes apart from points, so the box corners (labels 2 and 3) become a box
-        again. PromptEncoder adds the closing padding point itself. Every prompt of a batch must
-        have the same kinds of token.
+        SAM's code takes boxes and points separately, so the box corners (labels 2 and 3) are turned
+        back into a box. PromptEncoder adds the closing padding point itself. All prompts of a batch
+        must have the same kinds of token.
         """
         kinds = point_labels[0]
         corner = (kinds == 2) | (kinds == 3)

@@ -42,7 +42,7 @@ class Sam2Family(Family[Sam2Preset]):
 
     @property
     def presets(self) -> Mapping[str, Sam2Preset]:
-        """SAM 2's and 2.1's released sizes, and nano2."""
+        """Return the released sizes of SAM 2 and 2.1, and nano2."""
         return SAM2_PRESETS
 
     def preprocessing(self, preset: Sam2Preset) -> Preprocessing:
@@ -103,31 +103,31 @@ class Sam2Family(Family[Sam2Preset]):
         return Sam2DecoderGraph(decoder.prompt_encoder, decoder.mask_decoder)
 
     def misfits(self, state: Mapping[str, Tensor], preset: Sam2Preset) -> list[str]:
-        """Compare names and shapes with the preset's, without what only video needs."""
+        """Compare names and shapes with the preset's, except for tensors that only video needs."""
         from glesam_export.families.sam2 import checkpoint
 
         return checkpoint.misfits(state, preset)
 
     def used(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Leave out what only video needs."""
+        """Return the state dict without the tensors that only video needs."""
         from glesam_export.families.sam2 import checkpoint
 
         return checkpoint.used(state)
 
     def load_encoder(self, state: Mapping[str, Tensor], preset: Sam2Preset) -> Sam2Encoder:
-        """Build the encoder of a state dict that fits."""
+        """Build the encoder from a state dict that fits."""
         from glesam_export.families.sam2 import checkpoint
 
         return checkpoint.encoder(state, preset)
 
     def load_decoder(self, state: Mapping[str, Tensor], preset: Sam2Preset) -> Sam2Decoder:
-        """Build the decoder of a state dict that fits."""
+        """Build the decoder from a state dict that fits."""
         from glesam_export.families.sam2 import checkpoint
 
         return checkpoint.decoder(state, preset)
 
     def state_dict(self, encoder: nn.Module, decoder: ReferenceDecoder) -> dict[str, Tensor]:
-        """Return the weights by Meta's keys, without what only video needs."""
+        """Return the weights with Meta's keys, without those that only video needs."""
         from glesam_export.families.sam2 import checkpoint
 
         return checkpoint.state_dict(encoder, decoder)

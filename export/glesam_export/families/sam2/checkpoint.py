@@ -1,4 +1,4 @@
-"""Reads and writes SAM 2's weights by the keys of Meta's .pt state_dicts."""
+"""Reads and writes SAM 2's weights by the keys of Meta's .pt files."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ PROJECTIONS = ("conv_s0.", "conv_s1.")
 
 
 def used(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state dict without what only video needs."""
+    """Return the state dict without the tensors that only video needs."""
     return {name: tensor for name, tensor in state.items() if not name.startswith(VIDEO)}
 
 
 def misfits(state: Mapping[str, Tensor], preset: Sam2Preset) -> list[str]:
-    """List what keeps a state dict from being this preset's SAM 2, names in full."""
+    """List the differences between a state dict and this preset's SAM 2, with full names."""
     found = state_dicts.shape_misfits(state_dict(*_on_meta(preset)), used(state))
     if preset.release == "2" and RELEASE_2_1 in state:
-        found.append(f"{RELEASE_2_1} is there, as in release 2.1 only")
+        found.append(f"{RELEASE_2_1} is present, which only release 2.1 has")
     whole = any(name.startswith(MEMORY) for name in state)
     if preset.release == "2.1" and whole and RELEASE_2_1 not in state:
-        found.append(f"{RELEASE_2_1} is missing, as in release 2")
+        found.append(f"{RELEASE_2_1} is missing, which release 2.1 has")
     return found
 
 
@@ -86,7 +86,7 @@ def decoder(state: Mapping[str, Tensor], preset: Sam2Preset) -> Sam2Decoder:
 
 
 def state_dict(encoder: nn.Module, decoder: ReferenceDecoder) -> dict[str, Tensor]:
-    """Return the weights of a SAM 2 by Meta's keys, without what only video needs.
+    """Return the weights of a SAM 2 with Meta's keys, without those that only video needs.
 
     Args:
         encoder: a Sam2Encoder. It holds `conv_s0` and `conv_s1`.
@@ -104,6 +104,6 @@ def state_dict(encoder: nn.Module, decoder: ReferenceDecoder) -> dict[str, Tenso
 
 
 def _on_meta(preset: Sam2Preset) -> tuple[Sam2Encoder, Sam2Decoder]:
-    """Build both parts with shapes and without memory."""
+    """Build both parts on the meta device: with shapes, but without memory."""
     with torch.device("meta"):
         return build_sam2_encoder(preset), build_sam2_decoder(preset)

@@ -51,7 +51,7 @@ class PooledAttention(nn.Module):
         super().__init__()
         self.heads, width = reference.num_heads, reference.dim_out
         self.qkv, self.proj, self.pool = reference.qkv, reference.proj, reference.q_pool
-        # In padding, queries are zeros here and biases in sam2, so no pool may mix the two kinds.
+        # Padding queries are zeros here, but biases in sam2, so no pool may mix them with others.
         assert side % window % stride == 0, "a query pool would reach over the edge of the image"
         self.side, self.window, self.stride = side, window, stride
         self.attend = Attend(in_groups=True)
@@ -149,14 +149,15 @@ class Sam2DecoderGraph(DecoderGraph):
     """Computes four masks and scores for each of B prompts of P points on one image.
 
     Args:
-        prompt_encoder: SAM 2's. It is used up.
-        mask_decoder: SAM 2's. It is used up.
+        prompt_encoder: SAM 2's. This graph takes over its layers.
+        mask_decoder: SAM 2's. This graph takes over its layers.
     """
 
     def __init__(self, prompt_encoder: Any, mask_decoder: Any) -> None:
         for sequence in (prompt_encoder.mask_downscaling, mask_decoder.output_upscaling):
             _use_sams_norms(sequence)
-        # Attention ignores the order of tokens. Behind SAM's tokens this one keeps their places.
+        # Attention ignores the order of tokens. The object token comes last, so that SAM's tokens
+        # keep their indices.
         super().__init__(prompt_encoder, mask_decoder, [mask_decoder.obj_score_token.weight.data])
 
     def forward(  # type: ignore[override]
@@ -200,7 +201,7 @@ def _product(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
 def _use_sams_norms(sequence: nn.Sequential) -> None:
     """Replace SAM 2's LayerNorm2d by SAM's, in place.
 
-    Both compute the same values. `precision` has SAM's as an island.
+    Both compute the same values, but `precision` knows only SAM's as an island.
     """
     for index, module in enumerate(sequence):
         if isinstance(module, Sam2LayerNorm2d):

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from glesam_runtime.manifest import Stability
 
 SAM2_STABILITY = Stability(offset=0.05, threshold=0.98)
-"""What build_sam2 sets for the fallback from the single mask to the best of three."""
+"""When the single mask is replaced by the best of three, as build_sam2 sets it."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Sam2Preset:
         image_size: S, side of the encoder's square input in pixels.
         default_unet: the U-Net when `--unet` is not given.
         decoder_mlp: hidden width of the two-way transformer's MLP.
-        builtin: None, no SAM 2 ships with this package.
+        builtin: None, because no weights of SAM 2 ship with this package.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Sam2Preset:
 
     @property
     def latent_size(self) -> int:
-        """Side of the image embedding, in pixels of its own."""
+        """Return the side of the image embedding."""
         return self.image_size // 16
 
 

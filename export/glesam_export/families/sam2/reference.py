@@ -1,4 +1,4 @@
-"""Builds SAM 2's encoder and decoder from the sam2 package's modules, to compare graphs with.
+"""Builds SAM 2's encoder and decoder from the sam2 package's modules, as references for graphs.
 
 Memory attention, memory encoder and object pointers are not built. Only video reaches them.
 """

@@ -15,6 +15,7 @@ from pycocotools import mask as coco
 from skimage.draw import disk
 
 from glesam_evaluation.datasets import Sample, open_dataset
+from glesam_evaluation.datasets import coco as coco_module
 from glesam_evaluation.datasets.coco import decode_segmentation
 from glesam_evaluation.datasets.mask_files import read_masks
 from glesam_evaluation.scenes import make_scene
@@ -401,8 +402,67 @@ def test_broken_segmentations_name_their_image(
 
 
 def test_corners_far_outside_cost_nothing() -> None:
-    far = json.dumps([[-1e15, -1e15, 1e15, -1e15, 1e15, 1e15, -1e15, 1e15]]).encode()
-    assert decode_segmentation(far, HEIGHT, WIDTH, "here").all()
+    for side in (1e15, 1e300):
+        far = json.dumps([[-side, -side, side, -side, side, side, -side, side]]).encode()
+        assert decode_segmentation(far, HEIGHT, WIDTH, "here").all()
+
+
+def drawn_by_coco(polygons: list[list[float]], height: int, width: int) -> np.ndarray:
+    return coco.decode(coco.merge(coco.frPyObjects(polygons, height, width))) == 1
+
+
+def test_a_polygon_past_the_border_keeps_its_area() -> None:
+    diamond = [60.0, -60, 190, 50, 60, 160, -70, 50]
+    strip = [-40.0, 300, -38, 300, 160, -300, 158, -300]
+    for polygon in (diamond, strip, [-5000.0, 20, 5000, 30, 5000, 33, -5000, 23]):
+        read = decode_segmentation(json.dumps([polygon]).encode(), 100, 120, "here")
+        np.testing.assert_array_equal(read, drawn_by_coco([polygon], 100, 120))
+        assert read.any()
+    assert drawn_by_coco([diamond], 100, 120).sum() == 12_000
+
+
+@st.composite
+def objects(draw: st.DrawFn, reach: int) -> tuple[int, int, list[list[float]]]:
+    """An image size and one to three polygons, which reach so far beyond the border."""
+    height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    numbers = np.random.default_rng(draw(st.integers(0, 1 << 30)))
+    polygons = [
+        (numbers.uniform(-reach, np.add((width, height), reach), (corners, 2))).ravel().tolist()
+        for corners in draw(st.lists(st.integers(3, 8), min_size=1, max_size=3))
+    ]
+    return height, width, polygons
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([0, 3, 60, 900]).flatmap(objects))
+def test_polygons_are_drawn_as_coco_draws_them(drawn: tuple) -> None:
+    height, width, polygons = drawn
+    read = decode_segmentation(json.dumps(polygons).encode(), height, width, "here")
+    np.testing.assert_array_equal(read, drawn_by_coco(polygons, height, width))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([60, 900, 20_000]).flatmap(objects))
+def test_long_outlines_are_cut_as_areas(drawn: tuple) -> None:
+    """Cutting moves an outline by its rounding to a fifth of a pixel, and by no more."""
+    height, width, polygons = drawn
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coco_module, "_LONGEST_OUTLINE", 0)
+        read = decode_segmentation(json.dumps(polygons).encode(), height, width, "here")
+    expected = drawn_by_coco(polygons, height, width)
+    lines = [np.reshape(polygon, (-1, 2)) for polygon in polygons]
+    for row, column in np.argwhere(read != expected):
+        middle = np.array([column + 0.5, row + 0.5])
+        assert min(_distance(middle, line) for line in lines) < 1.2
+
+
+def _distance(point: np.ndarray, corners: np.ndarray) -> float:
+    """The distance of a point from the outline of a polygon."""
+    starts, ends = corners, np.roll(corners, -1, axis=0)
+    along = ends - starts
+    share = ((point - starts) * along).sum(axis=1) / np.maximum((along**2).sum(axis=1), 1e-12)
+    nearest = starts + np.clip(share, 0, 1)[:, None] * along
+    return float(np.linalg.norm(nearest - point, axis=1).min())
 
 
 def test_two_images_of_one_name_and_a_second_file_of_another_size(tmp_path: Path) -> None:

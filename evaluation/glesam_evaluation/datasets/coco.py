@@ -16,6 +16,12 @@ from glesam_runtime.errors import InputError
 from glesam_runtime.image import read_image
 from glesam_runtime.rle import Rle, decode_rle, runs_to_mask
 
+_LONGEST_OUTLINE = 1 << 20
+"""Outline in pixels up to which pycocotools draws a polygon as it is; it needs 80 bytes a pixel."""
+_FARTHEST = 1e15
+"""Largest coordinate that float64 still holds to a part of a pixel."""
+_MARGIN = 16
+"""Pixels around the image that a longer polygon keeps."""
 _SPLITS = ("train2017", "val2017", "test2017", "train2014", "val2014")
 
 
@@ -239,9 +245,50 @@ def _from_polygons(polygons: list[list[float]], height: int, width: int) -> npt.
             "pycocotools is not installed, and COCO polygons need it: "
             "pip install 'glesam-deploy[training]'"
         ) from error
-    # The C code of pycocotools walks along every edge, so a corner far outside would use up memory.
-    limits = np.asarray([width, height], np.float64)
-    inside = [np.clip(np.reshape(p, (-1, 2)), 0, limits).ravel().tolist() for p in corners]
-    merged = mask.merge(mask.frPyObjects(inside, height, width))
+    clipped = [_near(np.reshape(p, (-1, 2)), height, width) for p in corners]
+    near = [polygon.ravel().tolist() for polygon in clipped if len(polygon) >= 3]
+    if not near:
+        return np.zeros((height, width), np.bool_)
+    merged = mask.merge(mask.frPyObjects(near, height, width))
     drawn: npt.NDArray[np.bool_] = mask.decode(merged).astype(np.bool_)
     return drawn
+
+
+def _near(corners: npt.NDArray[np.float64], height: int, width: int) -> npt.NDArray[np.float64]:
+    """Return a polygon unchanged, or its part near the image if its outline is very long.
+
+    The C code of pycocotools draws any part outside correctly, but walks along the whole outline
+    in fifths of a pixel, so a corner far outside would use up memory. The border of the part that
+    is left is beside the image, so the pixels stay those of the whole polygon.
+    """
+    steps = np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1)
+    if steps.sum() + np.abs(corners).max() <= _LONGEST_OUTLINE:
+        return corners
+    corners = np.clip(corners, -_FARTHEST, _FARTHEST)
+    for axis, size in ((0, width), (1, height)):
+        corners = _cut(corners, axis, -_MARGIN, 1)
+        corners = _cut(corners, axis, size + _MARGIN, -1)
+    return corners
+
+
+def _cut(
+    corners: npt.NDArray[np.float64], axis: int, bound: float, sign: int
+) -> npt.NDArray[np.float64]:
+    """Cut a polygon [N,2] at a line across an axis, and keep one side (Sutherland and Hodgman).
+
+    Args:
+        corners: the polygon; it may be empty.
+        axis: 0 for a vertical line (x), 1 for a horizontal one (y).
+        bound: position of the line on the axis.
+        sign: 1 keeps what is above the bound, -1 what is below it.
+    """
+    inside = sign * (corners[:, axis] - bound) >= 0
+    before, before_inside = np.roll(corners, 1, axis=0), np.roll(inside, 1)
+    crossing = inside != before_inside
+    span = np.where(crossing, corners[:, axis] - before[:, axis], 1)
+    share = (bound - before[:, axis]) / span
+    met = before + share[:, None] * (corners - before)
+    met[:, axis] = bound
+    # Each corner that is kept comes after the point where its edge crosses the line, if it does.
+    both = np.stack([met, corners], axis=1).reshape(-1, 2)
+    return both[np.stack([crossing, inside], axis=1).ravel()]

@@ -35,6 +35,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _TIFF_BITS_PER_SAMPLE = 258
 _bomb_limit_lock = threading.Lock()
 
@@ -88,7 +91,7 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     try:
         if file.stat().st_size == 0:
             raise InputError(f"{file}: empty file")
-        with _open(file) as image:
+        with open_picture(file) as image:
             width, height = image.size
             if width == 0 or height == 0:
                 raise InputError(f"{file}: {width} x {height} pixels, but it needs at least 1 x 1")
@@ -97,12 +100,7 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
                     f"{file}: {width} x {height} pixels, more than the {MAX_PIXELS >> 20} "
                     "megapixels that this program reads; scale it down"
                 )
-            orientation = _orientation(image)
-            image.load()
-            rgb = _to_rgb(image, file)
-            if orientation in _TURNS:
-                rgb = rgb.transpose(_TURNS[orientation])
-            return np.asarray(rgb, dtype=np.uint8)
+            return np.asarray(_to_rgb(load_upright(image), file), dtype=np.uint8)
     except InputError:
         raise
     except UnidentifiedImageError as error:
@@ -119,7 +117,7 @@ def pixels_of(path: str | os.PathLike[str]) -> int:
     The image is not decoded.
     """
     try:
-        with _open(Path(path)) as image:
+        with open_picture(Path(path)) as image:
             width, height = image.size
     except Exception:  # noqa: BLE001 - `read_image` reports the error
         return 0
@@ -206,16 +204,37 @@ def _resize_fixed_point(image: NDArray[np.uint8], height: int, width: int) -> Im
 
 
 @contextmanager
-def _open(file: Path) -> Iterator[Image.Image]:
+def open_picture(file: Path) -> Iterator[Image.Image]:
     """Open an image without Pillow's process-wide size limit. The caller checks the size."""
-    with _bomb_limit_lock:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            image = Image.open(file)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-    with image:
-        yield image
+    # Given a path, Pillow maps a raw TIFF into memory and mistakes its width for its height if the
+    # orientation swaps them.
+    with file.open("rb") as content:
+        with _bomb_limit_lock:
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                image = Image.open(content)
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+        with image:
+            yield image
+
+
+def load_upright(image: Image.Image) -> Image.Image:
+    """Decode an opened image and turn it as its EXIF orientation says."""
+    # Pillow turns a TIFF while it decodes it, and then removes the tag.
+    image.load()
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return the (height, width) that `load_upright` would give an image that is not decoded."""
+    width, height = image.size
+    tags = getattr(image, "tag_v2", None)
+    if image.format == "TIFF" and tags is not None:
+        # `image.size` of a TIFF is turned already in some versions of Pillow. The tags never are.
+        width, height = int(tags[_TIFF_WIDTH]), int(tags[_TIFF_HEIGHT])
+    return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -98,12 +98,25 @@ def test_of_several_datasets_one_is_named_by_its_image_folder(tmp_path: Path) ->
         open_dataset(str(tmp_path))
 
 
-def test_a_turned_photo_has_the_size_one_sees(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("turned", ["image", "mask", "both"])
+def test_a_turned_photo_has_the_size_one_sees(tmp_path: Path, turned: str, ending: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    save(tmp_path / "images/a.jpg", PHOTO, exif=exif)
-    save(tmp_path / "masks/a.png", FIRST.T)
-    assert open_dataset(str(tmp_path))[0].masks.shape == (1, WIDTH, HEIGHT)
+    image, mask = tmp_path / f"images/a.{ending}", tmp_path / f"masks/a.{ending}"
+    lossless = {"lossless": True} if ending == "webp" else {}
+    upright = np.rot90(FIRST, -1)
+    if turned == "mask":
+        save(image, np.rot90(PHOTO, -1))
+    else:
+        save(image, PHOTO, exif=exif)
+    if turned == "image":
+        save(mask, upright, **lossless)
+    else:
+        save(mask, FIRST, exif=exif, **lossless)
+    (found,) = open_dataset(str(tmp_path))[0].masks
+    assert found.shape == (WIDTH, HEIGHT)
+    assert (found != upright).sum() <= (8 if ending == "jpg" else 0)
 
 
 def broken_size(folder: Path) -> None:

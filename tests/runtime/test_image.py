@@ -10,12 +10,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps, features
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from glesam_runtime import InputError
 from glesam_runtime import image as image_module
-from glesam_runtime.image import preprocess, read_image, resized_size
+from glesam_runtime.image import (
+    open_picture,
+    preprocess,
+    read_image,
+    resized_size,
+    upright_size,
+)
 from glesam_runtime.manifest import Preprocessing
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -65,24 +71,38 @@ def test_a_sliver_keeps_a_row() -> None:
     assert made.geometry.resized == (1, 64)
 
 
+ENDINGS = ["jpg", "png", "webp", "tif", *(["avif"] if features.check("avif") else [])]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(orientation: int, tmp_path: Path) -> None:
-    upright = Image.fromarray(noise(20, 30))
-    back = {  # what a camera stores so that the tag turns it upright again
-        1: None,
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }[orientation]
-    stored = upright if back is None else upright.transpose(back)
+def test_exif_orientation(orientation: int, ending: str, tmp_path: Path) -> None:
+    """An image is turned once, as Pillow's own `exif_transpose` turns it."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = save(stored, tmp_path / "photo.png", exif=exif)
-    np.testing.assert_array_equal(read_image(path), np.asarray(upright))
+    path = save(Image.fromarray(noise(20, 30)), tmp_path / f"photo.{ending}", exif=exif)
+    with Image.open(path) as fresh:
+        expected = np.asarray(ImageOps.exif_transpose(fresh).convert("RGB"))
+    assert expected.shape == ((20, 30, 3) if orientation < 5 else (30, 20, 3))
+    np.testing.assert_array_equal(read_image(path), expected)
+    with open_picture(path) as opened:
+        assert upright_size(opened) == expected.shape[:2]
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("mode", ["L", "I;16", "P", "RGBA"])
+def test_a_tiff_of_any_mode_is_turned_once(
+    mode: str, compression: str | None, tmp_path: Path
+) -> None:
+    stored = np.arange(600).reshape(20, 30)
+    image = Image.fromarray((stored * 100).astype(np.uint16))
+    if mode != "I;16":
+        image = Image.fromarray((stored % 256).astype(np.uint8)).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(image, tmp_path / "a.tif", exif=exif, compression=compression)
+    plain = read_image(save(image, tmp_path / "plain.tif", compression=compression))
+    np.testing.assert_array_equal(read_image(path), np.rot90(plain, -1))
 
 
 def test_transparency_shows_white(tmp_path: Path) -> None:

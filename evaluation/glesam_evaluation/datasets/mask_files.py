@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from glesam_runtime.errors import InputError
+from glesam_runtime.image import load_upright, open_picture
 
 MAX_OBJECTS = 1000
 """Maximum number of values; a file with more is a photograph or damaged, not an instance map."""
@@ -36,9 +37,8 @@ def read_masks(path: Path) -> Masks:
         InputError: the file cannot be read, is not an image, or has more than MAX_OBJECTS values.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            values, is_gray, void = _values(image)
+        with open_picture(path) as image:
+            values, is_gray, void = _values(load_upright(image))
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: not an image in a known format") from error
     except Exception as error:  # decoders raise errors of any type on damaged files

@@ -14,6 +14,12 @@ from PIL import Image, UnidentifiedImageError
 
 from glesam_runtime.errors import InputError
 from glesam_runtime.resample import resize_bilinear
+from glesam_runtime.sample_depth import (
+    check_depth,
+    colour_note,
+    gray_to_8_bits,
+    is_deep_colour,
+)
 
 if TYPE_CHECKING:
     import os
@@ -38,7 +44,6 @@ _TURNS = {
 _SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
-_TIFF_BITS_PER_SAMPLE = 258
 _bomb_limit_lock = threading.Lock()
 
 
@@ -66,7 +71,7 @@ class Preprocessed:
     geometry: Geometry
 
 
-def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+def read_image(path: str | os.PathLike[str], depth: int | str = "auto") -> NDArray[np.uint8]:
     """Read an image file as a viewer shows it.
 
     - EXIF orientation is applied. A malformed EXIF block counts as none.
@@ -76,13 +81,26 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
       or 0 to 65535, whichever is the smallest range that contains them.
     - The first of several frames is read.
 
+    Args:
+        path: the image file.
+        depth: bits that the gray samples of a 16-bit file use: 16, 12, 10 or 8. "auto" takes the
+            tags of a TIFF, otherwise 16.
+
     Returns:
         uint8 [H, W, 3], RGB.
 
     Raises:
-        InputError: the file is missing, unreadable, empty, truncated or not an image, or the image
-            has more than MAX_PIXELS pixels.
+        InputError: the file is missing, unreadable, empty, truncated or not an image, the image
+            has more than MAX_PIXELS pixels, or its samples exceed `depth`.
     """
+    return read_image_with_note(path, depth)[0]
+
+
+def read_image_with_note(
+    path: str | os.PathLike[str], depth: int | str = "auto"
+) -> tuple[NDArray[np.uint8], str | None]:
+    """Return the result of `read_image`, and a note if the samples seem to use fewer bits."""
+    bits = check_depth(depth)
     file = Path(path)
     if not file.exists():
         raise InputError(f"{file}: no such file")
@@ -100,7 +118,12 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
                     f"{file}: {width} x {height} pixels, more than the {MAX_PIXELS >> 20} "
                     "megapixels that this program reads; scale it down"
                 )
-            return np.asarray(_to_rgb(load_upright(image), file), dtype=np.uint8)
+            deep_colour = is_deep_colour(image)
+            upright = load_upright(image)
+            rgb, note = _to_rgb(upright, file, bits)
+            if deep_colour:
+                note = colour_note(upright, file, bits)
+            return np.asarray(rgb, dtype=np.uint8), note
     except InputError:
         raise
     except UnidentifiedImageError as error:
@@ -245,46 +268,16 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image, file: Path) -> Image.Image:
-    """Convert a decoded image of any Pillow mode to 8-bit RGB."""
+def _to_rgb(image: Image.Image, file: Path, bits: int | None) -> tuple[Image.Image, str | None]:
+    """Convert a decoded image of any Pillow mode to 8-bit RGB, with a note on its depth."""
     if image.mode.startswith("I") or image.mode == "F":
-        return _deep_gray_to_rgb(image, file)
+        gray, note = gray_to_8_bits(image, file, bits)
+        return Image.fromarray(gray).convert("RGB"), note
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         white.alpha_composite(image.convert("RGBA"))
-        return white.convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _deep_gray_to_rgb(image: Image.Image, file: Path) -> Image.Image:
-    """Convert a one-channel image with 16-bit, 32-bit or float samples to 8-bit RGB."""
-    values = np.asarray(image)
-    low, high = float(values.min()), float(values.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise InputError(
-            f"{file}: contains NaN or infinite samples; save it with 8 or 16 bits a sample"
-        )
-    if image.mode == "F":
-        full = next((float(top) for top in (1, 255, 65535) if high <= top), 0.0)
-    else:
-        full = float(2 ** _sample_bits(image) - 1)
-    if low < 0 or high > full:
-        raise InputError(
-            f"{file}: samples from {low:g} to {high:g}; save it with 8 or 16 bits a sample"
-        )
-    gray = np.empty(values.shape, np.uint8)
-    step = max(1, (1 << 22) // values.shape[1])
-    for top in range(0, len(values), step):  # in strips, without a float copy of a large image
-        strip = values[top : top + step].astype(np.float32)
-        gray[top : top + step] = np.rint(strip * np.float32(255 / full))
-    return Image.fromarray(gray).convert("RGB")
-
-
-def _sample_bits(image: Image.Image) -> int:
-    """Return the bits of an integer sample: a TIFF's declared number below 16, otherwise 16."""
-    tags = getattr(image, "tag_v2", None)
-    declared = tags.get(_TIFF_BITS_PER_SAMPLE, (16,)) if tags is not None else (16,)
-    return min(16, int(declared[0]))
+        return white.convert("RGB"), None
+    return image if image.mode == "RGB" else image.convert("RGB"), None
 
 
 def _brief(error: Exception) -> str:

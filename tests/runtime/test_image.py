@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps, features
+from PIL import Image, ImageOps, TiffImagePlugin, features
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from glesam_runtime import InputError
@@ -19,6 +21,7 @@ from glesam_runtime.image import (
     open_picture,
     preprocess,
     read_image,
+    read_image_with_note,
     resized_size,
     upright_size,
 )
@@ -134,6 +137,128 @@ def test_sixteen_bits_are_scaled_not_clipped(ending: str, tmp_path: Path) -> Non
     deep = np.array([[0, 257, 32768, 65535]], np.uint16)
     path = save(Image.fromarray(deep), tmp_path / f"deep.{ending}")
     assert read_image(path)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+RAMP = np.linspace(0, 1, 600).reshape(20, 30)
+
+
+def as_depth(bits: int) -> np.ndarray:
+    return np.rint(RAMP * (2**bits - 1)).astype(np.uint16)
+
+
+def shown(path: Path) -> np.ndarray:
+    """What a viewer shows of the ramp: the 8-bit picture of Pillow."""
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+@pytest.fixture
+def eight_bits(tmp_path: Path) -> np.ndarray:
+    return shown(save(Image.fromarray(np.rint(RAMP * 255).astype(np.uint8)), tmp_path / "8.png"))
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_samples_of_fewer_bits_are_noted_and_read_by_their_depth(
+    ending: str, bits: int, eight_bits: np.ndarray, tmp_path: Path
+) -> None:
+    path = save(Image.fromarray(as_depth(bits)), tmp_path / f"scan.{ending}")
+    for depth in (bits, str(bits)):
+        read, note = read_image_with_note(path, depth)
+        np.testing.assert_allclose(read.astype(int), eight_bits, atol=1)
+        assert note is None
+    np.testing.assert_array_equal(read_image(path, depth=bits), read)
+    unasked, note = read_image_with_note(path)
+    if bits == 16:
+        np.testing.assert_array_equal(unasked, read)
+        assert note is None
+        return
+    assert unasked.max() == np.rint((2**bits - 1) * 255 / 65535)
+    assert note is not None
+    assert f"scan.{ending}: its 16-bit samples are 0 to {2**bits - 1} of 65535" in note
+    assert f"--depth {bits}" in note
+    with pytest.raises(InputError, match=r"scan.*--depth 16"):
+        read_image(save(Image.fromarray(as_depth(16)), tmp_path / f"scan.{ending}"), depth=bits)
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_a_tiff_that_says_its_largest_sample_is_read_by_it(
+    bits: int, eight_bits: np.ndarray, tmp_path: Path
+) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[281] = 2**bits - 1
+    path = save(Image.fromarray(as_depth(bits)), tmp_path / "a.tif", tiffinfo=tags)
+    read, note = read_image_with_note(path)
+    np.testing.assert_allclose(read.astype(int), eight_bits, atol=1)
+    assert note is None
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("bits", [8, 12, 16, 32])
+def test_min_is_white(
+    bits: int, compression: str | None, eight_bits: np.ndarray, tmp_path: Path
+) -> None:
+    """The stored samples are the picture inverted; Pillow reads this of 8 bits as it should."""
+    if bits == 32:
+        image = Image.fromarray(RAMP[::-1, ::-1].astype(np.float32))
+    else:  # the inverse of a ramp is its reverse
+        stored = as_depth(bits)[::-1, ::-1]
+        image = Image.fromarray(stored.astype(np.uint8 if bits == 8 else np.uint16))
+    path = save(image, tmp_path / "a.tif", tiffinfo={262: 0}, compression=compression)
+    if bits == 8:  # Pillow inverts what it writes here, and the tag says so
+        image = Image.open(path)
+        assert image.tag_v2[262] == 0
+        np.testing.assert_array_equal(read_image(path), shown(path))
+        return
+    set_photometric(path, 0)
+    read, _ = read_image_with_note(path, 12 if bits == 12 else "auto")
+    np.testing.assert_allclose(read.astype(int), eight_bits, atol=1)
+    if bits == 12:
+        assert "nearly white" in (read_image_with_note(path)[1] or "")
+
+
+def set_photometric(path: Path, value: int) -> None:
+    """Overwrite the tag of a little-endian TIFF, which Pillow chooses by the mode."""
+    content = bytearray(path.read_bytes())
+    entry = content.index((262).to_bytes(2, "little") + (3).to_bytes(2, "little"))
+    content[entry + 8 : entry + 10] = value.to_bytes(2, "little")
+    path.write_bytes(content)
+
+
+def deep_colour_png(path: Path, samples: np.ndarray) -> Path:
+    """Write uint16 [H, W, 3] as a PNG of 48 bits a pixel, which Pillow cannot write."""
+    height, width = samples.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    return path
+
+
+def test_deep_colour_says_what_is_lost(eight_bits: np.ndarray, tmp_path: Path) -> None:
+    full = deep_colour_png(tmp_path / "full.png", np.stack([as_depth(16)] * 3, axis=-1))
+    read, note = read_image_with_note(full, 16)
+    np.testing.assert_allclose(read.astype(int), eight_bits, atol=1)
+    assert note is None
+    assert read_image_with_note(full)[1] is None
+    dark = deep_colour_png(tmp_path / "dark.png", np.stack([as_depth(12)] * 3, axis=-1))
+    assert "dark.png: its 16-bit samples stay below 4096" in (read_image_with_note(dark)[1] or "")
+    with pytest.raises(InputError, match=r"dark\.png.*12 cannot be applied"):
+        read_image(dark, depth=12)
+
+
+def test_a_depth_changes_no_other_image(tmp_path: Path) -> None:
+    path = save(Image.fromarray(noise(20, 30)), tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(path, depth=12), noise(20, 30))
+    for bad in (11, "twelve", ""):
+        with pytest.raises(InputError, match="must be one of auto, 16, 12, 10, 8"):
+            read_image(path, depth=bad)
 
 
 def test_float_tiff(tmp_path: Path) -> None:

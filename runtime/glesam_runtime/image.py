@@ -250,6 +250,26 @@ def load_upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
+def is_lossy(image: Image.Image, file: Path) -> bool:
+    """Return whether the compression of an opened image file changes pixels."""
+    if image.format == "WEBP":
+        return _webp_codec(file.read_bytes()) != b"VP8L"
+    return image.format in ("JPEG", "MPO", "AVIF", "HEIF")
+
+
+def _webp_codec(content: bytes) -> bytes:
+    """Return the name of the chunk with the first frame: VP8 (lossy) or VP8L (lossless)."""
+    start = 12
+    while start + 8 <= len(content):
+        name = content[start : start + 4]
+        if name in (b"VP8 ", b"VP8L"):
+            return name
+        size = int.from_bytes(content[start + 4 : start + 8], "little")
+        # A frame of an animation has a header of 16 bytes, then chunks of its own.
+        start += 8 + (16 if name == b"ANMF" else size + size % 2)
+    return b""
+
+
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Return the (height, width) that `load_upright` would give an image that is not decoded."""
     width, height = image.size

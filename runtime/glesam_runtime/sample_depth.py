@@ -72,7 +72,9 @@ def colour_note(image: Image.Image, file: Path, bits: int | None) -> str | None:
             f"{file}: colour with 16 bits a sample is read by its upper 8 bits, so a depth of "
             f"{bits} cannot be applied; save it with 8 bits a sample"
         )
-    highest = max(int(image.getchannel(band).getextrema()[1]) for band in _colours(image))
+    import numpy as np
+
+    highest = max(int(np.asarray(image.getchannel(band)).max()) for band in _colours(image))
     if bits is not None or not 0 < highest < 16:
         return None
     return (

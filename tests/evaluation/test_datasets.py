@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFilter
 from pycocotools import mask as coco
 from skimage.draw import disk
 
@@ -215,6 +215,140 @@ def test_antialiased_and_jpeg_masks_are_one_object(tmp_path: Path) -> None:
     # A PNG that was a JPEG once.
     (again,) = read_masks(save(tmp_path / "b.png", np.asarray(Image.open(tmp_path / "a.jpg"))))
     np.testing.assert_array_equal(again, jpeg)
+
+
+def resized(size: tuple[int, int], method: Image.Resampling, value: int) -> np.ndarray:
+    """A mask of one value in a rectangle and a disk, resized by Pillow."""
+    mask = np.zeros((60, 80), np.uint8)
+    mask[5:25, 4:30] = value
+    mask[disk((40, 55), 15)] = value
+    return np.asarray(Image.fromarray(mask).resize(size, method))
+
+
+@pytest.mark.parametrize("value", [100, 128, 200, 230, 255])
+@pytest.mark.parametrize("size", [(33, 25), (100, 70), (251, 203)])
+@pytest.mark.parametrize("method", list(Image.Resampling))
+def test_a_resized_mask_of_any_value_is_one_object(
+    tmp_path: Path, value: int, size: tuple[int, int], method: Image.Resampling
+) -> None:
+    (mask,) = read_masks(save(tmp_path / "a.png", resized(size, method, value)))
+    white = resized(size, method, 255)  # Pillow's own picture of the same mask
+    assert ((white > 127) != mask).mean() < 0.005
+
+
+@pytest.mark.parametrize(("blur", "top"), [(2, 1.0), (6, 1.0), (15, 1.0), (25, 0.8)])
+def test_a_probability_map_is_one_object(tmp_path: Path, blur: int, top: float) -> None:
+    mask = np.zeros((120, 160), np.uint8)
+    mask[20:90, 30:120] = 255
+    soft = np.asarray(Image.fromarray(mask).filter(ImageFilter.GaussianBlur(blur))) / 255 * top
+    truth = soft > 0.5
+    (read,) = read_masks(save(tmp_path / "8.png", np.rint(soft * 255).astype(np.uint8)))
+    assert (read != truth).mean() < 0.01
+    (read,) = read_masks(save(tmp_path / "f.tif", soft.astype(np.float32)))
+    np.testing.assert_array_equal(read, soft.astype(np.float32) > 0.5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_networks_probability_map_is_one_object(tmp_path: Path, seed: int) -> None:
+    numbers = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:90, :120]
+    logits = (30 - np.hypot(rows - 45, columns - 50)) / numbers.uniform(1, 10)
+    logits += numbers.normal(0, 0.3, logits.shape)
+    chance = 1 / (1 + np.exp(-logits))
+    (read,) = read_masks(save(tmp_path / "a.png", np.rint(chance * 255).astype(np.uint8)))
+    np.testing.assert_array_equal(read, np.rint(chance * 255) > 127)
+
+
+COLOURS = [(220, 30, 30), (0, 128, 0), (255, 255, 0), (90, 140, 255)]
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+def test_a_coloured_disk_with_soft_edges_is_one_object(
+    tmp_path: Path, colour: tuple[int, int, int], ending: str
+) -> None:
+    gray, truth = soft_disk()
+    drawn = np.rint(gray[..., None] / 255 * np.asarray(colour)).astype(np.uint8)
+    (read,) = read_masks(save(tmp_path / f"a.{ending}", drawn))
+    # Lossy files halve the resolution of colours.
+    assert (read != truth).mean() <= (0 if ending == "png" else 0.02)
+
+
+@pytest.mark.parametrize("options", [{"quality": 60}, {"quality": 90}, {"lossless": True}])
+@pytest.mark.parametrize("value", [128, 200, 255])
+def test_webp_masks_are_one_object(tmp_path: Path, options: dict, value: int) -> None:
+    gray, truth = soft_disk()
+    for name, pixels in (("soft", gray), ("hard", truth * np.uint8(255))):
+        scaled = np.rint(pixels / 255 * value).astype(np.uint8)
+        (read,) = read_masks(save(tmp_path / f"{name}.webp", scaled, **options))
+        assert (read != truth).mean() < 0.01
+
+
+def test_lossless_webp_and_tiff_keep_instances(tmp_path: Path) -> None:
+    labels = (FIRST * 3 + SECOND * 9).astype(np.uint8)
+    for name, options in (("a.webp", {"lossless": True}), ("b.tif", {})):
+        np.testing.assert_array_equal(
+            read_masks(save(tmp_path / name, labels, **options)), [FIRST, SECOND]
+        )
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("form", [np.uint8, np.int32, np.float32])
+def test_255_beside_numbered_objects_is_ignored(tmp_path: Path, count: int, form: type) -> None:
+    objects = [FIRST, SECOND][:count]
+    labels = sum((k + 1) * mask.astype(np.uint8) for k, mask in enumerate(objects))
+    labels[0] = 255
+    path = save(tmp_path / "a.tif", labels.astype(form))
+    np.testing.assert_array_equal(read_masks(path), objects)
+
+
+def test_a_255th_object_is_one(tmp_path: Path) -> None:
+    labels = np.repeat(np.repeat(np.arange(256).reshape(16, 16), 3, axis=0), 3, axis=1)
+    masks = read_masks(save(tmp_path / "a.png", labels.astype(np.uint8)))
+    np.testing.assert_array_equal(masks, labels[None] == np.arange(1, 256)[:, None, None])
+
+
+@pytest.mark.parametrize("largest", [3, 12, 100, 240, 255])
+def test_numbers_of_touching_objects_stay_numbers(tmp_path: Path, largest: int) -> None:
+    """Superpixels: squares numbered row by row, from 0."""
+    side = int(np.ceil(np.sqrt(largest + 1)))
+    squares = np.minimum(np.arange(side * side), largest).reshape(side, side)
+    labels = np.repeat(np.repeat(squares, 5, axis=0), 5, axis=1).astype(np.uint8)
+    masks = read_masks(save(tmp_path / "a.png", labels))
+    np.testing.assert_array_equal(masks, labels == np.arange(1, largest + 1)[:, None, None])
+
+
+def test_thin_objects_with_small_numbers_stay_objects(tmp_path: Path) -> None:
+    labels = np.zeros((40, 60), np.uint8)
+    labels[5, :], labels[9, :], labels[12, :], labels[20:30] = 1, 2, 3, 4
+    assert len(read_masks(save(tmp_path / "a.png", labels))) == 4
+
+
+def test_a_soft_edge_beside_a_brighter_object_is_no_single_object(tmp_path: Path) -> None:
+    gray, truth = soft_disk()
+    labels = np.rint(gray * (150 / 255)).astype(np.uint8)
+    labels[2:6, 2:8] = 250
+    with pytest.raises(InputError, match="only along edges"):
+        read_masks(save(tmp_path / "a.png", labels))
+    hard = truth * np.uint8(150)
+    hard[2:6, 2:8] = 250
+    assert len(read_masks(save(tmp_path / "a.png", hard))) == 2
+
+
+def test_what_cannot_be_told_is_said(tmp_path: Path) -> None:
+    gray, _ = soft_disk()
+    two = np.zeros((48, 140, 3), np.uint8)
+    two[:, :64, 0] = gray
+    two[:, 70:134, 1] = gray
+    dim = np.rint(np.linspace(0, 90, 100))[None].repeat(20, axis=0).astype(np.uint8)
+    for name, pixels, hint in (
+        ("two.png", two, "only along edges"),
+        ("dim.png", dim, "cannot be told"),
+    ):
+        with pytest.raises(InputError, match=hint) as raised:
+            read_masks(save(tmp_path / name, pixels))
+        assert name in str(raised.value)
+        assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("value", [1, 100, 128, 255])

@@ -291,4 +291,5 @@ def _cut(
     met[:, axis] = bound
     # Each corner that is kept comes after the point where its edge crosses the line, if it does.
     both = np.stack([met, corners], axis=1).reshape(-1, 2)
-    return both[np.stack([crossing, inside], axis=1).ravel()]
+    kept: npt.NDArray[np.float64] = both[np.stack([crossing, inside], axis=1).ravel()]
+    return kept

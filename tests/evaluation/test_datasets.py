@@ -184,10 +184,38 @@ def test_broken_folders_are_refused_on_opening(
 def test_an_empty_mask_is_told_when_it_is_read(tmp_path: Path) -> None:
     one_photo(tmp_path, "images/a.png", "masks/a_0.png")
     save(tmp_path / "masks/a_1.png", FIRST & SECOND)
-    assert len(open_dataset(str(tmp_path))[0].masks) == 1
+    data = open_dataset(str(tmp_path))
+    assert len(data[0].masks) == 1
     save(tmp_path / "masks/a_0.png", FIRST & SECOND)
-    with pytest.raises(InputError, match=r"a_0\.png: is empty"):
-        open_dataset(str(tmp_path))[0]
+    for read in (lambda: data[0], lambda: open_dataset(str(tmp_path))):
+        with pytest.raises(InputError, match=r"a_0\.png: is empty"):
+            read()
+
+
+def test_images_with_black_masks_are_left_out_with_a_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "abcde":
+        one_photo(tmp_path, f"images/{name}.png", f"masks/{name}.png")
+    for name, mode in (("b", "1"), ("c", "L"), ("d", "RGB")):
+        Image.new(mode, (WIDTH, HEIGHT)).save(tmp_path / f"masks/{name}.png")
+    data = open_dataset(str(tmp_path))
+    assert list(data.names) == ["a", "e"]
+    assert [len(sample.masks) for sample in data] == [1, 1]
+    said = capsys.readouterr().err
+    assert said.startswith("note: ")
+    assert "3 of 5 images are left out" in said
+    assert "b.png, c.png, d.png" in said
+    assert said.count("\n") == 1
+
+
+def test_a_mask_that_cannot_be_read_is_found_on_opening(tmp_path: Path) -> None:
+    one_photo(tmp_path, "images/a.png", "masks/a.png")
+    save(one_photo(tmp_path, "images/b.png") / "masks/b.png", PHOTO)  # a photograph
+    path = tmp_path / "masks/b.png"
+    path.write_bytes(path.read_bytes()[:-300])  # its header is whole
+    with pytest.raises(InputError, match=r"b\.png: cannot be read as a mask"):
+        open_dataset(str(tmp_path))
 
 
 # Mask files
@@ -474,6 +502,91 @@ def test_images_are_found_near_the_file(tmp_path: Path, image: str, where: dict)
     np.testing.assert_array_equal(open_dataset(str(path))[0].masks, FIRST[None])
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "./a.png",
+        "././a.png",
+        ".\\a.png",
+        "sub/../a.png",
+        "/elsewhere/data/a.png",
+        "C:\\data\\a.png",
+        "C:/data/a.png",
+        "ABSOLUTE",
+    ],
+)
+def test_file_names_of_any_system_are_found(tmp_path: Path, name: str) -> None:
+    (tmp_path / "images/sub").mkdir(parents=True)
+    image = save(tmp_path / "images/a.png", PHOTO)
+    name = str(image) if name == "ABSOLUTE" else name
+    data = open_dataset(str(annotate(tmp_path / "annotations/x.json", GOOD, file_name=name)))
+    np.testing.assert_array_equal(data[0].image, PHOTO)
+    assert list(data.names) == [name]
+
+
+def test_backslashes_are_tried_as_slashes(tmp_path: Path) -> None:
+    path = annotate(tmp_path / "x.json", GOOD, file_name="sub\\deep\\a.png")
+    save(tmp_path / "images/sub/deep/a.png", PHOTO)
+    assert len(open_dataset(str(path))) == 1
+    save(tmp_path / "sub\\deep\\a.png", PHOTO[:-1])  # the very name goes first
+    with pytest.raises(InputError, match="32 x 23 pixels"):
+        open_dataset(str(path))
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "a\0.png", ".", "/"])
+def test_impossible_file_names_are_missing_ones(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="--images"):
+        open_dataset(str(annotate(tmp_path / "x.json", GOOD, file_name=name)))
+
+
+@pytest.mark.parametrize(
+    ("image", "annotation"),
+    [
+        ({}, {"iscrowd": None}),
+        ({}, {"iscrowd": 0.0}),
+        ({}, {"area": 0}),
+        ({}, {"area": None}),
+        ({"height": float(HEIGHT), "width": float(WIDTH)}, {}),
+        ({"id": "7"}, {"image_id": "7"}),
+        ({"id": "7"}, {"image_id": 7}),
+        ({"id": 7.0}, {"image_id": "7"}),
+        ({"id": "coins-1"}, {"image_id": "coins-1"}),
+    ],
+)
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+def test_what_other_tools_write_is_read(
+    tmp_path: Path, image: dict, annotation: dict, bom: bytes
+) -> None:
+    save(tmp_path / "a.png", PHOTO)
+    one = {"image_id": 7, "segmentation": [SQUARE]} | annotation
+    path = annotate(tmp_path / "x.json", one, **image)
+    path.write_bytes(bom + path.read_bytes())
+    (sample,) = list(open_dataset(str(path)))
+    np.testing.assert_array_equal(sample.masks, [drawn_by_coco([SQUARE], HEIGHT, WIDTH)])
+
+
+def test_objects_and_images_without_a_mask_are_left_out_with_a_count(tmp_path: Path) -> None:
+    names = ["a.png", "b.png", "c.png"]
+    for name in names:
+        save(tmp_path / name, PHOTO)
+    images = [
+        {"id": number, "height": HEIGHT, "width": WIDTH, "file_name": name}
+        for number, name in enumerate(names)
+    ]
+    objects = [(0, GOOD), (0, []), (0, None), (1, [[1, 2, 3, 4]]), (2, runs(FIRST & SECOND))]
+    annotations = [{"image_id": number, "segmentation": one} for number, one in objects]
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+    said: list[str] = []
+    data = open_dataset(str(path), warn=said.append)
+    assert list(data.names) == ["a.png"]
+    np.testing.assert_array_equal(data[0].masks, [FIRST])
+    assert len(said) == 2
+    assert "3 annotations without a mask are left out" in said[0]
+    assert "2 of 3 images are left out" in said[1]
+    assert "b.png, c.png" in said[1]
+
+
 def test_images_are_found_where_the_user_says(tmp_path: Path) -> None:
     path = annotate(tmp_path / "a.json", coded(FIRST), coco_url="http://x/train2017/a.png")
     for folder in (tmp_path / "one", tmp_path / "two" / "train2017"):
@@ -496,7 +609,9 @@ NO_IMAGE = {"image_id": 8, "segmentation": GOOD}
         ('{"images": [], "annotations": []}', "no image in it has an object"),
         ([NO_IMAGE], "no image in it has an object"),
         ([crowd(FIRST)], "no image in it has an object"),
-        ([{"image_id": 7, "segmentation": [SQUARE], "area": 0.0}], "has an object"),
+        ([{"image_id": 7, "segmentation": [SQUARE], "area": 0.9}], "has an object"),
+        ([{"image_id": 7, "bbox": [1, 2, 3, 4]}], "a.png: no mask"),
+        (([GOOD], {"width": 32.5}), "a.png has a size of 32.5 x 24"),
         ([{"image_id": 7}], "has an object"),
         (([GOOD], {"file_name": "b.png"}), "b.png; give their folder with --images"),
         (([GOOD], {"file_name": None}), "neither file_name nor coco_url"),
@@ -525,9 +640,14 @@ def test_broken_annotations_are_refused_on_opening(
 @pytest.mark.parametrize(
     ("segmentation", "hint"),
     [
-        ([[1, 2, 3, 4]], "cover no pixel"),
-        ([], "cover no pixel"),
-        (runs(FIRST & SECOND), "cover no pixel"),
+        ([[1, 2, 3, 4]], "covers no pixel"),
+        ([], "covers no pixel"),
+        (None, "covers no pixel"),
+        (runs(FIRST & SECOND), "covers no pixel"),
+        ([[-20.0, 1, -9, 1, -9, 8]], "covers no pixel"),
+        ([[1, 2], [9, 2], [9, 8]], "corners in pairs"),
+        ([[[1, 2], [9, 2], [9, 8]]], "cannot be read"),
+        ([1, 2, 9, 2, 9, 8], "cannot be read"),
         ({"size": [WIDTH, HEIGHT], "counts": [HEIGHT * WIDTH]}, "but the image has"),
         ({"size": [HEIGHT, WIDTH], "counts": [3, 4]}, "do not fill"),
         ({"size": [HEIGHT, WIDTH], "counts": [-5, HEIGHT * WIDTH + 5]}, "do not fill"),
@@ -541,9 +661,9 @@ def test_broken_segmentations_name_their_image(
     tmp_path: Path, segmentation: object, hint: str
 ) -> None:
     save(tmp_path / "a.png", PHOTO)
-    data = open_dataset(str(annotate(tmp_path / "x.json", segmentation)))
+    path = annotate(tmp_path / "x.json", segmentation)
     with pytest.raises(InputError) as raised:
-        data[0]
+        open_dataset(str(path))
     assert hint in str(raised.value)
     assert "a.png" in str(raised.value)
 

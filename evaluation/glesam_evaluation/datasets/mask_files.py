@@ -51,6 +51,22 @@ def read_masks(path: Path) -> Masks:
         InputError: the file cannot be read, is not an image, has more than MAX_OBJECTS values, or
             has several objects with soft edges.
     """
+    values, labels = _read(path)
+    masks: Masks = values[None] == labels[:, None, None]
+    return masks
+
+
+def count_objects(path: Path) -> int:
+    """Return the number of masks that `read_masks` would return, without making them.
+
+    Raises:
+        InputError: as `read_masks`.
+    """
+    return len(_read(path)[1])
+
+
+def _read(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the values [H,W] of a mask file and those that are objects [K]."""
     try:
         with open_picture(path) as image:
             lossy = is_lossy(image, path)
@@ -69,8 +85,8 @@ def read_masks(path: Path) -> Masks:
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
     if pixels.gray is not None and threshold is not None:
-        mask: Masks = (pixels.gray > threshold)[None]
-        return mask if mask.any() else mask[:0]
+        inside = (pixels.gray > threshold).astype(np.int64)
+        return inside, np.ones(int(inside.any()), np.int64)
     labels = np.unique(pixels.values)
     labels = labels[labels != 0]
     if len(labels) > 1 and (pixels.is_palette or _are_numbered(labels, pixels.is_colour)):
@@ -87,8 +103,7 @@ def read_masks(path: Path) -> Masks:
             "edges, so pixels of an edge cannot be told from objects; save it without antialiasing "
             "(nearest neighbour) and losslessly (PNG)"
         )
-    masks: Masks = pixels.values[None] == labels[:, None, None]
-    return masks
+    return pixels.values, labels
 
 
 def _pixels(image: Image.Image, lossy: bool, path: Path) -> _Pixels:

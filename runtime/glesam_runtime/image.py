@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -44,6 +44,26 @@ _TURNS = {
 _SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+_COMMON_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM")
+"""Formats that Pillow knows without importing its other plugins."""
+_OTHER_FORMATS = (
+    "WEBP",
+    "TIFF",
+    "AVIF",
+    "HEIF",
+    "MPO",
+    "JPEG2000",
+    "DIB",
+    "TGA",
+    "PCX",
+    "SGI",
+    "ICO",
+    "DDS",
+    "QOI",
+    "PSD",
+)
+"""The other formats that are opened: pictures that Pillow or pillow-heif decodes itself. EPS would
+start Ghostscript, whatever the file's name, and others start a program or are no pictures."""
 _bomb_limit_lock = threading.Lock()
 
 
@@ -228,18 +248,33 @@ def _resize_fixed_point(image: NDArray[np.uint8], height: int, width: int) -> Im
 
 @contextmanager
 def open_picture(file: Path) -> Iterator[Image.Image]:
-    """Open an image without Pillow's process-wide size limit. The caller checks the size."""
+    """Open an image without Pillow's process-wide size limit. The caller checks the size.
+
+    Raises:
+        UnidentifiedImageError: it is in none of the formats of this program.
+    """
     # Given a path, Pillow maps a raw TIFF into memory and mistakes its width for its height if the
     # orientation swaps them.
     with file.open("rb") as content:
         with _bomb_limit_lock:
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
-                image = Image.open(content)
+                image = _open_known(content)
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
         with image:
             yield image
+
+
+def _open_known(content: BinaryIO) -> Image.Image:
+    """Open an image in one of the formats of this program."""
+    try:
+        return Image.open(content, formats=_COMMON_FORMATS)
+    except UnidentifiedImageError:
+        Image.init()
+        content.seek(0)
+        known = [name for name in _OTHER_FORMATS if name in Image.OPEN]
+        return Image.open(content, formats=known)
 
 
 def load_upright(image: Image.Image) -> Image.Image:

@@ -151,6 +151,17 @@ def broken_image(folder: Path) -> None:
     (folder / "images/a.png").write_text("no image")
 
 
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 24\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def broken_eps_image(folder: Path) -> None:
+    (one_photo(folder, "images/a.png", "masks/a.png") / "images/a.png").write_bytes(EPS)
+
+
+def broken_eps_mask(folder: Path) -> None:
+    (one_photo(folder, "images/a.png", "masks/a.png") / "masks/a.png").write_bytes(EPS)
+
+
 def broken_nothing(folder: Path) -> None:
     (folder / "images").mkdir()
     (folder / "masks").mkdir()
@@ -168,6 +179,8 @@ def broken_nothing(folder: Path) -> None:
         (broken_twins, ["a.jpg", "same name"]),
         (broken_text, ["masks/a.png", "not an image"]),
         (broken_image, ["images/a.png", "not an image"]),
+        (broken_eps_image, ["images/a.png", "not an image"]),
+        (broken_eps_mask, ["masks/a.png", "not an image"]),
     ],
 )
 def test_broken_folders_are_refused_on_opening(
@@ -418,6 +431,12 @@ def test_colours_and_palettes_are_instance_maps(tmp_path: Path) -> None:
     voc.putdata(pixels.ravel().tolist())
     voc.save(tmp_path / "voc.png")
     np.testing.assert_array_equal(read_masks(tmp_path / "voc.png"), expected)
+
+
+def test_a_postscript_mask_is_no_mask(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(EPS)
+    with pytest.raises(InputError, match="not an image in a known format"):
+        read_masks(tmp_path / "a.png")
 
 
 def test_a_photograph_is_no_mask(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -12,13 +14,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps, TiffImagePlugin, features
+from PIL import EpsImagePlugin, Image, ImageOps, TiffImagePlugin, features
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from glesam_runtime import InputError
 from glesam_runtime import image as image_module
 from glesam_runtime.image import (
     open_picture,
+    pixels_of,
     preprocess,
     read_image,
     read_image_with_note,
@@ -313,6 +316,72 @@ def test_bad_files_are_named(name: str, tmp_path: Path) -> None:
         read_image(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 24\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.fixture
+def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Ghostscript that leaves a file when it runs; the file's path."""
+    ran, folder = tmp_path / "ran", tmp_path / "programs"
+    folder.mkdir()
+    for name in ("gs", "gswin32c", "gswin64c"):
+        (folder / name).write_text(f"#!/bin/sh\necho ran > '{ran}'\nexit 1\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    return ran
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the program is a shell script")
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.eps", "a"])
+def test_no_picture_starts_a_program(name: str, ghostscript: Path, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(EPS)
+    with pytest.raises(InputError, match="not an image in a known format"):
+        read_image(path)
+    assert pixels_of(path) == 0
+    assert not ghostscript.exists()
+    with Image.open(path) as opened, contextlib.suppress(Exception):
+        opened.load()
+    assert ghostscript.exists(), "Pillow alone starts it, so the test can fail"
+
+
+def test_pictures_are_opened_in_one_place() -> None:
+    root = Path(__file__).parents[2]
+    packages = [path.parent for path in root.glob("*/glesam_*/__init__.py")]
+    assert len(packages) == 6
+    opening = [
+        path.name
+        for package in packages
+        for path in package.rglob("*.py")
+        if "Image.open(" in path.read_text("utf-8")
+    ]
+    assert opening == ["image.py"]
+
+
+DECODED = [
+    ("bmp", {}),
+    ("gif", {}),
+    ("ico", {"sizes": [(30, 20)]}),
+    ("jp2", {"irreversible": False}),
+    ("pcx", {}),
+    ("ppm", {}),
+    ("sgi", {}),
+    ("tga", {}),
+    ("webp", {"lossless": True}),
+]
+
+
+@pytest.mark.parametrize(("ending", "options"), DECODED)
+def test_other_formats_are_read_as_pillow_reads_them(
+    ending: str, options: dict, tmp_path: Path
+) -> None:
+    path = save(Image.fromarray(noise(20, 30)), tmp_path / f"a.{ending}", **options)
+    with Image.open(path) as opened:
+        expected = np.asarray(opened.convert("RGB"))
+    np.testing.assert_array_equal(read_image(path), expected)
 
 
 def test_missing_and_folder(tmp_path: Path) -> None:

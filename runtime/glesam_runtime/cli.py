@@ -16,6 +16,7 @@ from glesam_runtime.errors import GlesamError, InputError, ParityError
 from glesam_runtime.everything.parameters import EverythingOptions
 from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.printing import describe_bundle, print_json, print_result, progress, what_ran
+from glesam_runtime.sample_depth import Depth
 
 # Everything else is imported where it is used: `--help` needs no numpy, and a wrong option is
 # reported before an engine is loaded.
@@ -113,6 +114,13 @@ def run(
             "it. Default: one per stream, plus one per core up to 8.",
         ),
     ] = None,
+    depth: Annotated[
+        Depth,
+        typer.Option(
+            help="Bits that the samples of 16-bit gray images use. auto takes the tags of a TIFF, "
+            "otherwise 16."
+        ),
+    ] = Depth.AUTO,
     no_enhance: Annotated[
         bool, typer.Option("--no-enhance", help="Skip the enhancer and run plain SAM.")
     ] = False,
@@ -187,11 +195,11 @@ def run(
     if parameters:
         from glesam_runtime.everything.segment_file import EverythingSegmentation
 
-        work = EverythingSegmentation(parameters, search.mask_files, inputs)
+        work = EverythingSegmentation(parameters, search.mask_files, inputs, depth)
     else:
         from glesam_runtime.segment_file import PromptedSegmentation
 
-        work = PromptedSegmentation(opened.manifest, requests, multimask, inputs)
+        work = PromptedSegmentation(opened.manifest, requests, multimask, inputs, depth)
     planned = plan_outputs(images or [], output)
     start = time.perf_counter()
     results = _run_all(work, planned, predictor, engine.streams, in_flight, quiet=json, debug=debug)
@@ -262,6 +270,8 @@ def _run_all(
                 results.append({"image": str(files.image), "error": str(outcome)})
                 continue
             results.append(outcome)
+            if "note" in outcome:
+                print(f"note: {outcome['note']}", file=sys.stderr)
             if not quiet:
                 print_result(outcome)
     return results

@@ -53,6 +53,11 @@ def _print_everything(result: dict[str, Any]) -> None:
     print(f"  {result['overlay']}")
 
 
+def noted(note: str | None) -> dict[str, str]:
+    """Return the note of an image as a part of its entry in JSON."""
+    return {} if note is None else {"note": note}
+
+
 def print_json(document: dict[str, Any]) -> None:
     """Print the document of `--json`."""
     import json

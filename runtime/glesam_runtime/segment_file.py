@@ -15,9 +15,16 @@ from PIL import Image
 from glesam_runtime import masks
 from glesam_runtime.draw import colour_of, draw_mask, draw_prompt
 from glesam_runtime.errors import InputError
-from glesam_runtime.image import Preprocessed, geometry_of, pixels_of, preprocess, read_image
+from glesam_runtime.image import (
+    Preprocessed,
+    geometry_of,
+    pixels_of,
+    preprocess,
+    read_image_with_note,
+)
 from glesam_runtime.manifest import STAGES
 from glesam_runtime.output_files import OutputFiles, refuse_inputs, save_mask, save_overlay
+from glesam_runtime.printing import noted
 from glesam_runtime.prompt_requests import PromptRequest, check_request, group_alike
 from glesam_runtime.rle import encode_rle
 from glesam_runtime.staging import staged_file
@@ -37,6 +44,8 @@ class Prepared:
     files: OutputFiles
     image: NDArray[np.uint8]
     """[H, W, 3]."""
+    note: str | None
+    """What may be wrong with the image."""
     encoded: Preprocessed
     prompts: list[PromptBatch]
     """One prompt each."""
@@ -66,6 +75,8 @@ class PromptedSegmentation:
     """Whether each prompt gets three masks; the overlay shows the one of highest predicted IoU."""
     inputs: frozenset[Path]
     """Resolved paths of all input images, which no output may overwrite."""
+    depth: int | str = "auto"
+    """Bits that the samples of 16-bit images use."""
 
     def pixels(self, files: OutputFiles) -> int:
         """Return the number of pixels of the image file."""
@@ -78,7 +89,7 @@ class PromptedSegmentation:
             InputError: the image, a prompt or the output folder cannot be used.
         """
         start = time.perf_counter()
-        image = read_image(files.image)
+        image, note = read_image_with_note(files.image, self.depth)
         read = time.perf_counter() - start
         rules = self.manifest.preprocessing
         height, width = image.shape[:2]
@@ -92,7 +103,7 @@ class PromptedSegmentation:
         start = time.perf_counter()
         encoded = preprocess(image, rules)
         seconds = {"read": read, "preprocess": time.perf_counter() - start}
-        return Prepared(files, image, encoded, prompts, seconds)
+        return Prepared(files, image, note, encoded, prompts, seconds)
 
     def infer(self, predictor: GleSamPredictor, prepared: Prepared) -> Inferred:
         """Encode and enhance the image, then decode prompts of the same kind together."""
@@ -160,6 +171,7 @@ class PromptedSegmentation:
             "image": str(files.image),
             "width": width,
             "height": height,
+            **noted(inferred.prepared.note),
             "masks": entries,
             "overlay": str(files.overlay_path),
             "seconds": {step: round(value, 6) for step, value in seconds.items()},

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFilter
 from pycocotools import mask as coco
 from skimage.draw import disk
 
 from glesam_evaluation.datasets import Sample, open_dataset
+from glesam_evaluation.datasets import coco as coco_module
 from glesam_evaluation.datasets.coco import decode_segmentation
 from glesam_evaluation.datasets.mask_files import read_masks
 from glesam_evaluation.scenes import make_scene
@@ -97,12 +98,25 @@ def test_of_several_datasets_one_is_named_by_its_image_folder(tmp_path: Path) ->
         open_dataset(str(tmp_path))
 
 
-def test_a_turned_photo_has_the_size_one_sees(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("turned", ["image", "mask", "both"])
+def test_a_turned_photo_has_the_size_one_sees(tmp_path: Path, turned: str, ending: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    save(tmp_path / "images/a.jpg", PHOTO, exif=exif)
-    save(tmp_path / "masks/a.png", FIRST.T)
-    assert open_dataset(str(tmp_path))[0].masks.shape == (1, WIDTH, HEIGHT)
+    image, mask = tmp_path / f"images/a.{ending}", tmp_path / f"masks/a.{ending}"
+    lossless = {"lossless": True} if ending == "webp" else {}
+    upright = np.rot90(FIRST, -1)
+    if turned == "mask":
+        save(image, np.rot90(PHOTO, -1))
+    else:
+        save(image, PHOTO, exif=exif)
+    if turned == "image":
+        save(mask, upright, **lossless)
+    else:
+        save(mask, FIRST, exif=exif, **lossless)
+    (found,) = open_dataset(str(tmp_path))[0].masks
+    assert found.shape == (WIDTH, HEIGHT)
+    assert (found != upright).sum() <= (8 if ending == "jpg" else 0)
 
 
 def broken_size(folder: Path) -> None:
@@ -137,6 +151,17 @@ def broken_image(folder: Path) -> None:
     (folder / "images/a.png").write_text("no image")
 
 
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 24\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def broken_eps_image(folder: Path) -> None:
+    (one_photo(folder, "images/a.png", "masks/a.png") / "images/a.png").write_bytes(EPS)
+
+
+def broken_eps_mask(folder: Path) -> None:
+    (one_photo(folder, "images/a.png", "masks/a.png") / "masks/a.png").write_bytes(EPS)
+
+
 def broken_nothing(folder: Path) -> None:
     (folder / "images").mkdir()
     (folder / "masks").mkdir()
@@ -154,6 +179,8 @@ def broken_nothing(folder: Path) -> None:
         (broken_twins, ["a.jpg", "same name"]),
         (broken_text, ["masks/a.png", "not an image"]),
         (broken_image, ["images/a.png", "not an image"]),
+        (broken_eps_image, ["images/a.png", "not an image"]),
+        (broken_eps_mask, ["masks/a.png", "not an image"]),
     ],
 )
 def test_broken_folders_are_refused_on_opening(
@@ -170,10 +197,38 @@ def test_broken_folders_are_refused_on_opening(
 def test_an_empty_mask_is_told_when_it_is_read(tmp_path: Path) -> None:
     one_photo(tmp_path, "images/a.png", "masks/a_0.png")
     save(tmp_path / "masks/a_1.png", FIRST & SECOND)
-    assert len(open_dataset(str(tmp_path))[0].masks) == 1
+    data = open_dataset(str(tmp_path))
+    assert len(data[0].masks) == 1
     save(tmp_path / "masks/a_0.png", FIRST & SECOND)
-    with pytest.raises(InputError, match=r"a_0\.png: is empty"):
-        open_dataset(str(tmp_path))[0]
+    for read in (lambda: data[0], lambda: open_dataset(str(tmp_path))):
+        with pytest.raises(InputError, match=r"a_0\.png: is empty"):
+            read()
+
+
+def test_images_with_black_masks_are_left_out_with_a_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "abcde":
+        one_photo(tmp_path, f"images/{name}.png", f"masks/{name}.png")
+    for name, mode in (("b", "1"), ("c", "L"), ("d", "RGB")):
+        Image.new(mode, (WIDTH, HEIGHT)).save(tmp_path / f"masks/{name}.png")
+    data = open_dataset(str(tmp_path))
+    assert list(data.names) == ["a", "e"]
+    assert [len(sample.masks) for sample in data] == [1, 1]
+    said = capsys.readouterr().err
+    assert said.startswith("note: ")
+    assert "3 of 5 images are left out" in said
+    assert "b.png, c.png, d.png" in said
+    assert said.count("\n") == 1
+
+
+def test_a_mask_that_cannot_be_read_is_found_on_opening(tmp_path: Path) -> None:
+    one_photo(tmp_path, "images/a.png", "masks/a.png")
+    save(one_photo(tmp_path, "images/b.png") / "masks/b.png", PHOTO)  # a photograph
+    path = tmp_path / "masks/b.png"
+    path.write_bytes(path.read_bytes()[:-300])  # its header is whole
+    with pytest.raises(InputError, match=r"b\.png: cannot be read as a mask"):
+        open_dataset(str(tmp_path))
 
 
 # Mask files
@@ -201,6 +256,140 @@ def test_antialiased_and_jpeg_masks_are_one_object(tmp_path: Path) -> None:
     # A PNG that was a JPEG once.
     (again,) = read_masks(save(tmp_path / "b.png", np.asarray(Image.open(tmp_path / "a.jpg"))))
     np.testing.assert_array_equal(again, jpeg)
+
+
+def resized(size: tuple[int, int], method: Image.Resampling, value: int) -> np.ndarray:
+    """A mask of one value in a rectangle and a disk, resized by Pillow."""
+    mask = np.zeros((60, 80), np.uint8)
+    mask[5:25, 4:30] = value
+    mask[disk((40, 55), 15)] = value
+    return np.asarray(Image.fromarray(mask).resize(size, method))
+
+
+@pytest.mark.parametrize("value", [100, 128, 200, 230, 255])
+@pytest.mark.parametrize("size", [(33, 25), (100, 70), (251, 203)])
+@pytest.mark.parametrize("method", list(Image.Resampling))
+def test_a_resized_mask_of_any_value_is_one_object(
+    tmp_path: Path, value: int, size: tuple[int, int], method: Image.Resampling
+) -> None:
+    (mask,) = read_masks(save(tmp_path / "a.png", resized(size, method, value)))
+    white = resized(size, method, 255)  # Pillow's own picture of the same mask
+    assert ((white > 127) != mask).mean() < 0.005
+
+
+@pytest.mark.parametrize(("blur", "top"), [(2, 1.0), (6, 1.0), (15, 1.0), (25, 0.8)])
+def test_a_probability_map_is_one_object(tmp_path: Path, blur: int, top: float) -> None:
+    mask = np.zeros((120, 160), np.uint8)
+    mask[20:90, 30:120] = 255
+    soft = np.asarray(Image.fromarray(mask).filter(ImageFilter.GaussianBlur(blur))) / 255 * top
+    truth = soft > 0.5
+    (read,) = read_masks(save(tmp_path / "8.png", np.rint(soft * 255).astype(np.uint8)))
+    assert (read != truth).mean() < 0.01
+    (read,) = read_masks(save(tmp_path / "f.tif", soft.astype(np.float32)))
+    np.testing.assert_array_equal(read, soft.astype(np.float32) > 0.5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_networks_probability_map_is_one_object(tmp_path: Path, seed: int) -> None:
+    numbers = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:90, :120]
+    logits = (30 - np.hypot(rows - 45, columns - 50)) / numbers.uniform(1, 10)
+    logits += numbers.normal(0, 0.3, logits.shape)
+    chance = 1 / (1 + np.exp(-logits))
+    (read,) = read_masks(save(tmp_path / "a.png", np.rint(chance * 255).astype(np.uint8)))
+    np.testing.assert_array_equal(read, np.rint(chance * 255) > 127)
+
+
+COLOURS = [(220, 30, 30), (0, 128, 0), (255, 255, 0), (90, 140, 255)]
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+def test_a_coloured_disk_with_soft_edges_is_one_object(
+    tmp_path: Path, colour: tuple[int, int, int], ending: str
+) -> None:
+    gray, truth = soft_disk()
+    drawn = np.rint(gray[..., None] / 255 * np.asarray(colour)).astype(np.uint8)
+    (read,) = read_masks(save(tmp_path / f"a.{ending}", drawn))
+    # Lossy files halve the resolution of colours.
+    assert (read != truth).mean() <= (0 if ending == "png" else 0.02)
+
+
+@pytest.mark.parametrize("options", [{"quality": 60}, {"quality": 90}, {"lossless": True}])
+@pytest.mark.parametrize("value", [128, 200, 255])
+def test_webp_masks_are_one_object(tmp_path: Path, options: dict, value: int) -> None:
+    gray, truth = soft_disk()
+    for name, pixels in (("soft", gray), ("hard", truth * np.uint8(255))):
+        scaled = np.rint(pixels / 255 * value).astype(np.uint8)
+        (read,) = read_masks(save(tmp_path / f"{name}.webp", scaled, **options))
+        assert (read != truth).mean() < 0.01
+
+
+def test_lossless_webp_and_tiff_keep_instances(tmp_path: Path) -> None:
+    labels = (FIRST * 3 + SECOND * 9).astype(np.uint8)
+    for name, options in (("a.webp", {"lossless": True}), ("b.tif", {})):
+        np.testing.assert_array_equal(
+            read_masks(save(tmp_path / name, labels, **options)), [FIRST, SECOND]
+        )
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("form", [np.uint8, np.int32, np.float32])
+def test_255_beside_numbered_objects_is_ignored(tmp_path: Path, count: int, form: type) -> None:
+    objects = [FIRST, SECOND][:count]
+    labels = sum((k + 1) * mask.astype(np.uint8) for k, mask in enumerate(objects))
+    labels[0] = 255
+    path = save(tmp_path / "a.tif", labels.astype(form))
+    np.testing.assert_array_equal(read_masks(path), objects)
+
+
+def test_a_255th_object_is_one(tmp_path: Path) -> None:
+    labels = np.repeat(np.repeat(np.arange(256).reshape(16, 16), 3, axis=0), 3, axis=1)
+    masks = read_masks(save(tmp_path / "a.png", labels.astype(np.uint8)))
+    np.testing.assert_array_equal(masks, labels[None] == np.arange(1, 256)[:, None, None])
+
+
+@pytest.mark.parametrize("largest", [3, 12, 100, 240, 255])
+def test_numbers_of_touching_objects_stay_numbers(tmp_path: Path, largest: int) -> None:
+    """Superpixels: squares numbered row by row, from 0."""
+    side = int(np.ceil(np.sqrt(largest + 1)))
+    squares = np.minimum(np.arange(side * side), largest).reshape(side, side)
+    labels = np.repeat(np.repeat(squares, 5, axis=0), 5, axis=1).astype(np.uint8)
+    masks = read_masks(save(tmp_path / "a.png", labels))
+    np.testing.assert_array_equal(masks, labels == np.arange(1, largest + 1)[:, None, None])
+
+
+def test_thin_objects_with_small_numbers_stay_objects(tmp_path: Path) -> None:
+    labels = np.zeros((40, 60), np.uint8)
+    labels[5, :], labels[9, :], labels[12, :], labels[20:30] = 1, 2, 3, 4
+    assert len(read_masks(save(tmp_path / "a.png", labels))) == 4
+
+
+def test_a_soft_edge_beside_a_brighter_object_is_no_single_object(tmp_path: Path) -> None:
+    gray, truth = soft_disk()
+    labels = np.rint(gray * (150 / 255)).astype(np.uint8)
+    labels[2:6, 2:8] = 250
+    with pytest.raises(InputError, match="only along edges"):
+        read_masks(save(tmp_path / "a.png", labels))
+    hard = truth * np.uint8(150)
+    hard[2:6, 2:8] = 250
+    assert len(read_masks(save(tmp_path / "a.png", hard))) == 2
+
+
+def test_what_cannot_be_told_is_said(tmp_path: Path) -> None:
+    gray, _ = soft_disk()
+    two = np.zeros((48, 140, 3), np.uint8)
+    two[:, :64, 0] = gray
+    two[:, 70:134, 1] = gray
+    dim = np.rint(np.linspace(0, 90, 100))[None].repeat(20, axis=0).astype(np.uint8)
+    for name, pixels, hint in (
+        ("two.png", two, "only along edges"),
+        ("dim.png", dim, "cannot be told"),
+    ):
+        with pytest.raises(InputError, match=hint) as raised:
+            read_masks(save(tmp_path / name, pixels))
+        assert name in str(raised.value)
+        assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("value", [1, 100, 128, 255])
@@ -242,6 +431,12 @@ def test_colours_and_palettes_are_instance_maps(tmp_path: Path) -> None:
     voc.putdata(pixels.ravel().tolist())
     voc.save(tmp_path / "voc.png")
     np.testing.assert_array_equal(read_masks(tmp_path / "voc.png"), expected)
+
+
+def test_a_postscript_mask_is_no_mask(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(EPS)
+    with pytest.raises(InputError, match="not an image in a known format"):
+        read_masks(tmp_path / "a.png")
 
 
 def test_a_photograph_is_no_mask(tmp_path: Path) -> None:
@@ -326,6 +521,91 @@ def test_images_are_found_near_the_file(tmp_path: Path, image: str, where: dict)
     np.testing.assert_array_equal(open_dataset(str(path))[0].masks, FIRST[None])
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "./a.png",
+        "././a.png",
+        ".\\a.png",
+        "sub/../a.png",
+        "/elsewhere/data/a.png",
+        "C:\\data\\a.png",
+        "C:/data/a.png",
+        "ABSOLUTE",
+    ],
+)
+def test_file_names_of_any_system_are_found(tmp_path: Path, name: str) -> None:
+    (tmp_path / "images/sub").mkdir(parents=True)
+    image = save(tmp_path / "images/a.png", PHOTO)
+    name = str(image) if name == "ABSOLUTE" else name
+    data = open_dataset(str(annotate(tmp_path / "annotations/x.json", GOOD, file_name=name)))
+    np.testing.assert_array_equal(data[0].image, PHOTO)
+    assert list(data.names) == [name]
+
+
+def test_backslashes_are_tried_as_slashes(tmp_path: Path) -> None:
+    path = annotate(tmp_path / "x.json", GOOD, file_name="sub\\deep\\a.png")
+    save(tmp_path / "images/sub/deep/a.png", PHOTO)
+    assert len(open_dataset(str(path))) == 1
+    save(tmp_path / "sub\\deep\\a.png", PHOTO[:-1])  # the very name goes first
+    with pytest.raises(InputError, match="32 x 23 pixels"):
+        open_dataset(str(path))
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "a\0.png", ".", "/"])
+def test_impossible_file_names_are_missing_ones(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="--images"):
+        open_dataset(str(annotate(tmp_path / "x.json", GOOD, file_name=name)))
+
+
+@pytest.mark.parametrize(
+    ("image", "annotation"),
+    [
+        ({}, {"iscrowd": None}),
+        ({}, {"iscrowd": 0.0}),
+        ({}, {"area": 0}),
+        ({}, {"area": None}),
+        ({"height": float(HEIGHT), "width": float(WIDTH)}, {}),
+        ({"id": "7"}, {"image_id": "7"}),
+        ({"id": "7"}, {"image_id": 7}),
+        ({"id": 7.0}, {"image_id": "7"}),
+        ({"id": "coins-1"}, {"image_id": "coins-1"}),
+    ],
+)
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+def test_what_other_tools_write_is_read(
+    tmp_path: Path, image: dict, annotation: dict, bom: bytes
+) -> None:
+    save(tmp_path / "a.png", PHOTO)
+    one = {"image_id": 7, "segmentation": [SQUARE]} | annotation
+    path = annotate(tmp_path / "x.json", one, **image)
+    path.write_bytes(bom + path.read_bytes())
+    (sample,) = list(open_dataset(str(path)))
+    np.testing.assert_array_equal(sample.masks, [drawn_by_coco([SQUARE], HEIGHT, WIDTH)])
+
+
+def test_objects_and_images_without_a_mask_are_left_out_with_a_count(tmp_path: Path) -> None:
+    names = ["a.png", "b.png", "c.png"]
+    for name in names:
+        save(tmp_path / name, PHOTO)
+    images = [
+        {"id": number, "height": HEIGHT, "width": WIDTH, "file_name": name}
+        for number, name in enumerate(names)
+    ]
+    objects = [(0, GOOD), (0, []), (0, None), (1, [[1, 2, 3, 4]]), (2, runs(FIRST & SECOND))]
+    annotations = [{"image_id": number, "segmentation": one} for number, one in objects]
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+    said: list[str] = []
+    data = open_dataset(str(path), warn=said.append)
+    assert list(data.names) == ["a.png"]
+    np.testing.assert_array_equal(data[0].masks, [FIRST])
+    assert len(said) == 2
+    assert "3 annotations without a mask are left out" in said[0]
+    assert "2 of 3 images are left out" in said[1]
+    assert "b.png, c.png" in said[1]
+
+
 def test_images_are_found_where_the_user_says(tmp_path: Path) -> None:
     path = annotate(tmp_path / "a.json", coded(FIRST), coco_url="http://x/train2017/a.png")
     for folder in (tmp_path / "one", tmp_path / "two" / "train2017"):
@@ -348,7 +628,9 @@ NO_IMAGE = {"image_id": 8, "segmentation": GOOD}
         ('{"images": [], "annotations": []}', "no image in it has an object"),
         ([NO_IMAGE], "no image in it has an object"),
         ([crowd(FIRST)], "no image in it has an object"),
-        ([{"image_id": 7, "segmentation": [SQUARE], "area": 0.0}], "has an object"),
+        ([{"image_id": 7, "segmentation": [SQUARE], "area": 0.9}], "has an object"),
+        ([{"image_id": 7, "bbox": [1, 2, 3, 4]}], "a.png: no mask"),
+        (([GOOD], {"width": 32.5}), "a.png has a size of 32.5 x 24"),
         ([{"image_id": 7}], "has an object"),
         (([GOOD], {"file_name": "b.png"}), "b.png; give their folder with --images"),
         (([GOOD], {"file_name": None}), "neither file_name nor coco_url"),
@@ -377,9 +659,14 @@ def test_broken_annotations_are_refused_on_opening(
 @pytest.mark.parametrize(
     ("segmentation", "hint"),
     [
-        ([[1, 2, 3, 4]], "cover no pixel"),
-        ([], "cover no pixel"),
-        (runs(FIRST & SECOND), "cover no pixel"),
+        ([[1, 2, 3, 4]], "covers no pixel"),
+        ([], "covers no pixel"),
+        (None, "covers no pixel"),
+        (runs(FIRST & SECOND), "covers no pixel"),
+        ([[-20.0, 1, -9, 1, -9, 8]], "covers no pixel"),
+        ([[1, 2], [9, 2], [9, 8]], "corners in pairs"),
+        ([[[1, 2], [9, 2], [9, 8]]], "cannot be read"),
+        ([1, 2, 9, 2, 9, 8], "cannot be read"),
         ({"size": [WIDTH, HEIGHT], "counts": [HEIGHT * WIDTH]}, "but the image has"),
         ({"size": [HEIGHT, WIDTH], "counts": [3, 4]}, "do not fill"),
         ({"size": [HEIGHT, WIDTH], "counts": [-5, HEIGHT * WIDTH + 5]}, "do not fill"),
@@ -393,16 +680,75 @@ def test_broken_segmentations_name_their_image(
     tmp_path: Path, segmentation: object, hint: str
 ) -> None:
     save(tmp_path / "a.png", PHOTO)
-    data = open_dataset(str(annotate(tmp_path / "x.json", segmentation)))
+    path = annotate(tmp_path / "x.json", segmentation)
     with pytest.raises(InputError) as raised:
-        data[0]
+        open_dataset(str(path))
     assert hint in str(raised.value)
     assert "a.png" in str(raised.value)
 
 
 def test_corners_far_outside_cost_nothing() -> None:
-    far = json.dumps([[-1e15, -1e15, 1e15, -1e15, 1e15, 1e15, -1e15, 1e15]]).encode()
-    assert decode_segmentation(far, HEIGHT, WIDTH, "here").all()
+    for side in (1e15, 1e300):
+        far = json.dumps([[-side, -side, side, -side, side, side, -side, side]]).encode()
+        assert decode_segmentation(far, HEIGHT, WIDTH, "here").all()
+
+
+def drawn_by_coco(polygons: list[list[float]], height: int, width: int) -> np.ndarray:
+    return coco.decode(coco.merge(coco.frPyObjects(polygons, height, width))) == 1
+
+
+def test_a_polygon_past_the_border_keeps_its_area() -> None:
+    diamond = [60.0, -60, 190, 50, 60, 160, -70, 50]
+    strip = [-40.0, 300, -38, 300, 160, -300, 158, -300]
+    for polygon in (diamond, strip, [-5000.0, 20, 5000, 30, 5000, 33, -5000, 23]):
+        read = decode_segmentation(json.dumps([polygon]).encode(), 100, 120, "here")
+        np.testing.assert_array_equal(read, drawn_by_coco([polygon], 100, 120))
+        assert read.any()
+    assert drawn_by_coco([diamond], 100, 120).sum() == 12_000
+
+
+@st.composite
+def objects(draw: st.DrawFn, reach: int) -> tuple[int, int, list[list[float]]]:
+    """An image size and one to three polygons, which reach so far beyond the border."""
+    height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    numbers = np.random.default_rng(draw(st.integers(0, 1 << 30)))
+    polygons = [
+        (numbers.uniform(-reach, np.add((width, height), reach), (corners, 2))).ravel().tolist()
+        for corners in draw(st.lists(st.integers(3, 8), min_size=1, max_size=3))
+    ]
+    return height, width, polygons
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([0, 3, 60, 900]).flatmap(objects))
+def test_polygons_are_drawn_as_coco_draws_them(drawn: tuple) -> None:
+    height, width, polygons = drawn
+    read = decode_segmentation(json.dumps(polygons).encode(), height, width, "here")
+    np.testing.assert_array_equal(read, drawn_by_coco(polygons, height, width))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([60, 900, 20_000]).flatmap(objects))
+def test_long_outlines_are_cut_as_areas(drawn: tuple) -> None:
+    """Cutting moves an outline by its rounding to a fifth of a pixel, and by no more."""
+    height, width, polygons = drawn
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coco_module, "_LONGEST_OUTLINE", 0)
+        read = decode_segmentation(json.dumps(polygons).encode(), height, width, "here")
+    expected = drawn_by_coco(polygons, height, width)
+    lines = [np.reshape(polygon, (-1, 2)) for polygon in polygons]
+    for row, column in np.argwhere(read != expected):
+        middle = np.array([column + 0.5, row + 0.5])
+        assert min(_distance(middle, line) for line in lines) < 1.2
+
+
+def _distance(point: np.ndarray, corners: np.ndarray) -> float:
+    """The distance of a point from the outline of a polygon."""
+    starts, ends = corners, np.roll(corners, -1, axis=0)
+    along = ends - starts
+    share = ((point - starts) * along).sum(axis=1) / np.maximum((along**2).sum(axis=1), 1e-12)
+    nearest = starts + np.clip(share, 0, 1)[:, None] * along
+    return float(np.linalg.norm(nearest - point, axis=1).min())
 
 
 def test_two_images_of_one_name_and_a_second_file_of_another_size(tmp_path: Path) -> None:

@@ -482,3 +482,36 @@ def test_help_without_numpy(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "--multimask" in done.stdout
+
+
+@pytest.mark.parametrize("how", [["--points", "60,40"], ["--everything"]])
+def test_a_scan_of_twelve_bits(
+    toy_bundle: Path,
+    photo: np.ndarray,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    how: list[str],
+) -> None:
+    gray = photo[..., 1].astype(np.uint16)
+    scan, plain = tmp_path / "scan.png", tmp_path / "plain.png"
+    Image.fromarray(np.rint(gray / 255 * 4095).astype(np.uint16)).save(scan)
+    Image.fromarray(gray.astype(np.uint8)).save(plain)
+    common = [*how, "--bundle", toy_bundle, "-o", tmp_path / "out", "--json"]
+    code, out, err = run_here(capsys, scan, *common)
+    assert code == 0
+    (entry,) = json.loads(out)["images"]
+    assert "--depth 12" in entry["note"]
+    assert err == f"note: {entry['note']}\n"
+    code, out, err = run_here(capsys, scan, *common, "--depth", "12")
+    assert (code, err) == (0, "")
+    (read,) = json.loads(out)["images"]
+    assert "note" not in read
+    (expected,) = json.loads(run_here(capsys, plain, *common)[1])["images"]
+    rles = [
+        [mask.get("rle", mask.get("segmentation")) for mask in one["masks"]]
+        for one in (read, expected)
+    ]
+    assert rles[0] == rles[1]
+    code, _, err = run_here(capsys, scan, *common, "--depth", "11")
+    assert code == 2
+    assert "auto" in err

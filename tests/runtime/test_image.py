@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +14,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import EpsImagePlugin, Image, ImageOps, TiffImagePlugin, features
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from glesam_runtime import InputError
 from glesam_runtime import image as image_module
-from glesam_runtime.image import preprocess, read_image, resized_size
+from glesam_runtime.image import (
+    open_picture,
+    pixels_of,
+    preprocess,
+    read_image,
+    read_image_with_note,
+    resized_size,
+    upright_size,
+)
 from glesam_runtime.manifest import Preprocessing
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -65,24 +77,38 @@ def test_a_sliver_keeps_a_row() -> None:
     assert made.geometry.resized == (1, 64)
 
 
+ENDINGS = ["jpg", "png", "webp", "tif", *(["avif"] if features.check("avif") else [])]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(orientation: int, tmp_path: Path) -> None:
-    upright = Image.fromarray(noise(20, 30))
-    back = {  # as a camera stores it, so that the tag turns it upright
-        1: None,
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }[orientation]
-    stored = upright if back is None else upright.transpose(back)
+def test_exif_orientation(orientation: int, ending: str, tmp_path: Path) -> None:
+    """An image is turned once, as Pillow's own `exif_transpose` turns it."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = save(stored, tmp_path / "photo.png", exif=exif)
-    np.testing.assert_array_equal(read_image(path), np.asarray(upright))
+    path = save(Image.fromarray(noise(20, 30)), tmp_path / f"photo.{ending}", exif=exif)
+    with Image.open(path) as fresh:
+        expected = np.asarray(ImageOps.exif_transpose(fresh).convert("RGB"))
+    assert expected.shape == ((20, 30, 3) if orientation < 5 else (30, 20, 3))
+    np.testing.assert_array_equal(read_image(path), expected)
+    with open_picture(path) as opened:
+        assert upright_size(opened) == expected.shape[:2]
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("mode", ["L", "I;16", "P", "RGBA"])
+def test_a_tiff_of_any_mode_is_turned_once(
+    mode: str, compression: str | None, tmp_path: Path
+) -> None:
+    stored = np.arange(600).reshape(20, 30)
+    image = Image.fromarray((stored * 100).astype(np.uint16))
+    if mode != "I;16":
+        image = Image.fromarray((stored % 256).astype(np.uint8)).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(image, tmp_path / "a.tif", exif=exif, compression=compression)
+    plain = read_image(save(image, tmp_path / "plain.tif", compression=compression))
+    np.testing.assert_array_equal(read_image(path), np.rot90(plain, -1))
 
 
 def test_transparency_shows_white(tmp_path: Path) -> None:
@@ -114,6 +140,128 @@ def test_sixteen_bits_are_scaled_not_clipped(ending: str, tmp_path: Path) -> Non
     deep = np.array([[0, 257, 32768, 65535]], np.uint16)
     path = save(Image.fromarray(deep), tmp_path / f"deep.{ending}")
     assert read_image(path)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+RAMP = np.linspace(0, 1, 600).reshape(20, 30)
+
+
+def as_depth(bits: int) -> np.ndarray:
+    return np.rint(RAMP * (2**bits - 1)).astype(np.uint16)
+
+
+def shown(path: Path) -> np.ndarray:
+    """What a viewer shows of the ramp: the 8-bit picture of Pillow."""
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+@pytest.fixture
+def eight_bits(tmp_path: Path) -> np.ndarray:
+    return shown(save(Image.fromarray(np.rint(RAMP * 255).astype(np.uint8)), tmp_path / "8.png"))
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_samples_of_fewer_bits_are_noted_and_read_by_their_depth(
+    ending: str, bits: int, eight_bits: np.ndarray, tmp_path: Path
+) -> None:
+    path = save(Image.fromarray(as_depth(bits)), tmp_path / f"scan.{ending}")
+    for depth in (bits, str(bits)):
+        read, note = read_image_with_note(path, depth)
+        np.testing.assert_allclose(read.astype(int), eight_bits, atol=1)
+        assert note is None
+    np.testing.assert_array_equal(read_image(path, depth=bits), read)
+    unasked, note = read_image_with_note(path)
+    if bits == 16:
+        np.testing.assert_array_equal(unasked, read)
+        assert note is None
+        return
+    assert unasked.max() == np.rint((2**bits - 1) * 255 / 65535)
+    assert note is not None
+    assert f"scan.{ending}: its 16-bit samples are 0 to {2**bits - 1} of 65535" in note
+    assert f"--depth {bits}" in note
+    with pytest.raises(InputError, match=r"scan.*--depth 16"):
+        read_image(save(Image.fromarray(as_depth(16)), tmp_path / f"scan.{ending}"), depth=bits)
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_a_tiff_that_says_its_largest_sample_is_read_by_it(
+    bits: int, eight_bits: np.ndarray, tmp_path: Path
+) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[281] = 2**bits - 1
+    path = save(Image.fromarray(as_depth(bits)), tmp_path / "a.tif", tiffinfo=tags)
+    read, note = read_image_with_note(path)
+    np.testing.assert_allclose(read.astype(int), eight_bits, atol=1)
+    assert note is None
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("bits", [8, 12, 16, 32])
+def test_min_is_white(
+    bits: int, compression: str | None, eight_bits: np.ndarray, tmp_path: Path
+) -> None:
+    """The stored samples are the picture inverted; Pillow reads this of 8 bits as it should."""
+    if bits == 32:
+        image = Image.fromarray(RAMP[::-1, ::-1].astype(np.float32))
+    else:  # the inverse of a ramp is its reverse
+        stored = as_depth(bits)[::-1, ::-1]
+        image = Image.fromarray(stored.astype(np.uint8 if bits == 8 else np.uint16))
+    path = save(image, tmp_path / "a.tif", tiffinfo={262: 0}, compression=compression)
+    if bits == 8:  # Pillow inverts what it writes here, and the tag says so
+        image = Image.open(path)
+        assert image.tag_v2[262] == 0
+        np.testing.assert_array_equal(read_image(path), shown(path))
+        return
+    set_photometric(path, 0)
+    read, _ = read_image_with_note(path, 12 if bits == 12 else "auto")
+    np.testing.assert_allclose(read.astype(int), eight_bits, atol=1)
+    if bits == 12:
+        assert "nearly white" in (read_image_with_note(path)[1] or "")
+
+
+def set_photometric(path: Path, value: int) -> None:
+    """Overwrite the tag of a little-endian TIFF, which Pillow chooses by the mode."""
+    content = bytearray(path.read_bytes())
+    entry = content.index((262).to_bytes(2, "little") + (3).to_bytes(2, "little"))
+    content[entry + 8 : entry + 10] = value.to_bytes(2, "little")
+    path.write_bytes(content)
+
+
+def deep_colour_png(path: Path, samples: np.ndarray) -> Path:
+    """Write uint16 [H, W, 3] as a PNG of 48 bits a pixel, which Pillow cannot write."""
+    height, width = samples.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    return path
+
+
+def test_deep_colour_says_what_is_lost(eight_bits: np.ndarray, tmp_path: Path) -> None:
+    full = deep_colour_png(tmp_path / "full.png", np.stack([as_depth(16)] * 3, axis=-1))
+    read, note = read_image_with_note(full, 16)
+    np.testing.assert_allclose(read.astype(int), eight_bits, atol=1)
+    assert note is None
+    assert read_image_with_note(full)[1] is None
+    dark = deep_colour_png(tmp_path / "dark.png", np.stack([as_depth(12)] * 3, axis=-1))
+    assert "dark.png: its 16-bit samples stay below 4096" in (read_image_with_note(dark)[1] or "")
+    with pytest.raises(InputError, match=r"dark\.png.*12 cannot be applied"):
+        read_image(dark, depth=12)
+
+
+def test_a_depth_changes_no_other_image(tmp_path: Path) -> None:
+    path = save(Image.fromarray(noise(20, 30)), tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(path, depth=12), noise(20, 30))
+    for bad in (11, "twelve", ""):
+        with pytest.raises(InputError, match="must be one of auto, 16, 12, 10, 8"):
+            read_image(path, depth=bad)
 
 
 def test_float_tiff(tmp_path: Path) -> None:
@@ -168,6 +316,72 @@ def test_bad_files_are_named(name: str, tmp_path: Path) -> None:
         read_image(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 24\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.fixture
+def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Ghostscript that leaves a file when it runs; the file's path."""
+    ran, folder = tmp_path / "ran", tmp_path / "programs"
+    folder.mkdir()
+    for name in ("gs", "gswin32c", "gswin64c"):
+        (folder / name).write_text(f"#!/bin/sh\necho ran > '{ran}'\nexit 1\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    return ran
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the program is a shell script")
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.eps", "a"])
+def test_no_picture_starts_a_program(name: str, ghostscript: Path, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(EPS)
+    with pytest.raises(InputError, match="not an image in a known format"):
+        read_image(path)
+    assert pixels_of(path) == 0
+    assert not ghostscript.exists()
+    with Image.open(path) as opened, contextlib.suppress(Exception):
+        opened.load()
+    assert ghostscript.exists(), "Pillow alone starts it, so the test can fail"
+
+
+def test_pictures_are_opened_in_one_place() -> None:
+    root = Path(__file__).parents[2]
+    packages = [path.parent for path in root.glob("*/glesam_*/__init__.py")]
+    assert len(packages) == 6
+    opening = [
+        path.name
+        for package in packages
+        for path in package.rglob("*.py")
+        if "Image.open(" in path.read_text("utf-8")
+    ]
+    assert opening == ["image.py"]
+
+
+DECODED = [
+    ("bmp", {}),
+    ("gif", {}),
+    ("ico", {"sizes": [(30, 20)]}),
+    ("jp2", {"irreversible": False}),
+    ("pcx", {}),
+    ("ppm", {}),
+    ("sgi", {}),
+    ("tga", {}),
+    ("webp", {"lossless": True}),
+]
+
+
+@pytest.mark.parametrize(("ending", "options"), DECODED)
+def test_other_formats_are_read_as_pillow_reads_them(
+    ending: str, options: dict, tmp_path: Path
+) -> None:
+    path = save(Image.fromarray(noise(20, 30)), tmp_path / f"a.{ending}", **options)
+    with Image.open(path) as opened:
+        expected = np.asarray(opened.convert("RGB"))
+    np.testing.assert_array_equal(read_image(path), expected)
 
 
 def test_missing_and_folder(tmp_path: Path) -> None:

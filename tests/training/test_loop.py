@@ -9,12 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
+from glesam_evaluation.datasets import open_dataset
+from glesam_export.presets import sam_preset
 from glesam_runtime.errors import InputError
-from glesam_training.loop import Objective, run_training
+from glesam_training.examples import ExampleOptions, Examples, with_prompts
+from glesam_training.loop import Objective, run_training, worker_settings
 from glesam_training.saved_state import STATE_FILE
 from glesam_training.settings import TrainingSettings
+from glesam_training.worker_errors import ErrorsAsItems, raise_errors
 
 SETTINGS = TrainingSettings(
     iterations=12, batch=2, lr=0.05, warmup=3, decay=True, workers=0, log_every=5
@@ -138,3 +144,30 @@ def test_learning_rate() -> None:
     assert all(later < earlier for earlier, later in itertools.pairwise(rates[3:]))
     constant = replace(SETTINGS, decay=False, warmup=0)
     assert {constant.lr_at(i) for i in range(12)} == {0.05}
+
+
+def unreadable(folder: Path) -> Examples:
+    """Examples of a folder whose image is gone; a worker can import them, unlike a test's class."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+        Image.new("L", (40, 30), "white").save(folder / name / "a.png")
+    examples = Examples(open_dataset(str(folder)), sam_preset("nano"), 24, ExampleOptions())
+    (folder / "images/a.png").unlink()
+    return examples
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_in_a_worker_keeps_its_one_line(tmp_path: Path, workers: int) -> None:
+    examples, settings = unreadable(tmp_path), replace(SETTINGS, workers=workers)
+    with pytest.raises(InputError) as raised:
+        run_training(
+            Line(), examples, settings, tmp_path / "out", lambda *_: None, collate=with_prompts
+        )
+    assert str(raised.value) == f"{tmp_path}/images/a.png: no such file"
+
+
+def test_an_error_of_a_worker_that_stores_latents_keeps_its_one_line(tmp_path: Path) -> None:
+    loader = DataLoader(ErrorsAsItems(unreadable(tmp_path)), batch_size=None, **worker_settings(1))
+    with pytest.raises(InputError) as raised:
+        next(iter(raise_errors(loader)))
+    assert str(raised.value) == f"{tmp_path}/images/a.png: no such file"

@@ -22,6 +22,7 @@ from glesam_runtime.staging import staged_file
 from glesam_training.examples import ExampleOptions, Examples
 from glesam_training.loop import worker_settings
 from glesam_training.settings import keep_freed_memory
+from glesam_training.worker_errors import ErrorsAsItems, raise_errors
 
 Places = int | npt.NDArray[np.int64]
 """The index of one picture or version, or of many."""
@@ -108,14 +109,16 @@ def store_latents(
     path = folder / f"latents-{_identity(encoder, examples)}.npy"
     if not path.is_file():
         loader = DataLoader(
-            _Versions(examples, variants), batch_size=None, **worker_settings(workers)
+            ErrorsAsItems(_Versions(examples, variants)),
+            batch_size=None,
+            **worker_settings(workers),
         )
         side = examples.preset.latent_size
         shape = (len(dataset), 1 + variants, LATENT_CHANNELS, side, side)
         device = next(encoder.parameters()).device
         with staged_file(path) as partial, torch.no_grad():
             stored = np.lib.format.open_memmap(partial, "w+", dtype=np.float16, shape=shape)
-            for index, images in enumerate(loader):
+            for index, images in enumerate(raise_errors(loader)):
                 z_l = named_features(encoder(images.to(device)))[EMBEDDINGS]
                 stored[index] = z_l.cpu().numpy().astype(np.float16)
                 progress(index + 1, len(dataset))

@@ -31,6 +31,7 @@ from glesam_training.settings import (
     precision_to_use,
     worker_count,
 )
+from glesam_training.worker_errors import CollateOrError, ErrorsAsItems, raise_errors
 
 Report = Callable[[int, int, dict[str, float]], object]
 """Called with the iterations done, their total and the mean losses since the last call."""
@@ -69,7 +70,8 @@ def run_training(
         saved: called in the main process after each saved state.
 
     Raises:
-        InputError: the folder's state belongs to other settings or another model.
+        InputError: the folder's state belongs to other settings or another model, or an example
+            cannot be read.
         KeyboardInterrupt: the user pressed Ctrl-C; the state was saved first.
     """
     keep_freed_memory()
@@ -96,9 +98,9 @@ def run_training(
     ]
     on_gpu = accelerator.device.type == "cuda"
     loader = DataLoader(
-        Subset(examples, first),
+        ErrorsAsItems(Subset(examples, first)),
         batch_size=share,
-        collate_fn=collate,
+        collate_fn=CollateOrError(collate),
         prefetch_factor=4 if helpers else None,
         pin_memory=on_gpu,
         **worker_settings(helpers),
@@ -115,7 +117,7 @@ def run_training(
     sums: dict[str, float] = {}
     summed = 0
     with interrupted.watched():
-        for step, tensors in enumerate(loader, start=done):
+        for step, tensors in enumerate(raise_errors(loader), start=done):
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr_at(step)
             # Like everything else, the noise of a step depends only on its number.

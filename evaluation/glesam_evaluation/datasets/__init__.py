@@ -9,6 +9,8 @@ sample = data[0]                                        # .name, .image [H,W,3],
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from glesam_evaluation.datasets.coco import CocoDataset
@@ -22,14 +24,22 @@ __all__ = ["CocoDataset", "Dataset", "FolderDataset", "Sample", "SceneDataset", 
 _SCENES = re.compile(r"scenes:(\d{1,9})(?:@(\d{1,18}))?", re.ASCII)
 
 
-def open_dataset(spec: str, images: Path | None = None) -> Dataset:
-    """Open the dataset that `spec` names. Sizes are checked now, and images are read later.
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
+
+
+def open_dataset(
+    spec: str, images: Path | None = None, warn: Callable[[str], object] = _note
+) -> Dataset:
+    """Open the dataset that `spec` names. Masks are checked now, and images are read later.
 
     Args:
         spec: `scenes:N` or `scenes:N@FIRST` for N procedural scenes of seeds FIRST (0) and up; a
             folder (see `folder`: images/ and masks/, or each mask beside its image); or a COCO or
             LVIS JSON.
         images: folder of the images of a JSON, if they are not near it.
+        warn: called with one line if images without an object are left out; by default it goes to
+            stderr.
 
     Raises:
         InputError: there is no such dataset, it is empty, or a file in it is not valid. A dataset
@@ -44,9 +54,9 @@ def open_dataset(spec: str, images: Path | None = None) -> Dataset:
             raise InputError(
                 f"{spec}: is no dataset; give a folder, a COCO or LVIS .json, or scenes:N"
             )
-        return CocoDataset(path, images)
+        return CocoDataset(path, images, warn)
     if path.is_dir():
-        return FolderDataset(path)
+        return FolderDataset(path, warn)
     match = _SCENES.fullmatch(spec)
     if match is not None:
         return SceneDataset(int(match[1]), int(match[2] or 0))

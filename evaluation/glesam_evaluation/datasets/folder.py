@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from glesam_evaluation.datasets.mask_files import read_masks
+from glesam_evaluation.datasets.mask_files import count_objects, read_masks
 from glesam_evaluation.datasets.sample import Sample, name_some, printable, size_of
 from glesam_runtime.errors import InputError
 from glesam_runtime.image import read_image
@@ -40,15 +42,21 @@ class _Pair:
 class FolderDataset:
     """A dataset of image and mask files that are paired by name."""
 
-    def __init__(self, folder: Path) -> None:
-        """Find the pairs, and check by the file headers that their sizes agree.
+    def __init__(self, folder: Path, warn: Callable[[str], object] = lambda text: None) -> None:
+        """Find the pairs, compare their sizes by the file headers, and read every mask once.
+
+        Args:
+            folder: the folder.
+            warn: called with one line if images without an object are left out.
 
         Raises:
             InputError: there are no images, an image has no mask, two images have one name, a mask
-                has another size than its image, or a file is not an image.
+                has another size than its image, no mask has an object, or a file is not an image
+                or not a mask.
         """
-        self._pairs = sorted(_find_pairs(folder), key=lambda pair: pair.name)
-        _check(self._pairs, folder)
+        pairs = sorted(_find_pairs(folder), key=lambda pair: pair.name)
+        _check(pairs, folder)
+        self._pairs = _with_objects(pairs, folder, warn)
 
     @property
     def names(self) -> Sequence[str]:
@@ -70,10 +78,7 @@ class FolderDataset:
             masks.append(found)
         joined = np.concatenate(masks)
         if not len(joined):
-            raise InputError(
-                f"{pair.masks[0]}: is empty, so {pair.image.name} has no object; "
-                "remove the image or draw its mask"
-            )
+            raise _empty_error(pair)
         return Sample(pair.name, image, joined)
 
 
@@ -210,6 +215,32 @@ def _check(pairs: Sequence[_Pair], folder: Path) -> None:
             f"{folder}: {len(wrong)} masks have another size than their image: "
             f"{name_some(path.name for path, _, _ in wrong)}; resize them"
         )
+
+
+def _with_objects(
+    pairs: Sequence[_Pair], folder: Path, warn: Callable[[str], object]
+) -> list[_Pair]:
+    """Return the pairs with an object, so that a black mask does not end a long run."""
+    paths = [path for pair in pairs for path in pair.masks]
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        counts = dict(zip(paths, pool.map(count_objects, paths), strict=True))
+    kept = [pair for pair in pairs if any(counts[path] for path in pair.masks)]
+    empty = [pair for pair in pairs if not any(counts[path] for path in pair.masks)]
+    if not kept:
+        raise _empty_error(empty[0])
+    if empty:
+        warn(
+            f"{folder}: {len(empty)} of {len(pairs)} images are left out, because their masks are "
+            f"empty: {name_some(pair.masks[0].name for pair in empty)}"
+        )
+    return kept
+
+
+def _empty_error(pair: _Pair) -> InputError:
+    return InputError(
+        f"{pair.masks[0]}: is empty, so {pair.image.name} has no object; "
+        "remove the image or draw its mask"
+    )
 
 
 def _size_error(path: Path, mask: tuple[int, ...], image: tuple[int, ...]) -> InputError:

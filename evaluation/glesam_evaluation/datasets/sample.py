@@ -10,13 +10,11 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from glesam_runtime.errors import InputError
+from glesam_runtime.image import open_picture, upright_size
 
-_EXIF_ORIENTATION = 0x0112
-_TURNED = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height."""
 _NAMED = 3
 """Maximum number of items that an error message lists by name."""
 
@@ -60,14 +58,12 @@ def size_of(path: Path) -> tuple[int, int]:
         InputError: the file is not an image, or cannot be read.
     """
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(_EXIF_ORIENTATION, 1) in _TURNED
+        with open_picture(path) as image:
+            return upright_size(image)
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: not an image in a known format") from error
     except Exception as error:  # decoders raise errors of any type on damaged files
         raise InputError(f"{path}: cannot be read as an image ({error})") from error
-    return (width, height) if turned else (height, width)
 
 
 def printable(text: str) -> str:

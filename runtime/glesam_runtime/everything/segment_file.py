@@ -16,8 +16,9 @@ from glesam_runtime.draw import colour_of, draw_mask
 from glesam_runtime.errors import InputError
 from glesam_runtime.everything.generator import describe
 from glesam_runtime.everything.search import Found, find_masks
-from glesam_runtime.image import pixels_of, read_image
+from glesam_runtime.image import pixels_of, read_image_with_note
 from glesam_runtime.output_files import OutputFiles, refuse_inputs, save_mask, save_overlay
+from glesam_runtime.printing import noted
 from glesam_runtime.rle import run_area, runs_to_mask
 from glesam_runtime.staging import staged_file
 
@@ -38,6 +39,8 @@ class Prepared:
     files: OutputFiles
     image: NDArray[np.uint8]
     """[H, W, 3]."""
+    note: str | None
+    """What may be wrong with the image."""
     seconds: dict[str, float]
 
 
@@ -60,6 +63,8 @@ class EverythingSegmentation:
     """Whether to write a file for each mask in addition to the instance map."""
     inputs: frozenset[Path]
     """Resolved paths of all input images, which no output may overwrite."""
+    depth: int | str = "auto"
+    """Bits that the samples of 16-bit images use."""
 
     def pixels(self, files: OutputFiles) -> int:
         """Return the number of pixels of the image file."""
@@ -72,10 +77,10 @@ class EverythingSegmentation:
             InputError: the image cannot be read, or an output would overwrite an input image.
         """
         start = time.perf_counter()
-        image = read_image(files.image)
+        image, note = read_image_with_note(files.image, self.depth)
         seconds = {"read": time.perf_counter() - start}
         refuse_inputs(files, (files.instances_path, files.overlay_path), self.inputs)
-        return Prepared(files, image, seconds)
+        return Prepared(files, image, note, seconds)
 
     def infer(self, predictor: GleSamPredictor, prepared: Prepared) -> Inferred:
         """Find the masks.
@@ -131,6 +136,7 @@ class EverythingSegmentation:
             "image": str(files.image),
             "width": width,
             "height": height,
+            **noted(inferred.prepared.note),
             "masks": list(_entries(found, paths, height, width)),
             "instances": str(files.instances_path),
             "overlay": str(files.overlay_path),

@@ -106,7 +106,7 @@ def test_only_what_changes_is_saved(tmp_path: Path) -> None:
 
 def test_other_settings(tmp_path: Path) -> None:
     train(Line(), tmp_path)
-    with pytest.raises(InputError, match=r"was saved with lr 0\.05, not 1\.0"):
+    with pytest.raises(InputError, match=r"was saved with --lr 0\.05, not 1\.0"):
         train(Line(), tmp_path, replace(SETTINGS, lr=1.0))
 
 
@@ -171,3 +171,23 @@ def test_an_error_of_a_worker_that_stores_latents_keeps_its_one_line(tmp_path: P
     with pytest.raises(InputError) as raised:
         next(iter(raise_errors(loader)))
     assert str(raised.value) == f"{tmp_path}/images/a.png: no such file"
+
+
+def test_a_constant_schedule_may_be_longer(tmp_path: Path) -> None:
+    """Not if the learning rate falls, or if the losses depend on how far the training is."""
+    constant = replace(SETTINGS, decay=False)
+    train(Line(), tmp_path / "constant", constant)
+    longer, _ = train(Line(), tmp_path / "constant", replace(constant, iterations=20))
+    whole, _ = train(Line(), tmp_path / "whole", replace(constant, iterations=20))
+    assert torch.equal(longer, whole)
+    with pytest.raises(InputError, match="has done 20 iterations already"):
+        train(Line(), tmp_path / "constant", constant)
+
+    train(Line(), tmp_path / "falling")
+    with pytest.raises(InputError, match="--iterations 12, not 20"):
+        train(Line(), tmp_path / "falling", replace(SETTINGS, iterations=20))
+    aware = Line()
+    aware.uses_progress = True
+    train(aware, tmp_path / "aware", constant)
+    with pytest.raises(InputError, match="--iterations 12, not 20"):
+        train(aware, tmp_path / "aware", replace(constant, iterations=20))

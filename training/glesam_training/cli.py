@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -20,6 +20,8 @@ from glesam_training import options
 # wrong option should wait for it.
 if TYPE_CHECKING:
     from glesam_export.checkpoints import Checkpoint
+
+Stage = Literal["enhancer", "decoder"]
 
 app = make_app("Train GleSAM's enhancer and decoder (Algorithm 1), or the built-in nano.")
 
@@ -52,6 +54,7 @@ def enhancer(
     debug: Debug = False,
 ) -> None:
     """Stage 1: train the enhancer's LoRA to turn a degraded image's latent into the clear one's."""
+    _refuse_to_overwrite(weights, output, "enhancer")
     checkpoint = _checkpoint_to_start_from(weights, output, rank, training.seed)
     examples, settings = training.examples(), training.settings()
     dataset = data.open()
@@ -95,6 +98,7 @@ def decoder(
     """Stage 2: train the decoder to read enhanced latents."""
     if tokens == everything:
         raise InputError("pass one of --tokens (FT-T) and --all (FT-D)")
+    _refuse_to_overwrite(weights, output, "decoder")
     checkpoint = make_checkpoint(weights)
     examples, settings = training.examples(), training.settings()
     dataset = data.open()
@@ -176,6 +180,34 @@ def main() -> NoReturn:
     run_app(app, "glesam-train")
 
 
+def _refuse_to_overwrite(given: WeightOptions, folder: Path, stage: Stage) -> None:
+    """Refuse an output folder whose files the training starts from.
+
+    Every saved state would replace them, and the training could not be resumed.
+
+    Raises:
+        InputError: names the option and the folder.
+    """
+    if not folder.is_dir():
+        return
+    from glesam_training.trained_checkpoint import LORA_FILE, PACKED_FILE, SAM_FILE
+
+    whole = given.checkpoint
+    written = {
+        "--checkpoint": (whole, folder if whole and whole.is_dir() else folder / PACKED_FILE)
+    }
+    if stage == "enhancer":
+        written["--lora"] = (given.lora, folder / LORA_FILE)
+    else:
+        written["--sam"] = (given.sam, folder / SAM_FILE)
+    for option, (path, result) in written.items():
+        if path is not None and path.exists() and result.exists() and path.samefile(result):
+            raise InputError(
+                f"-o {folder}: training would overwrite {option} {path}, which it starts from; "
+                "pass another folder"
+            )
+
+
 def _checkpoint_to_start_from(
     given: WeightOptions, folder: Path, rank: int, seed: int
 ) -> Checkpoint:
@@ -190,6 +222,7 @@ def _checkpoint_to_start_from(
         )
     from glesam_export.checkpoints.write import save_tensors
     from glesam_training.train import new_adapters
+    from glesam_training.trained_checkpoint import START_FILE
 
     if given.sam is None or given.sd is None:
         raise InputError("to start with a new LoRA, pass both --sam FILE and --sd FOLDER")
@@ -197,6 +230,6 @@ def _checkpoint_to_start_from(
     assert known.unet is not None, "`detected` reads the U-Net from --sd"
     unet = unet_preset(known.unet)
     folder.mkdir(parents=True, exist_ok=True)
-    start = folder / "start.safetensors"
+    start = folder / START_FILE
     save_tensors(start, new_adapters(unet, rank, seed))
     return make_checkpoint(replace(known, lora=start))

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any
 
 import cv2
@@ -24,13 +24,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from glesam_runtime.errors import InputError
-from glesam_training.saved_state import read_state, restore_state, save_state
+from glesam_training.saved_state import (
+    read_state,
+    restore_state,
+    save_state,
+    warn_of_unrecorded,
+)
 from glesam_training.settings import (
     TrainingSettings,
     keep_freed_memory,
     precision_to_use,
     worker_count,
 )
+from glesam_training.training_record import Record
 from glesam_training.worker_errors import CollateOrError, ErrorsAsItems, raise_errors
 
 Report = Callable[[int, int, dict[str, float]], object]
@@ -38,7 +44,14 @@ Report = Callable[[int, int, dict[str, float]], object]
 
 
 class Objective(nn.Module):
-    """A module to train. `forward` turns a batch into losses; the one named `loss` is minimised."""
+    """A module to train. `forward` turns a batch into losses; the one named `loss` is minimised.
+
+    Attributes:
+        uses_progress: whether the losses depend on `progress`. A resumed training must then keep
+            its number of iterations.
+    """
+
+    uses_progress = False
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Return the losses of a batch; `progress` runs from 0 to 1 over the training."""
@@ -57,6 +70,7 @@ def run_training(
     report: Report,
     collate: Callable[[list[dict[str, Tensor]]], dict[str, Tensor]] | None = None,
     saved: Callable[[], object] | None = None,
+    made_of: Record = MappingProxyType({}),
 ) -> None:
     """Train until `settings.iterations`, resuming from the folder's saved state if there is one.
 
@@ -68,10 +82,11 @@ def run_training(
         report: called with the losses, in the main process.
         collate: makes a batch of examples; None stacks them.
         saved: called in the main process after each saved state.
+        made_of: what changes the result beside `settings`: data, weights, losses. It is saved, and
+            a state with another record is refused.
 
     Raises:
-        InputError: the folder's state belongs to other settings or another model, or an example
-            cannot be read.
+        InputError: the folder's state belongs to another training, or an example cannot be read.
         KeyboardInterrupt: the user pressed Ctrl-C; the state was saved first.
     """
     keep_freed_memory()
@@ -83,7 +98,9 @@ def run_training(
     )
     torch.manual_seed(settings.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    found = read_state(folder, settings)
+    found = read_state(folder, settings, made_of, objective.uses_progress)
+    if found and accelerator.is_main_process:
+        warn_of_unrecorded(folder, found, made_of)
     done = int(found["iteration"]) if found else 0
     total, batch = settings.iterations, settings.batch
     if batch % accelerator.num_processes:
@@ -154,7 +171,7 @@ def run_training(
             if accelerator.is_main_process and (
                 stop or count % settings.save_every == 0 or count == total
             ):
-                save_state(folder, objective.trained(), optimizer, settings, count)
+                save_state(folder, objective.trained(), optimizer, settings, made_of, count)
                 if saved is not None:
                     saved()
             if stop:

@@ -23,7 +23,9 @@ from glesam_training.latents import StoredLatents, store_latents
 from glesam_training.loop import Objective, Report, run_training
 from glesam_training.objectives import FOCAL_ALPHA, DecoderObjective, DecoderPart, EnhancerObjective
 from glesam_training.progress_display import ShowProgress
+from glesam_training.saved_state import read_state
 from glesam_training.settings import TrainingSettings, worker_count
+from glesam_training.training_record import Record, checkpoint_record, example_record, fact
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def train_enhancer(
     decoder = _sams_decoder(checkpoint) if mask_weight else None
     encoder = None if job.latents else checkpoint.encoder()
     objective = EnhancerObjective(encoder, enhancer, decoder, mask_weight, job.focal_alpha)
-    _train(checkpoint, objective, job, lambda: saved(enhancer))
+    made_of = {"stage": fact("enhancer"), "--mask-loss": fact(float(mask_weight))}
+    _train(checkpoint, objective, job, lambda: saved(enhancer), made_of)
     return enhancer.requires_grad_(False)
 
 
@@ -132,7 +135,12 @@ def train_decoder(
     encoder = None if job.latents else checkpoint.encoder()
     objective = DecoderObjective(encoder, enhancer, decoder, part, job.focal_alpha)
     kinds = CORRECTED if part == "background" else PROMPTS
-    _train(checkpoint, objective, job, lambda: saved(decoder), kinds)
+    made_of = {
+        "stage": fact("decoder"),
+        "trained part": fact(part),
+        "--no-enhance": fact(not enhance),
+    }
+    _train(checkpoint, objective, job, lambda: saved(decoder), made_of, kinds)
     return decoder.requires_grad_(False)
 
 
@@ -206,9 +214,24 @@ def _train(
     objective: Objective,
     job: Job,
     saved: Callable[[], object],
+    made_of: Record,
     kinds: Sequence[str] = PROMPTS,
 ) -> None:
     """Run a stage's loop on images, or on their stored latents."""
     collate = partial(with_prompts, kinds=kinds)
-    examples = stored_latents(checkpoint, job) if job.latents else _examples(checkpoint, job)
-    run_training(objective.eval(), examples, job.settings, job.folder, job.report, collate, saved)
+    record = {
+        **made_of,
+        **checkpoint_record(checkpoint, job.folder),
+        **example_record(job.dataset, job.examples, job.settings),
+        "--keep-latents": fact("no" if job.latents is None else "yes"),
+        "alpha of the focal loss": fact(job.focal_alpha),
+    }
+    if job.latents:
+        # Encoding may take hours, so a state of another training is refused before it.
+        read_state(job.folder, job.settings, record, objective.uses_progress)
+        examples: Examples = stored_latents(checkpoint, job)
+    else:
+        examples = _examples(checkpoint, job)
+    run_training(
+        *(objective.eval(), examples, job.settings, job.folder, job.report, collate, saved, record)
+    )

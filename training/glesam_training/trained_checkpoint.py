@@ -23,6 +23,8 @@ SAM_FILE, LORA_FILE, PACKED_FILE = (
     "pytorch_lora_weights.safetensors",
     "checkpoint.safetensors",
 )
+START_FILE = "start.safetensors"
+"""The new LoRA that a training without `--lora` starts from."""
 
 
 class TrainedCheckpoint(Checkpoint):
@@ -32,12 +34,16 @@ class TrainedCheckpoint(Checkpoint):
         base: provides the other parts.
         enhancer: replaces the base's.
         decoder: replaces the base's.
+
+    Attributes:
+        own_enhancer: the enhancer that replaces the base's, or None.
+        own_decoder: likewise.
     """
 
     def __init__(
         self, base: Checkpoint, enhancer: Enhancer | None = None, decoder: Decoder | None = None
     ) -> None:
-        self.base, self._enhancer, self._decoder = base, enhancer, decoder
+        self.base, self.own_enhancer, self.own_decoder = base, enhancer, decoder
         self.preset, self.unet = base.preset, base.unet
         self.gamma, self.timestep, self.alpha_bar = base.gamma, base.timestep, base.alpha_bar
         self.schedule = base.schedule
@@ -49,15 +55,15 @@ class TrainedCheckpoint(Checkpoint):
 
     def enhancer(self) -> Enhancer:
         """Return a copy of the trained enhancer, or the base's."""
-        if self._enhancer is None:
+        if self.own_enhancer is None:
             return self.base.enhancer()
-        return copy.deepcopy(self._enhancer).eval().requires_grad_(False)
+        return copy.deepcopy(self.own_enhancer).eval().requires_grad_(False)
 
     def decoder(self) -> ReferenceDecoder:
         """Return a copy of the trained decoder, or the base's."""
-        if self._decoder is None:
+        if self.own_decoder is None:
             return self.base.decoder()
-        return copy.deepcopy(self._decoder).eval().requires_grad_(False)
+        return copy.deepcopy(self.own_decoder).eval().requires_grad_(False)
 
     def sources(self) -> tuple[Source, ...]:
         """Return the files of the base."""

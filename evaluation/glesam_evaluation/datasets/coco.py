@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from glesam_evaluation.datasets.sample import Sample, name_some, size_of
+from glesam_evaluation.datasets.sample import Sample, fingerprint_of, name_some, size_of
 from glesam_runtime.errors import InputError
 from glesam_runtime.image import read_image
 from glesam_runtime.rle import Rle, decode_rle, runs_to_mask
@@ -107,6 +107,19 @@ class CocoDataset:
     def names(self) -> Sequence[str]:
         """Return the file names of the images, as the annotations give them."""
         return [entry.name for entry in self._entries]
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a text that changes with the images' names and sizes in bytes, and the objects.
+
+        Raises:
+            InputError: an image cannot be read any more.
+        """
+        parts = ((e.name, e.path.stat().st_size, e.segmentations) for e in self._entries)
+        try:
+            return f"annotations of {len(self)} images ({fingerprint_of(parts)})"
+        except OSError as error:
+            raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
     def __len__(self) -> int:
         return len(self._entries)

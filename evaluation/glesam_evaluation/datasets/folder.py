@@ -13,7 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from glesam_evaluation.datasets.mask_files import count_objects, read_masks
-from glesam_evaluation.datasets.sample import Sample, name_some, printable, size_of
+from glesam_evaluation.datasets.sample import (
+    Sample,
+    fingerprint_of,
+    name_some,
+    printable,
+    size_of,
+)
 from glesam_runtime.errors import InputError
 from glesam_runtime.image import read_image
 
@@ -62,6 +68,24 @@ class FolderDataset:
     def names(self) -> Sequence[str]:
         """Return the file names of the images without their suffixes."""
         return [pair.name for pair in self._pairs]
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a text that changes with the images' names and sizes in bytes, and the masks.
+
+        Masks are small files, and one of them often has as many bytes as another.
+
+        Raises:
+            InputError: a file cannot be read any more.
+        """
+        try:
+            parts = [
+                (p.name, p.image.stat().st_size, fingerprint_of(map(Path.read_bytes, p.masks)))
+                for p in self._pairs
+            ]
+        except OSError as error:
+            raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
+        return f"a folder of {len(self)} images ({fingerprint_of(parts)})"
 
     def __len__(self) -> int:
         return len(self._pairs)

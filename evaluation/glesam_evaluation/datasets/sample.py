@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,14 @@ def size_of(path: Path) -> tuple[int, int]:
         raise InputError(f"{path}: not an image in a known format") from error
     except Exception as error:  # decoders raise errors of any type on damaged files
         raise InputError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def fingerprint_of(parts: Iterable[object]) -> str:
+    """Return 16 hexadecimal digits that differ for other parts or another order of them."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(repr(part).encode() + b"\n")
+    return digest.hexdigest()[:16]
 
 
 def printable(text: str) -> str:

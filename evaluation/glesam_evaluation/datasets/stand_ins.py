@@ -55,6 +55,11 @@ class SceneDataset:
         """Return the names, `scene-<seed>`: the name of a scene does not depend on the range."""
         return [f"scene-{seed}" for seed in self._seeds]
 
+    @property
+    def fingerprint(self) -> str:
+        """Return which scenes these are."""
+        return f"scenes:{len(self)}@{self._seeds[0]}"
+
     def __len__(self) -> int:
         return len(self._seeds)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -81,4 +82,12 @@ def source(role: str, path: Path) -> Source:
     """Describe a file of weights for the manifest."""
     # A file name may not be UTF-8. The manifest's JSON must be.
     name = os.fsencode(path.name).decode("utf-8", "backslashreplace")
-    return Source(role=role, file=name, sha256=sha256_of(path))
+    stat = path.stat()
+    known = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    return Source(role=role, file=name, sha256=_sha256_once(path, known))
+
+
+@lru_cache(maxsize=64)
+def _sha256_once(path: Path, _known: tuple[int, ...]) -> str:
+    """Hash a file, which may hold gigabytes, once per process as long as it is not replaced."""
+    return sha256_of(path)

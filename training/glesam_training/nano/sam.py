@@ -72,6 +72,7 @@ class SamObjective(Objective):
     def __init__(self, sam: SamNano, balanced: float = BALANCED_SHARE) -> None:
         super().__init__()
         self.sam, self.balanced = sam, balanced
+        self.uses_progress = balanced > 0
 
     def trained(self) -> nn.Module:
         """Return the whole SAM."""

@@ -32,6 +32,11 @@ class StoredScenes:
         """Return a name for each scene, made of its seed."""
         return [f"scene-{self.first + index}" for index in range(self.count)]
 
+    @property
+    def fingerprint(self) -> str:
+        """Return which scenes these are."""
+        return f"scenes:{self.count}@{self.first}"
+
     def first_pictures(self, count: int) -> StoredScenes:
         """Return the first `count` scenes."""
         return StoredScenes(self.path, self.first, min(count, self.count))
@@ -84,6 +89,11 @@ class Varied:
     def names(self) -> Sequence[str]:
         """Return the scene's name with the copy's number, for each picture."""
         return [f"{name}-{copy}" for copy in range(self.copies) for name in self.scenes.names]
+
+    @property
+    def fingerprint(self) -> str:
+        """Return which scenes these are, and how they are varied."""
+        return f"{self.copies} x {self.scenes.fingerprint}, varied with seed {self.seed}"
 
     def __getitem__(self, index: int) -> Sample:
         number = index % len(self.scenes)

@@ -41,6 +41,7 @@ from glesam_training.progress_display import ShowProgress
 from glesam_training.settings import TrainingSettings
 from glesam_training.train import Job, named_job, train_decoder, train_enhancer
 from glesam_training.trained_checkpoint import SAM_FILE, TrainedCheckpoint, write_checkpoint
+from glesam_training.training_record import example_record, fact, weights_fact
 
 PACKED_FILE = "nano.safetensors"
 SD_FOLDER, TEXT_FILE = "sd", "prompt_embeds.safetensors"
@@ -83,6 +84,11 @@ def make_sam(
             examples = ClearExamples(dataset, preset, settings.iterations * settings.batch, options)
             objective = SamObjective(sam, balanced=BALANCED_SHARE if name == "sam" else 0)
             report = _reporter(show, "SAM-nano" if name == "sam" else "SAM-nano, varied")
+            made_of = {
+                "step": fact(name),
+                "weights at the start": weights_fact(sam.state_dict()),
+                **example_record(dataset, options, replace(settings, seed=seed)),
+            }
             run_training(
                 objective,
                 examples,
@@ -90,6 +96,7 @@ def make_sam(
                 folder / name,
                 report,
                 with_prompts,
+                made_of=made_of,
             )
         write.save_sam(path, preset, sam.encoder, sam.decoder)
     return path
@@ -105,7 +112,9 @@ def make_base(
         unet, text = build_base(unet_preset(PRESET), settings.seed)
         objective = DiffusionObjective(PatchAutoencoder(scenes, settings.seed), unet, text)
         crops = Crops(scenes, settings.iterations * settings.batch, crop, settings.seed)
-        run_training(objective, crops, settings, folder / "base", _reporter(show, "base U-Net"))
+        made_of = {"step": fact("base"), "DATA": fact(scenes.fingerprint), "crop": fact(crop)}
+        report = _reporter(show, "base U-Net")
+        run_training(objective, crops, settings, folder / "base", report, made_of=made_of)
         unet.save_pretrained(sd / "unet")
         write.save_prompt_embeds(text_path, text)
         # Written last: it marks the folder as complete.

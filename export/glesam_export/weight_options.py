@@ -44,7 +44,11 @@ class WeightOptions:
         ),
     ] = None
     lora: Annotated[
-        Path | None, typer.Option(rich_help_panel=WEIGHTS, help="The U-Net's LoRA (.safetensors).")
+        Path | None,
+        typer.Option(
+            rich_help_panel=WEIGHTS,
+            help="The U-Net's LoRA (.safetensors), or a folder of PEFT or diffusers.",
+        ),
     ] = None
     prompt_embeds: Annotated[
         Path | None,
@@ -86,6 +90,14 @@ class WeightOptions:
         int | None,
         typer.Option(
             rich_help_panel=WEIGHTS, metavar="SEED", help="Random weights, for development."
+        ),
+    ] = None
+    lora_alpha: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=WEIGHTS,
+            help="Alpha of the LoRA's training, for a --lora that does not say it: 8 in released "
+            "code.",
         ),
     ] = None
 

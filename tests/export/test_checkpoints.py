@@ -39,7 +39,9 @@ def no_gradients() -> Iterator[None]:
 
 
 def from_files(released: Released) -> FileCheckpoint:
-    weights = WeightFiles(released.sam, released.sd, released.lora, released.prompt_embeds)
+    weights = WeightFiles(
+        released.sam, released.sd, released.lora, released.prompt_embeds, lora_alpha=8.0
+    )
     return FileCheckpoint(weights, SAM_PRESETS["nano"], unet_preset("nano"), 5.0, 999)
 
 
@@ -371,7 +373,7 @@ A, B = "unet.conv_in.lora.down.weight", "unet.conv_in.lora.up.weight"
         ({"unet.conv_in.alpha": torch.tensor(float("nan"))}, "alpha holds NaN"),
         ({"unet.time_embedding.linear_1.alpha": torch.tensor(8.0)}, "lacks one of its two"),
         ({"unet.conv_norm_out.alpha": torch.tensor(8.0)}, "not a layer"),
-        ({"unet.conv_in.dora_scale": torch.ones(32)}, "dora_scale is no LoRA key"),
+        ({"unet.conv_in.dora_scale": torch.ones(32)}, "dora_scale belongs to DoRA"),
     ],
     ids=["scalar", "rank 0", "A", "B", "two styles", "NaN alpha", "alpha alone", "norm", "DoRA"],
 )

@@ -11,14 +11,32 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers import (
+    CogVideoXDDIMScheduler,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
+    EDMEulerScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
+    LMSDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from glesam_export.checkpoints import lora, sam, stable_diffusion
+from glesam_export.checkpoints import formats, lora, sam, stable_diffusion
 from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
 from glesam_export.enhancer.reference import LoraFactors, build_unet
 from glesam_export.families.sam import SamFamily
@@ -350,6 +368,59 @@ def test_a_schedule_that_cannot_be_used(change: dict[str, object], words: str) -
             999, {**stable_diffusion.SCHEDULE, **change}, "scheduler_config.json"
         )
     assert "\n" not in str(caught.value)
+
+
+def saved(scheduler: Any) -> dict[str, object]:
+    """The scheduler_config.json that diffusers writes."""
+    config: dict[str, object] = json.loads(scheduler.to_json_string())
+    return config
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({}, "this scheduler lacks beta_start, beta_end, beta_schedule, num_train_timesteps"),
+        ({"_class_name": "DDPMScheduler"}, "DDPMScheduler lacks beta_start, beta_end"),
+        ({"prediction_type": "epsilon", "num_train_timesteps": 1000}, "lacks beta_start, beta_end"),
+        ({"beta_start": 0.00085, "beta_end": 0.012}, "lacks beta_schedule, num_train_timesteps"),
+        ({**stable_diffusion.SCHEDULE, "beta_end": None}, "lacks beta_end, so"),
+        (saved(FlowMatchEulerDiscreteScheduler()), "FlowMatchEuler.* is for flow matching"),
+        (saved(FlowMatchHeunDiscreteScheduler()), "FlowMatchHeun.* is for flow matching"),
+        (saved(EDMEulerScheduler()), "EDMEulerScheduler lacks beta_start"),
+        (
+            saved(DPMSolverMultistepScheduler(use_flow_sigmas=True)),
+            "DPMSolverMultistepScheduler is for flow matching",
+        ),
+        (saved(CogVideoXDDIMScheduler()), "CogVideoXDDIMScheduler shifts its betas"),
+    ],
+)
+def test_a_config_without_betas_is_refused(
+    config: dict[str, object], words: str, released: Released, tmp_path: Path
+) -> None:
+    """Diffusers would take its own defaults, whose abar_T is 4.0e-5 instead of 4.66e-3."""
+    sd = Path(shutil.copytree(released.sd, tmp_path / "sd"))
+    (sd / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=rf"scheduler_config\.json: .*{words}") as caught:
+        from_files(replace(released, sd=sd))
+    assert "\n" not in str(caught.value)
+    assert "noise schedule cannot be used" in formats.identify(sd).words
+
+
+@pytest.mark.parametrize("timestep", [1, 999])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(DDPMScheduler, DDIMScheduler, PNDMScheduler, EulerDiscreteScheduler, LCMScheduler),
+        *(EulerAncestralDiscreteScheduler, LMSDiscreteScheduler, UniPCMultistepScheduler),
+        *(DPMSolverMultistepScheduler, DPMSolverSinglestepScheduler, HeunDiscreteScheduler),
+    ],
+)
+def test_every_scheduler_of_discrete_betas_gives_its_own_alphas(kind: Any, timestep: int) -> None:
+    """Each class of diffusers computes its alphas itself."""
+    for change in ({}, {"trained_betas": [0.001 + i * 1e-5 for i in range(1000)]}):
+        scheduler = kind.from_config({**stable_diffusion.SCHEDULE, **change})
+        found = stable_diffusion.alpha_bar(timestep, saved(scheduler), "test")
+        assert found == pytest.approx(float(scheduler.alphas_cumprod[timestep]), rel=1e-6)
 
 
 def test_the_folders_own_schedule_is_taken() -> None:

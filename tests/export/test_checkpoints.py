@@ -37,7 +37,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from glesam_export.checkpoints import formats, lora, sam, stable_diffusion
-from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
+from glesam_export.checkpoints.separate_files import FileCheckpoint, OpenedFiles, WeightFiles
 from glesam_export.enhancer.reference import LoraFactors, build_unet
 from glesam_export.families.sam import SamFamily
 from glesam_export.families.sam.presets import SAM_PRESETS, SamPreset
@@ -95,6 +95,87 @@ def test_sam_wrappers(
     tensors = read(released.sam, "--sam")
     torch.save(wrap(tensors), tmp_path / "wrapped.pth")
     same(read(tmp_path / "wrapped.pth", "--sam"), tensors)
+
+
+TRAINING = {
+    "optimizer": {"state": {0: {"exp_avg": torch.zeros(2), "step": torch.tensor(1.0)}}},
+    "rng_state": torch.zeros(8, dtype=torch.uint8),
+    "loss": torch.tensor(0.1),
+    "epoch": 3,
+}
+"""What lies beside a state dict in a training state."""
+
+
+@pytest.mark.parametrize("ending", [".pth", "old.pth", ".safetensors"])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("_orig_mod.", "model.", "sam.", "module.model.", "model._orig_mod.", "net.sam_model."),
+        *("module._orig_mod.", "module."),
+    ],
+)
+def test_prefixes_before_a_sam(
+    prefix: str, ending: str, released: Released, tmp_path: Path
+) -> None:
+    tensors = read(released.sam, "--sam")
+    path = tmp_path / f"s{ending}"
+    prefixed = {prefix + name: tensor.contiguous() for name, tensor in tensors.items()}
+    if ending == ".safetensors":
+        save_file(prefixed, path)
+    else:
+        torch.save(prefixed, path, _use_new_zipfile_serialization=ending != "old.pth")
+    same(OpenedFiles(path, None, None).sam.read(), tensors)
+    assert formats.identify(path).words == "SAM, whole: nano"
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        *(
+            lambda t, k=key: {k: t, **TRAINING}
+            for key in ("model_state_dict", "net", "params", "ema", "weights", "sam")
+        ),
+        lambda t: {"state": {"nested": {"deeply": t}}},
+        lambda t: {"model": t, "ema": t},
+        lambda t: {"model": {"state_dict": t}},
+        lambda t: {"state_dict": {f"sam.{k}": v for k, v in t.items()}, **TRAINING},
+        lambda t: {k.replace("image_encoder.", "image_encoder._orig_mod."): t[k] for k in t},
+        lambda t: {k.replace("mask_decoder.", "mask_decoder.module."): t[k] for k in t},
+    ],
+)
+def test_a_sam_in_any_training_state_is_the_sam(
+    wrap: Callable[[Tensors], object], released: Released, tmp_path: Path
+) -> None:
+    tensors = read(released.sam, "--sam")
+    torch.save(wrap(tensors), tmp_path / "s.pth")
+    found = from_files(replace(released, sam=tmp_path / "s.pth"))
+    same(found.decoder().state_dict(), random_nano().decoder().state_dict())
+    same(found.encoder().state_dict(), random_nano().encoder().state_dict())
+
+
+@pytest.mark.parametrize("prefix", ["sam2.", "_orig_mod.", "model._orig_mod."])
+def test_prefixes_before_a_sam2(prefix: str, released2: Released, tmp_path: Path) -> None:
+    tensors = read(released2.sam, "--sam")
+    torch.save({"net": {prefix + k: v for k, v in tensors.items()}}, tmp_path / "s.pt")
+    same(OpenedFiles(tmp_path / "s.pt", None, None).sam.read(), tensors)
+
+
+def test_files_whose_state_dict_cannot_be_told(released: Released, tmp_path: Path) -> None:
+    tensors = read(released.sam, "--sam")
+    path = tmp_path / "s.pth"
+    torch.save({"net": tensors, "ema": tensors}, path)
+    with pytest.raises(CheckpointError, match=r"several state dicts \(net, ema\); save the one"):
+        read(path, "--sam")
+    torch.save({"epoch": 3, "args": {"lr": 0.1}}, path)
+    with pytest.raises(CheckpointError, match="holds no tensors by name"):
+        read(path, "--sam")
+    torch.save({"sam." + k: v for k, v in tensors.items()} | {"head.weight": torch.ones(1)}, path)
+    with pytest.raises(CheckpointError):
+        from_files(replace(released, sam=path))
+    doubled = tensors | {"_orig_mod." + k: v for k, v in tensors.items()}
+    torch.save(doubled, path)
+    with pytest.raises(CheckpointError, match="two tensors have the same name"):
+        from_files(replace(released, sam=path))
 
 
 def test_sam_as_safetensors_and_as_an_old_pickle(released: Released, tmp_path: Path) -> None:

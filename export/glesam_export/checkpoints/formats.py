@@ -146,7 +146,9 @@ def _contents(path: Path, option: str) -> Contents:
     """Open a path if it is a file of tensors."""
     if path.is_dir() or path.suffix == ".json" or (path.suffix == ".npy" and path.is_file()):
         return Contents(path)
-    return Contents(path, TensorFile(path, option))
+    file = TensorFile(path, option)
+    sam.drop_prefixes(file)
+    return Contents(path, file)
 
 
 def _format_of(contents: Contents) -> Format | None:

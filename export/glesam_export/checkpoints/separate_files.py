@@ -13,6 +13,7 @@ from glesam_export.checkpoints.lora_alpha import (
     config_beside,
     lora_file,
 )
+from glesam_export.checkpoints.sam import drop_prefixes
 from glesam_export.checkpoints.stable_diffusion import Base
 from glesam_export.checkpoints.state_checkpoint import Part, State, StateCheckpoint, source
 from glesam_export.checkpoints.tensor_file import TensorFile
@@ -61,7 +62,9 @@ class OpenedFiles:
     def sam(self) -> TensorFile:
         """Open SAM's weights."""
         assert self._sam is not None, "not given"
-        return TensorFile(self._sam, "--sam")
+        file = TensorFile(self._sam, "--sam")
+        drop_prefixes(file)
+        return file
 
     @cached_property
     def lora(self) -> TensorFile:

@@ -181,7 +181,7 @@ def hiera_t_bundle(
     files = write_files(folder, weights, sd21_files)
     given = {name: getattr(files, name) for name in ("sam", "sd", "lora", "prompt_embeds")}
     presets = {"preset": weights.preset.name, "unet": weights.unet.name}
-    pair = {"gamma": files.gamma, "timestep": files.timestep}
+    pair = {"gamma": files.gamma, "timestep": files.timestep, "lora_alpha": 8.0}
     read = make_checkpoint(WeightOptions(**presets, **given, **pair))
     other = hiera_t16_export.bundle
     return assemble(folder / "bundle", read, "fp32", like=other, enhancer=other)

@@ -39,6 +39,7 @@ class Released:
             *("--sam", str(self.sam), "--sd", str(self.sd), "--lora", str(self.lora)),
             *("--prompt-embeds", str(self.prompt_embeds)),
             *("--gamma", f"{self.gamma:g}", "--timestep", str(self.timestep)),
+            *("--lora-alpha", "8"),  # the released trainer leaves it out
         ]
 
 

@@ -44,7 +44,11 @@ class WeightOptions:
         ),
     ] = None
     lora: Annotated[
-        Path | None, typer.Option(rich_help_panel=WEIGHTS, help="The U-Net's LoRA (.safetensors).")
+        Path | None,
+        typer.Option(
+            rich_help_panel=WEIGHTS,
+            help="The U-Net's LoRA (.safetensors), or a folder of PEFT or diffusers.",
+        ),
     ] = None
     prompt_embeds: Annotated[
         Path | None,
@@ -89,6 +93,14 @@ class WeightOptions:
             rich_help_panel=WEIGHTS,
             metavar="SEED",
             help="Draw random weights from this seed, for tests.",
+        ),
+    ] = None
+    lora_alpha: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=WEIGHTS,
+            help="Alpha of the LoRA's training, for a --lora that does not say it: 8 in released "
+            "code.",
         ),
     ] = None
 

@@ -36,6 +36,14 @@ def make_checkpoint(options: WeightOptions) -> Checkpoint:
     """
     if options.gamma is not None and not (math.isfinite(options.gamma) and options.gamma > 0):
         raise InputError(f"--gamma {options.gamma:g}: must be a positive number")
+    alpha = options.lora_alpha
+    if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
+        raise InputError(f"--lora-alpha {alpha:g}: must be a positive number")
+    if alpha is not None and options.lora is None:
+        raise InputError(
+            f"--lora-alpha {alpha:g}: goes with a file by --lora; other weights say their alpha "
+            "themselves"
+        )
     first, *others = options.given_weights or [""]
     if others and first in ("--checkpoint", "--random-weights"):
         raise InputError(f"{first} and {others[0]} exclude each other")
@@ -145,7 +153,12 @@ def _from_files(options: WeightOptions) -> Checkpoint:
     assert known.preset is not None, "detected from the file of --sam"
     assert known.unet is not None, "detected from the files of --sd"
     weights = WeightFiles(
-        options.sam, options.sd, options.lora, options.prompt_embeds, options.unet_config
+        options.sam,
+        options.sd,
+        options.lora,
+        options.prompt_embeds,
+        options.unet_config,
+        options.lora_alpha,
     )
     preset, unet = sam_preset(known.preset), unet_preset(known.unet)
     return FileCheckpoint(weights, preset, unet, options.gamma, options.timestep, opened)

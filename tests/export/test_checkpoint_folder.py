@@ -28,7 +28,9 @@ Entries = dict[str, object]
 
 
 def files_of(released: Released) -> WeightFiles:
-    return WeightFiles(released.sam, released.sd, released.lora, released.prompt_embeds)
+    return WeightFiles(
+        released.sam, released.sd, released.lora, released.prompt_embeds, lora_alpha=8.0
+    )
 
 
 @pytest.fixture
@@ -74,6 +76,7 @@ def test_files_inside_are_named_relative_and_move_along(
         sd="sd",
         lora="lora.safetensors",
         prompt_embeds="c.safetensors",
+        lora_alpha=8.0,
     )
     assert read_checkpoint_json(made / "checkpoint.json") == expected
     moved = Path(shutil.move(made, tmp_path / "moved"))

@@ -11,15 +11,33 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers import (
+    CogVideoXDDIMScheduler,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
+    EDMEulerScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
+    LMSDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from glesam_export.checkpoints import lora, sam, stable_diffusion
-from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
+from glesam_export.checkpoints import formats, lora, sam, stable_diffusion
+from glesam_export.checkpoints.separate_files import FileCheckpoint, OpenedFiles, WeightFiles
 from glesam_export.enhancer.reference import LoraFactors, build_unet
 from glesam_export.families.sam import SamFamily
 from glesam_export.families.sam.presets import SAM_PRESETS, SamPreset
@@ -39,7 +57,9 @@ def no_gradients() -> Iterator[None]:
 
 
 def from_files(released: Released) -> FileCheckpoint:
-    weights = WeightFiles(released.sam, released.sd, released.lora, released.prompt_embeds)
+    weights = WeightFiles(
+        released.sam, released.sd, released.lora, released.prompt_embeds, lora_alpha=8.0
+    )
     return FileCheckpoint(weights, SAM_PRESETS["nano"], unet_preset("nano"), 5.0, 999)
 
 
@@ -75,6 +95,87 @@ def test_sam_wrappers(
     tensors = read(released.sam, "--sam")
     torch.save(wrap(tensors), tmp_path / "wrapped.pth")
     same(read(tmp_path / "wrapped.pth", "--sam"), tensors)
+
+
+TRAINING = {
+    "optimizer": {"state": {0: {"exp_avg": torch.zeros(2), "step": torch.tensor(1.0)}}},
+    "rng_state": torch.zeros(8, dtype=torch.uint8),
+    "loss": torch.tensor(0.1),
+    "epoch": 3,
+}
+"""What lies beside a state dict in a training state."""
+
+
+@pytest.mark.parametrize("ending", [".pth", "old.pth", ".safetensors"])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("_orig_mod.", "model.", "sam.", "module.model.", "model._orig_mod.", "net.sam_model."),
+        *("module._orig_mod.", "module."),
+    ],
+)
+def test_prefixes_before_a_sam(
+    prefix: str, ending: str, released: Released, tmp_path: Path
+) -> None:
+    tensors = read(released.sam, "--sam")
+    path = tmp_path / f"s{ending}"
+    prefixed = {prefix + name: tensor.contiguous() for name, tensor in tensors.items()}
+    if ending == ".safetensors":
+        save_file(prefixed, path)
+    else:
+        torch.save(prefixed, path, _use_new_zipfile_serialization=ending != "old.pth")
+    same(OpenedFiles(path, None, None).sam.read(), tensors)
+    assert formats.identify(path).words == "SAM, whole: nano"
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        *(
+            lambda t, k=key: {k: t, **TRAINING}
+            for key in ("model_state_dict", "net", "params", "ema", "weights", "sam")
+        ),
+        lambda t: {"state": {"nested": {"deeply": t}}},
+        lambda t: {"model": t, "ema": t},
+        lambda t: {"model": {"state_dict": t}},
+        lambda t: {"state_dict": {f"sam.{k}": v for k, v in t.items()}, **TRAINING},
+        lambda t: {k.replace("image_encoder.", "image_encoder._orig_mod."): t[k] for k in t},
+        lambda t: {k.replace("mask_decoder.", "mask_decoder.module."): t[k] for k in t},
+    ],
+)
+def test_a_sam_in_any_training_state_is_the_sam(
+    wrap: Callable[[Tensors], object], released: Released, tmp_path: Path
+) -> None:
+    tensors = read(released.sam, "--sam")
+    torch.save(wrap(tensors), tmp_path / "s.pth")
+    found = from_files(replace(released, sam=tmp_path / "s.pth"))
+    same(found.decoder().state_dict(), random_nano().decoder().state_dict())
+    same(found.encoder().state_dict(), random_nano().encoder().state_dict())
+
+
+@pytest.mark.parametrize("prefix", ["sam2.", "_orig_mod.", "model._orig_mod."])
+def test_prefixes_before_a_sam2(prefix: str, released2: Released, tmp_path: Path) -> None:
+    tensors = read(released2.sam, "--sam")
+    torch.save({"net": {prefix + k: v for k, v in tensors.items()}}, tmp_path / "s.pt")
+    same(OpenedFiles(tmp_path / "s.pt", None, None).sam.read(), tensors)
+
+
+def test_files_whose_state_dict_cannot_be_told(released: Released, tmp_path: Path) -> None:
+    tensors = read(released.sam, "--sam")
+    path = tmp_path / "s.pth"
+    torch.save({"net": tensors, "ema": tensors}, path)
+    with pytest.raises(CheckpointError, match=r"several state dicts \(net, ema\); save the one"):
+        read(path, "--sam")
+    torch.save({"epoch": 3, "args": {"lr": 0.1}}, path)
+    with pytest.raises(CheckpointError, match="holds no tensors by name"):
+        read(path, "--sam")
+    torch.save({"sam." + k: v for k, v in tensors.items()} | {"head.weight": torch.ones(1)}, path)
+    with pytest.raises(CheckpointError):
+        from_files(replace(released, sam=path))
+    doubled = tensors | {"_orig_mod." + k: v for k, v in tensors.items()}
+    torch.save(doubled, path)
+    with pytest.raises(CheckpointError, match="two tensors have the same name"):
+        from_files(replace(released, sam=path))
 
 
 def test_sam_as_safetensors_and_as_an_old_pickle(released: Released, tmp_path: Path) -> None:
@@ -350,6 +451,59 @@ def test_a_schedule_that_cannot_be_used(change: dict[str, object], words: str) -
     assert "\n" not in str(caught.value)
 
 
+def saved(scheduler: Any) -> dict[str, object]:
+    """The scheduler_config.json that diffusers writes."""
+    config: dict[str, object] = json.loads(scheduler.to_json_string())
+    return config
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({}, "this scheduler lacks beta_start, beta_end, beta_schedule, num_train_timesteps"),
+        ({"_class_name": "DDPMScheduler"}, "DDPMScheduler lacks beta_start, beta_end"),
+        ({"prediction_type": "epsilon", "num_train_timesteps": 1000}, "lacks beta_start, beta_end"),
+        ({"beta_start": 0.00085, "beta_end": 0.012}, "lacks beta_schedule, num_train_timesteps"),
+        ({**stable_diffusion.SCHEDULE, "beta_end": None}, "lacks beta_end, so"),
+        (saved(FlowMatchEulerDiscreteScheduler()), "FlowMatchEuler.* is for flow matching"),
+        (saved(FlowMatchHeunDiscreteScheduler()), "FlowMatchHeun.* is for flow matching"),
+        (saved(EDMEulerScheduler()), "EDMEulerScheduler lacks beta_start"),
+        (
+            saved(DPMSolverMultistepScheduler(use_flow_sigmas=True)),
+            "DPMSolverMultistepScheduler is for flow matching",
+        ),
+        (saved(CogVideoXDDIMScheduler()), "CogVideoXDDIMScheduler shifts its betas"),
+    ],
+)
+def test_a_config_without_betas_is_refused(
+    config: dict[str, object], words: str, released: Released, tmp_path: Path
+) -> None:
+    """Diffusers would take its own defaults, whose abar_T is 4.0e-5 instead of 4.66e-3."""
+    sd = Path(shutil.copytree(released.sd, tmp_path / "sd"))
+    (sd / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=rf"scheduler_config\.json: .*{words}") as caught:
+        from_files(replace(released, sd=sd))
+    assert "\n" not in str(caught.value)
+    assert "noise schedule cannot be used" in formats.identify(sd).words
+
+
+@pytest.mark.parametrize("timestep", [1, 999])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(DDPMScheduler, DDIMScheduler, PNDMScheduler, EulerDiscreteScheduler, LCMScheduler),
+        *(EulerAncestralDiscreteScheduler, LMSDiscreteScheduler, UniPCMultistepScheduler),
+        *(DPMSolverMultistepScheduler, DPMSolverSinglestepScheduler, HeunDiscreteScheduler),
+    ],
+)
+def test_every_scheduler_of_discrete_betas_gives_its_own_alphas(kind: Any, timestep: int) -> None:
+    """Each class of diffusers computes its alphas itself."""
+    for change in ({}, {"trained_betas": [0.001 + i * 1e-5 for i in range(1000)]}):
+        scheduler = kind.from_config({**stable_diffusion.SCHEDULE, **change})
+        found = stable_diffusion.alpha_bar(timestep, saved(scheduler), "test")
+        assert found == pytest.approx(float(scheduler.alphas_cumprod[timestep]), rel=1e-6)
+
+
 def test_the_folders_own_schedule_is_taken() -> None:
     """Compute linear betas with numpy; entries for other schedulers are ignored."""
     config = {**stable_diffusion.SCHEDULE, "beta_schedule": "linear", "skip_prk_steps": True}
@@ -371,7 +525,7 @@ A, B = "unet.conv_in.lora.down.weight", "unet.conv_in.lora.up.weight"
         ({"unet.conv_in.alpha": torch.tensor(float("nan"))}, "alpha holds NaN"),
         ({"unet.time_embedding.linear_1.alpha": torch.tensor(8.0)}, "lacks one of its two"),
         ({"unet.conv_norm_out.alpha": torch.tensor(8.0)}, "not a layer"),
-        ({"unet.conv_in.dora_scale": torch.ones(32)}, "dora_scale is not a LoRA key"),
+        ({"unet.conv_in.dora_scale": torch.ones(32)}, "dora_scale belongs to DoRA"),
     ],
     ids=["scalar", "rank 0", "A", "B", "two styles", "NaN alpha", "alpha alone", "norm", "DoRA"],
 )

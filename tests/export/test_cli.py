@@ -262,7 +262,9 @@ def test_a_checkpoint_folder_becomes_a_bundle(
     monkeypatch.setattr(
         build, "export_stage", lambda _, *how: traced.export_stage(random_nano(), *how)
     )
-    weights = WeightFiles(released.sam, released.sd, released.lora, released.prompt_embeds)
+    weights = WeightFiles(
+        released.sam, released.sd, released.lora, released.prompt_embeds, lora_alpha=8.0
+    )
     write_checkpoint_json(tmp_path, weights, "nano", "nano", 5.0, 999)
     output = tmp_path / "b"
     code, _, err = glesam_export("onnx", "--checkpoint", tmp_path, "--gamma", 5, "-o", output)

@@ -124,7 +124,7 @@ def test_its_files_are_known_and_read(tmp_path: Path) -> None:
     assert (finding.kind, finding.fits) == ("sam", ("toy",))
     assert finding.words == "Toy SAM, whole: toy"
     files = write_diffusion(tmp_path, made)
-    weights = WeightFiles(sam, files.sd, files.lora, files.prompt_embeds)
+    weights = WeightFiles(sam, files.sd, files.lora, files.prompt_embeds, lora_alpha=8.0)
     read = FileCheckpoint(weights, sam_preset("toy"), unet_preset("nano"), 5.0, 999)
     image = torch.randn(1, 3, 256, 256)
     with torch.no_grad():

@@ -39,6 +39,7 @@ def options(files: Released, **changes: object) -> WeightOptions:
     plain = WeightOptions(
         None, None, files.sam, files.sd, files.lora, files.prompt_embeds, 5.0, 999, None
     )
+    plain = replace(plain, lora_alpha=8.0)
     return replace(plain, **changes)
 
 
@@ -61,7 +62,7 @@ def test_each_file_of_a_release(released: Released) -> None:
     assert found["sd"].lacks == ("text encoder",)
     needs = missing([found["sam"], found["sd"]])
     assert [need.split()[0] for need in needs] == ["--lora", "--prompt-embeds", "--gamma"]
-    assert [need.split()[0] for need in missing(found.values())] == ["--gamma"]
+    assert [need.split()[0] for need in missing(found.values())] == ["--lora-alpha", "--gamma"]
 
 
 def test_shapes_are_the_tensors_shapes(released: Released, tmp_path: Path) -> None:

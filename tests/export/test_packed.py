@@ -102,7 +102,7 @@ def test_files_are_packed_with_their_schedule_and_alphas(
     save_file(lora | {"unet.conv_in.alpha": torch.tensor(3.3)}, released_copy.lora)
     paths = (released_copy.sam, released_copy.sd, released_copy.lora, released_copy.prompt_embeds)
     preset, unet = sam_preset("nano"), unet_preset("nano")
-    checkpoint = FileCheckpoint(WeightFiles(*paths), preset, unet, 3.1, 700)
+    checkpoint = FileCheckpoint(WeightFiles(*paths, lora_alpha=8.0), preset, unet, 3.1, 700)
     path = tmp_path / "p.safetensors"
     pack(checkpoint, path)
     found = PackedCheckpoint(path, origin="elsewhere")

@@ -73,7 +73,9 @@ def meta_state(name: str) -> Tensors:
 def test_files_give_the_model_they_were_written_from(released2: Released, tmp_path: Path) -> None:
     path = tmp_path / "sam2.pt"
     torch.save({"model": read(released2.sam, "--sam") | VIDEO}, path)
-    weights = WeightFiles(path, released2.sd, released2.lora, released2.prompt_embeds)
+    weights = WeightFiles(
+        path, released2.sd, released2.lora, released2.prompt_embeds, lora_alpha=8.0
+    )
     ours = FileCheckpoint(weights, sam_preset("nano2"), unet_preset("nano"), 5.0, 999)
     theirs = random_nano2()
     same(ours.encoder().state_dict(), theirs.encoder().state_dict())

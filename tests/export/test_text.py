@@ -213,7 +213,7 @@ def test_an_incomplete_encoder_is_never_made_up(
 def test_a_checkpoint_without_an_embedding_runs_the_encoder(
     released_copy: Released, folder: Path
 ) -> None:
-    files = WeightFiles(released_copy.sam, released_copy.sd, released_copy.lora)
+    files = WeightFiles(released_copy.sam, released_copy.sd, released_copy.lora, lora_alpha=8.0)
     with pytest.raises(CheckpointError, match="tokenizer/"):
         FileCheckpoint(files, SAM_PRESETS["nano"], NANO, 5.0, 999)
     for part in ("tokenizer", "text_encoder"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from glesam_export.checkpoints import write
@@ -35,7 +37,9 @@ def enhancer() -> Enhancer:
 
 
 def from_files(released: Released) -> FileCheckpoint:
-    weights = WeightFiles(released.sam, released.sd, released.lora, released.prompt_embeds)
+    weights = WeightFiles(
+        released.sam, released.sd, released.lora, released.prompt_embeds, lora_alpha=8.0
+    )
     return FileCheckpoint(weights, sam_preset("nano"), unet_preset("nano"), 5.0, 999)
 
 
@@ -62,7 +66,7 @@ def test_lora_is_read_again(released: Released, enhancer: Enhancer, tmp_path: Pa
     write.save_lora(path, enhancer.unet)
     state = load_file(path)
     assert "unet.mid_block.attentions.0.proj_in.lora_A.weight" in state
-    assert not [key for key in state if key.endswith("alpha")], "alpha is the rank"
+    assert not [key for key in state if key.endswith("alpha")], "the header says it"
     found = from_files(replace(released, lora=path)).lora_factors
     expected = write.adapters(enhancer.unet)
     assert found.keys() == expected.keys()
@@ -78,10 +82,17 @@ def test_an_alpha_that_is_not_the_rank_is_written(released: Released, tmp_path: 
     write.save_tensors(tmp_path / "first.safetensors", state)
     unet = from_files(replace(released, lora=tmp_path / "first.safetensors")).enhancer().unet
     write.save_lora(tmp_path / "second.safetensors", unet)
-    alphas = {
-        k: float(v) for k, v in load_file(tmp_path / "second.safetensors").items() if not v.ndim
-    }
-    assert alphas == {"unet.conv_in.alpha": 3.0}
+    with safe_open(tmp_path / "second.safetensors", "pt") as file:
+        said = json.loads(file.metadata()["lora_adapter_metadata"])
+    assert (said["unet.lora_alpha"], said["unet.r"]) == (8.0, 8)
+    assert said["unet.alpha_pattern"] == {"^conv_in": 3.0}
+    weights = WeightFiles(
+        released.sam, released.sd, tmp_path / "second.safetensors", released.prompt_embeds
+    )
+    again = FileCheckpoint(weights, sam_preset("nano"), unet_preset("nano"), 5.0, 999)
+    alphas = {name: alpha for name, (_, _, alpha) in again.lora_factors.items()}
+    assert alphas.pop("conv_in") == 3.0
+    assert set(alphas.values()) == {8.0}
 
 
 def test_text_is_read_again(released: Released, enhancer: Enhancer, tmp_path: Path) -> None:

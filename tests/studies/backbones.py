@@ -40,7 +40,7 @@ make backbones     # an hour; measures every backbone and writes this page
 The table shows every SAM and SAM 2.1 with Stable Diffusion in float32. The command for each row:
 
 ```bash
-glesam-export onnx --sam FILE --sd FOLDER --lora FILE --prompt-embeds FILE -o bundle/
+glesam-export onnx --sam FILE --sd FOLDER --lora FILE --lora-alpha 8 --prompt-embeds FILE -o bundle/
 glesam-run --selftest --bundle bundle/
 ```
 

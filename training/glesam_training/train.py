@@ -147,7 +147,7 @@ def train_decoder(
 def new_adapters(
     preset: UNetPreset, rank: int, seed: int, ranks: Mapping[str, int] = MappingProxyType({})
 ) -> dict[str, Tensor]:
-    """Return adapters without effect, in the released format: A random, B zero, alpha = rank.
+    """Return adapters without effect, in the released format with alpha = rank: A random, B zero.
 
     Args:
         preset: the U-Net.
@@ -170,6 +170,7 @@ def new_adapters(
         a = torch.empty(r, *shape[1:]).uniform_(-bound, bound, generator=generator)
         factors[f"unet.{name}.lora_A.weight"] = a
         factors[f"unet.{name}.lora_B.weight"] = torch.zeros(shape[0], r, *[1] * (len(shape) - 2))
+        factors[f"unet.{name}.alpha"] = torch.tensor(float(r))
     if strangers := [name for name in ranks if f"unet.{name}.lora_A.weight" not in factors]:
         raise ValueError(f"{strangers[0]}: not a layer of this U-Net that adapters are added to")
     return factors

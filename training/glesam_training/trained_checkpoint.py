@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from pathlib import Path
 
 from torch import nn
@@ -16,7 +15,6 @@ from glesam_export.enhancer.reference import Enhancer
 from glesam_export.families.reference_decoder import ReferenceDecoder
 from glesam_export.families.sam.reference import Decoder
 from glesam_runtime.manifest import Source
-from glesam_runtime.staging import staged_file
 
 SAM_FILE, LORA_FILE, PACKED_FILE = (
     "sam.pth",
@@ -105,8 +103,8 @@ def write_checkpoint(
     if enhancer is not None:
         write.save_lora(lora, enhancer.unet)
     elif not (lora.exists() and lora.samefile(files.lora)):
-        with staged_file(lora) as partial:
-            shutil.copyfile(files.lora, partial)
+        # Written again: the file may leave its alpha to an option or to a file beside it.
+        write.save_factors(lora, base.lora_factors)
     if decoder is not None:
         sam = folder / SAM_FILE
         write.save_sam(sam, base.preset, base.encoder(), decoder)

@@ -47,6 +47,8 @@ class CheckpointJson(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """None runs the folder's text encoder on ""."""
     unet_config: PathText | None = None
     """config.json of the U-Net if `sd` is a file with only its weights."""
+    lora_alpha: Annotated[float, Meta(gt=0)] | None = None
+    """Alpha of the LoRA's training, if its file does not say it."""
 
 
 def write_checkpoint_json(
@@ -87,6 +89,7 @@ def write_checkpoint_json(
         lora=_spell(weights.lora, folder),
         prompt_embeds=spelled(weights.prompt_embeds),
         unet_config=spelled(weights.unet_config),
+        lora_alpha=weights.lora_alpha,
     )
     try:
         raw = msgspec.json.format(msgspec.json.encode(described), indent=2)
@@ -135,6 +138,7 @@ def open_folder(folder: Path) -> FileCheckpoint:
         folder / described.lora,
         None if embeds is None else folder / embeds,
         None if config is None else folder / config,
+        described.lora_alpha,
     )
     with within(f"{path}"):
         preset, unet = sam_preset(described.preset), unet_preset(described.unet)

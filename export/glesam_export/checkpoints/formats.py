@@ -47,6 +47,7 @@ FORMATS: tuple[Format, ...] = (
     packed_file.FORMAT,
     stable_diffusion.FOLDER,
     stable_diffusion.CONFIG,
+    lora.FOLDER,
     lora.FORMAT,
     sam.FORMAT,
     stable_diffusion.UNET,
@@ -133,6 +134,8 @@ def missing(findings: Iterable[Finding]) -> list[str]:
         options.append("--unet-config FILE (the U-Net's config.json)")
     if "lora" not in by_kind:
         options.append("--lora FILE (the U-Net's adapters)")
+    elif "alpha" in by_kind["lora"].lacks:
+        options.append("--lora-alpha A (alpha of the LoRA's training: 8 in released code)")
     without_text = "unet" in by_kind or ("sd" in by_kind and "text encoder" in by_kind["sd"].lacks)
     if without_text and "prompt_embeds" not in by_kind:
         options.append("--prompt-embeds FILE (the empty prompt's embedding: no text encoder given)")
@@ -143,7 +146,9 @@ def _contents(path: Path, option: str) -> Contents:
     """Open a path if it is a file of tensors."""
     if path.is_dir() or path.suffix == ".json" or (path.suffix == ".npy" and path.is_file()):
         return Contents(path)
-    return Contents(path, TensorFile(path, option))
+    file = TensorFile(path, option)
+    sam.drop_prefixes(file)
+    return Contents(path, file)
 
 
 def _format_of(contents: Contents) -> Format | None:

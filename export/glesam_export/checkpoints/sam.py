@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from glesam_export.checkpoints import Contents, Finding, Format, state_dicts
+from glesam_export.checkpoints.tensor_file import TensorFile
 from glesam_export.families import FAMILIES, Family, Preset, family_of
 from glesam_runtime.errors import CheckpointError
+
+PART = re.compile(
+    rf"(?:^|\.)(?P<part>(?:{'|'.join({p for f in FAMILIES.values() for p in f.parts})})\.)"
+)
+"""The name of a SAM's part inside the name of a tensor."""
+
+MARKS = re.compile(r"(^|\.)(?:(?:_orig_mod|module)\.)+")
+"""Parts that torch.compile and parallel training add to names."""
 
 
 def check(state: Mapping[str, Tensor], preset: Preset, where: str) -> None:
@@ -38,6 +48,25 @@ def check(state: Mapping[str, Tensor], preset: Preset, where: str) -> None:
         )
     if broken := state_dicts.unusable(dict(family.used(state))):
         raise CheckpointError(f"{where}: {state_dicts.first_three(broken)}")
+
+
+def drop_prefixes(file: TensorFile) -> None:
+    """Drop what training code adds to the names of a SAM's tensors, in place.
+
+    These are the marks of torch.compile and of parallel training anywhere in a name, and one prefix
+    that all names share, such as `sam.` or `model.`. Files of something else stay as they are.
+    """
+    plain = [MARKS.sub(r"\1", name) for name in file.shapes]
+    prefixes = {
+        name[: match.start("part")] for name in plain if (match := PART.search(name)) is not None
+    }
+    if len(prefixes) != 1:
+        return
+    (prefix,) = prefixes
+    if all(name.startswith(prefix) for name in plain) and [*file.shapes] != [
+        name.removeprefix(prefix) for name in plain
+    ]:
+        file.rename(lambda name: MARKS.sub(r"\1", name).removeprefix(prefix))
 
 
 def family_by_keys(names: Iterable[str]) -> Family[Any] | None:

@@ -7,6 +7,13 @@ from functools import cached_property
 from pathlib import Path
 
 from glesam_export.checkpoints import stable_diffusion, text_embedding
+from glesam_export.checkpoints.lora_alpha import (
+    AlphaSource,
+    alpha_sources,
+    config_beside,
+    lora_file,
+)
+from glesam_export.checkpoints.sam import drop_prefixes
 from glesam_export.checkpoints.stable_diffusion import Base
 from glesam_export.checkpoints.state_checkpoint import Part, State, StateCheckpoint, source
 from glesam_export.checkpoints.tensor_file import TensorFile
@@ -22,9 +29,10 @@ class WeightFiles:
     Attributes:
         sam: SAM's state dict, of any family, Meta's or fine-tuned.
         sd: a diffusers folder of the U-Net's base, or a file with only its U-Net's weights.
-        lora: the U-Net's adapters.
+        lora: the U-Net's adapters: a file, or a folder of PEFT or diffusers.
         prompt_embeds: [1, 77, D]; None runs the folder's text encoder on "".
         unet_config: config.json of a U-Net that is a bare file.
+        lora_alpha: alpha of a LoRA whose file does not say it.
     """
 
     sam: Path
@@ -32,6 +40,7 @@ class WeightFiles:
     lora: Path
     prompt_embeds: Path | None = None
     unet_config: Path | None = None
+    lora_alpha: float | None = None
 
 
 class OpenedFiles:
@@ -53,13 +62,15 @@ class OpenedFiles:
     def sam(self) -> TensorFile:
         """Open SAM's weights."""
         assert self._sam is not None, "not given"
-        return TensorFile(self._sam, "--sam")
+        file = TensorFile(self._sam, "--sam")
+        drop_prefixes(file)
+        return file
 
     @cached_property
     def lora(self) -> TensorFile:
         """Open the adapters."""
         assert self._lora is not None, "not given"
-        return TensorFile(self._lora, "--lora")
+        return TensorFile(lora_file(self._lora), "--lora")
 
     @cached_property
     def bare_unet(self) -> TensorFile | None:
@@ -126,12 +137,19 @@ class FileCheckpoint(StateCheckpoint):
             file = self._opened.sam if part == "sam" else self._opened.lora
         return State(file.read(), file.where)
 
+    def alpha_sources(self) -> tuple[AlphaSource, ...]:
+        """Return what the LoRA's header, the file beside it and the option say of alpha."""
+        return alpha_sources(self._opened.lora, self.weights.lora_alpha)
+
     def sources(self) -> tuple[Source, ...]:
-        """Hash every file of tensors."""
+        """Hash every file that decides the weights."""
+        lora = self._opened.lora.path
+        config = config_beside(lora)
         paths = (
             ("sam", self.weights.sam),
             ("unet", self._opened.base.weights.path),
-            ("lora", self.weights.lora),
+            ("lora", lora),
+            *(() if config is None else (("lora_config", config),)),
             self._text_source,
         )
         return tuple(source(role, path) for role, path in paths)

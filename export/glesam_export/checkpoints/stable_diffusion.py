@@ -29,6 +29,9 @@ SCHEDULE: Mapping[str, Any] = {
 }
 """Stable Diffusion's noise schedule, used if no file gives another one."""
 
+BETAS = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps")
+"""Entries that say the betas of a discrete schedule, if `trained_betas` does not list them."""
+
 SD_CHANNELS = 4
 """Channels of Stable Diffusion's own latent."""
 
@@ -51,8 +54,11 @@ def alpha_bar(timestep: int, schedule: Mapping[str, Any], where: str) -> float:
         where: the schedule's file, for messages.
 
     Raises:
-        CheckpointError: T is outside the schedule, or the U-Net does not predict eps.
+        CheckpointError: T is outside the schedule, the file says no schedule of discrete betas, or
+            the U-Net does not predict eps.
     """
+    if problem := schedule_problem(schedule):
+        raise CheckpointError(f"{where}: {problem}")
     kind = schedule.get("prediction_type", "epsilon")
     if kind != "epsilon":
         raise CheckpointError(
@@ -70,6 +76,24 @@ def alpha_bar(timestep: int, schedule: Mapping[str, Any], where: str) -> float:
     if not 0 < value < 1:
         raise CheckpointError(f"{where}: alphas_cumprod[{timestep}] is {value:g}, not inside 0..1")
     return value
+
+
+def schedule_problem(schedule: Mapping[str, Any]) -> str | None:
+    """Say why a scheduler_config.json gives no alphas_cumprod; None if it does.
+
+    diffusers fills in what is missing from its own defaults, which are not Stable Diffusion's.
+    """
+    name = schedule.get("_class_name", "this scheduler")
+    remedy = "use the scheduler_config.json of the Stable Diffusion base"
+    if "FlowMatch" in str(name) or schedule.get("use_flow_sigmas"):
+        return f"{name} is for flow matching and has no betas; {remedy}"
+    if schedule.get("snr_shift_scale") not in (None, 1, 1.0):
+        return f"{name} shifts its betas (snr_shift_scale), as no Stable Diffusion does; {remedy}"
+    if schedule.get("trained_betas") is not None:
+        return None
+    if missing := [key for key in BETAS if schedule.get(key) is None]:
+        return f"{name} lacks {', '.join(missing)}, so the noise schedule is unknown; {remedy}"
+    return None
 
 
 class Base:
@@ -227,6 +251,8 @@ def _describe_folder(contents: Contents) -> Finding:
     words = f"diffusers folder, U-Net {name}, predicts {kind}"
     if kind != "epsilon":
         words += " (GleSAM's single step needs one that predicts epsilon)"
+    if problem := schedule_problem(base.schedule):
+        words += f", whose noise schedule cannot be used: {problem}"
     try:
         text_embedding.weight_file(path)
     except CheckpointError:

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from glesam_export.checkpoints import Checkpoint, lora, sam, stable_diffusion
+from glesam_export.checkpoints.lora_alpha import AlphaSource
 from glesam_export.enhancer.reference import Enhancer, LoraFactors, add_lora
 from glesam_export.families import family_of
 from glesam_export.families.reference_decoder import ReferenceDecoder
@@ -47,6 +48,10 @@ class StateCheckpoint(Checkpoint):
             CheckpointError: the part cannot be read.
         """
 
+    def alpha_sources(self) -> tuple[AlphaSource, ...]:
+        """Return what says alpha beside the `.alpha` tensors of the adapters."""
+        return ()
+
     def check_parts(self) -> None:
         """Refuse parts that do not fit the presets. Large parts are freed again.
 
@@ -59,7 +64,7 @@ class StateCheckpoint(Checkpoint):
         sam.check(tensors, self.preset, where)
         tensors, where = self.state("lora")
         on_meta = stable_diffusion.on_meta(self.unet)
-        self.lora_factors = lora.parse(tensors, on_meta, where)
+        self.lora_factors = lora.parse(tensors, on_meta, where, self.alpha_sources())
 
     def encoder(self) -> nn.Module:
         """Build the image encoder."""

@@ -11,7 +11,7 @@ import struct
 import warnings
 import weakref
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,10 @@ from torch import Tensor
 from glesam_runtime.errors import CheckpointError, GlesamError
 
 WRAPPERS = ("model", "state_dict")
-"""Keys under which training code nests a state dict."""
+"""Keys that decide which state dict is meant if a file nests several, in this order."""
+
+DEEPEST = 4
+"""Number of levels that are searched for a nested state dict."""
 
 UNREADABLE = (
     *(SafetensorError, RuntimeError, EOFError, ValueError, OSError, zipfile.BadZipFile),
@@ -82,8 +85,8 @@ class TensorFile:
     Names, shapes and places in the file stay in memory. Each `read` maps the file anew, so
     a caller may change the tensors in place, and deleting them frees their memory.
 
-    Pickles are read with `weights_only=True`. A state dict nested under "model" or "state_dict" is
-    unwrapped, and the prefix `module.` of data-parallel training is dropped. Pickles of PyTorch
+    Pickles are read with `weights_only=True`. A state dict that is nested, under any key,
+    is unwrapped, and the prefix `module.` of data-parallel training is dropped. Pickles of PyTorch
     before 1.6 cannot be mapped; `read` loads them again.
 
     Args:
@@ -103,6 +106,7 @@ class TensorFile:
     def __init__(self, path: Path, option: str = "") -> None:
         self.path, self.where = path, f"{option} {path}".strip()
         self.metadata: Mapping[str, str] = {}
+        self._rename: Callable[[str], str] = lambda name: name
         if not path.is_file():
             raise CheckpointError(f"{self.where}: no such file")
         with self._located_errors():
@@ -185,19 +189,54 @@ class TensorFile:
                 weights_only=True,
                 mmap=zipfile.is_zipfile(self.path),
             )
-        for wrapper in WRAPPERS:
-            if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
-                loaded = loaded[wrapper]
         if not isinstance(loaded, dict) or not loaded:
             raise CheckpointError(f"{self.where}: holds no state dict")
         tensors = {
-            str(key).removeprefix("module."): value
-            for key, value in loaded.items()
+            self._rename(str(key).removeprefix("module.")): value
+            for key, value in self._state_dict(loaded).items()
             if torch.is_tensor(value)
         }
         if not tensors:
-            raise CheckpointError(f"{self.where}: holds no tensors")
+            raise CheckpointError(f"{self.where}: holds no tensors by name")
         return tensors
+
+    def _state_dict(self, loaded: dict[Any, Any]) -> dict[Any, Any]:
+        """Return the state dict of a file: the whole content, or the one that is nested in it.
+
+        A training state holds other tensors too: of the optimizer by numbers, of random generators
+        and losses by plain names. The names of a state dict have dots.
+        """
+        found = dict(_state_dicts(loaded, ()))
+        dotted = {
+            path: state
+            for path, state in found.items()
+            if any("." in name for name, value in state.items() if torch.is_tensor(value))
+        }
+        nested = dotted or found
+        if () in nested:
+            return loaded
+        for wrapper in WRAPPERS:
+            # A wrapped state dict in another wrapper, as in model.state_dict, is the same one.
+            named = [state for path, state in nested.items() if path[0] == wrapper]
+            if len(named) == 1:
+                return named[0]
+        if len(nested) > 1:
+            names = ", ".join(".".join(path) for path in nested)
+            raise CheckpointError(
+                f"{self.where}: holds several state dicts ({names}); save the one you mean alone"
+            )
+        return next(iter(nested.values()), {})
+
+    def rename(self, rename: Callable[[str], str]) -> None:
+        """Give the tensors other names, in `shapes` and for every later `read`."""
+        names = {name: rename(name) for name in self.shapes}
+        if len(set(names.values())) < len(names):
+            raise CheckpointError(f"{self.where}: two tensors have the same name without prefixes")
+        before = self._rename
+        self._rename = lambda name: rename(before(name))
+        self.shapes = {names[name]: tensor for name, tensor in self.shapes.items()}
+        if self._places is not None:
+            self._places = {names[name]: place for name, place in self._places.items()}
 
     @contextmanager
     def _located_errors(self) -> Iterator[None]:
@@ -213,6 +252,18 @@ class TensorFile:
             raise CheckpointError(
                 f"{self.where}: {kind} or truncated ({first_line(error)}); fetch the file again"
             ) from error
+
+
+def _state_dicts(
+    value: dict[Any, Any], path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:
+    """Yield every nested dict that holds tensors by name, with the keys that lead to it."""
+    if any(torch.is_tensor(entry) and isinstance(key, str) for key, entry in value.items()):
+        yield path, value
+    if len(path) < DEEPEST:
+        for key, entry in value.items():
+            if isinstance(key, str) and isinstance(entry, dict):
+                yield from _state_dicts(entry, (*path, key))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from glesam_export.checkpoints import lora_alpha
 from glesam_export.checkpoints.stable_diffusion import SD_CHANNELS
 from glesam_export.checkpoints.tensor_file import first_line
 from glesam_export.enhancer.reference import ADAPTER, LoraFactors, replicate_channels
@@ -35,7 +36,7 @@ def save_sam(path: Path, preset: Preset, encoder: nn.Module, decoder: ReferenceD
 def save_lora(path: Path, unet: nn.Module) -> None:
     """Write a U-Net's adapters with diffusers' keys: `unet.<module>.lora_A.weight` and `.lora_B.`.
 
-    An `.alpha` is written only if it differs from the rank: readers take the rank without it.
+    The header says rank and alpha, as diffusers writes and reads them.
 
     Args:
         path: a .safetensors file.
@@ -45,12 +46,21 @@ def save_lora(path: Path, unet: nn.Module) -> None:
         InputError: `path` cannot be written.
         ValueError: the U-Net has no adapters, or merged ones.
     """
+    save_factors(path, adapters(unet))
+
+
+def save_factors(path: Path, factors: Mapping[str, LoraFactors]) -> None:
+    """Write adapters as `save_lora` does, from A, B and alpha by module path.
+
+    Raises:
+        InputError: `path` cannot be written.
+    """
     state: dict[str, Tensor] = {}
-    for name, (a, b, alpha) in adapters(unet).items():
+    for name, (a, b, _) in factors.items():
         state |= {f"unet.{name}.lora_A.weight": a, f"unet.{name}.lora_B.weight": b}
-        if alpha != a.shape[0]:
-            state[f"unet.{name}.alpha"] = torch.tensor(alpha)
-    save_tensors(path, state)
+    ranks = {name: a.shape[0] for name, (a, _, _) in factors.items()}
+    alphas = {name: alpha for name, (_, _, alpha) in factors.items()}
+    save_tensors(path, state, lora_alpha.header(ranks, alphas))
 
 
 def save_prompt_embeds(path: Path, text: Tensor) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import glesam_runtime
 from glesam_runtime import golden
 from glesam_runtime.backends import (
     BACKENDS,
@@ -132,9 +133,15 @@ def _failure(
 ) -> str | None:
     """Return how an engine exceeds the bundle's accuracy limits, None if it does not.
 
-    The golden file is run once for each bundle, CPU and engine; the cache keeps the result.
+    The golden file is run once for each bundle, CPU, engine and version of this program, which
+    decides how the engine is set up; the cache keeps the result.
     """
-    identity = {"bundle": bundle.sha256, "cpu": cpu_name(), **engine.describe()}
+    identity = {
+        "program": glesam_runtime.__version__,
+        "bundle": bundle.sha256,
+        "cpu": cpu_name(),
+        **engine.describe(),
+    }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     known = _remembered()
     if key not in known:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -52,7 +53,8 @@ def segment_many(
 
     Args:
         predictor: the predictor whose graphs are used; its own image stays set.
-        images: images with their prompts, taken a few ahead of the results.
+        images: images with their prompts, taken a few ahead of the results. Arrays are copied when
+            they are taken, so a generator may reuse one buffer for all its frames.
         multimask_output: True (the default, as in segment_anything) returns three masks per prompt,
             False one.
         streams: number of images inferred at the same time. Create the predictor with
@@ -68,7 +70,15 @@ def segment_many(
         InputError: `in_flight` is less than `streams`.
     """
     work = _Predicting(predictor.bundle.manifest, multimask_output)
-    return run_overlapped(work, images, predictor, streams, in_flight)
+    return run_overlapped(work, map(_own, images), predictor, streams, in_flight)
+
+
+def _own(item: Prompted) -> Prompted:
+    """Return an image and its prompts as copies, which a thread can read later."""
+    source, prompts = item
+    if not isinstance(source, str | os.PathLike):
+        source = deepcopy(source)
+    return source, {name: deepcopy(value) for name, value in prompts.items()}
 
 
 @dataclass(frozen=True)

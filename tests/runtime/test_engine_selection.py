@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import glesam_runtime
 from glesam_runtime import BackendError, GleSamPredictor, engine_selection, open_bundle
 from glesam_runtime.backends.openvino import OpenVinoEngine
 from glesam_runtime.engine_options import EngineOptions
@@ -77,6 +78,22 @@ def test_a_golden_file_is_asked_once(toy_bundle: Path, checks: list[str], memory
     memory.write_text("[not json")
     select_engine(bundle)
     assert checks == ["openvino", "openvino"]
+
+
+def test_another_version_of_the_program_checks_again(
+    toy_bundle: Path, checks: list[str], memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure that an earlier release remembered does not stay for good."""
+    bundle = open_bundle(toy_bundle)
+    monkeypatch.setattr(glesam_runtime, "__version__", "0.0.9", raising=False)
+    assert select_engine(bundle).engine.name == "openvino"
+    key, *_ = json.loads(memory.read_text())
+    memory.write_text(json.dumps({key: "mask IoU 0.1"}))
+    assert select_engine(bundle).engine.name == "onnxruntime"
+    assert checks == ["openvino", "onnxruntime"]
+    monkeypatch.setattr(glesam_runtime, "__version__", "0.0.10")
+    assert select_engine(bundle).engine.name == "openvino"
+    assert checks == ["openvino", "onnxruntime", "openvino"]
 
 
 def test_another_bundle_is_another_question(

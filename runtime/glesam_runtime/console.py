@@ -18,6 +18,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from glesam_runtime.engine_libraries import disable_reports
 from glesam_runtime.errors import GlesamError
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -52,6 +53,7 @@ def run_app(app: typer.Typer, prog_name: str) -> NoReturn:
     With `--debug` among the arguments an error shows its traceback.
     """
     arguments = sys.argv[1:]
+    disable_reports()
     sys.unraisablehook = _repeat_interrupt
     sys.exit(exit_code_of(app, prog_name, arguments))
 

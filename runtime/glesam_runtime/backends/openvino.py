@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glesam_runtime.backends.base import FoundTensor, check_interface
+from glesam_runtime.engine_libraries import import_openvino
 from glesam_runtime.errors import BackendError
 from glesam_runtime.machine import adds_bytes_exactly
 
@@ -100,7 +101,7 @@ def load(
             or OpenVINO refuses a graph.
     """
     try:
-        import openvino as ov
+        ov = import_openvino()
     except ImportError as error:
         raise BackendError(
             f"openvino cannot be imported ({error}); pip install 'glesam-runtime[openvino]'"
@@ -168,7 +169,7 @@ def without_casts(model: Any) -> None:
     Args:
         model: openvino.Model of a graph typed float16 or bfloat16.
     """
-    from openvino import opset13 as ops
+    ops = import_openvino().opset13
 
     for node in model.get_ordered_ops():
         output = node.output(0) if node.get_output_size() else None

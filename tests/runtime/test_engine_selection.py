@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -168,3 +169,53 @@ def test_a_home_without_a_cache_is_made_one(
     select_engine(open_bundle(toy_bundle))
     assert (tmp_path / "home/.cache/glesam/checked.json").is_file()
     shutil.rmtree(tmp_path / "home")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX users")
+@pytest.mark.parametrize("home", [None, "", "relative"])
+@pytest.mark.parametrize("cache", [None, "", "relative"])
+def test_a_user_without_a_home(
+    home: str | None,
+    cache: str | None,
+    toy_bundle: Path,
+    tmp_path: Path,
+    checks: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a container with an unknown user id: the check runs, and nothing is remembered."""
+
+    def no_such_user(uid: int) -> Any:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", no_such_user)
+    for name, value in (("HOME", home), ("XDG_CACHE_HOME", cache)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    for _ in range(2):
+        assert select_engine(open_bundle(toy_bundle)).engine.name == "openvino"
+    assert checks == ["openvino", "openvino"]
+    assert list(work.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX files")
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder", "deep JSON", "dangling link"])
+def test_a_memory_that_is_no_file(
+    kind: str, toy_bundle: Path, memory: Path, checks: list[str]
+) -> None:
+    memory.parent.mkdir(parents=True)
+    if kind == "fifo":
+        os.mkfifo(memory)
+    elif kind == "device":
+        memory.symlink_to("/dev/zero")
+    elif kind == "folder":
+        memory.mkdir()
+    elif kind == "deep JSON":
+        memory.write_text("[" * 100_000)
+    else:
+        memory.symlink_to(memory.parent / "none")
+    assert select_engine(open_bundle(toy_bundle)).engine.name == "openvino"
+    assert checks == ["openvino"]

@@ -24,6 +24,30 @@ from glesam_runtime.errors import GlesamError
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 """The type of every command's `debug`; `exit_code_of` reads the option from the arguments."""
 
+_EXTRAS = {
+    "calibration": ("cv2", "matplotlib", "ml_dtypes", "onnx", "onnx_ir", "scipy"),
+    "export": (
+        "diffusers",
+        "onnxscript",
+        "peft",
+        "polygraphy",
+        "sam2",
+        "segment_anything",
+        "torch",
+        "torchvision",
+        "transformers",
+    ),
+    "training": ("accelerate", "pycocotools", "skimage", "tensorboard"),
+}
+"""The extras of glesam-deploy and the modules that they install; each contains the one before."""
+
+_EXTRA_OF_PROGRAM = {
+    "glesam-bench": "export",
+    "glesam-export": "export",
+    "glesam-train": "training",
+}
+"""The least that a program needs, so that one installation is enough."""
+
 _INTERRUPTED = 130
 _REPEAT_AFTER = 0.05
 """Seconds after which a lost Ctrl-C is repeated."""
@@ -73,7 +97,7 @@ def exit_code_of(app: typer.Typer, prog_name: str, arguments: Sequence[str]) -> 
     except Exception as error:
         if "--debug" in arguments:
             raise
-        message, code = _explain(error)
+        message, code = _explain(error, prog_name)
         report(message)
         return code
     return int(code or 0)
@@ -98,8 +122,10 @@ def report(message: str) -> None:
     print("error:", " ".join(message.split()), file=sys.stderr, flush=True)
 
 
-def _explain(error: Exception) -> tuple[str, int]:
+def _explain(error: Exception, prog_name: str) -> tuple[str, int]:
     """Return the message for an exception and the exit code."""
+    if isinstance(error, ModuleNotFoundError) and (missing := _explain_missing(error, prog_name)):
+        return missing, 2
     if isinstance(error, GlesamError):
         return str(error), error.exit_code
     if isinstance(error, _usage_errors()):
@@ -117,6 +143,23 @@ def _explain(error: Exception) -> tuple[str, int]:
         return "not enough memory; use smaller images or fewer prompts per call", 2
     kind = type(error).__name__
     return f"a bug in this program, {kind}: {error}; please report it with the output of --debug", 1
+
+
+def _explain_missing(error: ModuleNotFoundError, prog_name: str) -> str | None:
+    """Return which extra to install, None if no extra has the module: then it is a bug."""
+    module = error.name or ""
+    package = module.partition(".")[0]
+    order = list(_EXTRAS)
+    extra = next((name for name, modules in _EXTRAS.items() if package in modules), None)
+    if extra is None:
+        return None
+    extra = max(extra, _EXTRA_OF_PROGRAM.get(prog_name, extra), key=order.index)
+    if module == package:
+        return f"{package} is not installed: pip install 'glesam-deploy[{extra}]'"
+    return (
+        f"the installed {package} is too old or too new, because it has no {module}: "
+        f"pip install -U 'glesam-deploy[{extra}]'"
+    )
 
 
 def _usage_errors() -> tuple[type[Exception], ...]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glesam_runtime.backends.base import FoundTensor, check_interface
+from glesam_runtime.bundle import remedy_for_links
 from glesam_runtime.engine_libraries import import_onnxruntime
 from glesam_runtime.errors import BackendError, InputError
 from glesam_runtime.machine import adds_bytes_exactly, cpu_name
@@ -161,7 +162,7 @@ def load(
             raise  # the cache cannot be written, and the error says so
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
             precision = bundle.manifest.stages[stage].precision
-            remedy = (
+            remedy = remedy_for_links(bundle, stage) or (
                 ""
                 if precision == "fp32"
                 else f"; {provider} may lack {precision} kernels: use an fp32 bundle here"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glesam_runtime.backends.base import FoundTensor, check_interface
+from glesam_runtime.bundle import remedy_for_links
 from glesam_runtime.engine_libraries import import_openvino
 from glesam_runtime.errors import BackendError
 from glesam_runtime.machine import adds_bytes_exactly
@@ -125,7 +126,10 @@ def load(
         try:
             compiled = core.compile_model(_read(core, bundle, stage), "CPU", properties)
         except Exception as error:  # OpenVINO's exceptions have no common base class
-            raise BackendError(f"{path}: openvino cannot load it: {_brief(error)}") from error
+            remedy = remedy_for_links(bundle, stage)
+            raise BackendError(f"{path}: openvino cannot load it: {_brief(error)}{remedy}") from (
+                error
+            )
         _check_precision(compiled, precision)
         spec = bundle.manifest.stages[stage]
         check_interface(path, "inputs", [_found(port) for port in compiled.inputs], spec.inputs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import errno
+import io
 import os
 import signal
 import sys
@@ -78,8 +79,22 @@ def run_app(app: typer.Typer, prog_name: str) -> NoReturn:
     """
     arguments = sys.argv[1:]
     disable_reports()
+    _print_any_character()
     sys.unraisablehook = _repeat_interrupt
     sys.exit(exit_code_of(app, prog_name, arguments))
+
+
+def _print_any_character() -> None:
+    """Escape what stdout or stderr cannot encode, such as a file name, instead of failing.
+
+    A redirected stream may be cp1252 or ASCII, and names on Linux may be no text at all. A way of
+    the user's to handle such characters stays (PYTHONIOENCODING).
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            utf8 = stream.encoding.lower().replace("-", "") == "utf8"
+            if not (utf8 and stream.errors == "surrogateescape"):
+                stream.reconfigure(errors="backslashreplace")
 
 
 def exit_code_of(app: typer.Typer, prog_name: str, arguments: Sequence[str]) -> int:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from glesam_runtime import masks
-from glesam_runtime.image import Preprocessed, check_image, pixels_of, preprocess, read_image
+from glesam_runtime.image import Preprocessed, check_image, preprocess, read_image
+from glesam_runtime.input_paths import readable_pixels, refuse_special
 from glesam_runtime.overlap import run_overlapped
 from glesam_runtime.prompts import PromptBatch, as_batch
 
@@ -103,12 +104,16 @@ class _Predicting:
     def pixels(self, item: Prompted) -> int:
         source = item[0]
         if isinstance(source, str | os.PathLike):
-            return pixels_of(source)
+            return readable_pixels(source)
         return 0  # in memory already
 
     def prepare(self, item: Prompted) -> _PromptedImage:
         source, prompts = item
-        image = read_image(source) if isinstance(source, str | os.PathLike) else check_image(source)
+        if isinstance(source, str | os.PathLike):
+            refuse_special(source)
+            image = read_image(source)
+        else:
+            image = check_image(source)
         encoded = preprocess(image, self.manifest.preprocessing)
         batched, batch = as_batch(encoded.geometry, **prompts)
         return _PromptedImage(encoded, batch, batched)

@@ -1,7 +1,7 @@
 """How the command lines of this project report errors: one line on stderr and an exit code.
 
 Exit codes: 0 success, 1 exceeded accuracy limits or a bug in this program, 2 bad input,
-130 interrupted.
+130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typer.core import TyperGroup
 
 from glesam_runtime.engine_libraries import disable_reports
 from glesam_runtime.errors import GlesamError
+from glesam_runtime.termination import TERMINATED, Termination
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 """The type of every command's `debug`; `exit_code_of` reads the option from the arguments."""
@@ -81,7 +82,9 @@ def run_app(app: typer.Typer, prog_name: str) -> NoReturn:
     disable_reports()
     _print_any_character()
     sys.unraisablehook = _repeat_interrupt
-    sys.exit(exit_code_of(app, prog_name, arguments))
+    termination = Termination()
+    termination.install()
+    sys.exit(exit_code_of(app, prog_name, arguments, termination))
 
 
 def _print_any_character() -> None:
@@ -97,17 +100,30 @@ def _print_any_character() -> None:
                 stream.reconfigure(errors="backslashreplace")
 
 
-def exit_code_of(app: typer.Typer, prog_name: str, arguments: Sequence[str]) -> int:
+def exit_code_of(
+    app: typer.Typer,
+    prog_name: str,
+    arguments: Sequence[str],
+    termination: Termination | None = None,
+) -> int:
     """Run an app, report an error as one line on stderr, and return the exit code."""
+    code = _run(app, prog_name, arguments)
+    if code != _INTERRUPTED:
+        return code
+    terminated = termination is not None and termination.seen
+    report("terminated" if terminated else "interrupted")
+    return TERMINATED if terminated else _INTERRUPTED
+
+
+def _run(app: typer.Typer, prog_name: str, arguments: Sequence[str]) -> int:
+    """Run an app, report an error, and return the exit code; the caller reports interruptions."""
     command = typer.main.get_command(app)
     try:
         # Outside standalone mode Typer returns the code of typer.Exit, or None.
+        # Newer Typer turns Ctrl-C into the code 130 and prints nothing.
         code = command.main(list(arguments), prog_name=prog_name, standalone_mode=False)
         sys.stdout.flush()
-        if code == _INTERRUPTED:  # newer Typer turns Ctrl-C into this code and prints nothing
-            report("interrupted")
     except (KeyboardInterrupt, typer.Abort):
-        report("interrupted")
         return _INTERRUPTED
     except Exception as error:
         if "--debug" in arguments:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import FORMAT, MANIFEST_FILE
+from glesam_runtime.termination import partial_work
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -54,6 +55,7 @@ def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
         with _friendly(final):
             final.parent.mkdir(parents=True, exist_ok=True)
             _clear_stale(final)
+            partial_work.add(partial)
             partial.mkdir()
         with _friendly(final):
             yield partial
@@ -70,6 +72,7 @@ def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         # After a rename nothing is left here; after an exchange the old folder is.
         shutil.rmtree(partial, ignore_errors=True)
+        partial_work.discard(partial)
         if not final.exists():
             for parent in parents:
                 # A parent that was not created, or that another program uses by now, stays.
@@ -93,6 +96,7 @@ def staged_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
             raise InputError(f"{final}: its folder does not exist")
         _clear_stale(final)
     try:
+        partial_work.add(partial)
         with _friendly(final):
             yield partial
             _sync(partial)
@@ -100,6 +104,7 @@ def staged_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the error of the block is the one to report
             partial.unlink()
+        partial_work.discard(partial)
 
 
 def _partial_name(final: Path) -> Path:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -214,3 +217,97 @@ def test_ctrl_c_while_an_object_is_taken_apart() -> None:
     """Python drops what `__del__` raises; the user has asked all the same."""
     done = subprocess.run([sys.executable, "-c", DEAF], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (130, "goes on\n", "error: interrupted\n")
+
+
+TERMINATED = """
+import hashlib, signal, sys, time
+from pathlib import Path
+from glesam_runtime import termination
+from glesam_runtime.console import make_app, run_app
+from glesam_runtime.staging import staged_file, staged_folder
+
+termination._PATIENCE = 1.0
+how, out = sys.argv.pop(), Path(sys.argv.pop())
+app = make_app("A test.")
+
+@app.command()
+def run():
+    with staged_folder(out / "folder") as folder, staged_file(out / "file") as file:
+        (folder / "half").touch()
+        file.touch()
+        if how == "graceful":
+            asked = []
+            signal.signal(signal.SIGINT, lambda *_: asked.append(1))
+        if how == "background":
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        print("goes on", flush=True)
+        if how == "one long operation":
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000_000)
+        elif how == "graceful":
+            while not asked:
+                time.sleep(0.01)
+            time.sleep(2)
+        else:
+            time.sleep(30)
+    print("completed")
+
+run_app(app, "t")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("how", ["python", "background", "one long operation", "graceful", "twice"])
+def test_sigterm_ends_as_ctrl_c_does(how: str, tmp_path: Path) -> None:
+    """Nothing partial is left, whatever the program does; a graceful handler completes."""
+    with subprocess.Popen(
+        [sys.executable, "-c", TERMINATED, str(tmp_path), how],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "goes on\n"
+        process.terminate()
+        asked = time.monotonic()
+        if how == "twice":
+            process.terminate()
+        out, err = process.communicate(timeout=60)
+        assert time.monotonic() - asked < 5
+    if how == "graceful":
+        assert (process.returncode, out, err) == (0, "completed\n", "")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+        return
+    assert (process.returncode, out, err) == (143, "", "error: terminated\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+FORKED = """
+import multiprocessing, time
+from glesam_runtime import termination
+from glesam_runtime.console import make_app, run_app
+
+app = make_app("A test.")
+
+termination._PATIENCE = 0.2
+
+@app.command()
+def run():
+    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=[30])
+    worker.start()
+    time.sleep(0.2)
+    worker.terminate()
+    worker.join(10)
+    time.sleep(1)  # the parent's patience is shorter
+    print(worker.exitcode)
+
+run_app(app, "t")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_forked_worker_ends_quietly() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{-signal.SIGTERM}\n", "")

@@ -127,7 +127,13 @@ def test_streams_of_an_engine_that_has_one(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_ctrl_c_leaves_whole_files_only(tmp_path: Path, toy_bundle: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_ctrl_c_leaves_whole_files_only(
+    how: signal.Signals, code: int, word: str, tmp_path: Path, toy_bundle: Path
+) -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (700, 900, 3), dtype=np.uint8)
     paths = [tmp_path / f"{index:03}.bmp" for index in range(150)]
@@ -158,11 +164,11 @@ def test_ctrl_c_leaves_whole_files_only(tmp_path: Path, toy_bundle: Path) -> Non
     ) as process:
         assert process.stdout is not None
         first = process.stdout.readline()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         asked = time.monotonic()
         rest, stderr = process.communicate(timeout=60)
         took = time.monotonic() - asked
-    assert (process.returncode, stderr.decode()) == (130, "error: interrupted\n")
+    assert (process.returncode, stderr.decode()) == (code, f"error: {word}\n")
     assert took < 10
     lines = (first + rest).decode().splitlines()
     shown = [line for line in lines if not line.startswith(" ")]

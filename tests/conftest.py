@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from glesam_runtime.engine_libraries import disable_reports
+
 if TYPE_CHECKING:
     from glesam_export.checkpoints.random import RandomCheckpoint
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 # Property tests draw the same examples every time, so that everyone sees the same failures.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+disable_reports()  # tests import engines directly too
 
 NANO_SEED, NANO_GAMMA, NANO_TIMESTEP = 0, 5.0, 999
 

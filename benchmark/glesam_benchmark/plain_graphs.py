@@ -16,6 +16,7 @@ from glesam_benchmark.contenders import PlainRunner
 from glesam_benchmark.timing import Prompt
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.chain import EMBEDDINGS
+from glesam_runtime.engine_libraries import import_onnxruntime, import_openvino
 from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import STAGES, StageName
@@ -104,7 +105,7 @@ def load_plain_chain(how: PlainRunner) -> PlainChain:
 
 def _onnxruntime(path: Path, how: PlainRunner) -> tuple[Session, str]:
     """Return an ONNX Runtime session with default options, and the library's version."""
-    import onnxruntime as ort
+    ort = import_onnxruntime()
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -121,7 +122,7 @@ def _onnxruntime(path: Path, how: PlainRunner) -> tuple[Session, str]:
 
 def _openvino(path: Path, how: PlainRunner) -> tuple[Session, str]:
     """Return a graph compiled with the properties that the backend sets, and the version."""
-    import openvino as ov
+    ov = import_openvino()
 
     from glesam_runtime.backends.openvino import properties_of
 

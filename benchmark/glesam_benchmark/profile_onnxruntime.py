@@ -17,6 +17,7 @@ from typing import Any
 from glesam_benchmark.profile import Arrays, Node, ProfiledGraph
 from glesam_runtime.backends.onnxruntime import session_options
 from glesam_runtime.bundle import Bundle
+from glesam_runtime.engine_libraries import import_onnxruntime
 from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.manifest import StageName
 
@@ -53,7 +54,7 @@ def open_profiled_graph(
     bundle: Bundle, stage: StageName, options: EngineOptions, precision: str
 ) -> Iterator[ProfiledGraph]:
     """Load a graph with the backend's session options and the profiler; delete its file later."""
-    import onnxruntime as ort
+    ort = import_onnxruntime()
 
     with tempfile.TemporaryDirectory() as folder:
         how = session_options(options)

@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from glesam_runtime.engine_libraries import import_onnxruntime
 from glesam_runtime.errors import BackendError
 
 _QUIET = 3
@@ -32,7 +33,7 @@ class WatchedGraph:
             BackendError: onnxruntime is missing or cannot load the graph.
         """
         try:
-            import onnxruntime as ort
+            ort = import_onnxruntime()
         except ImportError as error:
             raise BackendError(
                 f"onnxruntime cannot be imported ({error}); pip install 'glesam-runtime[cpu]'"

@@ -27,6 +27,7 @@ from glesam_runtime import chain, compare
 from glesam_runtime.backends.cuda import Device
 from glesam_runtime.backends.tensorrt_api import Api, import_family
 from glesam_runtime.bundle import Bundle, load_golden, require_own_weights
+from glesam_runtime.engine_libraries import import_onnxruntime
 from glesam_runtime.errors import BackendError, InputError
 from glesam_runtime.image import preprocess
 from glesam_runtime.manifest import Stage, StageName
@@ -140,7 +141,7 @@ class OnnxRunner:
 
     def run(self, names: Sequence[str], inputs: Tensors) -> Tensors:
         """Run the graph and return these tensors."""
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
 
         model = ir.load(self._source)
         by_name = {value.name: value for node in model.graph for value in node.outputs}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -164,19 +165,19 @@ def sha256_of(path: Path) -> str:
 def verify_file(folder: Path, ref: FileRef) -> None:
     """Refuse a file that is missing or differs from the manifest's record of it.
 
+    The file may be a link, as all are in a Hugging Face cache and on a Kubernetes volume: its bytes
+    are checked, wherever they are, and its name in the manifest cannot lead out of the folder.
+
     Raises:
-        BundleError: the file is missing, a link, unreadable, or has another size or hash.
+        BundleError: the file is missing or no regular file, unreadable, or has another size or
+            hash.
     """
     path = folder / ref.file
     try:
-        # A link can point outside the folder, where another program may change the file.
-        if path.is_symlink():
-            raise BundleError(
-                f"{path}: is a link, but a bundle must contain its files; copy the file itself"
-            )
-        if not path.is_file():
-            raise BundleError(f"{path}: missing from the bundle; copy or export the bundle again")
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise FileNotFoundError
+        size = status.st_size
         if size != ref.bytes:
             raise BundleError(
                 f"{path}: {size} bytes, the manifest says {ref.bytes}; copy or export the bundle "
@@ -187,6 +188,10 @@ def verify_file(folder: Path, ref: FileRef) -> None:
                 f"{path}: altered, its sha256 is not the manifest's; copy or export the bundle "
                 "again"
             )
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"{path}: missing from the bundle; copy or export the bundle again"
+        ) from error
     except OSError as error:
         raise BundleError(
             f"{path}: cannot be read ({error.strerror}); check its permissions"
@@ -194,13 +199,13 @@ def verify_file(folder: Path, ref: FileRef) -> None:
 
 
 def require_own_weights(bundle: Bundle) -> None:
-    """Refuse files of weights that are hard links.
+    """Refuse files of weights that are hard links, or links to another folder.
 
-    Engines read them, but onnx-ir, which rewrites graphs, treats them as an attack and fails when
-    it first reads a weight. `open_bundle` refuses symbolic links.
+    Engines read most of them, but onnx-ir, which rewrites graphs, treats them as an attack and
+    fails when it first reads a weight.
 
     Raises:
-        BundleError: a file of weights is a hard link.
+        BundleError: a file of weights is such a link.
     """
     for stage in contract.STAGES:
         data = bundle.manifest.stages[stage].data
@@ -209,6 +214,31 @@ def require_own_weights(bundle: Bundle) -> None:
                 f"{bundle.path / data.file}: is a hard link, which onnx-ir refuses to read weights "
                 "from; copy the bundle and use the copy"
             )
+        if data is not None and _leads_away(bundle.path / data.file):
+            raise BundleError(
+                f"{bundle.path / data.file}: is a link to another folder, which onnx-ir refuses to "
+                f"read weights from; {_FOLLOW_LINKS}"
+            )
+
+
+def remedy_for_links(bundle: Bundle, stage: StageName) -> str:
+    """Return a remedy for an engine that refuses a graph whose weights are a link, "" for others.
+
+    OpenVINO refuses weights that lie in another folder than the link to the graph, ONNX Runtime
+    those that lie in another folder than the graph itself.
+    """
+    data = bundle.manifest.stages[stage].data
+    if data is None or not _leads_away(bundle.path / data.file):
+        return ""
+    return f"; {data.file} is a link to another folder: {_FOLLOW_LINKS}"
+
+
+_FOLLOW_LINKS = "copy the bundle with its links followed (cp -rL) and use the copy"
+
+
+def _leads_away(path: Path) -> bool:
+    """Return whether a file is a link that leaves its folder."""
+    return not path.resolve().is_relative_to(path.parent.resolve())
 
 
 def _verify_external_data(folder: Path, stage: Stage) -> None:

@@ -14,6 +14,7 @@ from glesam_runtime.console import Debug, make_app, report, run_app
 from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import GlesamError, InputError, ParityError
 from glesam_runtime.everything.parameters import EverythingOptions
+from glesam_runtime.input_paths import exists, resolved
 from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.printing import describe_bundle, print_json, print_result, progress, what_ran
 from glesam_runtime.sample_depth import Depth
@@ -169,7 +170,7 @@ def run(
         raise InputError(
             "--prompt-batch does not apply to --everything; use --points-per-batch instead"
         )
-    if output.exists() and not output.is_dir():
+    if exists(output) and not output.is_dir():
         raise InputError(f"-o {output}: is a file, a folder is needed")
     if demo:
         from glesam_runtime.demo import write_sample
@@ -190,7 +191,7 @@ def run(
         options=engine.options(),
         prompt_batch=search.prompt_batch if parameters else prompt_batch,
     )
-    inputs = frozenset(image.resolve() for image in images or [])
+    inputs = frozenset(resolved(image) for image in images or [])
     work: Work[OutputFiles, Any, Any, dict[str, Any]]
     if parameters:
         from glesam_runtime.everything.segment_file import EverythingSegmentation
@@ -236,7 +237,7 @@ def _check_images(images: list[Path] | None) -> None:
         raise InputError(
             "no image: name at least one file, or try --demo (--help shows the options)"
         )
-    if not any(image.exists() for image in images):
+    if not any(exists(image) for image in images):
         for image in images:
             report(f"{image}: no such file")
         raise typer.Exit(InputError.exit_code)

@@ -1,13 +1,14 @@
 """Report the errors of this project's command lines: one line on stderr and an exit code.
 
 Exit codes: 0 success, 1 exceeded accuracy limits or a bug in this program, 2 bad input,
-130 interrupted.
+130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
 """
 
 from __future__ import annotations
 
 import _thread
 import errno
+import io
 import os
 import signal
 import sys
@@ -18,11 +19,37 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from glesam_runtime.engine_libraries import disable_reports
 from glesam_runtime.errors import GlesamError
+from glesam_runtime.termination import TERMINATED, Termination
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 """The type of the parameter `debug`, which every command has for its help. Commands do not use its
 value: `exit_code_of` looks for --debug among the arguments."""
+
+_EXTRAS = {
+    "calibration": ("cv2", "matplotlib", "ml_dtypes", "onnx", "onnx_ir", "scipy"),
+    "export": (
+        "diffusers",
+        "onnxscript",
+        "peft",
+        "polygraphy",
+        "sam2",
+        "segment_anything",
+        "torch",
+        "torchvision",
+        "transformers",
+    ),
+    "training": ("accelerate", "pycocotools", "skimage", "tensorboard"),
+}
+"""The extras of glesam-deploy and the modules that they install; each contains the one before."""
+
+_EXTRA_OF_PROGRAM = {
+    "glesam-bench": "export",
+    "glesam-export": "export",
+    "glesam-train": "training",
+}
+"""The least that a program needs, so that one installation is enough."""
 
 _INTERRUPTED = 130
 _REPEAT_AFTER = 0.05
@@ -53,26 +80,56 @@ def run_app(app: typer.Typer, prog_name: str) -> NoReturn:
     With `--debug` among the arguments an error shows its traceback.
     """
     arguments = sys.argv[1:]
+    disable_reports()
+    _print_any_character()
     sys.unraisablehook = _repeat_interrupt
-    sys.exit(exit_code_of(app, prog_name, arguments))
+    termination = Termination()
+    termination.install()
+    sys.exit(exit_code_of(app, prog_name, arguments, termination))
 
 
-def exit_code_of(app: typer.Typer, prog_name: str, arguments: Sequence[str]) -> int:
+def _print_any_character() -> None:
+    """Escape what stdout or stderr cannot encode, such as a file name, instead of failing.
+
+    A redirected stream may be cp1252 or ASCII, and names on Linux may be no text at all. A way of
+    the user's to handle such characters stays (PYTHONIOENCODING).
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            utf8 = stream.encoding.lower().replace("-", "") == "utf8"
+            if not (utf8 and stream.errors == "surrogateescape"):
+                stream.reconfigure(errors="backslashreplace")
+
+
+def exit_code_of(
+    app: typer.Typer,
+    prog_name: str,
+    arguments: Sequence[str],
+    termination: Termination | None = None,
+) -> int:
     """Run an app, report an error as one line on stderr, and return the exit code."""
+    code = _run(app, prog_name, arguments)
+    if code != _INTERRUPTED:
+        return code
+    terminated = termination is not None and termination.seen
+    report("terminated" if terminated else "interrupted")
+    return TERMINATED if terminated else _INTERRUPTED
+
+
+def _run(app: typer.Typer, prog_name: str, arguments: Sequence[str]) -> int:
+    """Run an app, report an error, and return the exit code; the caller reports interruptions."""
     command = typer.main.get_command(app)
     try:
         # Outside standalone mode Typer returns the code of typer.Exit, or None.
+        # Newer Typer turns Ctrl-C into the code 130 and prints nothing.
         code = command.main(list(arguments), prog_name=prog_name, standalone_mode=False)
         sys.stdout.flush()
-        if code == _INTERRUPTED:  # newer Typer turns Ctrl-C into this code and prints nothing
-            report("interrupted")
     except (KeyboardInterrupt, typer.Abort):
-        report("interrupted")
         return _INTERRUPTED
     except Exception as error:
         if "--debug" in arguments:
             raise
-        message, code = _explain(error)
+        message, code = _explain(error, prog_name)
         report(message)
         return code
     return int(code or 0)
@@ -97,8 +154,10 @@ def report(message: str) -> None:
     print("error:", " ".join(message.split()), file=sys.stderr, flush=True)
 
 
-def _explain(error: Exception) -> tuple[str, int]:
+def _explain(error: Exception, prog_name: str) -> tuple[str, int]:
     """Return the message for an exception and the exit code."""
+    if isinstance(error, ModuleNotFoundError) and (missing := _explain_missing(error, prog_name)):
+        return missing, 2
     if isinstance(error, GlesamError):
         return str(error), error.exit_code
     if isinstance(error, _usage_errors()):
@@ -116,6 +175,23 @@ def _explain(error: Exception) -> tuple[str, int]:
         return "not enough memory; use smaller images or fewer prompts per call", 2
     kind = type(error).__name__
     return f"a bug in this program, {kind}: {error}; please report it with the output of --debug", 1
+
+
+def _explain_missing(error: ModuleNotFoundError, prog_name: str) -> str | None:
+    """Return which extra to install, None if no extra has the module: then it is a bug."""
+    module = error.name or ""
+    package = module.partition(".")[0]
+    order = list(_EXTRAS)
+    extra = next((name for name, modules in _EXTRAS.items() if package in modules), None)
+    if extra is None:
+        return None
+    extra = max(extra, _EXTRA_OF_PROGRAM.get(prog_name, extra), key=order.index)
+    if module == package:
+        return f"{package} is not installed: pip install 'glesam-deploy[{extra}]'"
+    return (
+        f"the installed {package} is too old or too new, because it has no {module}: "
+        f"pip install -U 'glesam-deploy[{extra}]'"
+    )
 
 
 def _usage_errors() -> tuple[type[Exception], ...]:

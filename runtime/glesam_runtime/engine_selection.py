@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import glesam_runtime
 from glesam_runtime import golden
 from glesam_runtime.backends import BACKENDS, ENGINE_BACKEND, Backend, installed
 from glesam_runtime.backends.loading import is_compiled, load_engine, module_of
@@ -127,9 +128,15 @@ def _failure(
 ) -> str | None:
     """Return how an engine exceeds the bundle's accuracy limits, None if it does not.
 
-    The golden file is run once for each bundle, CPU and engine; the cache keeps the result.
+    The golden file is run once for each bundle, CPU, engine and version of this program, which
+    decides how the engine is set up; the cache keeps the result.
     """
-    identity = {"bundle": bundle.sha256, "cpu": cpu_name(), **engine.describe()}
+    identity = {
+        "program": glesam_runtime.__version__,
+        "bundle": bundle.sha256,
+        "cpu": cpu_name(),
+        **engine.describe(),
+    }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     known = _remembered()
     if key not in known:
@@ -151,15 +158,20 @@ def _reason(bundle: Bundle, engine: Engine, skipped: Sequence[str], checked: boo
 
 def _remembered() -> dict[str, str]:
     """Return the results of earlier checks by key: the failures, "" for none."""
+    path = _cache_file()
+    if path is None or not path.is_file():  # opening a FIFO would wait for a writer
+        return {}
     try:
-        known = json.loads(_cache_file().read_bytes())
-    except (OSError, ValueError):
+        known = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}
 
 
 def _remember(known: dict[str, str]) -> None:
     path = _cache_file()
+    if path is None:
+        return
     # If the cache cannot be written, the next start checks again.
     with suppress(OSError, InputError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +179,17 @@ def _remember(known: dict[str, str]) -> None:
             partial.write_text(json.dumps(known, indent=0))
 
 
-def _cache_file() -> Path:
-    """Return the file in the user's cache, by the XDG rules."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "glesam" / "checked.json"
+def _cache_file() -> Path | None:
+    """Return the file in the user's cache, by the XDG rules; None if the user has no home.
+
+    Containers often run as a user that has no name, and without HOME.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():  # by the XDG rules such a path counts as none
+        if os.environ.get("HOME") == "":  # pathlib takes it for the root folder
+            return None
+        try:
+            base = Path.home() / ".cache"
+        except RuntimeError:
+            return None
+    return base / "glesam" / "checked.json" if base.is_absolute() else None

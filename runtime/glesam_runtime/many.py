@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from glesam_runtime import masks
-from glesam_runtime.image import Preprocessed, check_image, pixels_of, preprocess, read_image
+from glesam_runtime.image import Preprocessed, check_image, preprocess, read_image
+from glesam_runtime.input_paths import readable_pixels, refuse_special
 from glesam_runtime.overlap import run_overlapped
 from glesam_runtime.prompts import PromptBatch, as_batch
 
@@ -52,7 +54,8 @@ def segment_many(
 
     Args:
         predictor: the predictor whose graphs are used; its own image stays set.
-        images: images with their prompts, taken a few ahead of the results.
+        images: images with their prompts, taken a few ahead of the results. Arrays are copied when
+            they are taken, so a generator may reuse one buffer for all its frames.
         multimask_output: True (the default, as in segment_anything) returns three masks per prompt,
             False one.
         streams: number of images inferred at the same time. Create the predictor with
@@ -68,7 +71,15 @@ def segment_many(
         InputError: `in_flight` is less than `streams`.
     """
     work = _Predicting(predictor.bundle.manifest, multimask_output)
-    return run_overlapped(work, images, predictor, streams, in_flight)
+    return run_overlapped(work, map(_own, images), predictor, streams, in_flight)
+
+
+def _own(item: Prompted) -> Prompted:
+    """Return an image and its prompts as copies, which a thread can read later."""
+    source, prompts = item
+    if not isinstance(source, str | os.PathLike):
+        source = deepcopy(source)
+    return source, {name: deepcopy(value) for name, value in prompts.items()}
 
 
 @dataclass(frozen=True)
@@ -93,12 +104,16 @@ class _Predicting:
     def pixels(self, item: Prompted) -> int:
         source = item[0]
         if isinstance(source, str | os.PathLike):
-            return pixels_of(source)
+            return readable_pixels(source)
         return 0  # in memory already
 
     def prepare(self, item: Prompted) -> _PromptedImage:
         source, prompts = item
-        image = read_image(source) if isinstance(source, str | os.PathLike) else check_image(source)
+        if isinstance(source, str | os.PathLike):
+            refuse_special(source)
+            image = read_image(source)
+        else:
+            image = check_image(source)
         encoded = preprocess(image, self.manifest.preprocessing)
         batched, batch = as_batch(encoded.geometry, **prompts)
         return _PromptedImage(encoded, batch, batched)

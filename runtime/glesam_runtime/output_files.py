@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from glesam_runtime.errors import InputError
+from glesam_runtime.input_paths import resolved
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,7 +71,7 @@ def refuse_inputs(files: OutputFiles, outputs: Iterable[Path], inputs: frozenset
         InputError: naming the first output that is an input.
     """
     for path in outputs:
-        if path.resolve() in inputs:
+        if resolved(path) in inputs:
             raise InputError(
                 f"{files.image}: the output {path} is an input image; choose another folder with -o"
             )

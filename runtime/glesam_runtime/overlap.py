@@ -42,7 +42,10 @@ ResultOut = TypeVar("ResultOut", covariant=True)
 
 
 class Work(Protocol[ItemIn, Prepared, Inferred, ResultOut]):
-    """The work on one image, in three steps; each may raise a GlesamError."""
+    """The work on one image, in three steps; each may raise a GlesamError.
+
+    An OSError or a MemoryError also fails this image only.
+    """
 
     def pixels(self, item: ItemIn, /) -> int:
         """Return the image's number of pixels; 0 if it is unreadable, which `prepare` reports."""
@@ -68,10 +71,12 @@ def run_each(
         The result of each item, or the error that it failed with.
     """
     for item in items:
+        outcome: Result | GlesamError
         try:
-            yield work.finish(work.infer(predictor, work.prepare(item)), _never_stop)
-        except GlesamError as error:
-            yield error
+            outcome = work.finish(work.infer(predictor, work.prepare(item)), _never_stop)
+        except (GlesamError, OSError, MemoryError) as error:
+            outcome = _of_the_image(error)
+        yield outcome
 
 
 def run_overlapped(
@@ -120,8 +125,8 @@ def run_overlapped(
                 inferred = infer(work.prepare(item))
                 stop.check()
                 return work.finish(inferred, stop.check)
-        except GlesamError as error:
-            return error
+        except (GlesamError, OSError, MemoryError) as error:
+            return _of_the_image(error)
 
     def infer(prepared: Prepared) -> Inferred:
         mine = free.get()
@@ -144,6 +149,18 @@ def run_overlapped(
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
+
+
+def _of_the_image(error: GlesamError | OSError | MemoryError) -> GlesamError:
+    """Return the error that one image failed with, so that the others go on."""
+    if isinstance(error, GlesamError):
+        return error
+    message = "not enough memory; use smaller images or fewer images at the same time"
+    if isinstance(error, OSError):
+        message = f"{error.filename or 'system'}: {error.strerror or error}"
+    made = InputError(message)
+    made.__cause__ = error
+    return made
 
 
 def default_in_flight(streams: int) -> int:

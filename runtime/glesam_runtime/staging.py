@@ -1,28 +1,34 @@
 """Write a folder or file atomically: it appears under its name complete or not at all.
 
-The data is written to a hidden sibling `.<name>.partial-<pid>-<random>` on the same file system,
-which is renamed last. A process that is killed leaves its sibling behind; the next process that
-writes the same name removes it.
+The data is written to a hidden sibling `.<name>.partial-<system>-<pid>-<random>` on the same file
+system, which is renamed last. A long name is shortened to a hash. A process that is killed leaves
+its sibling behind; the next process of the same system that writes the same name removes it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import FORMAT, MANIFEST_FILE
+from glesam_runtime.termination import partial_work
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_LONGEST_LABEL = 64
+"""Bytes of a name that its temporary name repeats; most file systems allow 255 for the whole."""
 
 
 @contextmanager
@@ -37,16 +43,19 @@ def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         InputError: `destination` is something else, or cannot be written.
     """
-    final = Path(destination).resolve()  # a symbolic link stays, its target is replaced
-    _refuse_foreign(final)
-    partial = _partial_name(final)
-    parents = [parent for parent in final.parents if not parent.exists()]
-    if not (parents[-1] if parents else final).parent.is_dir():
-        raise InputError(f"{final}: a parent folder is a file; choose another path")
+    # A symbolic link stays, its target is replaced. Path.resolve raises for a loop of links.
+    final = Path(os.path.realpath(destination))
+    with _friendly(final):
+        _refuse_foreign(final)
+        partial = _partial_name(final)
+        parents = [parent for parent in final.parents if not parent.exists()]
+        if not (parents[-1] if parents else final).parent.is_dir():
+            raise InputError(f"{final}: a parent folder is a file; choose another path")
     try:
         with _friendly(final):
             final.parent.mkdir(parents=True, exist_ok=True)
             _clear_stale(final)
+            partial_work.add(partial)
             partial.mkdir()
         with _friendly(final):
             yield partial
@@ -63,6 +72,7 @@ def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         # After a rename `partial` is gone; after an exchange it is the old folder.
         shutil.rmtree(partial, ignore_errors=True)
+        partial_work.discard(partial)
         if not final.exists():
             for parent in parents:
                 # Keep a parent that was not created or that another program uses by now.
@@ -79,23 +89,49 @@ def staged_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
     """
     final = Path(destination).absolute()
     partial = _partial_name(final)
-    if final.is_dir():
-        raise InputError(f"{final}: is a folder, a file is needed")
-    if not final.parent.is_dir():
-        raise InputError(f"{final}: its folder does not exist")
     with _friendly(final):
+        if final.is_dir():
+            raise InputError(f"{final}: is a folder, a file is needed")
+        if not final.parent.is_dir():
+            raise InputError(f"{final}: its folder does not exist")
         _clear_stale(final)
     try:
+        partial_work.add(partial)
         with _friendly(final):
             yield partial
             _sync(partial)
             partial.replace(final)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # the error of the block is the one to report
+            partial.unlink()
+        partial_work.discard(partial)
 
 
 def _partial_name(final: Path) -> Path:
-    return final.with_name(f".{final.name}.partial-{os.getpid()}-{os.urandom(4).hex()}")
+    return final.with_name(
+        f".{_label(final)}.partial-{_system()}-{os.getpid()}-{os.urandom(4).hex()}"
+    )
+
+
+def _label(final: Path) -> str:
+    """Return a file's name for its temporary name, or a hash if the name is long."""
+    raw = os.fsencode(final.name)
+    return final.name if len(raw) <= _LONGEST_LABEL else hashlib.sha256(raw).hexdigest()[:16]
+
+
+@cache
+def _system() -> str:
+    """Return a hash that names this run of the host and its numbering of processes.
+
+    Containers that write to the same volume number their processes independently, so a process id
+    alone does not tell whether a writer is alive.
+    """
+    named = [platform.node()]
+    with suppress(OSError):
+        named.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with suppress(OSError):
+        named.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256("\n".join(named).encode(errors="replace")).hexdigest()[:8]
 
 
 def _refuse_foreign(final: Path) -> None:
@@ -124,8 +160,12 @@ def _is_bundle(folder: Path) -> bool:
 
 
 def _clear_stale(final: Path) -> None:
-    """Remove the partial files and folders that dead processes left for this name."""
-    pattern = re.compile(rf"\.{re.escape(final.name)}\.partial-(\d+)-[0-9a-f]{{8}}")
+    """Remove the partial files and folders that dead processes of this system left for this name.
+
+    Whether those of other systems are alive cannot be told, so they stay.
+    """
+    label = re.escape(_label(final))
+    pattern = re.compile(rf"\.{label}\.partial-{_system()}-(\d+)-[0-9a-f]{{8}}")
     for path in final.parent.iterdir():
         match = pattern.fullmatch(path.name)
         if match is None or _is_alive(int(match[1])):
@@ -133,7 +173,8 @@ def _clear_stale(final: Path) -> None:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # another process may be faster, or own the file
+                path.unlink()
 
 
 def _is_alive(pid: int) -> bool:

@@ -80,13 +80,13 @@ def start_and_wait_for_files(output: Path) -> tuple[subprocess.Popen[bytes], Pat
     raise AssertionError("no graph was written in time")
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_cut_short(how: signal.Signals, old_bundle: Path) -> None:
     before = open_bundle(old_bundle).sha256
     process, partial = start_and_wait_for_files(old_bundle)
     process.send_signal(how)
     process.wait(timeout=60)
-    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}.get(how, -how)
     assert open_bundle(old_bundle).sha256 == before
     with pytest.raises(BundleError):
         open_bundle(partial)

@@ -11,9 +11,15 @@ from typing import Any
 import onnx
 import pytest
 
-from glesam_runtime import BackendError, BundleError, GleSamPredictor, open_bundle
+from glesam_runtime import (
+    BackendError,
+    BundleError,
+    GleSamPredictor,
+    open_bundle,
+    run_selftest,
+)
 from glesam_runtime import bundle as bundle_module
-from glesam_runtime.bundle import GOLDEN_TENSORS, load_golden, sha256_of
+from glesam_runtime.bundle import GOLDEN_TENSORS, load_golden, require_own_weights, sha256_of
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -79,11 +85,97 @@ def test_a_missing_or_longer_file(toy_copy: Path) -> None:
         open_bundle(toy_copy)
 
 
-def test_a_link_is_not_a_bundles_file(toy_copy: Path, toy_bundle: Path) -> None:
+def in_a_cache(folder: Path) -> None:
+    """Replace every file by a link to a blob in another folder, as Hugging Face's cache does."""
+    blobs = folder.parent / "blobs"
+    blobs.mkdir()
+    for path in sorted(folder.iterdir()):
+        blob = blobs / sha256_of(path)
+        path.rename(blob)
+        path.symlink_to(Path("..") / "blobs" / blob.name)
+
+
+def on_a_volume(folder: Path) -> None:
+    """Replace every file by a link into a hidden folder, as a Kubernetes volume does."""
+    paths = sorted(folder.iterdir())
+    (folder / "..2026").mkdir()
+    (folder / "..data").symlink_to("..2026")
+    for path in paths:
+        path.rename(folder / "..2026" / path.name)
+        path.symlink_to(Path("..data") / path.name)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("change", [in_a_cache, on_a_volume])
+def test_a_bundle_of_links_runs(
+    change: Callable[[Path], None], backend: str, toy_copy: Path, toy_bundle: Path, photo: Any
+) -> None:
+    change(toy_copy)
+    assert all(path.is_symlink() for path in toy_copy.iterdir() if path.name[0] != ".")
+    linked, real = (GleSamPredictor(each, backend=backend) for each in (toy_copy, toy_bundle))
+    for predictor in (linked, real):
+        predictor.set_image(photo)
+    assert (linked.get_image_embedding() == real.get_image_embedding()).all()
+    assert run_selftest(linked.bundle, backend).passed
+    require_own_weights(linked.bundle)
+    target = (toy_copy / "decoder.onnx").resolve()
+    target.write_bytes(target.read_bytes()[:-1] + b"\0")
+    with pytest.raises(BundleError, match=r"decoder\.onnx: altered"):
+        open_bundle(toy_copy)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("none.onnx", "missing"),
+        ("decoder.onnx", "cannot be read"),
+        ("..", "missing"),
+        ("/dev/zero", "missing"),
+        ("encoder.onnx", r"\d+ bytes, the manifest says|altered"),
+    ],
+)
+def test_links_that_lead_to_no_such_file(target: str, words: str, toy_copy: Path) -> None:
     path = toy_copy / "decoder.onnx"
     path.unlink()
-    path.symlink_to(toy_bundle / "decoder.onnx")
-    with pytest.raises(BundleError, match="is a link"):
+    path.symlink_to(target)
+    with pytest.raises(BundleError, match=rf"decoder\.onnx: ({words})"):
+        open_bundle(toy_copy)
+
+
+def with_external_data(folder: Path) -> None:
+    """Move the encoder's weights into a file of their own."""
+    path = folder / "encoder.onnx"
+    model = onnx.load(path)
+    path.unlink()
+    onnx.save(
+        model, path, save_as_external_data=True, location="encoder.onnx.data", size_threshold=0
+    )
+    data = folder / "encoder.onnx.data"
+    ref = {"file": data.name, "bytes": data.stat().st_size, "sha256": sha256_of(data)}
+    rehash(folder, "encoder")
+    edit(folder, _set("stages", "encoder", "data", to=ref))
+
+
+@pytest.mark.parametrize("change", [in_a_cache, on_a_volume])
+def test_external_data_behind_links(change: Callable[[Path], None], toy_copy: Path) -> None:
+    """OpenVINO refuses weights outside the graph's folder: the error says what to do."""
+    with_external_data(toy_copy)
+    change(toy_copy)
+    assert run_selftest(open_bundle(toy_copy), "onnxruntime").passed
+    if change is on_a_volume:
+        assert run_selftest(open_bundle(toy_copy), "openvino").passed
+        return
+    with pytest.raises(BackendError, match=r"encoder\.onnx\.data is a link to another.*cp -rL"):
+        GleSamPredictor(toy_copy, backend="openvino")
+    with pytest.raises(BundleError, match=r"encoder\.onnx\.data: is a link to another.*cp -rL"):
+        require_own_weights(open_bundle(toy_copy))
+    assert GleSamPredictor(toy_copy).engine.name == "onnxruntime"
+    # External data that the manifest does not declare is refused behind links too.
+    manifest_path = toy_copy / "manifest.json"
+    manifest = json.loads(manifest_path.read_bytes())
+    del manifest["stages"]["encoder"]["data"]
+    manifest_path.write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"takes weights from 'encoder\.onnx\.data'"):
         open_bundle(toy_copy)
 
 
@@ -163,16 +255,8 @@ def test_undeclared_external_data(location: str, toy_copy: Path) -> None:
 
 
 def test_declared_external_data_runs(toy_copy: Path, toy_bundle: Path, photo: Any) -> None:
-    path = toy_copy / "encoder.onnx"
-    model = onnx.load(path)
-    path.unlink()
-    onnx.save(
-        model, path, save_as_external_data=True, location="encoder.onnx.data", size_threshold=0
-    )
+    with_external_data(toy_copy)
     data = toy_copy / "encoder.onnx.data"
-    ref = {"file": data.name, "bytes": data.stat().st_size, "sha256": sha256_of(data)}
-    rehash(toy_copy, "encoder")
-    edit(toy_copy, _set("stages", "encoder", "data", to=ref))
     split, whole = GleSamPredictor(toy_copy), GleSamPredictor(toy_bundle)
     for predictor in (split, whole):
         predictor.set_image(photo)

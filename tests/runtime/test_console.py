@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import typer
 
-from glesam_runtime import BundleError, InputError, ParityError
+from glesam_runtime import BundleError, InputError, ParityError, console
+from glesam_runtime.bundle import builtin_bundle_path
 from glesam_runtime.console import exit_code_of, make_app
 
 
@@ -70,6 +75,122 @@ def test_debug_lets_the_traceback_through() -> None:
         exit_code_of(app_that_raises(InputError("x")), "t", ["--debug"])
 
 
+def missing(name: str | None) -> ModuleNotFoundError:
+    return ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+@pytest.mark.parametrize(
+    ("program", "module", "code", "words"),
+    [
+        (
+            "glesam-export",
+            "torch",
+            2,
+            "torch is not installed: pip install 'glesam-deploy[export]'",
+        ),
+        ("glesam-export", "onnx", 2, "onnx is not installed: pip install 'glesam-deploy[export]'"),
+        (
+            "glesam-train",
+            "torch",
+            2,
+            "torch is not installed: pip install 'glesam-deploy[training]'",
+        ),
+        (
+            "glesam-degrade",
+            "cv2",
+            2,
+            "cv2 is not installed: pip install 'glesam-deploy[calibration]'",
+        ),
+        (
+            "glesam-calibrate",
+            "torch",
+            2,
+            "torch is not installed: pip install 'glesam-deploy[export]'",
+        ),
+        (
+            "glesam-export",
+            "skimage",
+            2,
+            "skimage is not installed: pip install 'glesam-deploy[training]'",
+        ),
+        (
+            "glesam-export",
+            "torch.new",
+            2,
+            "the installed torch is too old or too new, because it has no",
+        ),
+        ("glesam-export", "glesam_export.folding", 1, "a bug in this program, ModuleNotFoundError"),
+        ("glesam-export", "torchlike", 1, "a bug in this program, ModuleNotFoundError"),
+        ("glesam-export", None, 1, "a bug in this program, ModuleNotFoundError"),
+    ],
+)
+def test_a_missing_package_names_its_extra(
+    program: str, module: str | None, code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code_of(app_that_raises(missing(module)), program, []) == code
+    assert capsys.readouterr().err.startswith(f"error: {words}")
+
+
+def test_the_extras_are_those_of_the_distribution() -> None:
+    """Every module of an extra comes from a requirement of that extra."""
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.11")
+    metadata = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    distributions = {
+        "cv2": "opencv-python-headless",
+        "onnx_ir": "onnx-ir",
+        "segment_anything": "segment-anything",
+        "skimage": "scikit-image",
+    }
+    for extra, modules in console._EXTRAS.items():
+        required = metadata["project"]["optional-dependencies"][extra]
+        named = {requirement.partition(">")[0] for requirement in required if ">" in requirement}
+        assert {distributions.get(module, module) for module in modules} == named, extra
+    for order in zip(console._EXTRAS, list(console._EXTRAS)[1:], strict=False):
+        assert (
+            f"glesam-deploy[{order[0]}]" in metadata["project"]["optional-dependencies"][order[1]]
+        )
+
+
+WITHOUT = """
+import importlib, importlib.abc, sys
+hidden, module, *arguments = sys.argv[1:]
+class Wall(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in hidden.split(","):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Wall())
+sys.argv = [module, *arguments]
+importlib.import_module(module).main()
+"""
+
+COMMANDS = [
+    ("glesam_export.cli", ("onnx", "--preset", "nano", "-o", "out"), "export"),
+    ("glesam_export.cli", ("info", "sam.pth"), "export"),
+    ("glesam_export.cli", ("verify", "BUNDLE"), "export"),
+    ("glesam_calibration.cli", ("BUNDLE", "image.png", "-o", "out", "--int8"), "calibration"),
+    ("glesam_benchmark.cli", ("run",), "export"),
+    ("glesam_training.cli", ("nano", "-o", "out"), "training"),
+]
+
+
+@pytest.mark.parametrize(("module", "arguments", "extra"), COMMANDS, ids=lambda each: str(each))
+def test_every_command_without_its_packages(
+    module: str, arguments: tuple[str, ...], extra: str, tmp_path: Path
+) -> None:
+    modules = {name for names in console._EXTRAS.values() for name in names}
+    given = [str(builtin_bundle_path()) if each == "BUNDLE" else each for each in arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, ",".join(modules), module, *given],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"is not installed: pip install 'glesam-deploy[{extra}]'" in done.stderr
+    assert "bug" not in done.stderr
+
+
 DEAF = """
 import signal, time
 from glesam_runtime.console import make_app, run_app
@@ -96,3 +217,97 @@ def test_ctrl_c_while_an_object_is_taken_apart() -> None:
     """Check that Ctrl-C still ends the program when Python drops it because `__del__` runs."""
     done = subprocess.run([sys.executable, "-c", DEAF], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (130, "goes on\n", "error: interrupted\n")
+
+
+TERMINATED = """
+import hashlib, signal, sys, time
+from pathlib import Path
+from glesam_runtime import termination
+from glesam_runtime.console import make_app, run_app
+from glesam_runtime.staging import staged_file, staged_folder
+
+termination._PATIENCE = 1.0
+how, out = sys.argv.pop(), Path(sys.argv.pop())
+app = make_app("A test.")
+
+@app.command()
+def run():
+    with staged_folder(out / "folder") as folder, staged_file(out / "file") as file:
+        (folder / "half").touch()
+        file.touch()
+        if how == "graceful":
+            asked = []
+            signal.signal(signal.SIGINT, lambda *_: asked.append(1))
+        if how == "background":
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        print("goes on", flush=True)
+        if how == "one long operation":
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000_000)
+        elif how == "graceful":
+            while not asked:
+                time.sleep(0.01)
+            time.sleep(2)
+        else:
+            time.sleep(30)
+    print("completed")
+
+run_app(app, "t")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("how", ["python", "background", "one long operation", "graceful", "twice"])
+def test_sigterm_ends_as_ctrl_c_does(how: str, tmp_path: Path) -> None:
+    """Nothing partial is left, whatever the program does; a graceful handler completes."""
+    with subprocess.Popen(
+        [sys.executable, "-c", TERMINATED, str(tmp_path), how],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "goes on\n"
+        process.terminate()
+        asked = time.monotonic()
+        if how == "twice":
+            process.terminate()
+        out, err = process.communicate(timeout=60)
+        assert time.monotonic() - asked < 5
+    if how == "graceful":
+        assert (process.returncode, out, err) == (0, "completed\n", "")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+        return
+    assert (process.returncode, out, err) == (143, "", "error: terminated\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+FORKED = """
+import multiprocessing, time
+from glesam_runtime import termination
+from glesam_runtime.console import make_app, run_app
+
+app = make_app("A test.")
+
+termination._PATIENCE = 0.2
+
+@app.command()
+def run():
+    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=[30])
+    worker.start()
+    time.sleep(0.2)
+    worker.terminate()
+    worker.join(10)
+    time.sleep(1)  # the parent's patience is shorter
+    print(worker.exitcode)
+
+run_app(app, "t")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_forked_worker_ends_quietly() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{-signal.SIGTERM}\n", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import glesam_runtime
 from glesam_runtime import BackendError, GleSamPredictor, engine_selection, open_bundle
 from glesam_runtime.backends.openvino import OpenVinoEngine
 from glesam_runtime.engine_options import EngineOptions
@@ -77,6 +79,22 @@ def test_a_golden_file_is_asked_once(toy_bundle: Path, checks: list[str], memory
     memory.write_text("[not json")
     select_engine(bundle)
     assert checks == ["openvino", "openvino"]
+
+
+def test_another_version_of_the_program_checks_again(
+    toy_bundle: Path, checks: list[str], memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure that an earlier release remembered does not stay for good."""
+    bundle = open_bundle(toy_bundle)
+    monkeypatch.setattr(glesam_runtime, "__version__", "0.0.9", raising=False)
+    assert select_engine(bundle).engine.name == "openvino"
+    key, *_ = json.loads(memory.read_text())
+    memory.write_text(json.dumps({key: "mask IoU 0.1"}))
+    assert select_engine(bundle).engine.name == "onnxruntime"
+    assert checks == ["openvino", "onnxruntime"]
+    monkeypatch.setattr(glesam_runtime, "__version__", "0.0.10")
+    assert select_engine(bundle).engine.name == "openvino"
+    assert checks == ["openvino", "onnxruntime", "openvino"]
 
 
 def test_another_bundle_is_another_question(
@@ -151,3 +169,53 @@ def test_a_home_without_a_cache_is_made_one(
     select_engine(open_bundle(toy_bundle))
     assert (tmp_path / "home/.cache/glesam/checked.json").is_file()
     shutil.rmtree(tmp_path / "home")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX users")
+@pytest.mark.parametrize("home", [None, "", "relative"])
+@pytest.mark.parametrize("cache", [None, "", "relative"])
+def test_a_user_without_a_home(
+    home: str | None,
+    cache: str | None,
+    toy_bundle: Path,
+    tmp_path: Path,
+    checks: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a container with an unknown user id: the check runs, and nothing is remembered."""
+
+    def no_such_user(uid: int) -> Any:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", no_such_user)
+    for name, value in (("HOME", home), ("XDG_CACHE_HOME", cache)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    for _ in range(2):
+        assert select_engine(open_bundle(toy_bundle)).engine.name == "openvino"
+    assert checks == ["openvino", "openvino"]
+    assert list(work.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX files")
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder", "deep JSON", "dangling link"])
+def test_a_memory_that_is_no_file(
+    kind: str, toy_bundle: Path, memory: Path, checks: list[str]
+) -> None:
+    memory.parent.mkdir(parents=True)
+    if kind == "fifo":
+        os.mkfifo(memory)
+    elif kind == "device":
+        memory.symlink_to("/dev/zero")
+    elif kind == "folder":
+        memory.mkdir()
+    elif kind == "deep JSON":
+        memory.write_text("[" * 100_000)
+    else:
+        memory.symlink_to(memory.parent / "none")
+    assert select_engine(open_bundle(toy_bundle)).engine.name == "openvino"
+    assert checks == ["openvino"]

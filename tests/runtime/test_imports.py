@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import pkgutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import glesam_runtime
 
@@ -57,3 +60,25 @@ def test_every_module_imports_and_names_nothing_above_it(toy_bundle: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("runtime", "evaluation", "calibration", "export", "benchmark", "training")
+
+
+@pytest.mark.parametrize("library", ["onnxruntime", "openvino", "openvino_telemetry"])
+def test_one_module_imports_the_engines(library: str) -> None:
+    """Another import would let the library report home."""
+    importing = set()
+    for package in PACKAGES:
+        for path in (ROOT / package).glob("glesam_*/**/*.py"):
+            for node in ast.walk(ast.parse(path.read_bytes())):
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom):
+                    names = [node.module or ""]
+                else:
+                    continue
+                if any(name.partition(".")[0] == library for name in names):
+                    importing.add(path.name)
+    assert importing == ({"engine_libraries.py"} if library != "openvino_telemetry" else set())

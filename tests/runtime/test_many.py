@@ -127,7 +127,13 @@ def test_streams_of_an_engine_that_has_one(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_ctrl_c_leaves_whole_files_only(tmp_path: Path, toy_bundle: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_ctrl_c_leaves_whole_files_only(
+    how: signal.Signals, code: int, word: str, tmp_path: Path, toy_bundle: Path
+) -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (700, 900, 3), dtype=np.uint8)
     paths = [tmp_path / f"{index:03}.bmp" for index in range(150)]
@@ -158,11 +164,11 @@ def test_ctrl_c_leaves_whole_files_only(tmp_path: Path, toy_bundle: Path) -> Non
     ) as process:
         assert process.stdout is not None
         first = process.stdout.readline()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         asked = time.monotonic()
         rest, stderr = process.communicate(timeout=60)
         took = time.monotonic() - asked
-    assert (process.returncode, stderr.decode()) == (130, "error: interrupted\n")
+    assert (process.returncode, stderr.decode()) == (code, f"error: {word}\n")
     assert took < 10
     lines = (first + rest).decode().splitlines()
     shown = [line for line in lines if not line.startswith(" ")]
@@ -287,3 +293,58 @@ def test_segment_many(toy_bundle: Path, images: list[Path], photo: np.ndarray) -
         predictor.set_image(pixels)
         for ours, theirs in zip(result, predictor.predict(**prompt), strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_a_generator_may_reuse_its_arrays(toy_bundle: Path, streams: int) -> None:
+    """One frame buffer, one point, one box, one mask and one dict, refilled for every image."""
+    rng = np.random.default_rng(5)
+    frames = rng.integers(0, 256, (24, 60, 80, 3), dtype=np.uint8)
+    mask_inputs = rng.normal(size=(len(frames), 1, 16, 16)).astype(np.float32) * 8
+
+    def prompt(index: int) -> dict[str, Any]:
+        return {
+            "point_coords": np.array([[3.0 * index, 2.0 * index]]),
+            "point_labels": [index % 2],
+            "box": np.array([index, index, index + 30, index + 30], np.float64),
+            "mask_input": mask_inputs[index],
+        }
+
+    def reusing() -> Any:
+        frame, reused = np.empty_like(frames[0]), prompt(0)
+        mask_input = reused["mask_input"] = np.empty_like(mask_inputs[0])
+        for index, pixels in enumerate(frames):
+            frame[:], mask_input[:] = pixels, mask_inputs[index]
+            reused["point_coords"][:] = prompt(index)["point_coords"]
+            reused["point_labels"][0] = index % 2
+            reused["box"][:] = prompt(index)["box"]
+            yield frame, reused
+        frame[:], mask_input[:] = 0, 0
+
+    predictor = GleSamPredictor(
+        toy_bundle, backend="onnxruntime", options=EngineOptions(streams=streams)
+    )
+    results = list(segment_many(predictor, reusing(), streams=streams, in_flight=4))
+    for index, result in enumerate(results):
+        predictor.set_image(frames[index])
+        for ours, theirs in zip(result, predictor.predict(**prompt(index)), strict=True):
+            np.testing.assert_array_equal(ours, theirs, err_msg=f"frame {index}")
+
+
+def test_views_are_copied_too(toy_bundle: Path, photo: np.ndarray) -> None:
+    """A reversed, read-only view of a buffer that is refilled."""
+    buffer = np.empty_like(photo)
+    view = buffer[:, ::-1]
+    view.flags.writeable = False
+
+    def reusing() -> Any:
+        for shift in range(6):
+            buffer[:] = np.roll(photo, shift * 9, axis=1)
+            yield view, {"box": [5, 5, 50, 60]}
+        buffer[:] = 0
+
+    predictor = GleSamPredictor(toy_bundle, backend="onnxruntime")
+    for shift, result in enumerate(segment_many(predictor, reusing())):
+        predictor.set_image(np.roll(photo, shift * 9, axis=1)[:, ::-1])
+        theirs = predictor.predict(box=[5, 5, 50, 60])
+        np.testing.assert_array_equal(result.low_res_masks, theirs[2])

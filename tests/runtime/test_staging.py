@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,11 +155,62 @@ def test_kill_leaves_the_old_bundle_and_the_next_run_clears_up(tmp_path: Path) -
     assert done.returncode == -signal.SIGKILL
     assert names(target) == ["manifest.json", "old.onnx"]
     assert len(names(tmp_path)) == 2  # the dead process's partial folder
-    living = tmp_path / f".bundle.partial-{os.getpid()}-00000000"
+    living = tmp_path / f".bundle.partial-{staging._system()}-{os.getpid()}-00000000"
     living.mkdir()
     with staged_folder(target) as folder:
         (folder / "new").touch()
     assert names(tmp_path) == [living.name, "bundle"]
+
+
+@pytest.mark.parametrize("make", [staged_file, staged_folder])
+def test_a_writer_in_another_container_keeps_its_work(make: Any, tmp_path: Path) -> None:
+    """Its process id means nothing here: here the process of that id is dead, or another one."""
+    dead = 2**22 + 1  # above Linux's highest process id
+    there, here = (
+        tmp_path / f".out.partial-{system}-{dead}-00000000"
+        for system in ("0123abcd", staging._system())
+    )
+    there.mkdir()
+    here.mkdir()
+    with make(tmp_path / "out") as partial:
+        assert names(tmp_path)[:1] == [there.name]
+        assert not here.exists()
+        (partial / "x" if partial.is_dir() else partial).touch()
+    assert names(tmp_path) == [there.name, "out"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
+def test_containers_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same host name and boot, another numbering of processes."""
+    here = staging._system.__wrapped__()
+    assert here == staging._system.__wrapped__()
+    monkeypatch.setattr(Path, "readlink", lambda self: Path("pid:[4026532999]"))
+    assert staging._system.__wrapped__() != here
+
+
+@pytest.mark.parametrize("make", [staged_file, staged_folder])
+def test_long_names(make: Any, tmp_path: Path) -> None:
+    """A name of 255 bytes is written; one byte more is one line that names it."""
+    longest = tmp_path / ("\u00e9" * 127 + "x")
+    for _ in range(2):
+        with make(longest) as partial:
+            assert len(os.fsencode(partial.name)) < 120
+            (partial / "manifest.json" if partial.is_dir() else partial).write_text(OURS)
+        assert names(tmp_path) == [longest.name]
+    with pytest.raises(InputError, match="its name is too long"), make(f"{longest}x") as partial:
+        (partial / "x" if partial.is_dir() else partial).touch()
+    assert names(tmp_path) == [longest.name]
+
+
+def test_the_first_error_is_the_one_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EACCES, "denied", str(self))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(ValueError, match="first"), staged_file(tmp_path / "a.png"):
+        raise ValueError("first")
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:

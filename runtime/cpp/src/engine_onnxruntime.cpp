@@ -3,6 +3,7 @@
 #include <onnxruntime_c_api.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "cpu.h"
 #include "dynamic_library.h"
@@ -16,6 +17,26 @@ namespace {
 constexpr std::uint32_t kApiVersion = 14;  // ONNX Runtime 1.14
 static_assert(ORT_API_VERSION >= kApiVersion, "onnxruntime_c_api.h of 1.14 or later is needed");
 
+// ONNX Runtime 1.32 reports its use to its vendor from the moment it is loaded, unless this is set.
+// A value of the user's stays.
+void disable_reports() {
+  constexpr const char* kSwitch = "ORT_DISABLE_TELEMETRY";
+#ifdef _WIN32
+  if (std::getenv(kSwitch) == nullptr) _putenv_s(kSwitch, "1");
+#else
+  setenv(kSwitch, "1", /*overwrite=*/0);
+#endif
+}
+
+DynamicLibrary load_library(const std::string& name) {
+  disable_reports();
+  return DynamicLibrary("onnxruntime",
+                        name.empty()
+                            ? std::vector<std::string>{"libonnxruntime.so", "libonnxruntime.so.1"}
+                            : std::vector<std::string>{name},
+                        "install ONNX Runtime, or name its library: engine_library");
+}
+
 struct OrtFailure : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -26,12 +47,7 @@ using Owned = std::unique_ptr<Object, void (*)(Object*)>;
 
 class Api {
  public:
-  explicit Api(const std::string& library)
-      : library_("onnxruntime",
-                 library.empty()
-                     ? std::vector<std::string>{"libonnxruntime.so", "libonnxruntime.so.1"}
-                     : std::vector<std::string>{library},
-                 "install ONNX Runtime, or name its library: engine_library") {
+  explicit Api(const std::string& library) : library_(load_library(library)) {
     const auto* base = library_.function<const OrtApiBase*()>("OrtGetApiBase")();
     version_ = base->GetVersionString();
     api_ = base->GetApi(kApiVersion);

@@ -62,11 +62,34 @@ def replaced(file: str, raw: bytes) -> Change:
     return change
 
 
-def linked(folder: Path) -> None:
-    """Replace a file by a link to another folder."""
-    path = folder / "decoder.onnx"
-    shutil.move(path, folder.parent / "elsewhere.onnx")
-    path.symlink_to(folder.parent / "elsewhere.onnx")
+def linked_to(target: str) -> Change:
+    """Return a change that replaces a file by a symbolic link."""
+
+    def change(folder: Path) -> None:
+        (folder / "decoder.onnx").unlink()
+        (folder / "decoder.onnx").symlink_to(target)
+
+    return change
+
+
+def in_a_cache(folder: Path) -> None:
+    """Replace every file by a link to a blob in another folder, as Hugging Face's cache does."""
+    blobs = folder.parent / f"{folder.name}-blobs"
+    blobs.mkdir()
+    for path in sorted(folder.iterdir()):
+        blob = blobs / sha256_of(path)
+        shutil.move(path, blob)
+        path.symlink_to(Path("..") / blobs.name / blob.name)
+
+
+def on_a_volume(folder: Path) -> None:
+    """Replace every file by a link into a hidden folder, as a Kubernetes volume does."""
+    paths = sorted(folder.iterdir())
+    (folder / "..2026").mkdir()
+    (folder / "..data").symlink_to("..2026")
+    for path in paths:
+        shutil.move(path, folder / "..2026" / path.name)
+        path.symlink_to(Path("..data") / path.name)
 
 
 def external(location: bytes | None) -> bytes:
@@ -281,7 +304,11 @@ CHANGES: dict[str, Change] = {
     "a flipped graph": flipped("encoder.onnx"),
     "a flipped golden": flipped("golden.safetensors"),
     "a missing graph": lambda folder: (folder / "decoder.onnx").unlink(),
-    "a link": linked,
+    "a link to nothing": linked_to("none.onnx"),
+    "a link to itself": linked_to("decoder.onnx"),
+    "a link to a folder": linked_to(".."),
+    "a link to a device": linked_to("/dev/null"),
+    "a link to another file": linked_to("encoder.onnx"),
     "no manifest": lambda folder: (folder / "manifest.json").unlink(),
     "no folder": shutil.rmtree,
     "an array": manifest_of(b"[]"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from tampering import CALIBRATION, CHANGES, PARSERS_OWN, edited, of_engines
+from tampering import CALIBRATION, CHANGES, PARSERS_OWN, edited, in_a_cache, of_engines, on_a_volume
 
 from glesam_runtime import BundleError, open_bundle
 from glesam_runtime.bundle import load_golden
@@ -68,7 +68,11 @@ def test_both_readers_open_a_good_one(
     engines = shutil.copytree(nano, tmp_path / "engines")
     of_engines(edited("calibration", to=CALIBRATION))(engines)
     open_bundle(engines)
-    folders = nano, more, none, engines
+    cache, volume = (shutil.copytree(nano, tmp_path / name) for name in ("cache", "volume"))
+    for change, folder in ((in_a_cache, cache), (on_a_volume, volume)):
+        change(folder)
+        open_bundle(folder)
+    folders = nano, more, none, engines, cache, volume
     run = subprocess.run(
         [programs / "read_bundle", *folders], capture_output=True, text=True, check=True
     )

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glesam_runtime.backends.base import FoundTensor, check_interface
+from glesam_runtime.bundle import remedy_for_links
+from glesam_runtime.engine_libraries import import_onnxruntime
 from glesam_runtime.errors import BackendError, InputError
 from glesam_runtime.machine import adds_bytes_exactly, cpu_name
 from glesam_runtime.staging import staged_folder
@@ -116,7 +118,7 @@ class OrtEngine:
         return self
 
     def _on_device(self, value: Value) -> Any:
-        import onnxruntime as ort
+        ort = import_onnxruntime()
 
         if isinstance(value, OrtTensor):
             return value.value
@@ -137,7 +139,7 @@ def load(
         InputError: the cache folder cannot be written.
     """
     try:
-        import onnxruntime as ort
+        ort = import_onnxruntime()
     except ImportError as error:
         raise BackendError(
             f"onnxruntime cannot be imported ({error}); pip install 'glesam-runtime[cpu]' "
@@ -160,7 +162,7 @@ def load(
             raise  # the cache cannot be written, and the error says so
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
             precision = bundle.manifest.stages[stage].precision
-            remedy = (
+            remedy = remedy_for_links(bundle, stage) or (
                 ""
                 if precision == "fp32"
                 else f"; {provider} may lack {precision} kernels: use an fp32 bundle here"
@@ -186,14 +188,14 @@ def sees_gpu() -> bool:
     """Return whether this ONNX Runtime was built for CUDA and an NVIDIA driver is installed."""
     if not Path("/dev/nvidiactl").exists() and sys.platform != "win32":
         return False
-    import onnxruntime as ort
+    ort = import_onnxruntime()
 
     return _CUDA in ort.get_available_providers()
 
 
 def session_options(options: EngineOptions) -> Any:
     """Return the onnxruntime.SessionOptions for optimising and running a graph."""
-    import onnxruntime as ort
+    ort = import_onnxruntime()
 
     made = ort.SessionOptions()
     made.log_severity_level = _ERRORS_ONLY
@@ -213,7 +215,7 @@ def _open_session(
     bundle: Bundle, stage: StageName, options: EngineOptions, providers: Sequence[Any]
 ) -> Any:
     """Open a session on a graph, or on its optimised version in the cache."""
-    import onnxruntime as ort
+    ort = import_onnxruntime()
 
     path, made = bundle.graph_path(stage), session_options(options)
     if options.cache is None:
@@ -236,7 +238,7 @@ def _open_session(
 def _write_optimized(
     path: Path, folder: Path, options: EngineOptions, providers: Sequence[Any]
 ) -> None:
-    import onnxruntime as ort
+    ort = import_onnxruntime()
 
     writing = session_options(options)
     writing.optimized_model_filepath = str(folder / _OPTIMIZED)

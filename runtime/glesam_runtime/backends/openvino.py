@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glesam_runtime.backends.base import FoundTensor, check_interface
+from glesam_runtime.bundle import remedy_for_links
+from glesam_runtime.engine_libraries import import_openvino
 from glesam_runtime.errors import BackendError
 from glesam_runtime.machine import adds_bytes_exactly
 
@@ -100,7 +102,7 @@ def load(
             or OpenVINO refuses a graph.
     """
     try:
-        import openvino as ov
+        ov = import_openvino()
     except ImportError as error:
         raise BackendError(
             f"openvino cannot be imported ({error}); pip install 'glesam-runtime[openvino]'"
@@ -124,7 +126,10 @@ def load(
         try:
             compiled = core.compile_model(_read(core, bundle, stage), "CPU", properties)
         except Exception as error:  # OpenVINO's exceptions have no common base class
-            raise BackendError(f"{path}: openvino cannot load it: {_brief(error)}") from error
+            remedy = remedy_for_links(bundle, stage)
+            raise BackendError(f"{path}: openvino cannot load it: {_brief(error)}{remedy}") from (
+                error
+            )
         _check_precision(compiled, precision)
         spec = bundle.manifest.stages[stage]
         check_interface(path, "inputs", [_found(port) for port in compiled.inputs], spec.inputs)
@@ -168,7 +173,7 @@ def without_casts(model: Any) -> None:
     Args:
         model: openvino.Model of a graph typed float16 or bfloat16.
     """
-    from openvino import opset13 as ops
+    ops = import_openvino().opset13
 
     for node in model.get_ordered_ops():
         output = node.output(0) if node.get_output_size() else None

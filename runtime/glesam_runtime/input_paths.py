@@ -1,0 +1,59 @@
+"""Questions about paths that a user names, answered without an exception for odd paths."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from glesam_runtime.errors import InputError
+
+_KINDS = (
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def exists(path: Path) -> bool:
+    """Return whether a path exists; unlike Path.exists it does not raise for a long name."""
+    try:
+        path.stat()
+    except (OSError, ValueError):  # ValueError: a null character
+        return False
+    return True
+
+
+def resolved(path: Path) -> Path:
+    """Return a path without links; unlike Path.resolve it does not raise for a loop of links."""
+    return Path(os.path.realpath(path))
+
+
+def refuse_special(path: str | os.PathLike[str]) -> None:
+    """Refuse a file whose reading can wait or go on for ever.
+
+    Raises:
+        InputError: the path is a FIFO, a socket or a device.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return  # the reader reports it
+    for matches, kind in _KINDS:
+        if matches(mode):
+            raise InputError(f"{path}: {kind}, but images are read from regular files only")
+
+
+def readable_pixels(path: str | os.PathLike[str]) -> int:
+    """Return the number of pixels of an image file; 0 if it cannot be read.
+
+    A FIFO is not opened, because that would wait for a writer.
+    """
+    from glesam_runtime.image import pixels_of
+
+    try:
+        refuse_special(path)
+    except InputError:
+        return 0
+    return pixels_of(path)

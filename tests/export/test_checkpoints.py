@@ -367,7 +367,7 @@ A, B = "unet.conv_in.lora.down.weight", "unet.conv_in.lora.up.weight"
         ({A: torch.ones(0, 256, 3, 3), B: torch.ones(32, 0, 1, 1)}, "of rank 0"),
         ({A: torch.ones(8, 4, 3, 3)}, r"A \[8, 4, 3, 3\], not \[8, 256, 3, 3\]"),
         ({B: torch.ones(32, 4, 1, 1)}, r"B \[32, 4, 1, 1\], not \[32, 8, 1, 1\]"),
-        ({"conv_in.lora_A.weight": torch.ones(8, 256, 3, 3)}, "there twice"),
+        ({"conv_in.lora_A.weight": torch.ones(8, 256, 3, 3)}, "occurs twice"),
         ({"unet.conv_in.alpha": torch.tensor(float("nan"))}, "alpha holds NaN"),
         ({"unet.time_embedding.linear_1.alpha": torch.tensor(8.0)}, "lacks one of its two"),
         ({"unet.conv_norm_out.alpha": torch.tensor(8.0)}, "not a layer"),

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,20 +132,33 @@ def _failure(
     The golden file is run once for each bundle, CPU, engine and version of this program, which
     decides how the engine is set up; the cache keeps the result.
     """
-    identity = {
-        "program": glesam_runtime.__version__,
-        "bundle": bundle.sha256,
-        "cpu": cpu_name(),
-        **engine.describe(),
-    }
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    known = _remembered()
+    key = _key(bundle, engine)
+    known = _remembered() if key else {}
     if key not in known:
         if tuple(stages) != STAGES:
             engine = load_engine(bundle, engine.name, engine.device, STAGES, options)
         known[key] = "; ".join(golden.check(bundle, engine).failures)
-        _remember(known)
+        if key:
+            _remember(known)
     return known[key] or None
+
+
+def _key(bundle: Bundle, engine: Engine) -> str:
+    """Return the key of a check, "" if it cannot be remembered.
+
+    A program that was packed without its metadata does not know its version.
+    """
+    try:
+        program = glesam_runtime.__version__
+    except PackageNotFoundError:
+        return ""
+    identity = {
+        "program": program,
+        "bundle": bundle.sha256,
+        "cpu": cpu_name(),
+        **engine.describe(),
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _reason(bundle: Bundle, engine: Engine, skipped: Sequence[str], checked: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,21 @@ def test_another_version_of_the_program_checks_again(
     monkeypatch.setattr(glesam_runtime, "__version__", "0.0.10")
     assert select_engine(bundle).engine.name == "openvino"
     assert checks == ["openvino", "onnxruntime", "openvino"]
+
+
+def test_a_program_without_its_metadata_remembers_nothing(
+    toy_bundle: Path, checks: list[str], memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As PyInstaller packs it by default."""
+
+    def unknown(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", unknown)
+    for _ in range(2):
+        assert select_engine(open_bundle(toy_bundle)).engine.name == "openvino"
+    assert checks == ["openvino", "openvino"]
+    assert not memory.exists()
 
 
 def test_another_bundle_is_another_question(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from glesam_runtime import BackendError, EngineOptions, open_bundle
+from glesam_runtime import BackendError, EngineOptions, backends, open_bundle
 from glesam_runtime.backends import BACKENDS, Backend, installed
 from glesam_runtime.backends.base import FoundTensor, check_interface
 from glesam_runtime.backends.loading import load_engine, module_of
@@ -48,10 +48,15 @@ def test_ranks_decide_between_all_backends_for_onnx_bundles() -> None:
         assert len(set(ranks)) == len(ranks)
 
 
-def test_installed() -> None:
-    assert installed() == ["onnxruntime", "openvino"]
+def test_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names for ONNX bundles, in the table's order, without compiled and missing ones."""
     missing = Backend("x", ("no_such_module",), False, ("cpu",), 9, 9)
     assert not missing.is_installed
+    compiled = Backend("y", ("numpy",), True, ("cuda",), 9, 9)
+    assert compiled.is_installed
+    rows = (BACKENDS["onnxruntime"], missing, compiled, BACKENDS["openvino"])
+    monkeypatch.setattr(backends, "BACKENDS", {row.name: row for row in rows})
+    assert installed() == ["onnxruntime", "openvino"]
     assert Backend("x", ("no_such_module", "numpy"), False, ("cpu",), 9, 9).is_installed
 
 

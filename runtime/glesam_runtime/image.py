@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from glesam_runtime.sample_depth import (
     gray_to_8_bits,
     is_deep_colour,
 )
+from glesam_runtime.unknown_image import explain, is_heic
 
 if TYPE_CHECKING:
     import os
@@ -146,10 +148,6 @@ def read_image_with_note(
             return np.asarray(rgb, dtype=np.uint8), note
     except InputError:
         raise
-    except UnidentifiedImageError as error:
-        raise InputError(
-            f"{file}: not an image in a known format; convert it to PNG or JPEG"
-        ) from error
     except Exception as error:  # decoders raise many types for malformed bytes
         raise InputError(f"{file}: cannot be read as an image ({_brief(error)})") from error
 
@@ -251,7 +249,7 @@ def open_picture(file: Path) -> Iterator[Image.Image]:
     """Open an image without Pillow's process-wide size limit. The caller checks the size.
 
     Raises:
-        UnidentifiedImageError: it is in none of the formats of this program.
+        InputError: it is in none of the formats of this program.
     """
     # Given a path, Pillow maps a raw TIFF into memory and mistakes its width for its height if the
     # orientation swaps them.
@@ -260,6 +258,8 @@ def open_picture(file: Path) -> Iterator[Image.Image]:
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
                 image = _open_known(content)
+            except UnidentifiedImageError as error:
+                raise InputError(f"{file}: {explain(content)}") from error
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
         with image:
@@ -273,8 +273,20 @@ def _open_known(content: BinaryIO) -> Image.Image:
     except UnidentifiedImageError:
         Image.init()
         content.seek(0)
+        if is_heic(content.read(12)):
+            _add_heic()
+        content.seek(0)
         known = [name for name in _OTHER_FORMATS if name in Image.OPEN]
         return Image.open(content, formats=known)
+
+
+def _add_heic() -> None:
+    """Let Pillow open HEIC images, if pillow-heif is installed."""
+    try:
+        plugin = importlib.import_module("pillow_heif")
+    except ModuleNotFoundError:
+        return
+    plugin.register_heif_opener()
 
 
 def load_upright(image: Image.Image) -> Image.Image:

@@ -359,6 +359,21 @@ def test_numbers_of_touching_objects_stay_numbers(tmp_path: Path, largest: int) 
     np.testing.assert_array_equal(masks, labels == np.arange(1, largest + 1)[:, None, None])
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_maps_of_many_small_objects_stay_maps(tmp_path: Path, seed: int) -> None:
+    """Up to 253 disks of 1 to 7 pixels radius, which overlap, with any numbers."""
+    numbers = np.random.default_rng(seed)
+    count = int(numbers.integers(1, 254))
+    labels = np.zeros((200, 260), np.uint8)
+    for label in numbers.permutation(np.arange(1, count + 1)):
+        center = numbers.integers(0, 200), numbers.integers(0, 260)
+        labels[disk(center, numbers.uniform(1, 7), shape=labels.shape)] = label
+    if seed % 3 == 0:
+        labels *= np.uint8(255 // count)
+    expected = labels == np.unique(labels)[1:, None, None]
+    np.testing.assert_array_equal(read_masks(save(tmp_path / "a.png", labels)), expected)
+
+
 def test_thin_objects_with_small_numbers_stay_objects(tmp_path: Path) -> None:
     labels = np.zeros((40, 60), np.uint8)
     labels[5, :], labels[9, :], labels[12, :], labels[20:30] = 1, 2, 3, 4

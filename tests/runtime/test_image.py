@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import EpsImagePlugin, Image, ImageOps, TiffImagePlugin, features
+from PIL import EpsImagePlugin, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, features
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from glesam_runtime import InputError
@@ -346,6 +347,88 @@ def test_no_picture_starts_a_program(name: str, ghostscript: Path, tmp_path: Pat
     with Image.open(path) as opened, contextlib.suppress(Exception):
         opened.load()
     assert ghostscript.exists(), "Pillow alone starts it, so the test can fail"
+
+
+def raw_tiff(path: Path, samples: np.ndarray, sample_format: int) -> Path:
+    """Write [H, W, bands] as an uncompressed TIFF of any dtype, which Pillow cannot write."""
+    height, width, bands = samples.shape
+    bits = samples.dtype.itemsize * 8
+    values = {
+        256: width,
+        257: height,
+        258: bits,
+        259: 1,
+        262: 1,
+        273: 0,
+        277: bands,
+        278: height,
+        279: samples.nbytes,
+        339: sample_format,
+    }
+    values[273] = 8 + 2 + 12 * len(values) + 4 + 4 * bands
+    extra = 8 + 2 + 12 * len(values) + 4
+    entries = b""
+    for tag, value in values.items():
+        count = bands if tag in (258, 339) else 1
+        kind = 3 if tag in (258, 259, 262, 277, 339) else 4
+        if count > 2:  # does not fit into the entry
+            value = extra if tag == 258 else extra + 2 * bands
+        entries += struct.pack("<HHII", tag, kind, count, value)
+    per_band = struct.pack("<H", bits) * bands + struct.pack("<H", sample_format) * bands
+    head = struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", len(values))
+    path.write_bytes(head + entries + b"\0" * 4 + per_band + samples.tobytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("samples", "sample_format", "hint"),
+    [
+        (np.zeros((4, 5, 1), np.float16), 3, "1 band of 16-bit float samples"),
+        (np.zeros((4, 5, 1), np.float64), 3, "1 band of 64-bit float samples"),
+        (np.zeros((4, 5, 5), np.uint16), 1, "5 bands of 16-bit unsigned samples"),
+        (np.zeros((4, 5, 3), np.float32), 3, "3 bands of 32-bit float samples"),
+    ],
+)
+def test_a_tiff_that_pillow_cannot_read_is_named(
+    samples: np.ndarray, sample_format: int, hint: str, tmp_path: Path
+) -> None:
+    path = raw_tiff(tmp_path / "a.tif", samples, sample_format)
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(path)
+    with pytest.raises(InputError, match=rf"a\.tif: a TIFF with {hint}.*8 or 16 bits"):
+        read_image(path)
+
+
+def test_the_tiff_of_this_test_is_one(tmp_path: Path) -> None:
+    """Pillow reads what it can of what `raw_tiff` writes."""
+    values = np.arange(20, dtype=np.float32).reshape(4, 5, 1)
+    with Image.open(raw_tiff(tmp_path / "a.tif", values, 3)) as image:
+        np.testing.assert_array_equal(np.asarray(image), values[..., 0])
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 40
+
+
+def test_heic_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(HEIC)
+    with pytest.raises(InputError, match=r"photo\.jpg: a HEIC image; install pillow-heif"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_heic_is_read_where_pillow_heif_is_installed(orientation: int, tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(Image.fromarray(noise(64, 96)), tmp_path / "a.heic", exif=exif)
+    with Image.open(path) as fresh:
+        expected = np.asarray(ImageOps.exif_transpose(fresh).convert("RGB"))
+    np.testing.assert_array_equal(read_image(path), expected)
+    with open_picture(path) as opened:
+        assert upright_size(opened) == expected.shape[:2]
 
 
 def test_pictures_are_opened_in_one_place() -> None:

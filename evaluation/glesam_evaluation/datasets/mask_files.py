@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from glesam_evaluation.datasets.soft_masks import one_colour, soft_threshold, soft_values
 from glesam_runtime.errors import InputError
@@ -73,8 +73,6 @@ def _read(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
             pixels = _pixels(load_upright(image), lossy, path)
     except InputError:
         raise
-    except UnidentifiedImageError as error:
-        raise InputError(f"{path}: not an image in a known format") from error
     except Exception as error:  # decoders raise errors of any type on damaged files
         raise InputError(f"{path}: cannot be read as a mask ({error})") from error
 

@@ -11,7 +11,6 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import UnidentifiedImageError
 
 from glesam_runtime.errors import InputError
 from glesam_runtime.image import open_picture, upright_size
@@ -61,8 +60,8 @@ def size_of(path: Path) -> tuple[int, int]:
     try:
         with open_picture(path) as image:
             return upright_size(image)
-    except UnidentifiedImageError as error:
-        raise InputError(f"{path}: not an image in a known format") from error
+    except InputError:
+        raise
     except Exception as error:  # decoders raise errors of any type on damaged files
         raise InputError(f"{path}: cannot be read as an image ({error})") from error
 

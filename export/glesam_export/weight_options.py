@@ -92,6 +92,13 @@ class WeightOptions:
             rich_help_panel=WEIGHTS, metavar="SEED", help="Random weights, for development."
         ),
     ] = None
+    decoder: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=WEIGHTS,
+            help="Fine-tuned decoder whose tensors replace those of --sam (.pth, .safetensors).",
+        ),
+    ] = None
     lora_alpha: Annotated[
         float | None,
         typer.Option(
@@ -110,6 +117,7 @@ class WeightOptions:
             "--lora": self.lora,
             "--prompt-embeds": self.prompt_embeds,
             "--unet-config": self.unet_config,
+            "--decoder": self.decoder,
         }
         return [name for name, path in files.items() if path is not None]
 

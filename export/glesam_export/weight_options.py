@@ -95,6 +95,13 @@ class WeightOptions:
             help="Draw random weights from this seed, for tests.",
         ),
     ] = None
+    decoder: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=WEIGHTS,
+            help="Fine-tuned decoder whose tensors replace those of --sam (.pth, .safetensors).",
+        ),
+    ] = None
     lora_alpha: Annotated[
         float | None,
         typer.Option(
@@ -113,6 +120,7 @@ class WeightOptions:
             "--lora": self.lora,
             "--prompt-embeds": self.prompt_embeds,
             "--unet-config": self.unet_config,
+            "--decoder": self.decoder,
         }
         return [name for name, path in files.items() if path is not None]
 

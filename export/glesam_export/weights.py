@@ -104,7 +104,7 @@ def _opened(options: WeightOptions) -> OpenedFiles:
     """Return the files of the options; each is opened on first use."""
     from glesam_export.checkpoints.separate_files import OpenedFiles
 
-    return OpenedFiles(options.sam, options.sd, options.lora, options.unet_config)
+    return OpenedFiles(options.sam, options.sd, options.lora, options.unet_config, options.decoder)
 
 
 def for_bundle(options: WeightOptions, manifest: Manifest) -> WeightOptions:
@@ -159,6 +159,7 @@ def _from_files(options: WeightOptions) -> Checkpoint:
         options.prompt_embeds,
         options.unet_config,
         options.lora_alpha,
+        options.decoder,
     )
     preset, unet = sam_preset(known.preset), unet_preset(known.unet)
     return FileCheckpoint(weights, preset, unet, options.gamma, options.timestep, opened)

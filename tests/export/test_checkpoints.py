@@ -37,6 +37,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from glesam_export.checkpoints import formats, lora, sam, stable_diffusion
+from glesam_export.checkpoints.checkpoint_folder import open_folder, write_checkpoint_json
 from glesam_export.checkpoints.separate_files import FileCheckpoint, OpenedFiles, WeightFiles
 from glesam_export.enhancer.reference import LoraFactors, build_unet
 from glesam_export.families.sam import SamFamily
@@ -158,6 +159,60 @@ def test_prefixes_before_a_sam2(prefix: str, released2: Released, tmp_path: Path
     tensors = read(released2.sam, "--sam")
     torch.save({"net": {prefix + k: v for k, v in tensors.items()}}, tmp_path / "s.pt")
     same(OpenedFiles(tmp_path / "s.pt", None, None).sam.read(), tensors)
+
+
+DECODER_NAMES: dict[str, Callable[[str], str | None]] = {
+    "both parts": lambda n: None if n.startswith("image_encoder.") else n,
+    "mask decoder": lambda n: n if n.startswith("mask_decoder.") else None,
+    "bare names": lambda n: (
+        n.removeprefix("mask_decoder.") if n.startswith("mask_decoder.") else None
+    ),
+    "with a prefix": lambda n: f"module.sam.{n}" if n.startswith("mask_decoder.") else None,
+    "mask tokens": lambda n: n if n == "mask_decoder.mask_tokens.weight" else None,
+}
+
+
+@pytest.mark.parametrize("kind", DECODER_NAMES)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_decoder_is_laid_over_a_whole_sam(
+    kind: str, wrapped: bool, released: Released, tmp_path: Path
+) -> None:
+    """The tensors in the file are the other SAM's; all others stay."""
+    whole = read(released.sam, "--sam")
+    decoder, expected = {}, dict(whole)
+    for name, tensor in whole.items():
+        if (renamed := DECODER_NAMES[kind](name)) is not None:
+            decoder[renamed] = expected[name] = tensor + 1
+    path = tmp_path / "decoder.pth"
+    torch.save({"model_state_dict": decoder, "epoch": 1} if wrapped else decoder, path)
+    files = (released.sam, released.sd, released.lora, released.prompt_embeds)
+    weights = WeightFiles(*files, lora_alpha=8.0, decoder=path)
+    found = FileCheckpoint(weights, SAM_PRESETS["nano"], unet_preset("nano"), 5.0, 999)
+    family = SamFamily()
+    same(dict(family.state_dict(found.encoder(), found.decoder())), expected)
+    assert [s.role for s in found.sources()][:2] == ["sam", "decoder"]
+    write_checkpoint_json(tmp_path, weights, "nano", "nano", 5.0, 999)
+    again = open_folder(tmp_path)
+    same(again.decoder().state_dict(), found.decoder().state_dict())
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"mask_decoder.other.weight": torch.ones(2)}, "mask_decoder.other.weight is unknown"),
+        ({"mask_decoder.iou_token.weight": torch.ones(2)}, r"iou_token.weight is \[2\], not"),
+        ({"image_encoder.pos_embed": torch.ones(2)}, "holds an image encoder; pass a whole SAM"),
+        ({"mask_decoder.iou_token.weight": torch.full((1, 256), torch.nan)}, "NaN"),
+    ],
+)
+def test_a_decoder_that_does_not_fit(
+    state: Tensors, words: str, released: Released, tmp_path: Path
+) -> None:
+    torch.save(state, tmp_path / "d.pth")
+    files = (released.sam, released.sd, released.lora, released.prompt_embeds)
+    weights = WeightFiles(*files, lora_alpha=8.0, decoder=tmp_path / "d.pth")
+    with pytest.raises(CheckpointError, match=rf"--decoder .*d\.pth: .*{words}"):
+        FileCheckpoint(weights, SAM_PRESETS["nano"], unet_preset("nano"), 5.0, 999)
 
 
 def test_files_whose_state_dict_cannot_be_told(released: Released, tmp_path: Path) -> None:

@@ -18,12 +18,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from glesam_export.checkpoints import formats, lora, stable_diffusion, write
+from glesam_export.checkpoints.checkpoint_folder import open_folder
 from glesam_export.checkpoints.lora_alpha import alpha_sources, lora_file
 from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
 from glesam_export.checkpoints.tensor_file import TensorFile
 from glesam_export.enhancer.reference import ADAPTER, add_lora
 from glesam_export.presets import LORA_TARGETS, sam_preset, unet_preset
 from glesam_runtime.errors import CheckpointError
+from glesam_training.trained_checkpoint import write_checkpoint
 
 from ..released import Released
 from .conftest import random_nano, relative
@@ -335,6 +337,24 @@ def test_a_checkpoint_takes_a_folder_and_hashes_its_settings(
     assert files["lora_config"] == "adapter_config.json"
     scale = found.enhancer().unet.conv_in.scaling[ADAPTER]
     assert scale == 4.0
+
+
+@pytest.mark.parametrize("place", ["folder", "option", "the output's own file"])
+def test_a_trained_decoder_keeps_the_loras_alpha(
+    place: str, released: Released, base: UNet2DConditionModel, tmp_path: Path
+) -> None:
+    """The checkpoint folder says it, wherever the training had it from."""
+    lora = peft_folder(tmp_path / "peft", base, r=4, lora_alpha=16)
+    expected, alpha = by_peft(lora, base), None
+    if place != "folder":
+        tensors = load_file(lora / "adapter_model.safetensors")
+        lora, alpha = tmp_path / "pytorch_lora_weights.safetensors", 16.0
+        save_file(tensors, lora if place != "option" else tmp_path / "other.safetensors")
+        lora = lora if place != "option" else tmp_path / "other.safetensors"
+    files = WeightFiles(released.sam, released.sd, lora, released.prompt_embeds, lora_alpha=alpha)
+    start = FileCheckpoint(files, sam_preset("nano"), unet_preset("nano"), 5.0, 999)
+    found = open_folder(write_checkpoint(start, tmp_path, decoder=start.decoder()))
+    assert relative(eps(found.enhancer().unet), expected) < 1e-6
 
 
 def test_info_says_rank_alpha_and_its_source(

@@ -107,7 +107,7 @@ def test_both_stages_take_a_u_nets_weights_alone(
     for stage in (["enhancer"], ["decoder", "--all"]):
         refused(train(*stage, "scenes:3", "-o", tmp_path / "x", *given), "--unet-config")
     bare = released.sd / "unet" / "diffusion_pytorch_model.safetensors"
-    alone = [*weights(released, "--sd"), "--sd", bare, "--lora", released.lora]
+    alone = [*weights(released, "--sd"), "--sd", bare, "--lora", released.lora, "--lora-alpha", 8]
     alone += ["--unet-config", released.sd / "unet" / "config.json"]
     code, _, err = train("decoder", "--all", "scenes:3", "-o", tmp_path / "alone", *alone, *FAST)
     assert code == 0, err

@@ -78,7 +78,7 @@ def write_checkpoint(
 
     A checkpoint made of files becomes a checkpoint folder. It always holds the LoRA file, and SAM's
     .pth if the decoder was trained; its `checkpoint.json` refers to the Stable Diffusion base and
-    to an unchanged SAM. Any other checkpoint becomes one packed file in float32.
+    to an unchanged SAM and decoder. Any other checkpoint becomes one packed file in float32.
 
     Args:
         base: the checkpoint that training started from.
@@ -99,16 +99,21 @@ def write_checkpoint(
         pack(trained, folder / PACKED_FILE, torch.float32, "glesam-train")
         return folder / PACKED_FILE
     files = base.weights
-    lora, sam = folder / LORA_FILE, files.sam
+    lora, sam, overlay = folder / LORA_FILE, files.sam, files.decoder
+    alpha = None  # what is written here says it
     if enhancer is not None:
         write.save_lora(lora, enhancer.unet)
-    elif not (lora.exists() and lora.samefile(files.lora)):
+    elif lora.exists() and lora.samefile(files.lora):
+        alpha = files.lora_alpha
+    else:
         # Written again: the file may leave its alpha to an option or to a file beside it.
         write.save_factors(lora, base.lora_factors)
     if decoder is not None:
-        sam = folder / SAM_FILE
+        sam, overlay = folder / SAM_FILE, None
         write.save_sam(sam, base.preset, base.encoder(), decoder)
-    weights = WeightFiles(sam, files.sd, lora, files.prompt_embeds, files.unet_config)
+    weights = WeightFiles(
+        sam, files.sd, lora, files.prompt_embeds, files.unet_config, alpha, overlay
+    )
     write_checkpoint_json(
         folder, weights, base.preset.name, base.unet.name, base.gamma, base.timestep
     )

@@ -49,6 +49,8 @@ class CheckpointJson(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """config.json of the U-Net if `sd` is a file with only its weights."""
     lora_alpha: Annotated[float, Meta(gt=0)] | None = None
     """Alpha of the LoRA's training, if its file does not say it."""
+    decoder: PathText | None = None
+    """A fine-tuned decoder that is laid over `sam`."""
 
 
 def write_checkpoint_json(
@@ -90,6 +92,7 @@ def write_checkpoint_json(
         prompt_embeds=spelled(weights.prompt_embeds),
         unet_config=spelled(weights.unet_config),
         lora_alpha=weights.lora_alpha,
+        decoder=spelled(weights.decoder),
     )
     try:
         raw = msgspec.json.format(msgspec.json.encode(described), indent=2)
@@ -139,6 +142,7 @@ def open_folder(folder: Path) -> FileCheckpoint:
         None if embeds is None else folder / embeds,
         None if config is None else folder / config,
         described.lora_alpha,
+        None if described.decoder is None else folder / described.decoder,
     )
     with within(f"{path}"):
         preset, unet = sam_preset(described.preset), unet_preset(described.unet)

@@ -122,11 +122,12 @@ def require(file: TensorFile, kind: Kind) -> None:
 
 def missing(findings: Iterable[Finding]) -> list[str]:
     """List the options that an export still needs beside these files."""
-    by_kind = {finding.kind: finding for finding in findings}
+    found = list(findings)
+    by_kind = {finding.kind: finding for finding in found}
     if by_kind.keys() & {"bundle", "checkpoint", "packed"}:
         return []
     options = []
-    if "sam" not in by_kind:
+    if not any(finding.kind == "sam" and not finding.lacks for finding in found):
         options.append("--sam FILE (the SAM it was trained with)")
     if not by_kind.keys() & {"sd", "unet"}:
         options.append("--sd FOLDER (the Stable Diffusion base)")

@@ -50,6 +50,42 @@ def check(state: Mapping[str, Tensor], preset: Preset, where: str) -> None:
         raise CheckpointError(f"{where}: {state_dicts.first_three(broken)}")
 
 
+def overlaid(
+    state: Mapping[str, Tensor], decoder: Mapping[str, Tensor], where: str
+) -> dict[str, Tensor]:
+    """Return a whole SAM with tensors of its decoder and prompt encoder replaced.
+
+    Args:
+        state: the whole SAM.
+        decoder: the new tensors. Their names may leave out the part that they belong to.
+        where: the file of `decoder`, for messages.
+
+    Raises:
+        CheckpointError: a tensor is the encoder's, is unknown, or has another shape.
+    """
+    family = family_by_keys(state)
+    if family is None:
+        return dict(state)  # `check` says what is wrong with it
+    encoder, *parts = family.parts
+    if any(name.startswith(f"{encoder}.") for name in decoder):
+        raise CheckpointError(f"{where}: holds an image encoder; pass a whole SAM by --sam alone")
+    merged, problems = dict(state), []
+    for name, tensor in decoder.items():
+        places = [n for n in (name, *(f"{part}.{name}" for part in parts)) if n in state]
+        if not places:
+            problems.append(f"{name} is unknown")
+        elif state[places[0]].shape != tensor.shape:
+            shape, wanted = list(tensor.shape), list(state[places[0]].shape)
+            problems.append(f"{name} is {shape}, not {wanted}")
+        else:
+            merged[places[0]] = tensor
+    if problems:
+        raise CheckpointError(
+            f"{where}: does not fit the SAM's decoder: {state_dicts.first_three(problems)}"
+        )
+    return merged
+
+
 def drop_prefixes(file: TensorFile) -> None:
     """Drop what training code adds to the names of a SAM's tensors, in place.
 

@@ -13,7 +13,7 @@ from glesam_export.checkpoints.lora_alpha import (
     config_beside,
     lora_file,
 )
-from glesam_export.checkpoints.sam import drop_prefixes
+from glesam_export.checkpoints.sam import drop_prefixes, overlaid
 from glesam_export.checkpoints.stable_diffusion import Base
 from glesam_export.checkpoints.state_checkpoint import Part, State, StateCheckpoint, source
 from glesam_export.checkpoints.tensor_file import TensorFile
@@ -33,6 +33,7 @@ class WeightFiles:
         prompt_embeds: [1, 77, D]; None runs the folder's text encoder on "".
         unet_config: config.json of a U-Net that is a bare file.
         lora_alpha: alpha of a LoRA whose file does not say it.
+        decoder: a fine-tuned decoder that replaces the tensors of the same names in `sam`.
     """
 
     sam: Path
@@ -41,6 +42,7 @@ class WeightFiles:
     prompt_embeds: Path | None = None
     unet_config: Path | None = None
     lora_alpha: float | None = None
+    decoder: Path | None = None
 
 
 class OpenedFiles:
@@ -51,11 +53,18 @@ class OpenedFiles:
         sd: a diffusers folder or a U-Net's weights; None if it is not asked for.
         lora: the adapters; None if they are not asked for.
         unet_config: config.json of a U-Net that is a bare file.
+        decoder: a fine-tuned decoder; None if there is none.
     """
 
     def __init__(
-        self, sam: Path | None, sd: Path | None, lora: Path | None, unet_config: Path | None = None
+        self,
+        sam: Path | None,
+        sd: Path | None,
+        lora: Path | None,
+        unet_config: Path | None = None,
+        decoder: Path | None = None,
     ) -> None:
+        self._decoder = decoder
         self._sam, self._sd, self._lora, self._unet_config = sam, sd, lora, unet_config
 
     @cached_property
@@ -63,6 +72,15 @@ class OpenedFiles:
         """Open SAM's weights."""
         assert self._sam is not None, "not given"
         file = TensorFile(self._sam, "--sam")
+        drop_prefixes(file)
+        return file
+
+    @cached_property
+    def decoder(self) -> TensorFile | None:
+        """Open the fine-tuned decoder; None if there is none."""
+        if self._decoder is None:
+            return None
+        file = TensorFile(self._decoder, "--decoder")
         drop_prefixes(file)
         return file
 
@@ -115,7 +133,7 @@ class FileCheckpoint(StateCheckpoint):
         self.weights, self.preset = weights, preset
         self.gamma, self.timestep = gamma, timestep
         self._opened = opened or OpenedFiles(
-            weights.sam, weights.sd, weights.lora, weights.unet_config
+            weights.sam, weights.sd, weights.lora, weights.unet_config, weights.decoder
         )
         base = self._opened.base
         self.unet, self.schedule = base.preset(unet), base.schedule
@@ -135,6 +153,9 @@ class FileCheckpoint(StateCheckpoint):
             file = self._opened.base.weights
         else:
             file = self._opened.sam if part == "sam" else self._opened.lora
+        if part == "sam" and (decoder := self._opened.decoder) is not None:
+            merged = overlaid(file.read(), decoder.read(), decoder.where)
+            return State(merged, f"{file.where} with {decoder.where}")
         return State(file.read(), file.where)
 
     def alpha_sources(self) -> tuple[AlphaSource, ...]:
@@ -145,8 +166,10 @@ class FileCheckpoint(StateCheckpoint):
         """Hash every file that decides the weights."""
         lora = self._opened.lora.path
         config = config_beside(lora)
+        decoder = self.weights.decoder
         paths = (
             ("sam", self.weights.sam),
+            *(() if decoder is None else (("decoder", decoder),)),
             ("unet", self._opened.base.weights.path),
             ("lora", lora),
             *(() if config is None else (("lora_config", config),)),

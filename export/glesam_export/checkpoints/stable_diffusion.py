@@ -42,7 +42,11 @@ WEIGHT_FILES = (
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.fp16.safetensors",
     "diffusion_pytorch_model.bin",
+    "diffusion_pytorch_model.fp16.bin",
+    "diffusion_pytorch_model.non_ema.safetensors",
+    "diffusion_pytorch_model.non_ema.bin",
 )
+"""Names of a U-Net's weights in a diffusers folder; the first that is there is read."""
 
 
 def alpha_bar(timestep: int, schedule: Mapping[str, Any], where: str) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -238,6 +239,52 @@ def test_a_diffusers_folder_of_each_kind(name: str, released: Released, tmp_path
         assert wide is not None
         assert wide.shape == tensor.shape
         assert torch.equal(wide, state[key].float()), key
+
+
+@pytest.mark.parametrize("size", ["1MB", "100KB"])
+def test_a_unet_in_several_files(size: str, released: Released, tmp_path: Path) -> None:
+    """As diffusers itself saves it."""
+    sd = Path(shutil.copytree(released.sd, tmp_path / "sd"))
+    (sd / "unet" / stable_diffusion.WEIGHT_FILES[0]).unlink()
+    unet = UNet2DConditionModel.from_pretrained(released.sd / "unet")
+    unet.save_pretrained(sd / "unet", max_shard_size=size)
+    shards = sorted((sd / "unet").glob("*.safetensors"))
+    assert len(shards) > 1
+    assert formats.identify(sd).kind == "sd"
+    found, whole = (make_checkpoint(options(released, sd=each)) for each in (sd, released.sd))
+    ours, theirs = found.enhancer().state_dict(), whole.enhancer().state_dict()
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+    hashed = [source.file for source in found.sources() if source.role == "unet"]
+    assert hashed == [path.name for path in shards]
+    shards[0].rename(tmp_path / "away")
+    with pytest.raises(CheckpointError, match=rf"--sd .*{shards[0].name}: no such file"):
+        make_checkpoint(options(released, sd=sd))
+    (tmp_path / "away").rename(shards[0])
+    shutil.copy(shards[1], shards[0])
+    with pytest.raises(CheckpointError, match="only in the index or only in the files"):
+        make_checkpoint(options(released, sd=sd))
+    index = sd / "unet" / stable_diffusion.INDEX_FILES[0]
+    for raw, words in (
+        ("{", "no index of files"),
+        ('{"weight_map": {"a": "../x.safetensors"}}', "outside its folder"),
+    ):
+        index.write_text(raw)
+        with pytest.raises(CheckpointError, match=words):
+            make_checkpoint(options(released, sd=sd))
+
+
+def test_a_single_file_of_all_parts_is_called_what_it_is(
+    released: Released, tmp_path: Path
+) -> None:
+    path = tmp_path / "v2-1.safetensors"
+    names = ("model.diffusion_model.x", "first_stage_model.y", "cond_stage_model.z")
+    save_file({name: torch.zeros(1) for name in names}, path)
+    config = released.sd / "unet" / "config.json"
+    for given in (config, None):
+        with pytest.raises(
+            CheckpointError, match=r"--sd .*Stable Diffusion in one file; convert it to a diffusers"
+        ):
+            make_checkpoint(options(released, sd=path, unet_config=given))
 
 
 def test_v_prediction_is_refused_with_the_reason(released: Released, tmp_path: Path) -> None:

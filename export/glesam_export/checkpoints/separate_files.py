@@ -170,7 +170,7 @@ class FileCheckpoint(StateCheckpoint):
         paths = (
             ("sam", self.weights.sam),
             *(() if decoder is None else (("decoder", decoder),)),
-            ("unet", self._opened.base.weights.path),
+            *(("unet", path) for path in self._opened.base.weight_files),
             ("lora", lora),
             *(() if config is None else (("lora_config", config),)),
             self._text_source,

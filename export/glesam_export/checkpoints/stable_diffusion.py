@@ -13,7 +13,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 from glesam_export.checkpoints import Contents, Finding, Format, state_dicts, text_embedding
-from glesam_export.checkpoints.tensor_file import TensorFile, first_line
+from glesam_export.checkpoints.tensor_file import ShardedFile, TensorFile, first_line
 from glesam_export.checkpoints.text_embedding import read_json
 from glesam_export.enhancer.reference import build_unet, replicate_channels
 from glesam_export.presets import UNET_PRESETS, UNetPreset
@@ -47,6 +47,13 @@ WEIGHT_FILES = (
     "diffusion_pytorch_model.non_ema.bin",
 )
 """Names of a U-Net's weights in a diffusers folder; the first that is there is read."""
+
+INDEX_FILES = (
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors.index.fp16.json",
+    "diffusion_pytorch_model.bin.index.json",
+)
+"""Names of the index of weights in several files, looked for after `WEIGHT_FILES`."""
 
 
 def alpha_bar(timestep: int, schedule: Mapping[str, Any], where: str) -> float:
@@ -152,7 +159,14 @@ class Base:
         """Open the U-Net's 4-channel weights."""
         if self._bare is not None:
             return self._bare
-        return TensorFile(self._sd if self._sd.is_file() else weight_file(self._sd), "--sd")
+        path = self._sd if self._sd.is_file() else weight_file(self._sd)
+        return ShardedFile(path, "--sd") if path.name in INDEX_FILES else TensorFile(path, "--sd")
+
+    @property
+    def weight_files(self) -> list[Path]:
+        """Return the files of the U-Net's weights."""
+        opened = self.weights
+        return [f.path for f in opened.files] if isinstance(opened, ShardedFile) else [opened.path]
 
     def preset(self, wanted: UNetPreset | None = None) -> UNetPreset:
         """Return the U-Net preset of the base.
@@ -213,12 +227,12 @@ def unet(state: Mapping[str, Tensor], preset: UNetPreset) -> UNet2DConditionMode
 
 
 def weight_file(folder: Path) -> Path:
-    """Find the U-Net's weights in a diffusers folder.
+    """Find the U-Net's weights in a diffusers folder: the file, or the index of several.
 
     Raises:
         CheckpointError: no file of a known name is there.
     """
-    for name in WEIGHT_FILES:
+    for name in (*WEIGHT_FILES, *INDEX_FILES):
         if (folder / "unet" / name).is_file():
             return folder / "unet" / name
     raise CheckpointError(f"--sd {folder}: unet/ holds none of {', '.join(WEIGHT_FILES)}")

@@ -65,7 +65,7 @@ def degrade(
     from PIL import Image
 
     from glesam_evaluation.degrade import apply_recipe
-    from glesam_runtime.image import read_image
+    from glesam_runtime.image_file import read_image
     from glesam_runtime.staging import staged_file
 
     low = apply_recipe(read_image(image), recipe)

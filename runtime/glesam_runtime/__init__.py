@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )
     from glesam_runtime.everything.generator import GleSamMaskGenerator, MaskRecord
     from glesam_runtime.golden import SelftestResult
-    from glesam_runtime.image import read_image
+    from glesam_runtime.image_file import read_image
     from glesam_runtime.many import Prediction, segment_many
     from glesam_runtime.predictor import GleSamPredictor
     from glesam_runtime.selftest import run_selftest
@@ -48,7 +48,7 @@ _HOMES = {
     "Prediction": "many",
     "SelftestResult": "golden",
     "open_bundle": "bundle",
-    "read_image": "image",
+    "read_image": "image_file",
     "run_selftest": "selftest",
     "sample_image": "demo",
     "segment_many": "many",

@@ -29,7 +29,7 @@ def sample_image() -> NDArray[np.uint8]:
 
     Its prompts are listed in sample/sample.json in this package.
     """
-    from glesam_runtime.image import read_image
+    from glesam_runtime.image_file import read_image
 
     return read_image(_SAMPLE / "sample.jpg")
 

@@ -50,7 +50,7 @@ def readable_pixels(path: str | os.PathLike[str]) -> int:
 
     A FIFO is not opened, because that would wait for a writer.
     """
-    from glesam_runtime.image import pixels_of
+    from glesam_runtime.image_file import pixels_of
 
     try:
         refuse_special(path)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from glesam_runtime import masks
-from glesam_runtime.image import Preprocessed, check_image, preprocess, read_image
+from glesam_runtime.image import Preprocessed, check_image, preprocess
+from glesam_runtime.image_file import read_image
 from glesam_runtime.input_paths import readable_pixels, refuse_special
 from glesam_runtime.overlap import run_overlapped
 from glesam_runtime.prompts import PromptBatch, as_batch

@@ -15,7 +15,8 @@ from PIL import Image
 from glesam_runtime import masks
 from glesam_runtime.draw import colour_of, draw_mask, draw_prompt
 from glesam_runtime.errors import InputError
-from glesam_runtime.image import Preprocessed, geometry_of, preprocess, read_image_with_note
+from glesam_runtime.image import Preprocessed, geometry_of, preprocess
+from glesam_runtime.image_file import read_image_with_note
 from glesam_runtime.input_paths import readable_pixels, refuse_special
 from glesam_runtime.manifest import STAGES
 from glesam_runtime.output_files import OutputFiles, refuse_inputs, save_mask, save_overlay

@@ -14,9 +14,8 @@ from PIL import Image, ImageFilter
 from pycocotools import mask as coco
 from skimage.draw import disk
 
-from glesam_evaluation.datasets import Sample, open_dataset
-from glesam_evaluation.datasets import coco as coco_module
-from glesam_evaluation.datasets.coco import decode_segmentation
+from glesam_evaluation.datasets import Sample, coco_segmentation, open_dataset
+from glesam_evaluation.datasets.coco_segmentation import decode_segmentation
 from glesam_evaluation.datasets.mask_files import read_masks
 from glesam_evaluation.scenes import make_scene
 from glesam_runtime.errors import InputError
@@ -748,7 +747,7 @@ def test_long_outlines_are_cut_as_areas(drawn: tuple) -> None:
     """Cutting moves an outline by its rounding to a fifth of a pixel, and by no more."""
     height, width, polygons = drawn
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coco_module, "_LONGEST_OUTLINE", 0)
+        patch.setattr(coco_segmentation, "_LONGEST_OUTLINE", 0)
         read = decode_segmentation(json.dumps(polygons).encode(), height, width, "here")
     expected = drawn_by_coco(polygons, height, width)
     lines = [np.reshape(polygon, (-1, 2)) for polygon in polygons]

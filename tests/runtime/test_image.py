@@ -18,15 +18,13 @@ from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, features
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from glesam_runtime import InputError
-from glesam_runtime import image as image_module
-from glesam_runtime.image import (
+from glesam_runtime import InputError, image_file
+from glesam_runtime.image import preprocess, resized_size
+from glesam_runtime.image_file import (
     open_picture,
     pixels_of,
-    preprocess,
     read_image,
     read_image_with_note,
-    resized_size,
     upright_size,
 )
 from glesam_runtime.manifest import Preprocessing
@@ -479,7 +477,7 @@ def test_wide_images_are_read_and_huge_ones_refused(
 ) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     assert limit is not None
-    assert 2 * limit < 20000 * 10000 < image_module.MAX_PIXELS
+    assert 2 * limit < 20000 * 10000 < image_file.MAX_PIXELS
     # A hundredth of those pixels, and of Pillow's limit.
     path = save(Image.new("L", (2000, 1000)), tmp_path / "wide.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit // 100)
@@ -487,7 +485,7 @@ def test_wide_images_are_read_and_huge_ones_refused(
         Image.open(path)
     assert read_image(path).shape == (1000, 2000, 3)
     assert limit // 100 == Image.MAX_IMAGE_PIXELS  # left as it was
-    monkeypatch.setattr(image_module, "MAX_PIXELS", 1000 * 1000)
+    monkeypatch.setattr(image_file, "MAX_PIXELS", 1000 * 1000)
     with pytest.raises(InputError, match="2000 x 1000 pixels"):
         read_image(path)
 

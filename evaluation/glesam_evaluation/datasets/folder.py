@@ -21,7 +21,7 @@ from glesam_evaluation.datasets.sample import (
     size_of,
 )
 from glesam_runtime.errors import InputError
-from glesam_runtime.image import read_image
+from glesam_runtime.image_file import read_image
 
 _IMAGES = re.compile(r"(?P<before>.*?[-_])??(images?|imgs?|im)(?P<after>[-_].*)?", re.IGNORECASE)
 _MASKS = re.compile(

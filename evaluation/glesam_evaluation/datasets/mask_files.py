@@ -11,7 +11,7 @@ from PIL import Image
 
 from glesam_evaluation.datasets.soft_masks import one_colour, soft_threshold, soft_values
 from glesam_runtime.errors import InputError
-from glesam_runtime.image import is_lossy, load_upright, open_picture
+from glesam_runtime.image_file import is_lossy, load_upright, open_picture
 
 MAX_OBJECTS = 1000
 """Maximum number of values; a file with more is a photograph or damaged, not an instance map."""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glesam_runtime.errors import InputError
-from glesam_runtime.image import open_picture, upright_size
+from glesam_runtime.image_file import open_picture, upright_size
 
 _NAMED = 3
 """Maximum number of items that an error message lists by name."""

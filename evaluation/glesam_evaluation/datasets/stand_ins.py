@@ -16,7 +16,7 @@ import numpy.typing as npt
 from glesam_evaluation.datasets.folder import image_files
 from glesam_evaluation.datasets.sample import Sample, printable
 from glesam_runtime.errors import InputError
-from glesam_runtime.image import read_image
+from glesam_runtime.image_file import read_image
 
 FIRST_CALIBRATION_SCENE = 1_000_000
 """Seed of the first scene that a calibration uses. Trainings and evaluations start at 0, and the

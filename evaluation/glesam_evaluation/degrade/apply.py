@@ -20,7 +20,7 @@ from glesam_evaluation.degrade.recipe import (
     Settings,
     sample_recipe,
 )
-from glesam_runtime import image as image_module
+from glesam_runtime import image as any_image
 from glesam_runtime.errors import InputError
 
 Image = npt.NDArray[np.uint8]
@@ -39,7 +39,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 def check_image(image: Image) -> None:
     """Raise InputError unless `image` is uint8 RGB [H,W,3], 1 to 32,767 pixels a side."""
-    height, width = image_module.check_image(image).shape[:2]
+    height, width = any_image.check_image(image).shape[:2]
     if max(height, width) > MAX_SIDE:
         raise InputError(
             f"image of {width} x {height} pixels: each side must have at most {MAX_SIDE}"

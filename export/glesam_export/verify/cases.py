@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from glesam_evaluation.degrade import degrade
 from glesam_evaluation.scenes import make_scene
 from glesam_export.families import Preset, family_of
-from glesam_runtime.image import Geometry, Preprocessed, preprocess, read_image
+from glesam_runtime.image import Geometry, Preprocessed, preprocess
+from glesam_runtime.image_file import read_image
 from glesam_runtime.prompts import check_prompts, prompt_tensors
 
 Level = Literal["clear", "LQ-1", "LQ-2", "LQ-3"]

@@ -16,7 +16,7 @@ from glesam_runtime.draw import colour_of, draw_mask
 from glesam_runtime.errors import InputError
 from glesam_runtime.everything.generator import describe
 from glesam_runtime.everything.search import Found, find_masks
-from glesam_runtime.image import read_image_with_note
+from glesam_runtime.image_file import read_image_with_note
 from glesam_runtime.input_paths import readable_pixels, refuse_special
 from glesam_runtime.output_files import OutputFiles, refuse_inputs, save_mask, save_overlay
 from glesam_runtime.printing import noted

@@ -13,7 +13,7 @@ from pycocotools import mask as coco
 
 from glesam_runtime import GleSamMaskGenerator, GleSamPredictor, console
 from glesam_runtime.cli import app
-from glesam_runtime.image import read_image
+from glesam_runtime.image_file import read_image
 
 LOOSE = {
     "points_per_side": 5,

@@ -186,13 +186,25 @@ def changed_text(saved: Saved) -> dict[str, object]:
         (changed_sam, ["--sam", "other.pth (sha256 "]),
         (changed_base, ["--sd diffusion_pytorch_model.safetensors (sha256 "]),
         (changed_text, ["--prompt-embeds", "other.safetensors (sha256 "]),
-        (lambda saved: {"lora": saved.files.lora}, ["--lora a new LoRA, not", "sha256"]),
+        (
+            lambda saved: {"lora": saved.files.lora, "lora_alpha": 8},
+            ["--lora a new LoRA, not", "sha256"],
+        ),
     ],
 )
 def test_another_base_file(
     change: Callable[[Saved], dict[str, object]], words: list[str], train: Run, saved: Saved
 ) -> None:
     refused(train(*saved.command(**change(saved))), *words)
+
+
+def test_another_alpha(train: Run, saved: Saved) -> None:
+    """A released LoRA says no alpha, so its file is the same with each."""
+    given = {"lora": saved.files.lora, "output": saved.home / "from-lora"}
+    code, err = train(*saved.command(**given, lora_alpha=8))
+    assert code == 0, err
+    AcceleratorState._reset_state(reset_partial_state=True)
+    refused(train(*saved.command(**given, lora_alpha=16)), "--lora-alpha 8, not 16")
 
 
 @pytest.mark.parametrize("change", ["one more", "another mask", "another name", "a COCO file"])
@@ -263,7 +275,7 @@ def test_more_iterations(train: Run, saved: Saved) -> None:
 
 
 def test_the_other_stage(train: Run, saved: Saved) -> None:
-    given = saved.command(lora=saved.files.lora)[1:]
+    given = saved.command(lora=saved.files.lora, lora_alpha=8)[1:]
     refused(train("decoder", *given, "--all"), "stage enhancer, not decoder")
 
 

@@ -115,6 +115,8 @@ _OPTION_OF_ROLE = {
     "text_encoder": "--sd (text encoder)",
     "prompt_embeds": "--prompt-embeds",
     "packed": "--checkpoint",
+    "decoder": "--decoder",
+    "lora_config": "--lora (adapter_config.json)",
 }
 """The option that gives a file of weights, by its role in the manifest."""
 
@@ -152,9 +154,15 @@ def checkpoint_record(checkpoint: Checkpoint, folder: Path) -> dict[str, Fact]:
     for source in sources:
         shown = f"{source.file} (sha256 {source.sha256[:12]})"
         record[_OPTION_OF_ROLE.get(source.role, source.role)] = Fact(source.sha256, shown)
-    if isinstance(checkpoint, FileCheckpoint) and checkpoint.weights.lora == folder / START_FILE:
-        record["--lora"] = Fact("new", "a new LoRA")
-        record["--rank"] = fact(max(len(a) for a, _, _ in checkpoint.lora_factors.values()))
+    if isinstance(checkpoint, FileCheckpoint):
+        factors = checkpoint.lora_factors
+        if checkpoint.weights.lora == folder / START_FILE:  # its alpha is its rank
+            record["--lora"] = Fact("new", "a new LoRA")
+            record["--rank"] = fact(max(len(a) for a, _, _ in factors.values()))
+        else:
+            alphas = sorted((name, float(alpha)) for name, (_, _, alpha) in factors.items())
+            shown = ", ".join(f"{alpha:g}" for alpha in sorted({alpha for _, alpha in alphas}))
+            record["--lora-alpha"] = Fact(str(alphas), shown)
     return record
 
 

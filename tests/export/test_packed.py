@@ -15,6 +15,7 @@ from torch import Tensor
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.checkpoints.packed_file import PackedCheckpoint, pack
 from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
+from glesam_export.checkpoints.stable_diffusion import SCHEDULE
 from glesam_export.checkpoints.tensor_file import TensorFile
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_runtime.bundle import sha256_of
@@ -172,8 +173,12 @@ def test_a_weight_past_fp16_is_refused_and_nothing_written(
         ({"trained": None}, "`trained`"),
         ({"schedule": "{"}, "schedule: .*truncated"),
         ({"schedule": "[]"}, "schedule: Expected `object`"),
-        ({"schedule": '{"beta_schedule": "wavy"}'}, "no noise schedule"),
-        ({"schedule": '{"prediction_type": "v_prediction"}'}, "v_prediction"),
+        ({"schedule": json.dumps({**SCHEDULE, "beta_schedule": "wavy"})}, "no noise schedule"),
+        (
+            {"schedule": json.dumps({**SCHEDULE, "prediction_type": "v_prediction"})},
+            "v_prediction",
+        ),
+        ({"schedule": '{"beta_schedule": "linear"}'}, "lacks beta_start, beta_end"),
     ],
 )
 def test_metadata_that_cannot_be_used(

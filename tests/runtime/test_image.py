@@ -439,7 +439,7 @@ def test_pictures_are_opened_in_one_place() -> None:
         for path in package.rglob("*.py")
         if "Image.open(" in path.read_text("utf-8")
     ]
-    assert opening == ["image.py"]
+    assert opening == ["image_file.py"]
 
 
 DECODED = [

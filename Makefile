@@ -20,7 +20,7 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 	--box 84,108,122,145 --box 315,156,380,218 --box 80,175,124,217 --box 18,233,75,288
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test dist test-export test-readme test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
+.PHONY: help setup demo test dist test-export test-readme test-pages test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
 	nano-table builtin backbones precision quantization quantization-full docs schema pictures clean
 
 help:  ## List the targets
@@ -50,7 +50,10 @@ test: $(READY)  ## Run the fast tests in WORKERS processes
 test-export: $(READY)  ## Export ViT-B with SD 2.1 at full size and check its accuracy gates (10 GB of disk)
 	$(BIN)/pytest -q -m full -rP tests/full/test_full_export.py::test_fp32_passes_its_gates_within_memory
 
-test-readme: $(READY)  ## Run the command blocks of README and all pages as printed
+test-readme: $(READY)  ## Run the command blocks of README as printed
+	$(BIN)/pytest -q -m readme -rs tests/docs -k README
+
+test-pages: $(READY)  ## Run the command blocks of README and all pages as printed
 	$(BIN)/pytest -q -m readme -rs tests/docs
 
 test-full: $(READY)  ## Run all full-size tests: export ViT-B and Hiera-T with SD 2.1, compile engines (13 GB of disk)
@@ -75,7 +78,7 @@ check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under saniti
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT)
 
 check:  ## Run every check, and print the seconds that each takes
-	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-readme" "$(MAKE) test-full"
+	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
 
 lint: $(READY)  ## Check style, import walls and types
 	$(BIN)/ruff check

@@ -51,7 +51,7 @@ test-export: $(READY)  ## Export ViT-B with SD 2.1 at full size and check its ac
 	$(BIN)/pytest -q -m full -rP tests/full/test_full_export.py::test_fp32_passes_its_gates_within_memory
 
 test-readme: $(READY)  ## Run the command blocks of README as printed
-	$(BIN)/pytest -q -m readme -rs tests/docs -k README
+	$(BIN)/pytest -q -m readme -rs tests/docs -k README.md
 
 test-pages: $(READY)  ## Run the command blocks of README and all pages as printed
 	$(BIN)/pytest -q -m readme -rs tests/docs

@@ -158,6 +158,9 @@ def _key(bundle: Bundle, engine: Engine) -> str:
         "cpu": cpu_name(),
         **engine.describe(),
     }
+    # A graph from the cache of --cache is judged again when its bytes change.
+    if kept := getattr(engine, "kept", ""):
+        identity["kept"] = kept
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 

@@ -33,7 +33,11 @@ def test_an_optimised_graph_is_kept(nano_bundle: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(found, results[0])
     (folder,) = kept.cache.iterdir()  # type: ignore[union-attr]
     assert folder.name.startswith("onnxruntime-encoder-")
-    assert {path.name for path in folder.iterdir()} == {"graph.onnx", "graph.onnx.data"}
+    assert {path.name for path in folder.iterdir()} == {
+        "graph.onnx",
+        "graph.onnx.data",
+        "record.json",
+    }
     graph = onnx.load(folder / "graph.onnx", load_external_data=False).graph
     assert any(node.domain.startswith("com.microsoft") for node in graph.node), "fused by itself"
     assert run_selftest(bundle, "onnxruntime", options=kept).passed
@@ -42,7 +46,7 @@ def test_an_optimised_graph_is_kept(nano_bundle: Path, tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written(toy_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="a parent folder is a file"):
+    with pytest.raises(InputError, match="is a file, --cache needs a folder"):
         load_engine(
             open_bundle(toy_bundle), "onnxruntime", options=EngineOptions(cache=tmp_path / "file")
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glesam_runtime.backends.base import FoundTensor, check_interface
+from glesam_runtime.backends.graph_cache import kept_graph, opened_cache
 from glesam_runtime.bundle import remedy_for_links
 from glesam_runtime.engine_libraries import import_onnxruntime
 from glesam_runtime.errors import BackendError, InputError
-from glesam_runtime.machine import adds_bytes_exactly, cpu_name
+from glesam_runtime.machine import adds_bytes_exactly
 from glesam_runtime.staging import staged_folder
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class OrtEngine:
     device_type: str
     device_id: int
     version: str
+    kept: str = ""
+    """The hashes of what was loaded from a cache; "" if nothing was."""
     name: str = "onnxruntime"
 
     @property
@@ -136,7 +138,7 @@ def load(
 
     Raises:
         BackendError: onnxruntime or the provider is missing, or it refuses a graph.
-        InputError: the cache folder cannot be written.
+        InputError: the cache folder cannot be written, or other users may write to it.
     """
     try:
         ort = import_onnxruntime()
@@ -154,12 +156,13 @@ def load(
         )
     providers: list[Any] = [(provider, {} if provider == _CPU else {"device_id": str(device_id)})]
     sessions: dict[StageName, Any] = {}
+    hashes = []
     for stage in stages:
         path = bundle.graph_path(stage)
         try:
-            session = _open_session(bundle, stage, options, providers)
+            session, kept = _open_session(bundle, stage, options, providers)
         except InputError:
-            raise  # the cache cannot be written, and the error says so
+            raise  # the cache cannot be used, and the error says so
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
             precision = bundle.manifest.stages[stage].precision
             remedy = remedy_for_links(bundle, stage) or (
@@ -181,7 +184,10 @@ def load(
         check_interface(path, "inputs", [_found(n) for n in session.get_inputs()], spec.inputs)
         check_interface(path, "outputs", [_found(n) for n in session.get_outputs()], spec.outputs)
         sessions[stage] = session
-    return OrtEngine(sessions, provider, device_type, device_id, ort.__version__)
+        hashes.append(kept)
+    return OrtEngine(
+        sessions, provider, device_type, device_id, ort.__version__, " ".join(filter(None, hashes))
+    )
 
 
 def sees_gpu() -> bool:
@@ -213,26 +219,48 @@ def session_options(options: EngineOptions) -> Any:
 
 def _open_session(
     bundle: Bundle, stage: StageName, options: EngineOptions, providers: Sequence[Any]
-) -> Any:
-    """Open a session on a graph, or on its optimised version in the cache."""
+) -> tuple[Any, str]:
+    """Open a session on a graph, or on its optimised version in the cache.
+
+    Returns:
+        The session, and the hash of what was loaded from the cache ("" without a cache).
+    """
     ort = import_onnxruntime()
 
     path, made = bundle.graph_path(stage), session_options(options)
     if options.cache is None:
-        return ort.InferenceSession(str(path), made, providers=providers)
-    # An optimised graph is valid for this CPU, provider and version only: the key names them.
-    made_of = (bundle.stage_sha256(stage), cpu_name(), providers, ort.__version__)
-    key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
-    kept = options.cache / f"onnxruntime-{stage}-{key}"
-    if not kept.is_dir():
-        try:
-            with staged_folder(kept) as folder:
-                _write_optimized(path, folder, options, providers)
-        except InputError:
-            if not kept.is_dir():  # else another process has written it meanwhile
-                raise
+        return ort.InferenceSession(str(path), made, providers=providers), ""
+    # An optimised graph is valid for this CPU, provider and version only.
+    made_of = {
+        "graph": bundle.stage_sha256(stage),
+        "engine": f"onnxruntime {ort.__version__}",
+        "providers": providers,
+        "options": (_FLOAT32_ACTIVATIONS, adds_bytes_exactly() or _BYTES_AS_FLOATS),
+    }
+    kept = kept_graph(options.cache, f"onnxruntime-{stage}", made_of)
     made.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return ort.InferenceSession(str(kept / _OPTIMIZED), made, providers=providers)
+
+    def load() -> tuple[Any, str]:
+        graph = str(kept.folder / _OPTIMIZED)
+        return ort.InferenceSession(graph, made, providers=providers), kept.sha256()
+
+    with opened_cache(options.cache):
+        kept.discard_unless_intact()
+        if kept.folder.is_dir():
+            try:
+                return load()
+            except Exception as error:  # noqa: BLE001 - its exceptions have no common base class
+                kept.discard(f"onnxruntime cannot load it ({_brief(error)})")
+        with staged_folder(kept.folder) as folder:
+            _write_optimized(path, folder, options, providers)
+            kept.write_record(folder)
+        try:
+            return load()
+        except Exception as error:
+            raise InputError(
+                f"{kept.folder}: onnxruntime cannot load the graph that it has written "
+                f"({_brief(error)}); leave out --cache"
+            ) from error
 
 
 def _write_optimized(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from glesam_runtime.backends.base import FoundTensor, check_interface
+from glesam_runtime.backends.graph_cache import kept_graph, opened_cache
 from glesam_runtime.bundle import remedy_for_links
 from glesam_runtime.engine_libraries import import_openvino
-from glesam_runtime.errors import BackendError
+from glesam_runtime.errors import BackendError, InputError
 from glesam_runtime.machine import adds_bytes_exactly
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class OpenVinoEngine:
     requests: Mapping[StageName, Any]
     version: str
     precision: str
+    kept: str = ""
+    """The hashes of what was loaded from a cache; "" if nothing was."""
     name: str = "openvino"
     device: str = "cpu"
 
@@ -100,6 +104,7 @@ def load(
     Raises:
         BackendError: openvino is missing, the device is not the CPU, the CPU lacks the precision,
             or OpenVINO refuses a graph.
+        InputError: the cache folder cannot be written, or other users may write to it.
     """
     try:
         ov = import_openvino()
@@ -115,16 +120,14 @@ def load(
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     precision = options.precision or _precision_of(bundle, stages, able)
     graphs: dict[StageName, Any] = {}
+    hashes = []
     for stage in stages:
         path = bundle.graph_path(stage)
         properties = properties_of(options, precision)
-        if options.cache is not None:
-            # OpenVINO identifies a cached graph by its file, not by the weights in the file beside
-            # it, so the folder names both.
-            kept = options.cache / f"openvino-{stage}-{bundle.stage_sha256(stage)[:16]}"
-            properties["CACHE_DIR"] = str(kept)
         try:
-            compiled = core.compile_model(_read(core, bundle, stage), "CPU", properties)
+            compiled, kept = _compile(core, bundle, stage, properties, options.cache)
+        except InputError:
+            raise  # the cache cannot be used, and the error says so
         except Exception as error:  # OpenVINO's exceptions have no common base class
             remedy = remedy_for_links(bundle, stage)
             raise BackendError(f"{path}: openvino cannot load it: {_brief(error)}{remedy}") from (
@@ -135,8 +138,10 @@ def load(
         check_interface(path, "inputs", [_found(port) for port in compiled.inputs], spec.inputs)
         check_interface(path, "outputs", [_found(port) for port in compiled.outputs], spec.outputs)
         graphs[stage] = compiled
+        hashes.append(kept)
     version = ov.__version__.partition("-")[0]
-    return OpenVinoEngine(graphs, _requests(graphs), version, precision)
+    loaded = " ".join(filter(None, hashes))
+    return OpenVinoEngine(graphs, _requests(graphs), version, precision, loaded)
 
 
 def properties_of(options: EngineOptions, precision: str) -> dict[str, Any]:
@@ -214,6 +219,49 @@ def _read(core: Any, bundle: Bundle, stage: StageName) -> Any:
     model = core.read_model(path)
     without_casts(model)
     return model
+
+
+def _compile(
+    core: Any, bundle: Bundle, stage: StageName, properties: Mapping[str, str], cache: Path | None
+) -> tuple[Any, str]:
+    """Compile a graph, or load it from the cache.
+
+    OpenVINO keeps a compiled graph in a file (blob) in its CACHE_DIR, which it names by the path of
+    the graph. So a bundle that was moved gets another blob in the same folder.
+
+    Returns:
+        The compiled graph, and the hash of what was loaded from the cache ("" without a cache).
+    """
+    if cache is None:
+        return core.compile_model(_read(core, bundle, stage), "CPU", dict(properties)), ""
+    version = import_openvino().__version__
+    made_of = {
+        "graph": bundle.stage_sha256(stage),
+        "engine": f"openvino {version}",
+        "options": sorted(properties.items()),
+    }
+    kept = kept_graph(cache, f"openvino-{stage}", made_of)
+    caching = {**properties, "CACHE_DIR": str(kept.folder)}
+    with opened_cache(cache):
+        kept.discard_unless_intact()
+        try:
+            kept.folder.mkdir(mode=0o755, exist_ok=True)
+            compiled = core.compile_model(_read(core, bundle, stage), "CPU", caching)
+            if not kept.is_recorded():
+                kept.write_record()
+                # What runs, and what is compared with the golden file, is what later starts load.
+                del compiled
+                compiled = core.compile_model(_read(core, bundle, stage), "CPU", caching)
+        except InputError:
+            raise
+        except Exception as error:  # OpenVINO's exceptions have no common base class
+            # The graph's own error comes first, if it has one.
+            core.compile_model(_read(core, bundle, stage), "CPU", dict(properties))
+            raise InputError(
+                f"{kept.folder}: openvino cannot use this cache ({_brief(error)}); delete it, or "
+                "leave out --cache"
+            ) from error
+        return compiled, kept.sha256()
 
 
 def _check_precision(compiled: Any, precision: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from glesam_runtime.errors import InputError
+from glesam_runtime.limits import JSON_BYTES, POINTS, PROMPTS
 
 if TYPE_CHECKING:
     from glesam_runtime.image import Geometry
@@ -80,9 +81,11 @@ def from_file(path: Path) -> list[PromptRequest]:
         InputError: naming the file and the entry.
     """
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(JSON_BYTES.value + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    JSON_BYTES.check(len(raw), f"{path}: the prompts file is too long")
     try:
         entries = msgspec.json.decode(raw, type=list[msgspec.Raw] | _File)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -90,6 +93,7 @@ def from_file(path: Path) -> list[PromptRequest]:
     listed = entries.prompts if isinstance(entries, _File) else entries
     if not listed:
         raise InputError(f"{path}: holds no prompts")
+    PROMPTS.check(len(listed), f"{path}: holds {len(listed)} prompts")
     return [_from_entry(entry, f"{path}: prompt {index}") for index, entry in enumerate(listed)]
 
 
@@ -148,7 +152,7 @@ def group_alike(
 def _from_entry(raw: msgspec.Raw, where: str) -> PromptRequest:
     try:
         entry = msgspec.json.decode(raw, type=_Entry)
-    except msgspec.ValidationError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{where}: {error}") from error
     if not entry.points and entry.box is None:
         raise InputError(f"{where}: has neither points nor a box; give one of them")
@@ -156,6 +160,7 @@ def _from_entry(raw: msgspec.Raw, where: str) -> PromptRequest:
         raise InputError(
             f"{where}: {len(entry.labels)} labels do not match {len(entry.points)} points"
         )
+    POINTS.check(len(entry.points), f"{where}: holds {len(entry.points)} points")
     points, labels = [], []
     for index, point in enumerate(entry.points):
         if len(point) not in (2, 3):

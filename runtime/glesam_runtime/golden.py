@@ -133,11 +133,11 @@ def _check_golden_file(bundle: Bundle) -> None:
     except (SafetensorError, OSError):
         return
     sizes: dict[str, int] = {}
+    shapes = _golden_shapes(bundle)
     for name, (dtype, shape) in found.items():
-        declared = _golden_shapes(bundle).get(name)
+        declared = shapes.get(name)
         if declared is None:
-            known = dtype in ("F32", "U8")
-            if not known:
+            if dtype not in ("F32", "U8"):
                 raise BundleError(
                     f"{path}: {name} is {dtype}, which no golden tensor is; export the bundle again"
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -59,10 +60,19 @@ def noted(note: str | None) -> dict[str, str]:
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """Print the document of `--json`."""
+    """Print the document of `--json`, with null for numbers that are NaN or infinite."""
     import json
 
-    print(json.dumps(document, indent=2, allow_nan=False))
+    print(json.dumps(_finite(document), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """Replace the numbers that JSON cannot express, as of a self-test that failed, by None."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def what_ran(predictor: GleSamPredictor, enhance: bool) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from glesam_runtime import open_bundle
+from glesam_runtime.backends.loading import load_engine
 from glesam_runtime.bundle import load_golden
 from glesam_runtime.errors import BundleError
-from glesam_runtime.backends.loading import load_engine
 from glesam_runtime.golden import check
 from glesam_runtime.selftest import format_table, run_selftest
 
@@ -85,10 +85,10 @@ def with_golden_tensors(folder: Path, changes: Mapping[str, np.ndarray]) -> Path
         ("image_embeddings", np.zeros((1, 256, 4, 5), "f4"), r"F32 \[1, 256, 4, 5\], but F32"),
         ("enhanced_embeddings", np.zeros((2, 256, 4, 4), "f4"), r"\[1, 256, 4, 4\] is needed"),
         ("low_res_masks", np.zeros((1, 3, 16, 16), "f4"), r"but F32 \[1, 4, 16, 16\]"),
-        ("low_res_masks", np.zeros((1, 4, 16, 16), "f2"), "is F16"),
+        ("low_res_masks", np.zeros((1, 4, 16, 16), "f2"), r"F16 \[1, 4, 16, 16\], but F32"),
         ("iou_predictions", np.zeros((4,), "f4"), r"F32 \[4\]"),
-        ("point_coords", np.zeros((2, 3, 2), "f4"), "is F32"),
-        ("point_labels", np.zeros((1, 2), "f4"), "is F32"),
+        ("point_coords", np.zeros((2, 3, 2), "f4"), r"F32 \[2, 3, 2\], but"),
+        ("point_labels", np.zeros((1, 2), "f4"), r"F32 \[1, 2\], but F32 \[1, 3\]"),
         ("image", np.zeros((48, 60), "u1"), r"U8 \[48, 60\]"),
         ("image", np.zeros((0, 60, 3), "u1"), r"U8 \[0, 60, 3\]"),
         ("image", np.zeros((48, 60, 3), "f4"), "F32"),

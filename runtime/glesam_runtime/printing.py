@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,19 @@ if TYPE_CHECKING:
     from glesam_runtime.predictor import GleSamPredictor
 
 Result = TypeVar("Result")
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters, line separators, and marks that turn the direction of text."""
+
+
+def printable(text: str) -> str:
+    """Escape the control characters of a line, so that a file name cannot command a terminal."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def print_note(text: str) -> None:
+    """Print `note: ...` on stderr as one line."""
+    print("note:", printable(text), file=sys.stderr)
 
 
 @contextmanager
@@ -30,19 +44,24 @@ def progress(results: Iterable[Result], count: int) -> Iterator[Iterable[Result]
         yield bar.track(results, total=count, description="images")
 
 
+def print_line(text: str) -> None:
+    """Print a line on stdout with control characters escaped."""
+    print(printable(text))
+
+
 def print_result(result: dict[str, Any]) -> None:
     """Print a line for the image and lines for its masks."""
     total = sum(result["seconds"].values())
-    print(f"{result['image']}  {result['width']} x {result['height']}  {total:.2f} s")
+    print_line(f"{result['image']}  {result['width']} x {result['height']}  {total:.2f} s")
     if "instances" in result:
         _print_everything(result)
         return
     for mask in result["masks"]:
-        print(
+        print_line(
             f"  {mask['file']}  IoU {mask['predicted_iou']:.3f}  "
             f"stability {mask['stability_score']:.3f}  area {mask['area']}"
         )
-    print(f"  {result['overlay']}")
+    print_line(f"  {result['overlay']}")
 
 
 def _print_everything(result: dict[str, Any]) -> None:
@@ -50,8 +69,8 @@ def _print_everything(result: dict[str, Any]) -> None:
     found = "no masks; lower --pred-iou-thresh or --stability-score-thresh to get more"
     if count:
         found = "1 mask" if count == 1 else f"{count} masks"
-    print(f"  {result['instances']}  {found}")
-    print(f"  {result['overlay']}")
+    print_line(f"  {result['instances']}  {found}")
+    print_line(f"  {result['overlay']}")
 
 
 def noted(note: str | None) -> dict[str, str]:

@@ -160,6 +160,7 @@ def run(
 
     The exit code is 2 if any image failed.
     """
+    engine.check_backend()
     parameters = search.parameters()
     if demo or selftest:
         name = "--demo" if demo else "--selftest"
@@ -236,6 +237,7 @@ def _requests(
         requests += prompt_requests.from_file(prompts)
     if not requests:
         raise InputError("no prompt: give --points, --box, --prompts or --everything")
+    prompt_requests.check_without_image(requests)
     return requests
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,35 @@ def from_file(path: Path) -> list[PromptRequest]:
         raise InputError(f"{path}: holds no prompts")
     PROMPTS.check(len(listed), f"{path}: holds {len(listed)} prompts")
     return [_from_entry(entry, f"{path}: prompt {index}") for index, entry in enumerate(listed)]
+
+
+def check_without_image(requests: Sequence[PromptRequest]) -> None:
+    """Refuse prompts that no image fits, before a model is loaded.
+
+    Raises:
+        InputError: a number is NaN or infinite, a label is neither 1 nor 0, a point is negative, or
+            the corners of a box are swapped; the message names the prompt.
+    """
+    for request in requests:
+        numbers = [*request.labels, *(each for point in request.points for each in point)]
+        if not all(map(isfinite, [*numbers, *(request.box or ())])):
+            raise InputError(f"{request.where}: holds NaN or infinity")
+        for (x, y), label in zip(request.points, request.labels, strict=True):
+            if x < 0 or y < 0:
+                raise InputError(
+                    f"{request.where}: point {x:g},{y:g} lies outside the image, whose pixels are "
+                    "counted from 0"
+                )
+            if label not in (0, 1):
+                raise InputError(
+                    f"{request.where}: label {label:g} of point {x:g},{y:g}: must be 1 (object) or "
+                    "0 (background)"
+                )
+        if request.box and (request.box[2] <= request.box[0] or request.box[3] <= request.box[1]):
+            spelled = ",".join(f"{each:g}" for each in request.box)
+            raise InputError(
+                f"{request.where}: box {spelled}: x1 must exceed x0 and y1 must exceed y0"
+            )
 
 
 def check_request(request: PromptRequest, geometry: Geometry) -> PromptBatch:

@@ -68,8 +68,9 @@ PROMPTS = Limit("GLESAM_MAX_PROMPTS", 10_000, "prompts")
 """Each prompt of glesam-run keeps logits of up to 768 KiB and becomes files of its own."""
 POINTS = Limit("GLESAM_MAX_POINTS", 4096, "points per prompt")
 """The memory of a decoder's attention grows with the square of the points: 0.8 GB for 4096."""
-GRID_POINTS = Limit("GLESAM_MAX_GRID_POINTS", 1 << 24, "points in all crops")
-"""Each point is a prompt of everything-mode."""
+GRID_POINTS = Limit("GLESAM_MAX_GRID_POINTS", 1 << 24, "points in all grids")
+CROPS = Limit("GLESAM_MAX_CROPS", 1 << 20, "crops")
+"""Nine layers have 349,525 crops; each takes a run of the encoder and 0.2 KB."""
 JSON_BYTES = Limit("GLESAM_MAX_JSON_MIB", 32, "MiB", _MIB)
 GOLDEN_BYTES = Limit("GLESAM_MAX_GOLDEN_MIB", 512, "MiB", _MIB, BundleError)
 """The golden file of the largest models has about 60 MiB."""

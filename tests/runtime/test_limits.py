@@ -15,6 +15,7 @@ from PIL import Image
 from glesam_runtime import GleSamPredictor, InputError, limits, masks, prompt_requests, read_image
 from glesam_runtime.draw import draw_mask, draw_prompt
 from glesam_runtime.errors import BundleError
+from glesam_runtime.everything.crops import plan_crops
 from glesam_runtime.everything.grids import even_grids
 from glesam_runtime.everything.parameters import Parameters
 from glesam_runtime.image import geometry_of
@@ -50,7 +51,7 @@ def test_each_limit_is_documented() -> None:
     page = Path(__file__).parents[2] / "docs/guide/first-mask.md"
     text = page.read_text(encoding="utf-8")
     listed = [each for each in vars(limits).values() if isinstance(each, limits.Limit)]
-    assert len(listed) == 7
+    assert len(listed) == 8
     for each in listed:
         assert f"| `{each.variable}` | {each.default} |" in text
 
@@ -109,10 +110,19 @@ def test_grids(monkeypatch: pytest.MonkeyPatch) -> None:
         Parameters(crop_n_layers=10**9)
     with pytest.raises(InputError, match="points_per_side"):
         Parameters(points_per_side=10**400)
-    monkeypatch.setenv("GLESAM_MAX_GRID_POINTS", "500")  # 10 x 10, and 4 crops of 10 x 10
+    monkeypatch.setenv("GLESAM_MAX_GRID_POINTS", "200")
     assert [len(grid) for grid in even_grids(10, 1, 1)] == [100, 100]
-    with pytest.raises(InputError, match="605 points up to layer 1"):
+    with pytest.raises(InputError, match="242 points up to layer 1"):
         even_grids(11, 1, 1)
+
+
+def test_crops(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(plan_crops(20_000, 20_000, 8, 0.3)) == (4**9 - 1) // 3
+    with pytest.raises(InputError, match=r"1398101 crops up to layer 10.*GLESAM_MAX_CROPS"):
+        plan_crops(16_384, 16_384, 14, 0)
+    monkeypatch.setenv("GLESAM_MAX_CROPS", "20")
+    with pytest.raises(InputError, match="crop_n_layers 2: 21 crops"):
+        plan_crops(20_000, 20_000, 2, 0.3)
 
 
 @pytest.mark.parametrize("rules", [RULES, SAM2_RULES], ids=["two steps", "one step"])

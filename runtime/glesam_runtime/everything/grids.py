@@ -43,13 +43,13 @@ def even_grids(side: int, layers: int, downscale: int) -> list[NDArray[np.float6
         downscale: layer n has `side` / `downscale`**n points along each side.
 
     Raises:
-        InputError: a layer has no points, or all crops together have too many.
+        InputError: a layer has no points, or all layers together have too many.
     """
     grids = []
     total = 0
     for layer in range(layers + 1):
         points = int(side // downscale**layer)
-        total += points**2 * 4**layer
+        total += points**2
         GRID_POINTS.check(
             total,
             f"points_per_side {side}, crop_n_layers {layers}: {total} points up to layer {layer}",

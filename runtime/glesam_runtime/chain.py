@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from glesam_runtime.errors import BackendError
 from glesam_runtime.manifest import Manifest, StageName
 
 if TYPE_CHECKING:
@@ -49,7 +50,11 @@ def decode(
     Returns:
         low_res_masks [B, 4, S/4, S/4] (logits) and iou_predictions [B, 4].
     """
-    outputs = engine.run("decoder", {**features, **prompts})
+    inputs = {**features, **prompts}
+    outputs = engine.run("decoder", inputs)
+    count, side = inputs["point_coords"].shape[0], inputs["mask_input"].shape[-1]
+    _check_shape("decoder", "low_res_masks", outputs["low_res_masks"], (count, 4, side, side))
+    _check_shape("decoder", "iou_predictions", outputs["iou_predictions"], (count, 4))
     return engine.to_host(outputs["low_res_masks"]), engine.to_host(outputs["iou_predictions"])
 
 
@@ -59,10 +64,28 @@ def _run_on_one_image(
     """Run a stage of one input on one image; zeros fill up a static batch."""
     (source,) = manifest.stages[stage].inputs
     batch = manifest.target.batch
+    outputs: dict[str, Value]
     if batch in (1, "dynamic"):
-        return engine.run(stage, {source.name: value})
-    host = engine.to_host(value)
-    padded = np.zeros((int(batch), *host.shape[1:]), np.float32)
-    padded[: len(host)] = host
-    outputs = engine.run(stage, {source.name: padded})
-    return {name: engine.to_host(output)[: len(host)] for name, output in outputs.items()}
+        outputs = engine.run(stage, {source.name: value})
+    else:
+        host = engine.to_host(value)
+        padded = np.zeros((int(batch), *host.shape[1:]), np.float32)
+        padded[: len(host)] = host
+        found = engine.run(stage, {source.name: padded})
+        outputs = {name: engine.to_host(output)[: len(host)] for name, output in found.items()}
+    for spec in manifest.stages[stage].outputs:
+        _check_shape(stage, spec.name, outputs[spec.name], (value.shape[0], *spec.shape[1:]))
+    return outputs
+
+
+def _check_shape(stage: StageName, name: str, value: Value, shape: tuple[int | str, ...]) -> None:
+    """Refuse an output whose shape only running the graph shows to be wrong.
+
+    Raises:
+        BackendError: the shape is not that of the contract.
+    """
+    if tuple(value.shape) != shape:
+        raise BackendError(
+            f"{stage}: {name} has the shape {list(value.shape)}, the contract says {list(shape)}; "
+            "export the bundle again"
+        )

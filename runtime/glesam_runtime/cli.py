@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +15,15 @@ from glesam_runtime.errors import GlesamError, InputError, ParityError
 from glesam_runtime.everything.parameters import EverythingOptions
 from glesam_runtime.input_paths import exists, resolved
 from glesam_runtime.option_groups import expand_groups
-from glesam_runtime.printing import describe_bundle, print_json, print_result, progress, what_ran
+from glesam_runtime.printing import (
+    describe_bundle,
+    print_json,
+    print_line,
+    print_note,
+    print_result,
+    progress,
+    what_ran,
+)
 from glesam_runtime.sample_depth import Depth
 
 # Everything else is imported where it is used: `--help` needs no numpy, and a wrong option is
@@ -153,6 +160,7 @@ def run(
 
     The exit code is 2 if any image failed.
     """
+    engine.check_backend()
     parameters = search.parameters()
     if demo or selftest:
         name = "--demo" if demo else "--selftest"
@@ -208,11 +216,12 @@ def run(
         seconds = round(time.perf_counter() - start, 6)
         print_json({**what_ran(predictor, not no_enhance), "seconds": seconds, "images": results})
     elif predictor.engine_reason and not all("error" in result for result in results):
-        print(f"note: {predictor.engine_reason}", file=sys.stderr)
+        print_note(predictor.engine_reason)
     if demo and not json:
         from glesam_runtime.demo import describe_demo
 
-        print(describe_demo(output))
+        for line in describe_demo(output).split("\n"):
+            print_line(line)
     if any("error" in result for result in results):
         raise typer.Exit(InputError.exit_code)
 
@@ -228,6 +237,7 @@ def _requests(
         requests += prompt_requests.from_file(prompts)
     if not requests:
         raise InputError("no prompt: give --points, --box, --prompts or --everything")
+    prompt_requests.check_without_image(requests)
     return requests
 
 
@@ -272,7 +282,7 @@ def _run_all(
                 continue
             results.append(outcome)
             if "note" in outcome:
-                print(f"note: {outcome['note']}", file=sys.stderr)
+                print_note(outcome["note"])
             if not quiet:
                 print_result(outcome)
     return results
@@ -297,7 +307,7 @@ def _open_bundle(path: Path | None) -> Bundle:
 
     opened = open_bundle(path)
     if path is None:
-        print("note: using the built-in nano bundle; --bundle runs another", file=sys.stderr)
+        print_note("using the built-in nano bundle; --bundle runs another")
     if not opened.manifest.model.trained:
-        print("note: this bundle is untrained, its masks are meaningless", file=sys.stderr)
+        print_note("this bundle is untrained, its masks are meaningless")
     return opened

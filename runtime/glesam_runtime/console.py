@@ -1,7 +1,8 @@
 """Report the errors of this project's command lines: one line on stderr and an exit code.
 
 Exit codes: 0 success, 1 exceeded accuracy limits or a bug in this program, 2 bad input,
-130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
+130 interrupted (Ctrl-C), 141 nobody reads stdout or stderr any more (`| head -0`; no message), 143
+terminated (SIGTERM).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -21,6 +23,7 @@ from typer.core import TyperGroup
 
 from glesam_runtime.engine_libraries import disable_reports
 from glesam_runtime.errors import GlesamError
+from glesam_runtime.printing import printable
 from glesam_runtime.termination import TERMINATED, Termination
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -52,6 +55,8 @@ _EXTRA_OF_PROGRAM = {
 """The least that a program needs, so that one installation is enough."""
 
 _INTERRUPTED = 130
+_READER_GONE = 141
+"""The exit code: 128 + SIGPIPE, as of a program that SIGPIPE ends."""
 _REPEAT_AFTER = 0.05
 """Seconds after which a lost Ctrl-C is repeated."""
 
@@ -81,11 +86,27 @@ def run_app(app: typer.Typer, prog_name: str) -> NoReturn:
     """
     arguments = sys.argv[1:]
     disable_reports()
+    _replace_closed_streams()
     _print_any_character()
     sys.unraisablehook = _repeat_interrupt
     termination = Termination()
     termination.install()
     sys.exit(exit_code_of(app, prog_name, arguments, termination))
+
+
+def _replace_closed_streams() -> None:
+    """Discard what is printed to a stream that the caller closed (`>&-`).
+
+    Python has None for such a stream, print() then writes to the other one, and the next file that
+    is opened takes its number, which libraries print to.
+    """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            sink = os.open(os.devnull, os.O_WRONLY)
+            if sink != number:
+                os.dup2(sink, number)
+                os.close(sink)
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
 
 
 def _print_any_character() -> None:
@@ -126,6 +147,13 @@ def _run(app: typer.Typer, prog_name: str, arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
+    except BrokenPipeError:
+        return _discard_output()
+    except SystemExit as end:  # Typer's answer to a closed pipe, with the code 1
+        cause = end.__context__
+        if isinstance(cause, OSError) and cause.errno == errno.EPIPE:
+            return _discard_output()
+        raise
     except Exception as error:
         if "--debug" in arguments:
             raise
@@ -133,6 +161,18 @@ def _run(app: typer.Typer, prog_name: str, arguments: Sequence[str]) -> int:
         report(message)
         return code
     return int(code or 0)
+
+
+def _discard_output() -> int:
+    """Keep the interpreter from writing to a pipe without a reader at exit; return the code."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(sink, stream.fileno())
+    os.close(sink)
+    return _READER_GONE
 
 
 def _repeat_interrupt(lost: sys.UnraisableHookArgs) -> None:
@@ -150,8 +190,9 @@ def _repeat_interrupt(lost: sys.UnraisableHookArgs) -> None:
 
 
 def report(message: str) -> None:
-    """Print `error: ...` on stderr as one line."""
-    print("error:", " ".join(message.split()), file=sys.stderr, flush=True)
+    """Print `error: ...` on stderr as one line, with control characters escaped."""
+    with suppress(BrokenPipeError):  # nobody reads it, and the exit code says it too
+        print("error:", printable(" ".join(message.split())), file=sys.stderr, flush=True)
 
 
 def _explain(error: Exception, prog_name: str) -> tuple[str, int]:
@@ -163,10 +204,6 @@ def _explain(error: Exception, prog_name: str) -> tuple[str, int]:
     if isinstance(error, _usage_errors()):
         text = getattr(error, "format_message", error.__str__)()
         return f"{text} (--help shows the options)", 2
-    if isinstance(error, BrokenPipeError):
-        # Nobody reads stdout any more; keep the interpreter from writing to it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return "stdout was closed before all output was written", 1
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"{error.filename or 'output'}: no space left; free some or choose another disk", 2
     if isinstance(error, OSError):

@@ -35,6 +35,8 @@ _POINT: dict[bool, Colour] = {True: (34, 197, 94), False: (239, 68, 68)}
 _TINT = 0.45
 _SMOOTH = 4
 """Dots are drawn this many times larger and scaled down, because Pillow does not antialias."""
+_LARGEST = 1 << 15
+"""A side in pixels. A dot for an image 1,200,000 pixels wide would take 30 GB."""
 
 
 def colour_of(index: int) -> Colour:
@@ -99,7 +101,12 @@ def overlay(
 
 def _line(canvas: Image.Image) -> float:
     """Return the line width in pixels: 1/400 of the image's longer side, at least 1.5."""
-    return max(1.5, max(canvas.size) / 400)
+    return max(1.5, _extent(canvas) / 400)
+
+
+def _extent(canvas: Image.Image) -> int:
+    """Return the longer side in pixels, or the side from which lines and dots no longer grow."""
+    return min(max(canvas.size), _LARGEST)
 
 
 def _ridge(value: int) -> int:
@@ -120,7 +127,7 @@ def _draw_box(canvas: Image.Image, box: tuple[float, float, float, float], colou
 
 def _draw_dot(canvas: Image.Image, x: float, y: float, colour: Colour) -> None:
     """Draw a disc with a white edge and a faint shadow, centred on the pixel."""
-    radius = max(4, round(max(canvas.size) / 110))
+    radius = max(4, round(_extent(canvas) / 110))
     side = 2 * radius + 1
     large = side * _SMOOTH
     patch = Image.new("RGBA", (large, large), (0, 0, 0, 0))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from glesam_runtime.backends import BACKENDS
+from glesam_runtime.errors import BackendError
 from glesam_runtime.option_groups import option
 
 PANEL = "Engine"
@@ -108,6 +109,18 @@ class RequestedEngine(EngineOptions, _BackendAndDevice):
 
     `option_groups.expand_groups` makes the options of a command from it.
     """
+
+    def check_backend(self) -> None:
+        """Refuse an unknown backend, before a bundle is read.
+
+        Raises:
+            BackendError: the backend is not known.
+        """
+        known = ["auto", *BACKENDS]
+        if self.backend not in known:
+            raise BackendError(
+                f"backend {self.backend!r} is not known; known are {', '.join(known)}"
+            )
 
     def options(self) -> EngineOptions:
         """Return how the engine is to run, without backend and device."""

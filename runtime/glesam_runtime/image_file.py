@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from glesam_runtime.errors import InputError
+from glesam_runtime.limits import check_picture
 from glesam_runtime.sample_depth import (
     check_depth,
     colour_note,
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     import os
 
     from numpy.typing import NDArray
-
-MAX_PIXELS = 512 * 1024 * 1024
-"""The largest image that is accepted: about 2 GiB decoded, six times Pillow's own limit."""
 
 _EXIF_ORIENTATION = 0x0112
 _TURNS = {
@@ -85,7 +83,7 @@ def read_image(path: str | os.PathLike[str], depth: int | str = "auto") -> NDArr
 
     Raises:
         InputError: the file is missing, unreadable, empty, truncated or not an image, the image
-            has more than MAX_PIXELS pixels, or its samples exceed `depth`.
+            exceeds a size limit (`limits`), or its samples exceed `depth`.
     """
     return read_image_with_note(path, depth)[0]
 
@@ -107,11 +105,7 @@ def read_image_with_note(
             width, height = image.size
             if width == 0 or height == 0:
                 raise InputError(f"{file}: {width} x {height} pixels, but it needs at least 1 x 1")
-            if width * height > MAX_PIXELS:
-                raise InputError(
-                    f"{file}: {width} x {height} pixels, more than the {MAX_PIXELS >> 20} "
-                    "megapixels that this program reads; scale it down"
-                )
+            check_picture(width, height, str(file))
             deep_colour = is_deep_colour(image)
             upright = load_upright(image)
             rgb, note = _to_rgb(upright, file, bits)
@@ -132,9 +126,10 @@ def pixels_of(path: str | os.PathLike[str]) -> int:
     try:
         with open_picture(Path(path)) as image:
             width, height = image.size
+            check_picture(width, height, str(path))
     except Exception:  # noqa: BLE001 - `read_image` reports the error
         return 0
-    return width * height if width * height <= MAX_PIXELS else 0
+    return width * height
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 SAM upscales in two bilinear steps and crops the padding between them; SAM 2 upscales in one. Each
 step is linear and separable, so all steps of an axis are one matrix: rows @ logits @ columns. The
-product is computed in strips, so that `binarize` never holds the float logits of a whole image.
+product is computed in blocks and strips, so that `binarize` never holds the float logits of a whole
+image or the matrix of a very long axis.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 _STRIP_PIXELS = 1 << 22
 """Number of logits in a strip: 16 MiB of float32."""
+_BLOCK = 1 << 15
+"""Number of pixels of an axis whose matrix is held at once: at most 32 MiB of float32."""
+_PART = 1 << 12
+"""Number of pixels of an axis for which a factor of its matrix is held: 32 MiB of float64."""
 
 
 @dataclass(frozen=True)
@@ -134,23 +139,47 @@ def _strips(
     """
     (height, width), (resized_height, resized_width) = geometry.original, geometry.resized
     side = low_res.shape[-1]
-    if rules.upscale == "bilinear_direct":
-        rows, columns = _direct(side, height), _direct(side, width)
-    else:
-        rows = _axis(side, geometry.image_size, resized_height, height)
-        columns = _axis(side, geometry.image_size, resized_width, width)
-    step = max(1, _STRIP_PIXELS // width)
-    for index, mask in enumerate(low_res.reshape(-1, side, side)):
-        down, across = slice(0, height), slice(0, width)
-        if above is not None:  # a mean of logits exceeds it only if one of them does
-            high: NDArray[np.bool_] = mask > above
-            down = _reach(rows, np.any(high, axis=1))
-            across = _reach(columns, np.any(high, axis=0))
-        # First the smaller product [S/4, S/4] @ [S/4, W], then strips of rows.
-        wide = mask @ columns[across].T
-        for top in range(down.start, down.stop, step):
-            place = slice(top, min(top + step, down.stop))
-            yield index, (place, across), rows[place] @ wide
+    direct = rules.upscale == "bilinear_direct"
+    between_down = None if direct else (geometry.image_size, resized_height)
+    between_across = None if direct else (geometry.image_size, resized_width)
+    for left in range(0, width, _BLOCK):
+        columns = _axis(side, between_across, width, left)
+        for top in range(0, height, _BLOCK):
+            rows = _axis(side, between_down, height, top)
+            for index, mask in enumerate(low_res.reshape(-1, side, side)):
+                for (down, across), strip in _strips_of_block(mask, rows, columns, above):
+                    yield index, (_shifted(down, top), _shifted(across, left)), strip
+
+
+def _strips_of_block(
+    mask: NDArray[np.float32],
+    rows: NDArray[np.float32],
+    columns: NDArray[np.float32],
+    above: float | None,
+) -> Iterator[tuple[tuple[slice, slice], NDArray[np.float32]]]:
+    """Yield (rows and columns in the block, logits there) of one mask [S/4, S/4].
+
+    Args:
+        mask: the low-resolution logits.
+        rows: the matrix [height of the block, S/4].
+        columns: the matrix [width of the block, S/4].
+        above: as for `_strips`.
+    """
+    down, across = slice(0, len(rows)), slice(0, len(columns))
+    if above is not None:  # a mean of logits exceeds it only if one of them does
+        high: NDArray[np.bool_] = mask > above
+        down = _reach(rows, np.any(high, axis=1))
+        across = _reach(columns, np.any(high, axis=0))
+    step = max(1, _STRIP_PIXELS // len(columns))
+    # First the smaller product [S/4, S/4] @ [S/4, W], then strips of rows.
+    wide = mask @ columns[across].T
+    for top in range(down.start, down.stop, step):
+        place = slice(top, min(top + step, down.stop))
+        yield (place, across), rows[place] @ wide
+
+
+def _shifted(part: slice, by: int) -> slice:
+    return slice(part.start + by, part.stop + by)
 
 
 def _reach(axis: NDArray[np.float32], sources: NDArray[np.bool_]) -> slice:
@@ -160,27 +189,44 @@ def _reach(axis: NDArray[np.float32], sources: NDArray[np.bool_]) -> slice:
 
 
 @lru_cache(maxsize=4)  # two axes each of two images
-def _axis(side: int, image_size: int, resized: int, original: int) -> NDArray[np.float32]:
-    """Return both bilinear steps of an axis, with the crop, as one matrix [original, side]."""
-    up = _bilinear(side, image_size)[:resized]
-    matrix = (_bilinear(resized, original) @ up).astype(np.float32)
+def _axis(
+    side: int, between: tuple[int, int] | None, original: int, start: int
+) -> NDArray[np.float32]:
+    """Return all bilinear steps of a block of an axis, with the crop, as one matrix [block, side].
+
+    Args:
+        side: the number of logits on the axis.
+        between: the size after the first of two steps, and what the crop leaves of it; None for a
+            single step.
+        original: the size of the image.
+        start: the first pixel of the block, which has up to `_BLOCK` pixels.
+    """
+    stop = min(start + _BLOCK, original)
+    if between is None:
+        matrix = _bilinear(side, original, start, stop).astype(np.float32)
+    else:
+        size, resized = between
+        up = _bilinear(side, size, 0, resized)
+        matrix = np.empty((stop - start, side), np.float32)
+        # In parts, because the factor has up to 1024 float64 per pixel.
+        for begin in range(start, stop, _PART):
+            end = min(begin + _PART, stop)
+            matrix[begin - start : end - start] = _bilinear(resized, original, begin, end) @ up
     matrix.flags.writeable = False
     return matrix
 
 
-def _direct(side: int, original: int) -> NDArray[np.float32]:
-    """Return the single bilinear step of an axis as a matrix [original, side]."""
-    return _bilinear(side, original).astype(np.float32)
+def _bilinear(size_in: int, size_out: int, start: int, stop: int) -> NDArray[np.float64]:
+    """Return the rows from `start` to `stop` of the matrix [out, in] of bilinear resizing.
 
-
-def _bilinear(size_in: int, size_out: int) -> NDArray[np.float64]:
-    """Return the matrix [out, in] of bilinear resizing with half-pixel centres, clamped edges."""
-    centre = np.maximum((np.arange(size_out) + 0.5) * (size_in / size_out) - 0.5, 0.0)
+    Pixel centres are at half pixels, and positions beyond the edges are clamped.
+    """
+    centre = np.maximum((np.arange(start, stop) + 0.5) * (size_in / size_out) - 0.5, 0.0)
     left = np.minimum(centre.astype(np.int64), size_in - 1)
     right = np.minimum(left + 1, size_in - 1)
     weight = centre - left
-    matrix = np.zeros((size_out, size_in))
-    row = np.arange(size_out)
+    matrix = np.zeros((stop - start, size_in))
+    row = np.arange(stop - start)
     np.add.at(matrix, (row, left), 1.0 - weight)
     np.add.at(matrix, (row, right), weight)
     return matrix

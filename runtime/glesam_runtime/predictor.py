@@ -16,7 +16,7 @@ import numpy as np
 from glesam_runtime import chain, masks
 from glesam_runtime.bundle import Bundle, open_bundle
 from glesam_runtime.engine_selection import select_engine
-from glesam_runtime.errors import InputError
+from glesam_runtime.errors import BackendError, InputError
 from glesam_runtime.image import Geometry, Preprocessed, check_image, preprocess
 from glesam_runtime.manifest import STAGES, Manifest, StageName
 from glesam_runtime.prompts import PromptBatch, as_batch, prompt_tensors, split
@@ -214,6 +214,7 @@ class GleSamPredictor:
 
         Raises:
             InputError: no image is set.
+            BackendError: the engine failed, or the results are NaN.
         """
         manifest = self.bundle.manifest
         parts = []
@@ -221,6 +222,11 @@ class GleSamPredictor:
             for part in split(prompts, self._prompt_batch):
                 tensors = prompt_tensors(part, self.geometry, manifest.coordinates)
                 low_res, iou = chain.decode(self.engine, self._image_features(), tensors)
+                if np.isnan(low_res).any() or not np.isfinite(iou).all():
+                    raise BackendError(
+                        f"decoder on {self.engine.name}: returned NaN or an infinite IoU; test the "
+                        "bundle with --selftest, or use another backend or precision"
+                    )
                 parts.append(masks.choose(low_res, iou, multimask_output, manifest.postprocessing))
         if len(parts) == 1:
             return parts[0]

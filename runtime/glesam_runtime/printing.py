@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,19 @@ if TYPE_CHECKING:
     from glesam_runtime.predictor import GleSamPredictor
 
 Result = TypeVar("Result")
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters, line separators, and marks that turn the direction of text."""
+
+
+def printable(text: str) -> str:
+    """Escape the control characters of a line, so that a file name cannot command a terminal."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def print_note(text: str) -> None:
+    """Print `note: ...` on stderr as one line."""
+    print("note:", printable(text), file=sys.stderr)
 
 
 @contextmanager
@@ -29,19 +44,24 @@ def progress(results: Iterable[Result], count: int) -> Iterator[Iterable[Result]
         yield bar.track(results, total=count, description="images")
 
 
+def print_line(text: str) -> None:
+    """Print a line on stdout with control characters escaped."""
+    print(printable(text))
+
+
 def print_result(result: dict[str, Any]) -> None:
     """Print a line for the image and lines for its masks."""
     total = sum(result["seconds"].values())
-    print(f"{result['image']}  {result['width']} x {result['height']}  {total:.2f} s")
+    print_line(f"{result['image']}  {result['width']} x {result['height']}  {total:.2f} s")
     if "instances" in result:
         _print_everything(result)
         return
     for mask in result["masks"]:
-        print(
+        print_line(
             f"  {mask['file']}  IoU {mask['predicted_iou']:.3f}  "
             f"stability {mask['stability_score']:.3f}  area {mask['area']}"
         )
-    print(f"  {result['overlay']}")
+    print_line(f"  {result['overlay']}")
 
 
 def _print_everything(result: dict[str, Any]) -> None:
@@ -49,8 +69,8 @@ def _print_everything(result: dict[str, Any]) -> None:
     found = "no masks; lower --pred-iou-thresh or --stability-score-thresh to get more"
     if count:
         found = "1 mask" if count == 1 else f"{count} masks"
-    print(f"  {result['instances']}  {found}")
-    print(f"  {result['overlay']}")
+    print_line(f"  {result['instances']}  {found}")
+    print_line(f"  {result['overlay']}")
 
 
 def noted(note: str | None) -> dict[str, str]:
@@ -59,10 +79,19 @@ def noted(note: str | None) -> dict[str, str]:
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """Print the document of `--json`."""
+    """Print the document of `--json`, with null for numbers that are NaN or infinite."""
     import json
 
-    print(json.dumps(document, indent=2, allow_nan=False))
+    print(json.dumps(_finite(document), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """Replace the numbers that JSON cannot express, as of a self-test that failed, by None."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def what_ran(predictor: GleSamPredictor, enhance: bool) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from glesam_runtime.errors import InputError
+from glesam_runtime.limits import JSON_BYTES, POINTS, PROMPTS
 
 if TYPE_CHECKING:
     from glesam_runtime.image import Geometry
@@ -80,9 +82,11 @@ def from_file(path: Path) -> list[PromptRequest]:
         InputError: naming the file and the entry.
     """
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(JSON_BYTES.value + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    JSON_BYTES.check(len(raw), f"{path}: the prompts file is too long")
     try:
         entries = msgspec.json.decode(raw, type=list[msgspec.Raw] | _File)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -90,7 +94,37 @@ def from_file(path: Path) -> list[PromptRequest]:
     listed = entries.prompts if isinstance(entries, _File) else entries
     if not listed:
         raise InputError(f"{path}: holds no prompts")
+    PROMPTS.check(len(listed), f"{path}: holds {len(listed)} prompts")
     return [_from_entry(entry, f"{path}: prompt {index}") for index, entry in enumerate(listed)]
+
+
+def check_without_image(requests: Sequence[PromptRequest]) -> None:
+    """Refuse prompts that no image fits, before a model is loaded.
+
+    Raises:
+        InputError: a number is NaN or infinite, a label is neither 1 nor 0, a point is negative, or
+            the corners of a box are swapped; the message names the prompt.
+    """
+    for request in requests:
+        numbers = [*request.labels, *(each for point in request.points for each in point)]
+        if not all(map(isfinite, [*numbers, *(request.box or ())])):
+            raise InputError(f"{request.where}: holds NaN or infinity")
+        for (x, y), label in zip(request.points, request.labels, strict=True):
+            if x < 0 or y < 0:
+                raise InputError(
+                    f"{request.where}: point {x:g},{y:g} lies outside the image, whose pixels are "
+                    "counted from 0"
+                )
+            if label not in (0, 1):
+                raise InputError(
+                    f"{request.where}: label {label:g} of point {x:g},{y:g}: must be 1 (object) or "
+                    "0 (background)"
+                )
+        if request.box and (request.box[2] <= request.box[0] or request.box[3] <= request.box[1]):
+            spelled = ",".join(f"{each:g}" for each in request.box)
+            raise InputError(
+                f"{request.where}: box {spelled}: x1 must exceed x0 and y1 must exceed y0"
+            )
 
 
 def check_request(request: PromptRequest, geometry: Geometry) -> PromptBatch:
@@ -148,7 +182,7 @@ def group_alike(
 def _from_entry(raw: msgspec.Raw, where: str) -> PromptRequest:
     try:
         entry = msgspec.json.decode(raw, type=_Entry)
-    except msgspec.ValidationError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{where}: {error}") from error
     if not entry.points and entry.box is None:
         raise InputError(f"{where}: has neither points nor a box; give one of them")
@@ -156,6 +190,7 @@ def _from_entry(raw: msgspec.Raw, where: str) -> PromptRequest:
         raise InputError(
             f"{where}: {len(entry.labels)} labels do not match {len(entry.points)} points"
         )
+    POINTS.check(len(entry.points), f"{where}: holds {len(entry.points)} points")
     points, labels = [], []
     for index, point in enumerate(entry.points):
         if len(point) not in (2, 3):

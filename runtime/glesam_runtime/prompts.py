@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glesam_runtime.errors import InputError
+from glesam_runtime.limits import POINTS
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -117,6 +118,7 @@ def check_prompts(
             raise InputError(
                 f"points: shape {list(points.shape)}, but [N, 2] or [B, N, 2] is needed, N >= 1"
             )
+        POINTS.check(points.shape[1], f"points: {points.shape[1]} in one prompt")
         labels = _numbers(point_labels, "labels").astype(np.float32)
         if labels.shape != points.shape[:2]:
             raise InputError(

@@ -238,6 +238,38 @@ def test_bad_arguments(
     assert written(image.parent) == ["photo.png"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--points", "1,4", "--backend", "x"], "known are auto, "),
+        (["--selftest", "--backend", "x"], "known are auto, "),
+        (["--points", "1,nan"], "--points: holds NaN"),
+        (["--points", "1,4,inf"], "--points: holds NaN or infinity"),
+        (["--points=-1,4"], "--points: point -1,4 lies outside"),
+        (["--points", "1,4,7"], "--points: label 7 of point 1,4: must be 1"),
+        (["--box", "5,5,5,9"], "--box: box 5,5,5,9: x1 must exceed x0"),
+        (["--box", "1,2,inf,9"], "--box: holds NaN or infinity"),
+        (["--prompts", "p.json"], "p.json: prompt 1: box 9,9,1,1: x1 must exceed x0"),
+    ],
+)
+def test_what_no_model_accepts_is_reported_before_one_is_loaded(
+    arguments: list[str],
+    words: str,
+    image: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_path: object) -> None:
+        raise AssertionError("a bundle was opened")
+
+    monkeypatch.setattr(bundle, "open_bundle", fail)
+    monkeypatch.chdir(image.parent)
+    (image.parent / "p.json").write_text('[{"points": [[1, 1]]}, {"box": [9, 9, 1, 1]}]')
+    images = [] if "--selftest" in arguments else ["photo.png"]
+    code, stdout, stderr = run_here(capsys, *images, *arguments)
+    assert_one_line_error(code, stdout, stderr, words)
+
+
 def assert_one_line_error(code: int, stdout: str, stderr: str, words: str) -> None:
     assert code == 2
     assert stdout == ""

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, features
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from glesam_runtime import InputError, image_file
+from glesam_runtime import InputError
 from glesam_runtime.image import preprocess, resized_size
 from glesam_runtime.image_file import (
     open_picture,
@@ -27,6 +27,7 @@ from glesam_runtime.image_file import (
     read_image_with_note,
     upright_size,
 )
+from glesam_runtime.limits import MEGAPIXELS
 from glesam_runtime.manifest import Preprocessing
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -477,7 +478,7 @@ def test_wide_images_are_read_and_huge_ones_refused(
 ) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     assert limit is not None
-    assert 2 * limit < 20000 * 10000 < image_file.MAX_PIXELS
+    assert 2 * limit < 20000 * 10000 < MEGAPIXELS.value
     # A hundredth of those pixels, and of Pillow's limit.
     path = save(Image.new("L", (2000, 1000)), tmp_path / "wide.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit // 100)
@@ -485,7 +486,7 @@ def test_wide_images_are_read_and_huge_ones_refused(
         Image.open(path)
     assert read_image(path).shape == (1000, 2000, 3)
     assert limit // 100 == Image.MAX_IMAGE_PIXELS  # left as it was
-    monkeypatch.setattr(image_file, "MAX_PIXELS", 1000 * 1000)
+    monkeypatch.setenv("GLESAM_MAX_MEGAPIXELS", "1")
     with pytest.raises(InputError, match="2000 x 1000 pixels"):
         read_image(path)
 

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 from glesam_runtime.errors import InputError
+from glesam_runtime.limits import CROPS
 
 Box = tuple[int, int, int, int]
 
@@ -42,7 +43,7 @@ def plan_crops(height: int, width: int, layers: int, overlap_ratio: float) -> li
         overlap_ratio: overlap in the first layer, as a share of the shorter side.
 
     Raises:
-        InputError: the image is too small for so many layers.
+        InputError: the image is too small for so many layers, or they have too many crops.
     """
     crops = [Crop((0, 0, width, height), 0)]
     for layer in range(1, layers + 1):
@@ -54,6 +55,8 @@ def plan_crops(height: int, width: int, layers: int, overlap_ratio: float) -> li
                 f"image: {width} x {height} pixels, too small for {layers} layers of crops; "
                 f"the maximum is {layer - 1}"
             )
+        count = len(crops) + side * side
+        CROPS.check(count, f"crop_n_layers {layers}: {count} crops up to layer {layer}")
         crops += [Crop((x0, y0, x1, y1), layer) for x0, x1 in across for y0, y1 in down]
     return crops
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from glesam_runtime.errors import InputError
+from glesam_runtime.limits import GRID_POINTS
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -42,11 +43,17 @@ def even_grids(side: int, layers: int, downscale: int) -> list[NDArray[np.float6
         downscale: layer n has `side` / `downscale`**n points along each side.
 
     Raises:
-        InputError: a layer has no points.
+        InputError: a layer has no points, or all layers together have too many.
     """
     grids = []
+    total = 0
     for layer in range(layers + 1):
-        points = int(side / downscale**layer)
+        points = int(side // downscale**layer)
+        total += points**2
+        GRID_POINTS.check(
+            total,
+            f"points_per_side {side}, crop_n_layers {layers}: {total} points up to layer {layer}",
+        )
         if points < 1:
             raise InputError(
                 f"crop_n_points_downscale_factor {downscale}: "

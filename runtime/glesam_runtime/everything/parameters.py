@@ -161,7 +161,10 @@ def numbers() -> list[dataclasses.Field[Any]]:
 
 def _check_number(name: str, value: object, low: float, high: float, whole: bool) -> None:
     """Refuse a value that is not finite, is outside [low, high], or is not whole but must be."""
-    number = float(value) if isinstance(value, Real) else math.nan
+    try:
+        number = float(value) if isinstance(value, Real) else math.nan
+    except OverflowError:  # a whole number of more than 308 digits
+        number = math.inf
     if not (math.isfinite(number) and low <= number <= high) or (whole and number % 1):
         kind = "a whole number" if whole else "a number"
         bounds = f"of {low:g} or more" if math.isinf(high) else f"from {low:g} to {high:g}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from glesam_runtime import manifest as contract
 from glesam_runtime import manifest_file
 from glesam_runtime.errors import BundleError
+from glesam_runtime.limits import GOLDEN_BYTES
 from glesam_runtime.manifest import FileRef, Manifest, Stage, StageName
 from glesam_runtime.onnx_files import external_data_locations
 
@@ -110,8 +111,10 @@ def load_golden(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
     """Return the golden tensors by name: `image` is uint8 [H, W, 3], all others are float32.
 
     Raises:
-        BundleError: the file is not safetensors, or a tensor is missing.
+        BundleError: the file is not safetensors or too large, or a tensor is missing or has another
+            dtype or shape.
     """
+    _check_golden_file(bundle)
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -254,3 +257,58 @@ def _verify_external_data(folder: Path, stage: Stage) -> None:
                 f"{path}: takes weights from {location!r}, the manifest declares "
                 f"{declared or 'no data file'}; do not use it, export the bundle again"
             )
+
+
+def _check_golden_file(bundle: Bundle) -> None:
+    """Refuse a golden file that is too large, or whose tensors have another dtype or shape.
+
+    Only the header is read. `load_golden` reports a file that is not safetensors.
+
+    Raises:
+        BundleError: naming the tensor.
+    """
+    path, size = bundle.golden_path, bundle.manifest.golden.bytes
+    GOLDEN_BYTES.check(size, f"{path}: {size >> 20} MiB")
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            headers = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            found = {name: (each.get_dtype(), each.get_shape()) for name, each in headers.items()}
+    except (SafetensorError, OSError):
+        return
+    sizes: dict[str, int] = {}
+    shapes = _golden_shapes(bundle)
+    for name, (dtype, shape) in found.items():
+        declared = shapes.get(name)
+        if declared is None:
+            if dtype not in ("F32", "U8"):
+                raise BundleError(
+                    f"{path}: {name} is {dtype}, which no golden tensor is; export the bundle again"
+                )
+            continue
+        want = "U8" if name == "image" else "F32"
+        fits = len(shape) == len(declared) and all(
+            have == (sizes.setdefault(axis, have) if isinstance(axis, str) else axis)
+            for have, axis in zip(shape, declared, strict=True)
+        )
+        if dtype != want or not fits or 0 in shape:
+            spelled = ", ".join(str(sizes.get(str(axis), axis)) for axis in declared)
+            raise BundleError(
+                f"{path}: {name} is {dtype} {shape}, but {want} [{spelled}] is needed; export the "
+                "bundle again"
+            )
+
+
+def _golden_shapes(bundle: Bundle) -> dict[str, tuple[int | str, ...]]:
+    """Return the shape of each golden tensor; a name is an axis of any size."""
+    stages = bundle.manifest.stages
+    shapes: dict[str, tuple[int | str, ...]] = {"image": ("H", "W", 3)}
+    for stage in ("encoder", "enhancer"):
+        # The golden file has one image, whatever the batch of the graphs.
+        for spec in stages[stage].outputs:
+            shapes[spec.name] = (1, *spec.shape[1:])
+    decoder = stages["decoder"]
+    for spec in (*decoder.inputs, *decoder.outputs):
+        shapes.setdefault(spec.name, spec.shape)
+    return shapes

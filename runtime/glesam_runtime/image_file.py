@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from glesam_runtime.errors import InputError
+from glesam_runtime.input_paths import refuse_special
 from glesam_runtime.limits import check_picture
 from glesam_runtime.sample_depth import (
     check_depth,
@@ -99,7 +100,7 @@ def read_image_with_note(
     if file.is_dir():
         raise InputError(f"{file}: a folder, not an image")
     try:
-        if file.stat().st_size == 0:
+        if file.is_file() and file.stat().st_size == 0:
             raise InputError(f"{file}: empty file")
         with open_picture(file) as image:
             width, height = image.size
@@ -137,8 +138,9 @@ def open_picture(file: Path) -> Iterator[Image.Image]:
     """Open an image without Pillow's process-wide size limit. The caller checks the size.
 
     Raises:
-        InputError: it is in none of the formats of this program.
+        InputError: it is a FIFO, a socket or a device, or in none of the formats of this program.
     """
+    refuse_special(file)
     # Given a path, Pillow maps a raw TIFF into memory and mistakes its width for its height if the
     # orientation swaps them.
     with file.open("rb") as content:

@@ -43,17 +43,3 @@ def refuse_special(path: str | os.PathLike[str]) -> None:
     for matches, kind in _KINDS:
         if matches(mode):
             raise InputError(f"{path}: {kind}, but images are read from regular files only")
-
-
-def readable_pixels(path: str | os.PathLike[str]) -> int:
-    """Return the number of pixels of an image file; 0 if it cannot be read.
-
-    A FIFO is not opened, because that would wait for a writer.
-    """
-    from glesam_runtime.image_file import pixels_of
-
-    try:
-        refuse_special(path)
-    except InputError:
-        return 0
-    return pixels_of(path)

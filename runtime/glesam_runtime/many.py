@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from glesam_runtime import masks
 from glesam_runtime.image import Preprocessed, check_image, preprocess
-from glesam_runtime.image_file import read_image
-from glesam_runtime.input_paths import readable_pixels, refuse_special
+from glesam_runtime.image_file import pixels_of, read_image
 from glesam_runtime.overlap import run_overlapped
 from glesam_runtime.prompts import PromptBatch, as_batch
 
@@ -105,16 +104,12 @@ class _Predicting:
     def pixels(self, item: Prompted) -> int:
         source = item[0]
         if isinstance(source, str | os.PathLike):
-            return readable_pixels(source)
+            return pixels_of(source)
         return 0  # in memory already
 
     def prepare(self, item: Prompted) -> _PromptedImage:
         source, prompts = item
-        if isinstance(source, str | os.PathLike):
-            refuse_special(source)
-            image = read_image(source)
-        else:
-            image = check_image(source)
+        image = read_image(source) if isinstance(source, str | os.PathLike) else check_image(source)
         encoded = preprocess(image, self.manifest.preprocessing)
         batched, batch = as_batch(encoded.geometry, **prompts)
         return _PromptedImage(encoded, batch, batched)

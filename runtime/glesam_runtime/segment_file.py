@@ -16,8 +16,7 @@ from glesam_runtime import masks
 from glesam_runtime.draw import colour_of, draw_mask, draw_prompt
 from glesam_runtime.errors import InputError
 from glesam_runtime.image import Preprocessed, geometry_of, preprocess
-from glesam_runtime.image_file import read_image_with_note
-from glesam_runtime.input_paths import readable_pixels, refuse_special
+from glesam_runtime.image_file import pixels_of, read_image_with_note
 from glesam_runtime.manifest import STAGES
 from glesam_runtime.output_files import OutputFiles, refuse_inputs, save_mask, save_overlay
 from glesam_runtime.printing import noted
@@ -76,7 +75,7 @@ class PromptedSegmentation:
 
     def pixels(self, files: OutputFiles) -> int:
         """Return the number of pixels of the image file."""
-        return readable_pixels(files.image)
+        return pixels_of(files.image)
 
     def prepare(self, files: OutputFiles) -> Prepared:
         """Read the image and check the prompts against it.
@@ -85,7 +84,6 @@ class PromptedSegmentation:
             InputError: the image, a prompt or the output folder cannot be used.
         """
         start = time.perf_counter()
-        refuse_special(files.image)
         image, note = read_image_with_note(files.image, self.depth)
         read = time.perf_counter() - start
         rules = self.manifest.preprocessing

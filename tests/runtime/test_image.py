@@ -504,3 +504,15 @@ def test_wide_images_are_read_and_huge_ones_refused(
 def test_wrong_arrays(image: object) -> None:
     with pytest.raises(InputError, match=r"^image: "):
         preprocess(image, rules(64))  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX files")
+def test_a_fifo_is_refused_by_every_reader(tmp_path: Path) -> None:
+    """Opening one would wait for a writer."""
+    fifo = tmp_path / "a.png"
+    os.mkfifo(fifo)
+    with pytest.raises(InputError, match=r"a\.png: a FIFO, but images are read from regular files"):
+        read_image(fifo)
+    with pytest.raises(InputError, match=r"a FIFO"), open_picture(fifo):
+        pass
+    assert pixels_of(fifo) == 0

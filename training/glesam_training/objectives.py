@@ -132,13 +132,6 @@ def latent_mse(enhanced: Tensor, clear: Tensor) -> Tensor:
     return functional.mse_loss(enhanced, clear.to(enhanced.dtype))
 
 
-def weighted_mean(values: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return the weighted mean of per-mask losses; masks of weight 0 are padding."""
-    if weights is None:
-        return values.mean()
-    return (values * weights).sum() / weights.sum().clamp_min(torch.finfo(values.dtype).eps)
-
-
 DecoderPart = Literal["tokens", "all", "background"]
 """What stage 2 trains: the mask tokens (FT-T), all but the IoU head (FT-D), or the embedding of
 background points. The last leaves prompts without a background point unchanged."""

@@ -16,8 +16,7 @@ from glesam_runtime.draw import colour_of, draw_mask
 from glesam_runtime.errors import InputError
 from glesam_runtime.everything.generator import describe
 from glesam_runtime.everything.search import Found, find_masks
-from glesam_runtime.image_file import read_image_with_note
-from glesam_runtime.input_paths import readable_pixels, refuse_special
+from glesam_runtime.image_file import pixels_of, read_image_with_note
 from glesam_runtime.output_files import OutputFiles, refuse_inputs, save_mask, save_overlay
 from glesam_runtime.printing import noted
 from glesam_runtime.rle import run_area, runs_to_mask
@@ -69,7 +68,7 @@ class EverythingSegmentation:
 
     def pixels(self, files: OutputFiles) -> int:
         """Return the number of pixels of the image file."""
-        return readable_pixels(files.image)
+        return pixels_of(files.image)
 
     def prepare(self, files: OutputFiles) -> Prepared:
         """Read the image.
@@ -78,7 +77,6 @@ class EverythingSegmentation:
             InputError: the image cannot be read, or an output would overwrite an input image.
         """
         start = time.perf_counter()
-        refuse_special(files.image)
         image, note = read_image_with_note(files.image, self.depth)
         seconds = {"read": time.perf_counter() - start}
         refuse_inputs(files, (files.instances_path, files.overlay_path), self.inputs)

@@ -13,7 +13,8 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 from glesam_export.checkpoints import Contents, Finding, Format, state_dicts, text_embedding
-from glesam_export.checkpoints.tensor_file import ShardedFile, TensorFile, first_line
+from glesam_export.checkpoints.sharded_file import ShardedFile
+from glesam_export.checkpoints.tensor_file import TensorFile, first_line
 from glesam_export.checkpoints.text_embedding import read_json
 from glesam_export.enhancer.reference import build_unet, replicate_channels
 from glesam_export.presets import UNET_PRESETS, UNetPreset

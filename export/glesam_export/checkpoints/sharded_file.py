@@ -18,9 +18,6 @@ class ShardedFile(TensorFile):
         index: the JSON file that names each tensor's file, beside these files.
         option: the option that names the files, for messages.
 
-    Attributes:
-        files: the files of tensors.
-
     Raises:
         CheckpointError: the index cannot be read, a file is missing, or the files hold other
             tensors than the index says.
@@ -39,8 +36,9 @@ class ShardedFile(TensorFile):
             ) from error
         if outside := [name for name in names if Path(name).name != name]:
             raise CheckpointError(f"{self.where}: names {outside[0]}, outside its folder")
-        self.files = [TensorFile(index.with_name(name), option) for name in names]
-        self.shapes = {name: tensor for file in self.files for name, tensor in file.shapes.items()}
+        self._parts = [TensorFile(index.with_name(name), option) for name in names]
+        self.files = [part.path for part in self._parts]
+        self.shapes = {name: tensor for part in self._parts for name, tensor in part.shapes.items()}
         if differing := sorted(places.keys() ^ self.shapes.keys()):
             raise CheckpointError(
                 f"{self.where}: {differing[0]} is only in the index or only in the files; "
@@ -49,4 +47,4 @@ class ShardedFile(TensorFile):
 
     def _stored(self) -> dict[str, Tensor]:
         """Return the tensors of all files."""
-        return {name: t for file in self.files for name, t in file.read().items()}
+        return {name: t for part in self._parts for name, t in part.read().items()}

@@ -99,6 +99,7 @@ class TensorFile:
     Attributes:
         path: the file.
         where: option and path, for messages.
+        files: the files that hold the tensors.
         metadata: metadata of a .safetensors file; otherwise empty.
         note: whose names the tensors had before `convert`; empty if nobody's.
         shapes: every tensor on the meta device, by name.
@@ -109,6 +110,7 @@ class TensorFile:
 
     def __init__(self, path: Path, option: str = "") -> None:
         self.path, self.where = path, f"{option} {path}".strip()
+        self.files = [path]
         self.metadata: Mapping[str, str] = {}
         self.note = ""
         self._change: Change = lambda tensors: tensors
@@ -139,6 +141,8 @@ class TensorFile:
         if self.path.suffix == ".safetensors":
             places = self._safetensors_places()
             self.shapes = {name: place.like for name, place in places.items()}
+            if not places:
+                raise CheckpointError(f"{self.where}: holds no tensors; fetch or save it again")
             return places
         try:
             self.shapes = self._loaded("meta")
@@ -196,14 +200,21 @@ class TensorFile:
                 mmap=zipfile.is_zipfile(self.path),
             )
         if not isinstance(loaded, dict) or not loaded:
-            raise CheckpointError(f"{self.where}: holds no state dict")
+            found = "an empty one" if isinstance(loaded, dict) else f"a {type(loaded).__name__}"
+            raise CheckpointError(
+                f"{self.where}: holds no state dict but {found}; save the model's state_dict()"
+            )
         tensors = {
             str(key).removeprefix("module."): value
             for key, value in self._state_dict(loaded).items()
             if torch.is_tensor(value)
         }
         if not tensors:
-            raise CheckpointError(f"{self.where}: holds no tensors by name")
+            keys = ", ".join([str(key) for key in loaded][:3])
+            raise CheckpointError(
+                f"{self.where}: holds no tensors by name, only {keys}; "
+                "save the model's state_dict()"
+            )
         return tensors
 
     def _state_dict(self, loaded: dict[Any, Any]) -> dict[Any, Any]:
@@ -258,12 +269,27 @@ class TensorFile:
         except CheckpointError:
             raise
         except pickle.UnpicklingError as error:
-            raise CheckpointError(f"{self.where}: {_refusal(error)}") from error
+            words = self._of_another_kind() or _refusal(error)
+            raise CheckpointError(f"{self.where}: {words}") from error
         except UNREADABLE as error:
             kind = "not a .safetensors file" if self.path.suffix == ".safetensors" else "unreadable"
-            raise CheckpointError(
-                f"{self.where}: {kind} or truncated ({first_line(error)}); fetch the file again"
-            ) from error
+            words = f"{kind} or truncated ({first_line(error)}); fetch the file again"
+            raise CheckpointError(f"{self.where}: {self._of_another_kind() or words}") from error
+
+    def _of_another_kind(self) -> str | None:
+        """Say that a file does not begin as files of its kind do; None if it does."""
+        if self.path.suffix == ".safetensors":
+            return None
+        try:
+            with self.path.open("rb") as file:
+                start = file.read(24)
+        except OSError:
+            return None
+        if not start:
+            return "an empty file; fetch it again"
+        if start.startswith((b"PK", b"\x80")):  # a zip archive or a pickle
+            return None
+        return f"not a file that PyTorch wrote, it begins with {start!r}; fetch the file again"
 
 
 def _state_dicts(

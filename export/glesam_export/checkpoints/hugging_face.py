@@ -51,9 +51,7 @@ def open_weights(path: Path, option: str = "") -> TensorFile:
         if found is None:
             where = f"{option} {path}".strip()
             names = ", ".join(WEIGHT_FILES)
-            raise CheckpointError(
-                f"{where}: a folder that holds no weights of a SAM: none of {names}"
-            )
+            raise CheckpointError(f"{where}: a folder without a SAM's weights: none of {names}")
         path = found
     elif path.suffix == ".json" and not path.name.endswith(INDEX) and path.is_file():
         raise CheckpointError(
@@ -64,7 +62,7 @@ def open_weights(path: Path, option: str = "") -> TensorFile:
 
 
 def translate(file: TensorFile) -> None:
-    """Give a whole SAM from transformers Meta's names and shapes, in place.
+    """Give a SAM from transformers, or a named part of one, Meta's names and shapes, in place.
 
     Other files stay as they are.
 
@@ -89,7 +87,13 @@ def translate(file: TensorFile) -> None:
 def decoder_names(
     tensors: Mapping[str, Tensor], family: Family[Any], where: str
 ) -> dict[str, Tensor]:
-    """Return a decoder with Meta's names, whether they were that or transformers'."""
+    """Return a decoder with Meta's names, whether they were Meta's or transformers' before.
+
+    Args:
+        tensors: by names that may leave out the part that they belong to.
+        family: the family of the decoder.
+        where: its file, for messages.
+    """
     rules = family.hugging_face
     if rules is None or not rules.of_transformers(tensors):
         return dict(tensors)

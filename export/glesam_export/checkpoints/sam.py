@@ -69,14 +69,14 @@ def overlaid(
         return dict(state)  # `check` says what is wrong with it
     encoder, *parts = family.parts
     decoder = hugging_face.decoder_names(decoder, family, where)
-    other = family_by_keys(decoder)
-    if other not in (None, family):
-        assert other is not None
-        raise CheckpointError(
-            f"{where}: a decoder of {other.title}, but the whole model of --sam is a {family.title}"
-        )
     if any(name.startswith(f"{encoder}.") for name in decoder):
         raise CheckpointError(f"{where}: holds an image encoder; pass a whole SAM by --sam alone")
+    if (other := family_by_keys(decoder)) not in (None, family):
+        assert other is not None
+        raise CheckpointError(
+            f"{where}: its tensors have the names of a {other.title}, but --sam is a "
+            f"{family.title}; pass a decoder of that {family.title}"
+        )
     merged, problems = dict(state), []
     for name, tensor in decoder.items():
         places = [n for n in (name, *(f"{part}.{name}" for part in parts)) if n in state]

@@ -287,7 +287,7 @@ def _describe_config(contents: Contents) -> Finding:
     config = read_json(path, "U-Net", "file")
     kind = next((str(config[key]) for key in MODEL_KINDS if config.get(key)), None)
     if kind not in (None, UNet2DConditionModel.__name__):
-        return Finding(path, "other", f"configuration of a {kind}, which holds no weights")
+        return Finding(path, "other", f"configuration of {kind}, which holds no weights")
     name = preset_of(config, path, None).name
     return Finding(path, "config", f"configuration of a U-Net {name}", (name,))
 

@@ -61,7 +61,7 @@ class HuggingFace:
 
     Attributes:
         model_types: values of `model_type` in the config.json of models that fit.
-        marks: beginnings of names that only an image encoder of this family has.
+        marks: beginnings of names that tell this family from families before it in the registry.
         names: beginnings of all names that such a file may have.
         renames: regular expressions of names and their replacements, in order.
         settings: returns the entries of the config.json that a preset needs, by dotted name. Only
@@ -77,8 +77,10 @@ class HuggingFace:
     defaults: Mapping[str, Any]
 
     def recognises(self, names: Iterable[str]) -> bool:
-        """Return whether a file with tensors of these names holds a whole model."""
-        return any(name.startswith(self.marks) for name in names)
+        """Return whether a file with tensors of these names is of this family, whole or in part."""
+        listed = list(names)
+        marked = any(name.startswith(self.marks) for name in listed)
+        return marked and self.of_transformers(listed)
 
     @staticmethod
     def of_transformers(names: Iterable[str]) -> bool:

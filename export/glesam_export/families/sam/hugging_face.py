@@ -50,7 +50,10 @@ def settings(preset: SamPreset) -> Mapping[str, Any]:
 
 HUGGING_FACE = HuggingFace(
     model_types=("sam",),
-    marks=("vision_encoder.neck.", "vision_encoder.patch_embed."),
+    marks=(
+        *("vision_encoder.neck.", "vision_encoder.patch_embed.", "mask_decoder.upscale_"),
+        *("prompt_encoder.mask_embed.", "prompt_encoder.point_embed."),
+    ),
     names=("vision_encoder.", "prompt_encoder.", "mask_decoder.", "shared_image_embedding."),
     renames=(*ENCODER_NAMES, *DECODER_NAMES),
     settings=settings,

@@ -77,7 +77,10 @@ FIXED: Mapping[str, Any] = {
 
 HUGGING_FACE = HuggingFace(
     model_types=("sam2", "sam2_video"),
-    marks=("vision_encoder.backbone.", "vision_encoder.neck.convs."),
+    marks=(
+        *("vision_encoder.backbone.", "vision_encoder.neck.convs.", "mask_decoder.conv_s"),
+        *("mask_decoder.obj_score_token.", "prompt_encoder.point_embed.weight"),
+    ),
     names=(
         *("vision_encoder.", "prompt_encoder.", "mask_decoder.", "shared_image_embedding."),
         *("no_memory_embedding", *VIDEO_NAMES),

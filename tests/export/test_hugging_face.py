@@ -17,6 +17,8 @@ from transformers import Sam2Config, Sam2Model, Sam2VideoConfig, Sam2VideoModel,
 from glesam_export.checkpoints import formats, sam
 from glesam_export.families import FAMILIES, family_of
 from glesam_export.presets import sam_preset
+from glesam_export.weight_options import WeightOptions
+from glesam_export.weights import make_checkpoint
 from glesam_runtime.errors import CheckpointError
 
 from ..released import Released
@@ -400,3 +402,61 @@ def test_omitted_entries_mean_what_transformers_takes(
     for other in map(sam_preset, others):
         found = rules.differences({}, other)
         assert rules.differences(config.to_dict(), other) == found != []
+
+
+@pytest.mark.parametrize("bare", [False, True])
+@pytest.mark.parametrize("name", ["sam", "sam2"])
+def test_a_decoder_from_transformers_is_laid_over_a_sam_of_meta(
+    name: str, bare: bool, saved: dict[str, Path], tmp_path: Path
+) -> None:
+    """The whole SAM has Meta's names, and the decoder has transformers'."""
+    whole = sam.open_file(saved[name]).read()
+    part = "mask_decoder."
+    decoder = {
+        n.removeprefix(part) if bare else n: t + 1
+        for n, t in load_file(saved[name] / "model.safetensors").items()
+        if n.startswith(part)
+    }
+    save_file(decoder, tmp_path / "d.safetensors")
+    file = sam.open_file(tmp_path / "d.safetensors")
+    merged = sam.overlaid(whole, file.read(), "d")
+    assert merged.keys() == whole.keys()
+    for key, tensor in whole.items():
+        expected = tensor + 1 if key.removeprefix("sam_").startswith(part) else tensor
+        assert torch.equal(merged[key], expected), key
+    if not bare:
+        title = {"sam": "SAM", "sam2": "SAM 2"}[name]
+        words = formats.identify(tmp_path / "d.safetensors").words
+        assert words.startswith(f"part of a {title}, without image_encoder")
+    with pytest.raises(CheckpointError, match="holds an image encoder"):
+        sam.overlaid(whole, sam.open_file(saved[name]).read(), "d")
+
+
+def test_the_command_line_takes_a_folder_and_records_its_files(
+    saved: dict[str, Path],
+    models: dict[str, Any],
+    released2: Released,
+    glesam_export: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+) -> None:
+    """The export stops at a missing image after it has opened the weights."""
+    folder = sharded(saved["sam2"], tmp_path / "m", models["sam2"])
+    code, out, _ = glesam_export("info", folder)
+    assert code == 0
+    assert f"{folder}: SAM 2 from Hugging Face, whole: nano2\n" in out
+    options = released2.options()
+    options[1] = str(folder)
+    arguments = ("--image", tmp_path / "nowhere.png", "-o", tmp_path / "b")
+    _, _, err = glesam_export("onnx", *options, *arguments)
+    assert "nowhere.png" in err
+    given = WeightOptions(
+        sam=folder,
+        **{key: getattr(released2, key) for key in ("sd", "lora", "prompt_embeds")},
+        gamma=5.0,
+        timestep=999,
+        lora_alpha=8.0,
+    )
+    sources = make_checkpoint(given).sources()
+    files = [source.file for source in sources if source.role == "sam"]
+    assert files == sorted(path.name for path in folder.glob("model-*"))
+    assert [s.file for s in sources if s.role == "sam_config"] == ["config.json"]

@@ -404,6 +404,56 @@ def test_omitted_entries_mean_what_transformers_takes(
         assert rules.differences(config.to_dict(), other) == found != []
 
 
+LARGE = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "global_attn_indexes": [5, 11, 17, 23],
+}
+LARGE2 = {
+    "model_type": "sam2_hiera_det_model",
+    "hidden_size": 144,
+    "num_attention_heads": 2,
+    "blocks_per_stage": [2, 6, 36, 4],
+    "embed_dim_per_stage": [144, 288, 576, 1152],
+    "num_attention_heads_per_stage": [2, 4, 8, 16],
+    "window_size_per_stage": [8, 4, 16, 8],
+    "global_attention_blocks": [23, 33, 43],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "config"),
+    [
+        ("sam_vit_b", SamModel, SamConfig()),
+        ("sam_vit_l", SamModel, SamConfig(vision_config=LARGE)),
+        ("sam2.1_hiera_t", Sam2VideoModel, Sam2VideoConfig()),
+        (
+            "sam2.1_hiera_l",
+            Sam2VideoModel,
+            Sam2VideoConfig(
+                vision_config={
+                    "backbone_config": LARGE2,
+                    "backbone_channel_list": [1152, 576, 288, 144],
+                }
+            ),
+        ),
+    ],
+)
+def test_a_full_size_model_is_that_preset_alone(name: str, kind: Any, config: Any) -> None:
+    with torch.device("meta"):
+        state = kind(config).state_dict()
+    family = family_of(sam_preset(name))
+    rules = family.hugging_face
+    assert rules is not None
+    assert rules.unknown(state) == []
+    found = rules.converted(state, "m.safetensors")
+    assert [n for n, p in family.presets.items() if not family.misfits(found, p)] == [name]
+    fits = [n for n, p in family.presets.items() if not rules.differences(config.to_dict(), p)]
+    assert name in fits
+    assert {each.split("_")[-1] for each in fits} == {name.split("_")[-1]}
+
+
 @pytest.mark.parametrize("bare", [False, True])
 @pytest.mark.parametrize("name", ["sam", "sam2"])
 def test_a_decoder_from_transformers_is_laid_over_a_sam_of_meta(

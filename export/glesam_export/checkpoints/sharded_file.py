@@ -25,7 +25,7 @@ class ShardedFile(TensorFile):
 
     def __init__(self, index: Path, option: str = "") -> None:
         self.path, self.where = index, f"{option} {index}".strip()
-        self.metadata, self.note = {}, ""
+        self.metadata = {}
         self._change = lambda tensors: tensors
         try:
             places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]

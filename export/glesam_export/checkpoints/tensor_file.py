@@ -108,11 +108,12 @@ class TensorFile:
         CheckpointError: the file is missing, truncated, without tensors, or would run code.
     """
 
+    note: str = ""
+
     def __init__(self, path: Path, option: str = "") -> None:
         self.path, self.where = path, f"{option} {path}".strip()
         self.files = [path]
         self.metadata: Mapping[str, str] = {}
-        self.note = ""
         self._change: Change = lambda tensors: tensors
         if not path.is_file():
             raise CheckpointError(f"{self.where}: no such file")

@@ -50,7 +50,8 @@ def settings(preset: Sam2Preset) -> Mapping[str, Any]:
         _HIERA + "window_size_per_stage": preset.windows,
         _HIERA + "global_attention_blocks": preset.global_blocks,
         _HIERA + "window_positional_embedding_background_size": preset.background,
-    } | FIXED
+        **FIXED,
+    }
 
 
 FIXED: Mapping[str, Any] = {
@@ -96,6 +97,6 @@ HUGGING_FACE = HuggingFace(
         _HIERA + "window_size_per_stage": (8, 4, 14, 7),
         _HIERA + "global_attention_blocks": (5, 7, 9),
         _HIERA + "window_positional_embedding_background_size": 7,
-    }
-    | FIXED,
+        **FIXED,
+    },
 )

@@ -34,7 +34,10 @@ class WeightOptions:
     ] = None
     sam: Annotated[
         Path | None,
-        typer.Option(rich_help_panel=WEIGHTS, help="SAM's weights (.pth, .pt, .safetensors)."),
+        typer.Option(
+            rich_help_panel=WEIGHTS,
+            help="SAM's weights (.pth, .pt, .safetensors), or a folder from Hugging Face.",
+        ),
     ] = None
     sd: Annotated[
         Path | None,

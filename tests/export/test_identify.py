@@ -15,7 +15,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from glesam_export.checkpoints import formats, stable_diffusion
+from glesam_export.checkpoints import formats, hugging_face, stable_diffusion
 from glesam_export.checkpoints.formats import detect_sam, missing
 from glesam_export.checkpoints.packed_file import pack
 from glesam_export.checkpoints.tensor_file import TensorFile
@@ -107,7 +107,7 @@ def test_a_bare_unet_is_known_by_its_shapes(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     state = stable_diffusion.on_meta(unet_preset(name), 4).state_dict()
-    monkeypatch.setattr(formats, "TensorFile", lambda path, _option: only_shapes(path, state))
+    monkeypatch.setattr(hugging_face, "TensorFile", lambda path, _option: only_shapes(path, state))
     finding = formats.identify(tmp_path / "x.bin")
     assert (finding.kind, finding.fits) == ("unet", (name,))
 

@@ -15,6 +15,7 @@ from glesam_export.checkpoints import (
     Format,
     Kind,
     checkpoint_folder,
+    hugging_face,
     lora,
     packed_file,
     sam,
@@ -145,11 +146,12 @@ def missing(findings: Iterable[Finding]) -> list[str]:
 
 def _contents(path: Path, option: str) -> Contents:
     """Open a path if it is a file of tensors."""
-    if path.is_dir() or path.suffix == ".json" or (path.suffix == ".npy" and path.is_file()):
+    if path.is_dir() and hugging_face.weight_file(path) is None:
         return Contents(path)
-    file = TensorFile(path, option)
-    sam.drop_prefixes(file)
-    return Contents(path, file)
+    index = path.name.endswith(hugging_face.INDEX)
+    if (path.suffix == ".json" and not index) or (path.suffix == ".npy" and path.is_file()):
+        return Contents(path)
+    return Contents(path, sam.open_file(path, option))
 
 
 def _format_of(contents: Contents) -> Format | None:
@@ -163,7 +165,7 @@ def _describe(contents: Contents) -> Finding:
     if found is not None:
         return found.describe(contents)
     if contents.tensors is None:
-        words = "folder without manifest.json, checkpoint.json or unet/"
+        words = "folder without manifest.json, checkpoint.json, model.safetensors or unet/"
         return Finding(contents.path, "other", words)
     names = list(contents.tensors.shapes)
     if any(name.startswith("model.diffusion_model.") for name in names):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from glesam_export.checkpoints import Contents, Finding, Format, state_dicts
+from glesam_export.checkpoints import Contents, Finding, Format, hugging_face, state_dicts
 from glesam_export.checkpoints.tensor_file import TensorFile
 from glesam_export.families import FAMILIES, Family, Preset, family_of
 from glesam_runtime.errors import CheckpointError
@@ -67,8 +68,15 @@ def overlaid(
     if family is None:
         return dict(state)  # `check` says what is wrong with it
     encoder, *parts = family.parts
+    decoder = hugging_face.decoder_names(decoder, family, where)
     if any(name.startswith(f"{encoder}.") for name in decoder):
         raise CheckpointError(f"{where}: holds an image encoder; pass a whole SAM by --sam alone")
+    if (other := family_by_keys(decoder)) not in (None, family):
+        assert other is not None
+        raise CheckpointError(
+            f"{where}: its tensors have the names of a {other.title}, but --sam is a "
+            f"{family.title}; pass a decoder of that {family.title}"
+        )
     merged, problems = dict(state), []
     for name, tensor in decoder.items():
         places = [n for n in (name, *(f"{part}.{name}" for part in parts)) if n in state]
@@ -84,6 +92,22 @@ def overlaid(
             f"{where}: does not fit the SAM's decoder: {state_dicts.first_three(problems)}"
         )
     return merged
+
+
+def open_file(path: Path, option: str = "") -> TensorFile:
+    """Open a file of tensors. A SAM in it gets the names of Meta's files.
+
+    Args:
+        path: a file of any kind, or a folder that transformers wrote.
+        option: the option that names it, for messages.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is a SAM of transformers with other tensors.
+    """
+    file = hugging_face.open_weights(path, option)
+    drop_prefixes(file)
+    hugging_face.translate(file)
+    return file
 
 
 def drop_prefixes(file: TensorFile) -> None:
@@ -133,12 +157,26 @@ def _describe(contents: Contents) -> Finding:
         return Finding(path, "sam", words, (), lacks)
     wrong = {name: family.misfits(state, preset) for name, preset in family.presets.items()}
     fits = tuple(name for name, misfits in wrong.items() if not misfits)
+    if contents.tensors.note and (refused := _refused_by_config(contents.tensors, family, fits)):
+        return Finding(path, "sam", refused)
     if fits:
-        return Finding(path, "sam", f"{family.title}, whole: {' or '.join(fits)}", fits)
+        saved = f" from {contents.tensors.note}" if contents.tensors.note else ""
+        return Finding(path, "sam", f"{family.title}{saved}, whole: {' or '.join(fits)}", fits)
     nearest = min(wrong, key=lambda name: len(wrong[name]))
     problems = state_dicts.first_three(wrong[nearest])
     words = f"{family.title} of no preset; next is {nearest} ({problems})"
     return Finding(path, "sam", words)
+
+
+def _refused_by_config(file: TensorFile, family: Family[Any], fits: Iterable[str]) -> str | None:
+    """Say why a SAM's config.json fits none of the presets that its tensors fit; None if one."""
+    candidates = [family.presets[name] for name in fits] or [*family.presets.values()]
+    problems = {preset.name: hugging_face.config_problems(file, preset) for preset in candidates}
+    nearest = min(problems, key=lambda name: len(problems[name]))
+    if not problems[nearest]:
+        return None
+    words = f"{hugging_face.CONFIG_FILE}: {state_dicts.first_three(problems[nearest])}"
+    return f"{family.title} from {file.note} of no preset; next is {nearest} ({words})"
 
 
 FORMAT = Format(_matches, _describe)

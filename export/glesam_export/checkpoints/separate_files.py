@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from glesam_export.checkpoints import stable_diffusion, text_embedding
+from glesam_export.checkpoints import hugging_face, stable_diffusion, text_embedding
 from glesam_export.checkpoints.lora_alpha import (
     AlphaSource,
     alpha_sources,
     config_beside,
     lora_file,
 )
-from glesam_export.checkpoints.sam import drop_prefixes, overlaid
+from glesam_export.checkpoints.sam import open_file, overlaid
 from glesam_export.checkpoints.stable_diffusion import Base
 from glesam_export.checkpoints.state_checkpoint import Part, State, StateCheckpoint, source
 from glesam_export.checkpoints.tensor_file import TensorFile
@@ -71,18 +71,14 @@ class OpenedFiles:
     def sam(self) -> TensorFile:
         """Open SAM's weights."""
         assert self._sam is not None, "not given"
-        file = TensorFile(self._sam, "--sam")
-        drop_prefixes(file)
-        return file
+        return open_file(self._sam, "--sam")
 
     @cached_property
     def decoder(self) -> TensorFile | None:
         """Open the fine-tuned decoder; None if there is none."""
         if self._decoder is None:
             return None
-        file = TensorFile(self._decoder, "--decoder")
-        drop_prefixes(file)
-        return file
+        return open_file(self._decoder, "--decoder")
 
     @cached_property
     def lora(self) -> TensorFile:
@@ -138,6 +134,7 @@ class FileCheckpoint(StateCheckpoint):
         base = self._opened.base
         self.unet, self.schedule = base.preset(unet), base.schedule
         self.alpha_bar = stable_diffusion.alpha_bar(timestep, self.schedule, base.schedule_from)
+        hugging_face.check_config(self._opened.sam, preset)
         self.check_parts()
         # Keep only the embedding, because a text encoder is large.
         if weights.prompt_embeds is None:
@@ -166,10 +163,12 @@ class FileCheckpoint(StateCheckpoint):
         """Hash every file that decides the weights."""
         lora = self._opened.lora.path
         config = config_beside(lora)
-        decoder = self.weights.decoder
+        sam, decoder = self._opened.sam, self._opened.decoder
+        sam_config = hugging_face.config_beside(sam)
         paths = (
-            ("sam", self.weights.sam),
-            *(() if decoder is None else (("decoder", decoder),)),
+            *(("sam", path) for path in sam.files),
+            *(() if sam_config is None else (("sam_config", sam_config),)),
+            *(() if decoder is None else (("decoder", path) for path in decoder.files)),
             *(("unet", path) for path in self._opened.base.weight_files),
             ("lora", lora),
             *(() if config is None else (("lora_config", config),)),

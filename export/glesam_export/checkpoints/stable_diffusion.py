@@ -13,7 +13,8 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 from glesam_export.checkpoints import Contents, Finding, Format, state_dicts, text_embedding
-from glesam_export.checkpoints.tensor_file import ShardedFile, TensorFile, first_line
+from glesam_export.checkpoints.sharded_file import ShardedFile
+from glesam_export.checkpoints.tensor_file import TensorFile, first_line
 from glesam_export.checkpoints.text_embedding import read_json
 from glesam_export.enhancer.reference import build_unet, replicate_channels
 from glesam_export.presets import UNET_PRESETS, UNetPreset
@@ -37,6 +38,9 @@ SD_CHANNELS = 4
 
 IGNORED = frozenset({"sample_size", "dropout", "upcast_attention"})
 """Entries of a U-Net config that do not affect an evaluation in float32."""
+
+MODEL_KINDS = ("_class_name", "model_type", "image_processor_type", "processor_class", "peft_type")
+"""Entries of a JSON file that say what it configures."""
 
 WEIGHT_FILES = (
     "diffusion_pytorch_model.safetensors",
@@ -165,8 +169,7 @@ class Base:
     @property
     def weight_files(self) -> list[Path]:
         """Return the files of the U-Net's weights."""
-        opened = self.weights
-        return [f.path for f in opened.files] if isinstance(opened, ShardedFile) else [opened.path]
+        return self.weights.files
 
     def preset(self, wanted: UNetPreset | None = None) -> UNetPreset:
         """Return the U-Net preset of the base.
@@ -279,9 +282,13 @@ def _describe_folder(contents: Contents) -> Finding:
 
 
 def _describe_config(contents: Contents) -> Finding:
-    """Describe the config.json of a U-Net."""
+    """Describe the config.json of a U-Net, or another JSON file."""
     path = contents.path
-    name = preset_of(read_json(path, "U-Net", "file"), path, None).name
+    config = read_json(path, "U-Net", "file")
+    kind = next((str(config[key]) for key in MODEL_KINDS if config.get(key)), None)
+    if kind not in (None, UNet2DConditionModel.__name__):
+        return Finding(path, "other", f"configuration of {kind}, which holds no weights")
+    name = preset_of(config, path, None).name
     return Finding(path, "config", f"configuration of a U-Net {name}", (name,))
 
 
@@ -309,5 +316,7 @@ def _describe_unet(contents: Contents) -> Finding:
 
 
 FOLDER = Format(lambda contents: (contents.path / "unet").is_dir(), _describe_folder)
-CONFIG = Format(lambda contents: contents.path.suffix == ".json", _describe_config)
+CONFIG = Format(
+    lambda contents: contents.path.suffix == ".json" and contents.tensors is None, _describe_config
+)
 UNET = Format(_holds_unet, _describe_unet)

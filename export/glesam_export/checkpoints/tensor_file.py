@@ -26,6 +26,9 @@ from glesam_runtime.errors import CheckpointError, GlesamError
 WRAPPERS = ("model", "state_dict")
 """Keys that decide which state dict is meant if a file nests several, in this order."""
 
+Change = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+"""Turns a state dict into another one."""
+
 DEEPEST = 4
 """Number of levels that are searched for a nested state dict."""
 
@@ -96,17 +99,22 @@ class TensorFile:
     Attributes:
         path: the file.
         where: option and path, for messages.
+        files: the files that hold the tensors.
         metadata: metadata of a .safetensors file; otherwise empty.
+        note: whose names the tensors had before `convert`; empty if nobody's.
         shapes: every tensor on the meta device, by name.
 
     Raises:
         CheckpointError: the file is missing, truncated, without tensors, or would run code.
     """
 
+    note: str = ""
+
     def __init__(self, path: Path, option: str = "") -> None:
         self.path, self.where = path, f"{option} {path}".strip()
+        self.files = [path]
         self.metadata: Mapping[str, str] = {}
-        self._rename: Callable[[str], str] = lambda name: name
+        self._change: Change = lambda tensors: tensors
         if not path.is_file():
             raise CheckpointError(f"{self.where}: no such file")
         with self._located_errors():
@@ -118,21 +126,24 @@ class TensorFile:
     def read(self, prefix: str = "") -> dict[str, Tensor]:
         """Read the tensors whose names begin with `prefix`, and remove it from the names."""
         with self._located_errors():
-            if self._places is None:
-                found: Mapping[str, Tensor] = self._loaded("cpu")
-            else:
-                # Pages are read when they are used, and copied when they are changed.
-                mapped = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_COPY)
-                found = {
-                    n: p.tensor(mapped) for n, p in self._places.items() if n.startswith(prefix)
-                }
+            found = self._change(self._stored())
         return {n.removeprefix(prefix): t for n, t in found.items() if n.startswith(prefix)}
+
+    def _stored(self) -> dict[str, Tensor]:
+        """Return all tensors as they lie in the file."""
+        if self._places is None:
+            return self._loaded("cpu")
+        # Pages are read when they are used, and copied when they are changed.
+        mapped = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_COPY)
+        return {name: place.tensor(mapped) for name, place in self._places.items()}
 
     def _index(self) -> dict[str, _Place] | None:
         """Parse the file: set `shapes`, and return the places if every tensor has one."""
         if self.path.suffix == ".safetensors":
             places = self._safetensors_places()
             self.shapes = {name: place.like for name, place in places.items()}
+            if not places:
+                raise CheckpointError(f"{self.where}: holds no tensors; fetch or save it again")
             return places
         try:
             self.shapes = self._loaded("meta")
@@ -190,14 +201,21 @@ class TensorFile:
                 mmap=zipfile.is_zipfile(self.path),
             )
         if not isinstance(loaded, dict) or not loaded:
-            raise CheckpointError(f"{self.where}: holds no state dict")
+            found = "an empty one" if isinstance(loaded, dict) else f"a {type(loaded).__name__}"
+            raise CheckpointError(
+                f"{self.where}: holds no state dict but {found}; save the model's state_dict()"
+            )
         tensors = {
-            self._rename(str(key).removeprefix("module.")): value
+            str(key).removeprefix("module."): value
             for key, value in self._state_dict(loaded).items()
             if torch.is_tensor(value)
         }
         if not tensors:
-            raise CheckpointError(f"{self.where}: holds no tensors by name")
+            keys = ", ".join([str(key) for key in loaded][:3])
+            raise CheckpointError(
+                f"{self.where}: holds no tensors by name, only {keys}; "
+                "save the model's state_dict()"
+            )
         return tensors
 
     def _state_dict(self, loaded: dict[Any, Any]) -> dict[Any, Any]:
@@ -229,14 +247,20 @@ class TensorFile:
 
     def rename(self, rename: Callable[[str], str]) -> None:
         """Give the tensors other names, in `shapes` and for every later `read`."""
-        names = {name: rename(name) for name in self.shapes}
-        if len(set(names.values())) < len(names):
+        if len({rename(name) for name in self.shapes}) < len(self.shapes):
             raise CheckpointError(f"{self.where}: two tensors have the same name without prefixes")
-        before = self._rename
-        self._rename = lambda name: rename(before(name))
-        self.shapes = {names[name]: tensor for name, tensor in self.shapes.items()}
-        if self._places is not None:
-            self._places = {names[name]: place for name, place in self._places.items()}
+        self.convert(lambda tensors: {rename(name): t for name, t in tensors.items()})
+
+    def convert(self, change: Change) -> None:
+        """Change the state dict, in `shapes` and for every later `read`.
+
+        Args:
+            change: takes a state dict and returns another one. It also gets tensors on the meta
+                device.
+        """
+        before = self._change
+        self.shapes = change(self.shapes)
+        self._change = lambda tensors: change(before(tensors))
 
     @contextmanager
     def _located_errors(self) -> Iterator[None]:
@@ -246,52 +270,27 @@ class TensorFile:
         except CheckpointError:
             raise
         except pickle.UnpicklingError as error:
-            raise CheckpointError(f"{self.where}: {_refusal(error)}") from error
+            words = self._of_another_kind() or _refusal(error)
+            raise CheckpointError(f"{self.where}: {words}") from error
         except UNREADABLE as error:
             kind = "not a .safetensors file" if self.path.suffix == ".safetensors" else "unreadable"
-            raise CheckpointError(
-                f"{self.where}: {kind} or truncated ({first_line(error)}); fetch the file again"
-            ) from error
+            words = f"{kind} or truncated ({first_line(error)}); fetch the file again"
+            raise CheckpointError(f"{self.where}: {self._of_another_kind() or words}") from error
 
-
-class ShardedFile(TensorFile):
-    """The tensors of several files as if they were in one, as diffusers writes large models.
-
-    Args:
-        index: the JSON file that names each tensor's file, beside these files.
-        option: the option that names the files, for messages.
-
-    Attributes:
-        files: the files of tensors.
-
-    Raises:
-        CheckpointError: the index cannot be read, a file is missing, or the files hold other
-            tensors than the index says.
-    """
-
-    def __init__(self, index: Path, option: str = "") -> None:
-        self.path, self.where = index, f"{option} {index}".strip()
-        self.metadata = {}
+    def _of_another_kind(self) -> str | None:
+        """Say that a file does not begin as files of its kind do; None if it does."""
+        if self.path.suffix == ".safetensors":
+            return None
         try:
-            places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            names = sorted({str(name) for name in places.values()})
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise CheckpointError(
-                f"{self.where}: no index of files ({first_line(error)}); fetch it again"
-            ) from error
-        if outside := [name for name in names if Path(name).name != name]:
-            raise CheckpointError(f"{self.where}: names {outside[0]}, outside its folder")
-        self.files = [TensorFile(index.with_name(name), option) for name in names]
-        self.shapes = {name: tensor for file in self.files for name, tensor in file.shapes.items()}
-        if differing := sorted(places.keys() ^ self.shapes.keys()):
-            raise CheckpointError(
-                f"{self.where}: {differing[0]} is only in the index or only in the files; "
-                "fetch them again"
-            )
-
-    def read(self, prefix: str = "") -> dict[str, Tensor]:
-        """Read the tensors of all files whose names begin with `prefix`."""
-        return {name: t for file in self.files for name, t in file.read(prefix).items()}
+            with self.path.open("rb") as file:
+                start = file.read(24)
+        except OSError:
+            return None
+        if not start:
+            return "an empty file; fetch it again"
+        if start.startswith((b"PK", b"\x80")):  # a zip archive or a pickle
+            return None
+        return f"not a file that PyTorch wrote, it begins with {start!r}; fetch the file again"
 
 
 def _state_dicts(

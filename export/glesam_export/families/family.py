@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
+from glesam_export.families.hugging_face import HuggingFace
 from glesam_runtime.manifest import Coordinates, Postprocessing, Preprocessing
 from glesam_runtime.manifest import Family as ContractFamily
 
@@ -60,6 +61,7 @@ class Family(ABC, Generic[P]):
         suffix: file name suffix of its released checkpoints.
         key_prefixes: beginnings of tensor names by which a file of this family is recognised.
         parts: key prefixes of the parts of a file that a single image needs.
+        hugging_face: how transformers' files of this family differ; None if it has none.
     """
 
     name: ClassVar[str]
@@ -69,6 +71,7 @@ class Family(ABC, Generic[P]):
     suffix: ClassVar[str]
     key_prefixes: ClassVar[tuple[str, ...]]
     parts: ClassVar[tuple[str, ...]]
+    hugging_face: ClassVar[HuggingFace | None] = None
 
     @property
     @abstractmethod

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from glesam_export.families.family import Family
+from glesam_export.families.sam.hugging_face import HUGGING_FACE
 from glesam_export.families.sam.presets import SAM_PRESETS, SamPreset
 from glesam_runtime.manifest import PROMPT_LABELS, Coordinates, Postprocessing, Preprocessing
 
@@ -31,6 +32,7 @@ class SamFamily(Family[SamPreset]):
     suffix = ".pth"
     parts = ("image_encoder", "prompt_encoder", "mask_decoder")
     key_prefixes = tuple(f"{part}." for part in parts)
+    hugging_face = HUGGING_FACE
 
     @property
     def presets(self) -> Mapping[str, SamPreset]:

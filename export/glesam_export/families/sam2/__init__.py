@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from glesam_export.families.family import Family
 from glesam_export.families.sam import PIXEL_MEAN, PIXEL_STD
+from glesam_export.families.sam2.hugging_face import HUGGING_FACE
 from glesam_export.families.sam2.presets import SAM2_PRESETS, SAM2_STABILITY, Sam2Preset
 from glesam_runtime.manifest import (
     PROMPT_LABELS,
@@ -39,6 +40,7 @@ class Sam2Family(Family[Sam2Preset]):
     suffix = ".pt"
     parts = ("image_encoder", "sam_prompt_encoder", "sam_mask_decoder")
     key_prefixes = ("image_encoder.trunk.", "sam_prompt_encoder.", "sam_mask_decoder.")
+    hugging_face = HUGGING_FACE
 
     @property
     def presets(self) -> Mapping[str, Sam2Preset]:

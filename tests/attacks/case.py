@@ -82,10 +82,12 @@ class Place:
         folder = self.inputs / "bundle"
         return folder if folder.is_dir() else Path(shutil.copytree(self.sample, folder))
 
-    def command(self, *more: Any, image: Any = None, bundle: Any = None) -> list[Any]:
+    def command(
+        self, *more: Any, image: Any = None, bundle: Any = None, point: str = "9,9"
+    ) -> list[Any]:
         """Return the arguments of a run of one image with one point; `more` follows them."""
         image = self.photo() if image is None else image
-        return [image, "--points", "9,9", *self.engine(bundle), *more]
+        return [image, "--points", point, *self.engine(bundle), *more]
 
     def engine(self, bundle: Any = None, backend: str = "onnxruntime") -> list[Any]:
         """Return the options that name the bundle, the engine and the output folder."""
@@ -118,6 +120,8 @@ class Case:
     """Whether lines that start with "note:" may stand beside them."""
     writes: bool = False
     """Whether files may be written though the program fails, such as those of other images."""
+    changes: tuple[str, ...] = ()
+    """The folders of `Place`, by their names, that may change."""
     seconds: float = 5.0
     """The most CPU time."""
     mebibytes: int = 250

@@ -11,6 +11,7 @@ from .program import LONGEST, Outcome
 
 LONGEST_LINE = 2200
 """Characters of a line on stderr."""
+MOST_FAULTS = 9
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _UNTRANSLATED = ("a bug in this program", "Traceback (most recent call last)")
 
@@ -51,7 +52,9 @@ def faults(case: Case, outcome: Outcome, place: Place, before: State, after: Sta
         wrong.append("hostile code was executed")
     if case.after is not None and (found := case.after(place)):
         wrong.append(found)
-    return wrong
+    return (
+        wrong if len(wrong) <= MOST_FAULTS else [*wrong[:MOST_FAULTS], f"and {len(wrong)} in all"]
+    )
 
 
 def _spoken(case: Case, outcome: Outcome) -> list[str]:
@@ -86,11 +89,12 @@ def _written(case: Case, outcome: Outcome, place: Place, before: State, after: S
     """Judge the files that there are now."""
     wrong = []
     for path in sorted(before.keys() | after.keys()):
-        if before.get(path) != after.get(path):
+        excused = any(Path(path).is_relative_to(place.root / name) for name in case.changes)
+        if before.get(path) != after.get(path) and not excused:
             what = "deleted" if path not in after else "changed" if path in before else "written"
             wrong.append(f"{path!r} was {what}")
-    outputs = [path for path in place.out.rglob("*")] if place.out.is_dir() else []
-    wrong.extend(f"{path} is half-written" for path in outputs if path.name.startswith("."))
+    outputs = list(place.out.rglob("*")) if place.out.is_dir() else []
+    wrong.extend(f"{path} is half-written" for path in outputs if ".partial-" in path.name)
     if outcome.code and not case.writes and outputs:
         wrong.append(f"{outputs[0]} was written though the program failed")
     return wrong

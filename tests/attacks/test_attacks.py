@@ -31,7 +31,10 @@ def sample(make_toy_bundle: Callable[..., Path]) -> Iterator[Path]:
     """Write a small sound bundle, which other users may read too."""
     folder = Path(tempfile.mkdtemp(prefix="glesam-attacks-"))
     folder.chmod(0o755)
-    yield make_toy_bundle(folder / "sample")
+    made = make_toy_bundle(folder / "sample")
+    for path in made.iterdir():
+        path.chmod(0o644)
+    yield made
     shutil.rmtree(folder)
 
 
@@ -49,9 +52,8 @@ def place(sample: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
         program.write_text(f"#!/bin/bash\necho {name} >> {made.witness}\n")
         program.chmod(program.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     yield made
-    for path in sample.parent.iterdir():
-        if path != sample:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in sample.parent.glob("case*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)

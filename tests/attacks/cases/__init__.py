@@ -3,8 +3,28 @@
 from __future__ import annotations
 
 from ..case import Case
-from . import manifests
+from . import (
+    caches,
+    checks,
+    environments,
+    goldens,
+    graphs,
+    images,
+    manifests,
+    options,
+    prompts,
+    signals,
+)
 
 CASES: list[Case] = [
+    *caches.CASES,
+    *checks.CASES,
+    *environments.CASES,
+    *goldens.CASES,
+    *graphs.CASES,
+    *images.CASES,
     *manifests.CASES,
+    *options.CASES,
+    *prompts.CASES,
+    *signals.CASES,
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from glesam_runtime.errors import InputError
@@ -28,6 +29,19 @@ def exists(path: Path) -> bool:
 def resolved(path: Path) -> Path:
     """Return a path without links; unlike Path.resolve it does not raise for a loop of links."""
     return Path(os.path.realpath(path))
+
+
+def refuse_named_fifo(path: Path) -> None:
+    """Refuse a FIFO that has a name, because opening it waits for a writer.
+
+    A pipe that a shell opened, as in `<(program)` and `program |`, has none.
+
+    Raises:
+        InputError: the path is such a FIFO.
+    """
+    with suppress(OSError, ValueError):
+        if stat.S_ISFIFO(resolved(path).lstat().st_mode):
+            raise InputError(f"{path}: a FIFO, a file is needed")
 
 
 def refuse_special(path: str | os.PathLike[str]) -> None:

@@ -127,6 +127,10 @@ class Case:
     mebibytes: int = 250
     """The most memory beyond what the program has when it starts."""
     program: str = "glesam-run"
+    encoding: str = "utf-8"
+    """The encoding of stdout and stderr."""
+    touches: tuple[str, ...] = ()
+    """The starts of paths outside of `Place` that the user asked the program to write to."""
     separate: bool = False
     """Whether to start a new interpreter. The other cases run in a fork of the test's process."""
     environment: Mapping[str, str | None] = field(default_factory=dict)

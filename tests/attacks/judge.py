@@ -61,9 +61,9 @@ def _spoken(case: Case, outcome: Outcome) -> list[str]:
     """Judge stdout and stderr."""
     wrong = []
     try:
-        stdout, stderr = outcome.stdout.decode(), outcome.stderr.decode()
+        stdout, stderr = (each.decode(case.encoding) for each in (outcome.stdout, outcome.stderr))
     except UnicodeDecodeError as error:
-        return [f"output is not UTF-8 ({error})"]
+        return [f"output is not {case.encoding} ({error})"]
     for name, text in (("stdout", stdout), ("stderr", stderr)):
         if found := _CONTROL.search(text):
             wrong.append(f"control character {found[0]!r} on {name}")

@@ -163,7 +163,7 @@ def _become(case: Case, arguments: list[str], place: Place, files: list[Path]) -
             package = _MODULES[case.program][1]
             os.execv(sys.executable, [sys.executable, "-m", package, *arguments])
         sys.stdin, sys.stdout, sys.stderr = (_stream(number) for number in (0, 1, 2))
-        _watch(place, events)
+        _watch(case, place, events)
         sys.argv = [case.program, *arguments]
         code = _exit_code(case)
     except BaseException:
@@ -205,9 +205,10 @@ def _stream(number: int) -> Any:
         return None
 
 
-def _watch(place: Place, events: int) -> None:
+def _watch(case: Case, place: Place, events: int) -> None:
     """Record what the program does that no program may do."""
-    root, secret = os.fsencode(place.root) + b"/", os.fsencode(place.secret)
+    secret = os.fsencode(place.secret)
+    writable = (os.fsencode(place.root) + b"/", *map(os.fsencode, case.touches))
 
     def note(text: str) -> None:
         os.write(events, text.encode(errors="backslashreplace") + b"\n")
@@ -216,7 +217,7 @@ def _watch(place: Place, events: int) -> None:
         if isinstance(path, int):
             return True
         full = os.path.abspath(os.fsencode(path))  # noqa: PTH100 - may be no text
-        return full == b"/dev/null" or full.startswith(root)
+        return full == b"/dev/null" or full.startswith(writable)
 
     def seen(event: str, values: tuple[Any, ...]) -> None:
         if event == "open" and not isinstance(values[0], int):

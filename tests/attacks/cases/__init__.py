@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..case import Case
 from . import (
     caches,
+    checkpoints,
     checks,
     environments,
     goldens,
@@ -18,6 +19,7 @@ from . import (
 
 CASES: list[Case] = [
     *caches.CASES,
+    *checkpoints.CASES,
     *checks.CASES,
     *environments.CASES,
     *goldens.CASES,

@@ -125,7 +125,10 @@ CASES = [
     _graph("no weights", _instead("graph.onnx.data", lambda _: None)),
     _graph("no record", _instead("record.json", lambda _: None)),
     _graph("a graph that is a FIFO", _instead("graph.onnx", os.mkfifo)),
-    _graph("a graph that is a link to /dev/zero", _instead("graph.onnx", lambda p: p.symlink_to("/dev/zero"))),
+    _graph(
+        "a graph that is a link to /dev/zero",
+        _instead("graph.onnx", lambda p: p.symlink_to("/dev/zero")),
+    ),
     _graph("a record that is a FIFO", _instead("record.json", os.mkfifo)),
     _graph("a record that is a folder", _instead("record.json", Path.mkdir)),
     _graph("a record of 10 GB", _instead("record.json", lambda path: sparse(path, 10 << 30))),
@@ -142,4 +145,4 @@ CASES = [
     _folder("a FIFO", os.mkfifo),
     _folder("a link to itself", lambda path: path.symlink_to(path)),
     _folder("a folder that others may write to", lambda p: p.mkdir() or p.chmod(0o777), "chmod"),
-]  # fmt: skip
+]

@@ -40,7 +40,9 @@ def _send(*signals: int) -> Callable[[int, Place], None]:
 
 
 def _sent(name: str, make: Callable[[Place], list[Any]], *signals: int, **expected: Any) -> Case:
-    return Case("signal", name, make, during=_send(*signals), writes=True, **expected)
+    return Case(
+        "signal", name, make, during=_send(*signals), writes=True, separate=True, **expected
+    )
 
 
 _POINTS = ("--points", "9,9")
@@ -50,12 +52,32 @@ _INTERRUPTED: dict[str, Any] = {"codes": (130,), "says": "interrupted"}
 CASES = [
     _sent("SIGTERM", _many(*_POINTS), signal.SIGTERM, **_TERMINATED),
     _sent("SIGTERM, --json", _many(*_POINTS, "--json"), signal.SIGTERM, **_TERMINATED),
-    _sent("SIGTERM, one image at a time", _many(*_POINTS, "--in-flight", "1"), signal.SIGTERM, **_TERMINATED),
-    _sent("SIGTERM, three streams", _many(*_POINTS, "--streams", "3"), signal.SIGTERM, **_TERMINATED),
+    _sent(
+        "SIGTERM, one image at a time",
+        _many(*_POINTS, "--in-flight", "1"),
+        signal.SIGTERM,
+        **_TERMINATED,
+    ),
+    _sent(
+        "SIGTERM, three streams", _many(*_POINTS, "--streams", "3"), signal.SIGTERM, **_TERMINATED
+    ),
     _sent("SIGTERM, --everything", _many(*_GRID), signal.SIGTERM, **_TERMINATED),
     _sent("SIGTERM five times", _many(*_POINTS), *[signal.SIGTERM] * 5, **_TERMINATED),
     _sent("SIGINT", _many(*_POINTS), signal.SIGINT, **_INTERRUPTED),
     _sent("SIGINT, --everything", _many(*_GRID), signal.SIGINT, **_INTERRUPTED),
-    _sent("SIGTERM after SIGINT", _many(*_POINTS), signal.SIGINT, signal.SIGTERM, codes=(130, 143), says="interrupted|terminated"),
-    _sent("SIGPIPE, which programs ignore", _many(*_POINTS), signal.SIGPIPE, signal.SIGTERM, **_TERMINATED),
-]  # fmt: skip
+    _sent(
+        "SIGTERM after SIGINT",
+        _many(*_POINTS),
+        signal.SIGINT,
+        signal.SIGTERM,
+        codes=(130, 143),
+        says="interrupted|terminated",
+    ),
+    _sent(
+        "SIGPIPE, which programs ignore",
+        _many(*_POINTS),
+        signal.SIGPIPE,
+        signal.SIGTERM,
+        **_TERMINATED,
+    ),
+]

@@ -27,7 +27,7 @@ def state_of(place: Place) -> State:
             if Path(entry.path) == place.out:
                 continue
             status = entry.stat(follow_symlinks=False)
-            target = os.readlink(entry.path) if entry.is_symlink() else ""
+            target = str(Path(entry.path).readlink()) if entry.is_symlink() else ""
             size = 0 if entry.is_dir(follow_symlinks=False) else status.st_size
             changed = 0 if entry.is_dir(follow_symlinks=False) else status.st_mtime_ns
             found[entry.path] = (status.st_mode, size, changed, target)

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from glesam_runtime.errors import CheckpointError, GlesamError
+from glesam_runtime.input_paths import read_json_file
 
 WRAPPERS = ("model", "state_dict")
 """Keys that decide which state dict is meant if a file nests several, in this order."""
@@ -273,7 +274,7 @@ class ShardedFile(TensorFile):
         self.path, self.where = index, f"{option} {index}".strip()
         self.metadata = {}
         try:
-            places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            places = json.loads(read_json_file(index).decode())["weight_map"]
             names = sorted({str(name) for name in places.values()})
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise CheckpointError(

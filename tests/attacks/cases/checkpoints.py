@@ -354,7 +354,7 @@ CASES = [
     _path("a link to itself", "a.pth", lambda path: path.symlink_to(path)),
     _path("a link to /dev/zero", "a.pth", lambda path: path.symlink_to("/dev/zero")),
     _path("10 GB of nothing", "a.pth", lambda path: sparse(path, 10 << 30)),
-    _path("10 GB of nothing as safetensors", "a.safetensors", lambda path: sparse(path, 10 << 30)),
+    _path("4 GB of nothing as safetensors", "a.safetensors", lambda path: sparse(path, 4 << 30)),
     _path(
         "10 GB of nothing as JSON", "config.json", lambda path: sparse(path, 10 << 30), **accepted()
     ),

@@ -230,7 +230,10 @@ _VARIABLES = [
         touches=("/dev/null",),
     ),
     _set(
-        "XDG_CACHE_HOME of 5000 characters", _auto, environment={"XDG_CACHE_HOME": "/" + "x" * 5000}
+        "XDG_CACHE_HOME of 5000 characters",
+        _auto,
+        environment={"XDG_CACHE_HOME": "/" + "x" * 5000},
+        touches=("/xxx",),
     ),
     _set("no TMPDIR", environment={"TMPDIR": "/nonexistent"}),
     _set("no PATH", environment={"PATH": ""}),

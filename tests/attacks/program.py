@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,7 @@ def run(case: Case, arguments: Sequence[Any], place: Place) -> Outcome:
     )
 
 
+@cache
 def _warm_up(program: str) -> None:
     """Import what the program imports, so that its forks start at once."""
     for name in ("glesam_runtime.cli", *_WARM["glesam-run"], *_WARM[program]):

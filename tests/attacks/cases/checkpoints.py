@@ -172,10 +172,10 @@ CASES = [
         for name, content in _PICKLED
     ),
     _file(
-        "a zip whose pickle has 200 MB of zeros",
+        "a zip whose pickle has 64 MB of zeros",
         "a.pth",
-        lambda _: _torch(bytes(200 << 20), zipfile.ZIP_DEFLATED),
-        mebibytes=700,
+        lambda _: _torch(bytes(64 << 20), zipfile.ZIP_DEFLATED),
+        mebibytes=250,
     ),
     _file(
         "a zip with names that lead outside",

@@ -18,7 +18,7 @@ _HUGE = 1 << 62
 def _field(path: str, value: Any, says: str = "manifest.json", **further: Any) -> Case:
     """Return the case of one changed value in the manifest."""
     spelled = value.text if isinstance(value, Raw) else json.dumps(value)
-    name = f"{path or 'all'} = {str(spelled)[:50]}".encode("ascii", "backslashreplace").decode()
+    name = f"{path or 'all'} = {str(spelled)[:80]}".encode("ascii", "backslashreplace").decode()
     return _file(name, lambda place, _: changed(_manifest(place), path, value), says, **further)
 
 

@@ -140,7 +140,7 @@ CASES = [
     _graph("a record of another program", _altered(made_of={"program": "0.0"})),
     _graph("a further file", lambda _, folder: (folder / "evil.so").touch()),
     _graph("a folder that is a link", _linked, changes=("cache", "elsewhere")),
-    _graph("a folder that others may write to", lambda _, folder: folder.chmod(0o777)),
+    _graph("a graph that others may write to", lambda _, folder: folder.chmod(0o777)),
     _folder("a file", Path.touch),
     _folder("a FIFO", os.mkfifo),
     _folder("a link to itself", lambda path: path.symlink_to(path)),

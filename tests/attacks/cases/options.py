@@ -26,7 +26,9 @@ def _grid(option: str, value: str, says: str = "", **further: Any) -> Case:
 _LOW = ("--pred-iou-thresh", "0", "--stability-score-thresh", "0")
 CASES = [
     _grid("--points-per-side", "1000000000"),
-    _grid("--points-per-side", "9" * 400),
+    _alone(
+        "--everything", "--points-per-side", "9" * 400, says="side", name="a grid of 400 digits"
+    ),
     _grid("--points-per-side", "9" * 5000),
     _grid("--points-per-side", "0"),
     _grid("--points-per-side", "-1"),

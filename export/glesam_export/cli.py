@@ -17,6 +17,7 @@ from glesam_export.weight_options import WeightOptions
 from glesam_runtime.console import Debug, make_app, run_app
 from glesam_runtime.errors import BundleError, InputError
 from glesam_runtime.option_groups import expand_groups
+from glesam_runtime.printing import print_line
 
 ABOUT = "Export a GleSAM checkpoint as three verified ONNX graphs, or as TensorRT engines."
 
@@ -100,11 +101,11 @@ def info(
 
     findings = [identify(path) for path in files]
     for finding in findings:
-        typer.echo(f"{finding.path}: {finding.words}")
+        print_line(f"{finding.path}: {finding.words}")
         for part in finding.lacks:
-            typer.echo(f"  without {part}")
+            print_line(f"  without {part}")
     for option in missing(findings):
-        typer.echo(f"still needed: {option}")
+        print_line(f"still needed: {option}")
 
 
 @app.command("trt")

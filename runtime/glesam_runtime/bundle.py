@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from glesam_runtime import manifest as contract
 from glesam_runtime import manifest_file
 from glesam_runtime.errors import BundleError
-from glesam_runtime.limits import GOLDEN_BYTES
+from glesam_runtime.limits import GOLDEN_BYTES, MANIFEST_BYTES, POINTS, check_picture
 from glesam_runtime.manifest import FileRef, Manifest, Stage, StageName
 from glesam_runtime.onnx_files import external_data_locations
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CHUNK = 1 << 20
+_MOST_GOLDEN_PROMPTS = 64
+"""Prompts of a golden file, which are decoded together. Exports write up to 3."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,13 @@ def open_bundle(path: str | os.PathLike[str] | None = None) -> Bundle:
             "or export a bundle with glesam-export"
         )
     try:
-        raw = manifest_path.read_bytes()
+        with manifest_path.open("rb") as file:
+            raw = file.read(MANIFEST_BYTES.value + 1)
     except OSError as error:
         raise BundleError(
             f"{manifest_path}: cannot be read ({error.strerror}); check its permissions"
         ) from error
+    MANIFEST_BYTES.check(len(raw), f"{manifest_path}: too long")
     manifest = manifest_file.parse(raw, str(manifest_path))
     for ref in manifest_file.file_refs(manifest):
         verify_file(folder, ref)
@@ -298,6 +302,22 @@ def _check_golden_file(bundle: Bundle) -> None:
                 f"{path}: {name} is {dtype} {shape}, but {want} [{spelled}] is needed; export the "
                 "bundle again"
             )
+    _check_golden_sizes(path, {name: shape for name, (_, shape) in found.items()})
+
+
+def _check_golden_sizes(path: Path, shapes: dict[str, list[int]]) -> None:
+    """Refuse an image or prompts that take far more memory than the golden file."""
+    if "image" in shapes:
+        height, width, _ = shapes["image"]
+        check_picture(width, height, str(path))
+    if "point_labels" in shapes:
+        prompts, points = shapes["point_labels"]
+        if prompts > _MOST_GOLDEN_PROMPTS:
+            raise BundleError(
+                f"{path}: holds {prompts} prompts, more than {_MOST_GOLDEN_PROMPTS}; export the "
+                "bundle again"
+            )
+        POINTS.check(points, f"{path}: {points} points in one prompt")
 
 
 def _golden_shapes(bundle: Bundle) -> dict[str, tuple[int | str, ...]]:

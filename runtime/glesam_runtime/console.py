@@ -23,7 +23,7 @@ from typer.core import TyperGroup
 
 from glesam_runtime.engine_libraries import disable_reports
 from glesam_runtime.errors import GlesamError
-from glesam_runtime.printing import printable
+from glesam_runtime.printing import message_line
 from glesam_runtime.termination import TERMINATED, Termination
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -159,19 +159,23 @@ def _run(app: typer.Typer, prog_name: str, arguments: Sequence[str]) -> int:
             raise
         message, code = _explain(error, prog_name)
         report(message)
+        _discard_output()
         return code
     return int(code or 0)
 
 
 def _discard_output() -> int:
-    """Keep the interpreter from writing to a pipe without a reader at exit; return the code."""
-    sink = os.open(os.devnull, os.O_WRONLY)
+    """Keep the interpreter from failing at exit; return the code of a pipe without a reader.
+
+    At exit it writes what is left to a pipe without a reader, or to a disk that is full.
+    """
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:
+            sink = os.open(os.devnull, os.O_WRONLY)
             os.dup2(sink, stream.fileno())
-    os.close(sink)
+            os.close(sink)
     return _READER_GONE
 
 
@@ -191,8 +195,8 @@ def _repeat_interrupt(lost: sys.UnraisableHookArgs) -> None:
 
 def report(message: str) -> None:
     """Print `error: ...` on stderr as one line, with control characters escaped."""
-    with suppress(BrokenPipeError):  # nobody reads it, and the exit code says it too
-        print("error:", printable(" ".join(message.split())), file=sys.stderr, flush=True)
+    with suppress(OSError):  # nobody reads it or its disk is full, and the exit code says it too
+        print("error:", message_line(message), file=sys.stderr, flush=True)
 
 
 def _explain(error: Exception, prog_name: str) -> tuple[str, int]:

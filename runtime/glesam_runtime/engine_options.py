@@ -40,7 +40,10 @@ class EngineOptions:
     threads: int | None = field(
         default=None,
         metadata=option(
-            "Number of CPU threads. Default: the engine decides.", panel=PANEL, minimum=1
+            "Number of CPU threads. Default: the engine decides.",
+            panel=PANEL,
+            minimum=1,
+            maximum=4096,
         ),
     )
     streams: int = field(
@@ -50,6 +53,7 @@ class EngineOptions:
             "latency.",
             panel=PANEL,
             minimum=1,
+            maximum=1024,
         ),
     )
     cache: Path | None = field(

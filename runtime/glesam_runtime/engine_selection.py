@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from glesam_runtime.backends.base import Engine
     from glesam_runtime.bundle import Bundle
 
+_LARGEST_CACHE = 1 << 20
+"""Bytes of checked.json, which has about 100 for each check."""
 _SMALL = 64 * 2**20
 """Size of graphs and weights, in bytes, below which `small_rank` orders the backends. Nano's first
 mask takes 0.8 s with ONNX Runtime and 1.5 s with OpenVINO; later images take 20 ms with both."""
@@ -176,13 +178,16 @@ def _reason(bundle: Bundle, engine: Engine, skipped: Sequence[str], checked: boo
 def _remembered() -> dict[str, str]:
     """Return the results of earlier checks by key: the failures, "" for none."""
     path = _cache_file()
-    if path is None or not path.is_file():  # opening a FIFO would wait for a writer
-        return {}
     try:
-        known = json.loads(path.read_bytes())
+        if path is None or not path.is_file():  # opening a FIFO would wait for a writer
+            return {}
+        with path.open("rb") as file:
+            known = json.loads(file.read(_LARGEST_CACHE))  # a longer one is no JSON then
     except (OSError, ValueError, RecursionError):
         return {}
-    return known if isinstance(known, dict) else {}
+    if not isinstance(known, dict):
+        return {}
+    return {key: value for key, value in known.items() if isinstance(value, str)}
 
 
 def _remember(known: dict[str, str]) -> None:

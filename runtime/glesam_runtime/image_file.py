@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +62,8 @@ _OTHER_FORMATS = (
 )
 """The other formats that are opened: pictures that Pillow or pillow-heif decodes itself. EPS would
 start Ghostscript, whatever the file's name, and others start a program or are no pictures."""
+_LONGEST_HEADER = 1 << 16
+"""Bytes of the header of a PPM file."""
 _bomb_limit_lock = threading.Lock()
 
 
@@ -158,6 +161,8 @@ def open_picture(file: Path) -> Iterator[Image.Image]:
 
 def _open_known(content: BinaryIO) -> Image.Image:
     """Open an image in one of the formats of this program."""
+    if _has_long_ppm_header(content):
+        raise InputError(f"{content.name}: has comments of more than {_LONGEST_HEADER} bytes")
     try:
         return Image.open(content, formats=_COMMON_FORMATS)
     except UnidentifiedImageError:
@@ -168,6 +173,19 @@ def _open_known(content: BinaryIO) -> Image.Image:
         content.seek(0)
         known = [name for name in _OTHER_FORMATS if name in Image.OPEN]
         return Image.open(content, formats=known)
+
+
+def _has_long_ppm_header(content: BinaryIO) -> bool:
+    """Return whether the header of a PPM file is longer than any real one, as comments can be.
+
+    Pillow reads the header byte by byte: 20 MB of comments take 6 seconds.
+    """
+    start = content.read(_LONGEST_HEADER)
+    content.seek(0)
+    if len(start) < _LONGEST_HEADER or not re.match(rb"P[1-7fFyY0]", start):
+        return False
+    words = re.sub(rb"#[^\r\n]*", b"", start).split(None, 3)
+    return len(words) < 4
 
 
 def _add_heic() -> None:

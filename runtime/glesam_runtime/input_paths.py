@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from glesam_runtime.errors import InputError
+from glesam_runtime.limits import JSON_BYTES
 
 _KINDS = (
     (stat.S_ISFIFO, "a FIFO"),
@@ -28,6 +30,35 @@ def exists(path: Path) -> bool:
 def resolved(path: Path) -> Path:
     """Return a path without links; unlike Path.resolve it does not raise for a loop of links."""
     return Path(os.path.realpath(path))
+
+
+def read_json_file(path: Path) -> bytes:
+    """Return the content of a JSON file.
+
+    Raises:
+        OSError: the file is missing or cannot be read.
+        InputError: it is a FIFO, a socket or a device, or too long.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a folder raises an OSError
+        raise InputError(f"{path}: not a regular file")
+    with path.open("rb") as file:
+        content = file.read(JSON_BYTES.value + 1)
+    JSON_BYTES.check(len(content), f"{path}: the JSON is too long")
+    return content
+
+
+def refuse_named_fifo(path: Path) -> None:
+    """Refuse a FIFO that has a name, because opening it waits for a writer.
+
+    A pipe that a shell opened, as in `<(program)` and `program |`, has none.
+
+    Raises:
+        InputError: the path is such a FIFO.
+    """
+    with suppress(OSError, ValueError):
+        if stat.S_ISFIFO(resolved(path).lstat().st_mode):
+            raise InputError(f"{path}: a FIFO, a file is needed")
 
 
 def refuse_special(path: str | os.PathLike[str]) -> None:

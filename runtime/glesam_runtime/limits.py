@@ -72,6 +72,8 @@ GRID_POINTS = Limit("GLESAM_MAX_GRID_POINTS", 1 << 24, "points in all grids")
 CROPS = Limit("GLESAM_MAX_CROPS", 1 << 20, "crops")
 """Nine layers have 349,525 crops; each takes a run of the encoder and 0.2 KB."""
 JSON_BYTES = Limit("GLESAM_MAX_JSON_MIB", 32, "MiB", _MIB)
+MANIFEST_BYTES = Limit("GLESAM_MAX_MANIFEST_MIB", 16, "MiB", _MIB, BundleError)
+"""The manifest of the largest models has 0.1 MiB, and more with the images of a calibration."""
 GOLDEN_BYTES = Limit("GLESAM_MAX_GOLDEN_MIB", 512, "MiB", _MIB, BundleError)
 """The golden file of the largest models has about 60 MiB."""
 

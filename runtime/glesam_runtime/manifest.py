@@ -51,6 +51,9 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Symbol = Annotated[str, Meta(pattern=r"^[A-Z]$")]
 Dimension = Annotated[int, Meta(ge=1)] | Symbol
 Positive = Annotated[float, Meta(gt=0)]
+Bounded = Annotated[float, Meta(ge=-1e6, le=1e6)]
+Scale = Annotated[float, Meta(ge=1e-6, le=1e6)]
+"""A divisor or an offset. Beyond these bounds float32 loses all digits of a pixel or a logit."""
 
 
 class _Record(msgspec.Struct, frozen=True):
@@ -122,9 +125,9 @@ class Preprocessing(_Record, frozen=True):
     first if the height loses more than twice as many pixels as the width.
     float_bilinear: the same filter without rounding to integers. The result is float32."""
     channel_order: Literal["RGB"]
-    mean: tuple[float, float, float]
+    mean: tuple[Bounded, Bounded, Bounded]
     """Subtracted from each channel, whose values are 0 to 255."""
-    std: tuple[Positive, Positive, Positive]
+    std: tuple[Scale, Scale, Scale]
     """Each channel is divided by it after the subtraction."""
     pad: Literal["right_bottom", "none"]
     """right_bottom: zeros fill the normalised image up to S x S.
@@ -134,7 +137,7 @@ class Preprocessing(_Record, frozen=True):
 class Stability(_Record, frozen=True):
     """When a mask counts as stable. It is measured on `low_res_masks`, before upscaling."""
 
-    offset: Positive
+    offset: Scale
     """The stability is the number of pixels above +offset divided by the number above -offset, or 1
     if no pixel is above -offset."""
     threshold: Annotated[float, Meta(ge=0, le=1)]
@@ -148,9 +151,9 @@ class Postprocessing(_Record, frozen=True):
     """Bilinear interpolation with half-pixel centres and without antialiasing.
     bilinear: resize to S x S, crop the padding, resize to (H, W).
     bilinear_direct: resize to (H, W) in one step."""
-    mask_threshold: float
+    mask_threshold: Bounded
     """A pixel belongs to the mask if its logit is greater than this."""
-    stability_offset: Positive
+    stability_offset: Scale
     """A mask's stability is its area at mask_threshold + stability_offset divided by its area at
     mask_threshold - stability_offset."""
     single_mask: Literal["first", "first_if_stable"]
@@ -160,7 +163,7 @@ class Postprocessing(_Record, frozen=True):
     three that has the highest predicted IoU."""
     stability: Stability | None = None
     """The rule of first_if_stable. None for first."""
-    low_res_limit: Positive | None = None
+    low_res_limit: Scale | None = None
     """Limit of the logits that a caller receives and can pass back as `mask_input`: they are
     clipped to -limit..limit. Masks are computed from the unclipped logits."""
 

@@ -22,6 +22,9 @@ from glesam_runtime.manifest import (
     TensorSpec,
 )
 
+_MOST_PIXELS = 1 << 26
+"""Pixels of all images of the encoder's input, which has 12 bytes per pixel. SAM's have 1024^2."""
+
 
 class _Header(msgspec.Struct):
     """The fields that are read first, so that a newer version is reported as newer."""
@@ -68,7 +71,7 @@ def parse(raw: bytes, where: str) -> Manifest:
     try:
         _check_requires(msgspec.json.decode(raw, type=_Requires).requires, where)
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except (msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{where}: {error}; export the bundle again") from error
     _check_consistency(manifest, where)
     return manifest
@@ -103,6 +106,12 @@ def _check_consistency(manifest: Manifest, where: str) -> None:
     size, step = rules.image_size, FAMILY_INTERFACES[family].size_step
     if size % step:
         raise _refusal(where, f"image_size {size} is not a multiple of {step}")
+    batch = manifest.target.batch
+    images = batch if isinstance(batch, int) else 1
+    if images * size * size > _MOST_PIXELS:
+        raise _refusal(
+            where, f"{images} x {size} x {size} pixels of input, more than {_MOST_PIXELS} pixels"
+        )
     if (rules.resize == "square") != (rules.pad == "none"):
         raise _refusal(where, f"resize {rules.resize!r} contradicts pad {rules.pad!r}")
     masks = manifest.postprocessing

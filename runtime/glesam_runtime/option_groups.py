@@ -24,7 +24,7 @@ def option(
     Args:
         help_text: text for --help.
         panel: heading of its group in --help.
-        settings: `minimum` (least number accepted), `metavar`, `show_default`.
+        settings: `minimum` and `maximum` (of a number), `metavar`, `show_default`.
     """
     return {_KEY: {"help": help_text, "rich_help_panel": panel, **settings}}
 
@@ -102,6 +102,7 @@ def _annotation(field: dataclasses.Field[Any], kind: Any) -> Any:
 
     settings = dict(field.metadata[_KEY])
     settings["min"] = settings.pop("minimum", None)
+    settings["max"] = settings.pop("maximum", None)
     settings.setdefault("show_default", field.default not in (None, False))
     return Annotated[kind, typer.Option(flag(field.name), **settings)]
 

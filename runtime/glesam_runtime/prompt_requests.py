@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from glesam_runtime.errors import InputError
+from glesam_runtime.input_paths import refuse_named_fifo
 from glesam_runtime.limits import JSON_BYTES, POINTS, PROMPTS
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def from_options(points: Sequence[str], boxes: Sequence[str]) -> list[PromptRequ
             "--points with several --box: use a --prompts file to say which box the points "
             "belong to"
         )
+    POINTS.check(len(points), f"--points: {len(points)} points")
+    PROMPTS.check(len(boxes), f"--box: {len(boxes)} boxes")
     clicks = [_numbers(text, "--points", "x,y or x,y,label", (2, 3)) for text in points]
     corners = [_numbers(text, "--box", "x0,y0,x1,y1", (4,)) for text in boxes]
     frames = [(x0, y0, x1, y1) for x0, y0, x1, y1 in corners]
@@ -81,6 +84,7 @@ def from_file(path: Path) -> list[PromptRequest]:
     Raises:
         InputError: naming the file and the entry.
     """
+    refuse_named_fifo(path)
     try:
         with path.open("rb") as file:
             raw = file.read(JSON_BYTES.value + 1)

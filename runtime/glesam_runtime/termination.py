@@ -40,7 +40,10 @@ class Termination:
         if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
             return
         signal.signal(signal.SIGTERM, self._handle)
-        woken, waking = socket.socketpair()
+        try:
+            woken, waking = socket.socketpair()
+        except OSError:  # too many open files: what the program does next reports it
+            return
         waking.setblocking(False)
         # Python writes the number of each signal here at once, whatever the main thread does.
         signal.set_wakeup_fd(waking.detach(), warn_on_full_buffer=False)

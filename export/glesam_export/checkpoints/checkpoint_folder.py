@@ -14,6 +14,7 @@ from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
 from glesam_export.checkpoints.tensor_file import within
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_runtime.errors import CheckpointError, InputError
+from glesam_runtime.input_paths import read_json_file
 from glesam_runtime.staging import staged_file
 
 CHECKPOINT_FILE = "checkpoint.json"
@@ -110,7 +111,7 @@ def read_checkpoint_json(path: Path) -> CheckpointJson:
             wrong.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_json_file(path)
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error.strerror}); pass a folder that glesam-train wrote, "

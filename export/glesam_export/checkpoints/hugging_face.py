@@ -19,6 +19,7 @@ from glesam_export.checkpoints.sharded_file import ShardedFile
 from glesam_export.checkpoints.tensor_file import TensorFile, first_line
 from glesam_export.families import FAMILIES, Family, Preset, family_of
 from glesam_runtime.errors import CheckpointError
+from glesam_runtime.input_paths import read_json_file
 
 NOTE = "Hugging Face"
 """`TensorFile.note` of a file that had transformers' names."""
@@ -144,7 +145,7 @@ def _config(file: TensorFile, family: Family[Any]) -> Mapping[str, Any] | None:
     if (path := config_beside(file)) is None:
         return None
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(read_json_file(path).decode())
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: not readable JSON ({first_line(error)}); fetch it again"

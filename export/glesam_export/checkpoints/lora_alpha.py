@@ -19,6 +19,7 @@ import msgspec
 
 from glesam_export.checkpoints.tensor_file import TensorFile
 from glesam_runtime.errors import CheckpointError
+from glesam_runtime.input_paths import read_json_file
 
 METADATA_KEY = "lora_adapter_metadata"
 """Entry of a .safetensors header in which diffusers keeps the settings of adapters, as JSON."""
@@ -169,7 +170,7 @@ def alpha_sources(file: TensorFile, given: float | None = None) -> tuple[AlphaSo
             if (entries := _unet_entries(_json_object(raw, where))) is not None:
                 sources.append(_from_settings(entries, where, with_prefix=False))
         if (config := config_beside(file.path)) is not None:
-            entries = _json_object(config.read_text(encoding="utf-8"), CONFIG_FILE)
+            entries = _json_object(read_json_file(config).decode(), CONFIG_FILE)
             sources.append(_from_settings(entries, CONFIG_FILE, with_prefix=True))
     except (CheckpointError, OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{file.where}: {error}") from error

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from glesam_export.checkpoints.tensor_file import TensorFile, first_line
 from glesam_runtime.errors import CheckpointError
+from glesam_runtime.input_paths import read_json_file
 
 
 class ShardedFile(TensorFile):
@@ -28,7 +29,7 @@ class ShardedFile(TensorFile):
         self.metadata = {}
         self._change = lambda tensors: tensors
         try:
-            places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            places = json.loads(read_json_file(index).decode())["weight_map"]
             names = sorted({str(name) for name in places.values()})
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise CheckpointError(

@@ -17,6 +17,7 @@ from glesam_export.checkpoints import Contents, Finding, Format, state_dicts
 from glesam_export.checkpoints.tensor_file import UNREADABLE, TensorFile, first_line
 from glesam_export.presets import UNET_PRESETS, UNetPreset
 from glesam_runtime.errors import CheckpointError
+from glesam_runtime.input_paths import read_json_file
 
 WEIGHT_FILES = ("model.safetensors", "model.fp16.safetensors", "pytorch_model.bin")
 """Names of a text encoder's weights."""
@@ -154,7 +155,7 @@ def read_json(path: Path, what: str, option: str = "--sd") -> Mapping[str, Any]:
         CheckpointError: the file is missing, or not a JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_json_file(path).decode())
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(
             f"{option}: no {what} configuration at {path}; give a diffusers folder"

@@ -27,6 +27,7 @@ import glesam_runtime
 from glesam_runtime.bundle import sha256_of
 from glesam_runtime.errors import InputError
 from glesam_runtime.machine import cpu_name
+from glesam_runtime.printing import print_note
 from glesam_runtime.staging import staged_file
 
 RECORD = "record.json"
@@ -75,8 +76,7 @@ class KeptGraph:
                 f"{self.folder}: {why} and cannot be deleted ({error.strerror}); delete it, or "
                 "leave out --cache"
             ) from error
-        message = f"note: {self.folder}: {why}; the graph is compiled again"
-        print(" ".join(message.split()), file=sys.stderr, flush=True)
+        print_note(f"{self.folder}: {why}; the graph is compiled again")
 
     def write_record(self, folder: Path | None = None) -> None:
         """Record the files in the folder, or in the one that is to take its place.

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 OPTIONS = frozenset({"threads", "streams", "cache"})
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_ERRORS_ONLY = 3
-"""Log severity: what matters reaches the user as an exception."""
+_SILENT = 4
+"""Log severity: what matters reaches the user as an exception, in one line."""
 _FLOAT32_ACTIVATIONS = ("session.qdq_matmulnbits_accuracy_level", "1")
 """Without it ONNX Runtime also quantizes the inputs of layers whose weights alone are quantized."""
 _BYTES_AS_FLOATS = ("session.disable_quant_qdq", "1")
@@ -204,7 +204,7 @@ def session_options(options: EngineOptions) -> Any:
     ort = import_onnxruntime()
 
     made = ort.SessionOptions()
-    made.log_severity_level = _ERRORS_ONLY
+    made.log_severity_level = _SILENT
     made.add_session_config_entry(*_FLOAT32_ACTIVATIONS)
     if not adds_bytes_exactly():
         # Exact, and no slower on such CPUs (docs/adr/0013).

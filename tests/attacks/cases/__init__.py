@@ -1,0 +1,32 @@
+"""List the cases of all kinds. Each module defines one kind and the list `CASES`."""
+
+from __future__ import annotations
+
+from ..case import Case
+from . import (
+    caches,
+    checkpoints,
+    checks,
+    environments,
+    goldens,
+    graphs,
+    images,
+    manifests,
+    options,
+    prompts,
+    signals,
+)
+
+CASES: list[Case] = [
+    *caches.CASES,
+    *checkpoints.CASES,
+    *checks.CASES,
+    *environments.CASES,
+    *goldens.CASES,
+    *graphs.CASES,
+    *images.CASES,
+    *manifests.CASES,
+    *options.CASES,
+    *prompts.CASES,
+    *signals.CASES,
+]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from glesam_runtime.console import Debug, make_app, run_app
+from glesam_runtime.common_options import make_app
+from glesam_runtime.console import run_app
 from glesam_runtime.engine_options import DeviceOption
 from glesam_runtime.errors import InputError
 from glesam_runtime.option_groups import expand_groups
@@ -79,7 +80,6 @@ def run(
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of tables.")
     ] = False,
-    debug: Debug = False,
 ) -> None:
     """Evaluate MODEL on DATA, with and without the enhancer.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from glesam_runtime.common_options import WithDefault, make_app
 from glesam_runtime.console import run_app
 from glesam_runtime.errors import InputError
 from glesam_runtime.option_groups import expand_groups
+from glesam_runtime.verbosity import print_note, print_progress
 
 # Imported where used, so that `--help` and wrong options need none of these modules.
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def _counter(what: str) -> Any:
 
     def told(done: int, total: int) -> None:
         if done == total or done * 10 // total > (done - 1) * 10 // total:
-            print(f"{done} of {total} {what}", file=sys.stderr, flush=True)
+            print_progress(f"{done} of {total} {what}")
 
     return told
 
@@ -246,7 +246,7 @@ def _step(what: str) -> Iterator[None]:
     """Report on stderr how long a step took."""
     start = time.perf_counter()
     yield
-    print(f"{what:<44} {time.perf_counter() - start:7.1f} s", file=sys.stderr, flush=True)
+    print_progress(f"{what:<44} {time.perf_counter() - start:7.1f} s")
 
 
 @contextmanager
@@ -254,9 +254,7 @@ def _resume_hint(output: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(
-            f"{output}: the statistics so far are kept; --resume continues from them", err=True
-        )
+        print_note(f"{output}: the statistics so far are kept; --resume continues from them")
         raise
 
 

@@ -18,6 +18,7 @@ from glesam_runtime.common_options import make_app
 from glesam_runtime.console import run_app
 from glesam_runtime.errors import BundleError, InputError
 from glesam_runtime.option_groups import expand_groups
+from glesam_runtime.verbosity import print_note
 
 app = make_app(
     "Export a GleSAM checkpoint as three verified ONNX graphs, or as TensorRT engines.",
@@ -167,9 +168,7 @@ def _export(output: Path, given: WeightOptions, graphs: GraphOptions) -> None:
     batch = graph_options.batch_size(graphs.batch)
     checkpoint = weights.make_checkpoint(given)
     if not checkpoint.trained:
-        typer.echo(
-            f"weights: {checkpoint.origin}, untrained; the masks will mean nothing", err=True
-        )
+        print_note(f"weights: {checkpoint.origin}, untrained; the masks will mean nothing")
     # Imported here: importing torch takes seconds, which --help and wrong options do not need.
     from glesam_export import build
     from glesam_export.console_output import parity_table, step

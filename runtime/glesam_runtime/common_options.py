@@ -7,12 +7,13 @@ import inspect
 import os
 import platform
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
+from glesam_runtime.errors import InputError
 from glesam_runtime.verbosity import print_detail, set_verbosity, timed_detail
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -114,6 +115,25 @@ def make_app(
             """Declare the options that stand before the command."""
 
     return app
+
+
+def check_completion(arguments: Sequence[str]) -> None:
+    """Refuse to show or install completion where Typer could not tell the shell.
+
+    Raises:
+        InputError: no shell is among the parents of this process.
+    """
+    asked = {"--show-completion", "--install-completion"} & set(arguments)
+    if not asked:
+        return
+    import shellingham
+
+    try:
+        shellingham.detect_shell()
+    except shellingham.ShellDetectionFailure as error:
+        raise InputError(
+            f"{min(asked)}: no shell started this program; run it in bash, zsh, fish or PowerShell"
+        ) from error
 
 
 def _with_common_options(command: Callable[..., Any], *, version: bool) -> Callable[..., Any]:

@@ -20,6 +20,7 @@ from typing import NoReturn
 
 import typer
 
+from glesam_runtime.common_options import check_completion
 from glesam_runtime.engine_libraries import disable_reports
 from glesam_runtime.errors import GlesamError
 from glesam_runtime.printing import printable
@@ -118,6 +119,7 @@ def _run(app: typer.Typer, prog_name: str, arguments: Sequence[str]) -> int:
     """Run an app, report an error, and return the exit code; the caller reports interruptions."""
     command = typer.main.get_command(app)
     try:
+        check_completion(arguments)
         # Outside standalone mode Typer returns the code of typer.Exit, or None.
         # Newer Typer turns Ctrl-C into the code 130 and prints nothing.
         code = command.main(list(arguments), prog_name=prog_name, standalone_mode=False)

@@ -87,7 +87,7 @@ def draw_number(
     far = (rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2
     nearest = int(np.argmin(far))
     place = (corner[0] + int(columns[nearest]), corner[1] + int(rows[nearest]))
-    size = max(10, round(_extent(canvas) / 45))
+    size = max(12, round(_extent(canvas) / 36))
     pen = ImageDraw.Draw(canvas)
     pen.text(
         place,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from glesam_runtime.errors import InputError
 from glesam_runtime.input_paths import STANDARD_INPUT, read_standard_input
@@ -40,8 +41,8 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 class _Kind(msgspec.Struct):
     """What tells a prompts file from results, and a prompt from a mask."""
 
-    images: msgspec.Raw | None = None
-    rle: msgspec.Raw | None = None
+    images: msgspec.Raw | UnsetType = UNSET
+    rle: msgspec.Raw | UnsetType = UNSET
 
 
 class _ImageMasks(msgspec.Struct):
@@ -122,7 +123,7 @@ def _entries(raw: bytes, path: Path) -> list[msgspec.Raw]:
     whole = msgspec.json.decode(raw, type=list[msgspec.Raw] | _Kind)
     if isinstance(whole, list):
         return whole
-    if whole.images is None:
+    if whole.images is UNSET:
         return msgspec.json.decode(raw, type=_File).prompts
     images = msgspec.json.decode(raw, type=_Results).images
     if len(images) != 1:
@@ -236,7 +237,7 @@ def group_alike(
 
 def _from_entry(raw: msgspec.Raw, where: str) -> PromptRequest:
     try:
-        if msgspec.json.decode(raw, type=_Kind).rle is not None:
+        if msgspec.json.decode(raw, type=_Kind).rle is not UNSET:
             mask = msgspec.json.decode(raw, type=Mask)
             entry = Prompt([list(point) for point in mask.points or ()], None, mask.box)
         else:

@@ -78,12 +78,9 @@ def load_engine(
     names = STAGES if stages is None else stages
     start = time.perf_counter()
     engine = module.load(bundle, device, names, options)
+    seconds = time.perf_counter() - start
     what = ", ".join(f"{key} {value}" for key, value in engine.describe().items())
-    cache = "off" if options.cache is None else str(options.cache)
-    print_detail(
-        f"engine: {what}; loaded {', '.join(names)} in {time.perf_counter() - start:.2f} s; "
-        f"cache {cache}"
-    )
+    print_detail(f"loaded {', '.join(names)} in {seconds:.2f} s: {what}; cache {options.cache}")
     return engine
 
 

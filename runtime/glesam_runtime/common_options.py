@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import os
 import platform
@@ -126,8 +127,7 @@ def check_completion(arguments: Sequence[str]) -> None:
     asked = {"--show-completion", "--install-completion"} & set(arguments)
     if not asked:
         return
-    import shellingham
-
+    shellingham: Any = importlib.import_module("shellingham")  # Typer installs it
     try:
         shellingham.detect_shell()
     except shellingham.ShellDetectionFailure as error:

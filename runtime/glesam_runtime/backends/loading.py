@@ -80,7 +80,8 @@ def load_engine(
     engine = module.load(bundle, device, names, options)
     seconds = time.perf_counter() - start
     what = ", ".join(f"{key} {value}" for key, value in engine.describe().items())
-    print_detail(f"loaded {', '.join(names)} in {seconds:.2f} s: {what}; cache {options.cache}")
+    cache = "no cache" if options.cache is None else f"cache {options.cache}"
+    print_detail(f"loaded {', '.join(names)} in {seconds:.2f} s: {what}; {cache}")
     return engine
 
 

@@ -144,8 +144,8 @@ docs: $(DOCS)/.ready  ## Build the documentation site in out/site
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict -q -d $(OUT)/site
 	@echo "$(OUT)/site/index.html"
 
-schema: $(READY)  ## Generate docs/manifest.schema.json
-	$(BIN)/python -c "import json; from glesam_runtime.manifest_file import json_schema; print(json.dumps(json_schema(), indent=2))" > docs/manifest.schema.json
+schema: $(READY)  ## Generate docs/*.schema.json
+	$(BIN)/python docs/make_schemas.py
 
 pictures: demo  ## Draw the pictures of README and docs/degradations.md
 	$(BIN)/python docs/make_degradations_picture.py

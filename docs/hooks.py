@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent))
 import command_line
-import manifest_fields
+import json_fields
 from command_line import ROOT
 from mkdocs.structure.files import File
 
@@ -39,7 +39,14 @@ OUTSIDE = {
     **dict.fromkeys(HEADERS.values(), "reference/c.md"),
 }
 """Files outside docs/ -> the page of the site that shows them."""
-FIELDS_MARK = "<!-- fields of the manifest: docs/hooks.py puts them here -->"
+FIELDS_MARKS = {
+    "contract.md": (
+        "<!-- fields of the manifest: docs/hooks.py puts them here -->",
+        ("manifest", "target"),
+    ),
+    "json.md": ("<!-- fields of the results: docs/hooks.py puts them here -->", ("results",)),
+}
+"""Page -> the line that its tables of fields replace, and the modules that define the fields."""
 
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^(```.*?^```$|~~~.*?^~~~$)", re.MULTILINE | re.DOTALL)
@@ -61,11 +68,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Fill in the manifest's fields, and point links that leave docs/ to a page of the site."""
-    if page.file.src_uri == "contract.md":
-        if FIELDS_MARK not in markdown:
-            raise ValueError(f"docs/contract.md: the line {FIELDS_MARK!r} is missing")
-        markdown = markdown.replace(FIELDS_MARK, manifest_fields.markdown())
+    """Fill in the fields of JSON files, and point links that leave docs/ to a page of the site."""
+    if page.file.src_uri in FIELDS_MARKS:
+        mark, modules = FIELDS_MARKS[page.file.src_uri]
+        if mark not in markdown:
+            raise ValueError(f"docs/{page.file.src_uri}: the line {mark!r} is missing")
+        markdown = markdown.replace(mark, json_fields.markdown(*modules))
     return _outside_code(markdown, lambda part: _links_inside(part, page.file.src_uri))
 
 

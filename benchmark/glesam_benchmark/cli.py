@@ -11,7 +11,8 @@ import typer
 
 from glesam_benchmark import options
 from glesam_export.weight_options import WeightOptions
-from glesam_runtime.console import Debug, WithDefault, run_app
+from glesam_runtime.common_options import WithDefault, make_app
+from glesam_runtime.console import run_app
 from glesam_runtime.errors import BackendError, InputError, ParityError
 from glesam_runtime.option_groups import expand_groups
 
@@ -32,11 +33,10 @@ class _Commands(WithDefault):
     default = "run"
 
 
-app = typer.Typer(
-    help="Measure a bundle's speed and memory next to PyTorch and plain ONNX exports.",
-    cls=_Commands,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+app = make_app(
+    "Measure a bundle's speed and memory next to PyTorch and plain ONNX exports.",
+    commands=True,
+    group=_Commands,
 )
 
 
@@ -79,7 +79,6 @@ def run(
     ] = None,
     output: options.Output = None,
     json: options.Json = False,
-    debug: Debug = False,
 ) -> None:
     """Time a bundle's stages and the whole chain. This is the default command."""
     options.check_output(output)
@@ -122,7 +121,6 @@ def growth(
     rounds: options.Rounds = 5,
     output: options.Output = None,
     json: options.Json = False,
-    debug: Debug = False,
 ) -> None:
     """Measure how cost grows with prompts, points, image size and number of images."""
     options.check_output(output)
@@ -151,7 +149,6 @@ def profile(
     ] = 10,
     output: options.Output = None,
     json: options.Json = False,
-    debug: Debug = False,
 ) -> None:
     """Show the costliest node types and nodes of each stage, on OpenVINO and ONNX Runtime."""
     options.check_output(output)

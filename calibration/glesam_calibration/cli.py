@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from glesam_calibration import options
-from glesam_runtime.console import Debug, WithDefault, run_app
+from glesam_runtime.common_options import WithDefault, make_app
+from glesam_runtime.console import run_app
 from glesam_runtime.errors import InputError
 from glesam_runtime.option_groups import expand_groups
+from glesam_runtime.verbosity import print_note, print_progress
 
 # Imported where used, so that `--help` and wrong options need none of these modules.
 if TYPE_CHECKING:
@@ -29,11 +30,10 @@ class _Commands(WithDefault):
     default = _DEFAULT
 
 
-app = typer.Typer(
-    help="Quantize a float bundle to INT8 or FP8, and report what it costs.",
-    cls=_Commands,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+app = make_app(
+    "Quantize a float bundle to INT8 or FP8, and report what it costs.",
+    commands=True,
+    group=_Commands,
     no_args_is_help=True,
 )
 
@@ -83,7 +83,6 @@ def quantize(
             help="Write the bundle even if it fails its accuracy limits.",
         ),
     ] = False,
-    debug: Debug = False,
 ) -> None:
     """Quantize BUNDLE. This is the default command, so its name can be left out.
 
@@ -138,7 +137,6 @@ def rank(
     by: options.By = "layer",
     evaluate_images: options.JudgeImages = 2,
     resume: options.Resume = False,
-    debug: Debug = False,
 ) -> None:
     """Rank layers by the mask IoU that is lost if a layer alone is quantized."""
     recipe = how.recipe()
@@ -199,7 +197,6 @@ def compare_bundles(
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Folder for report.md and plot.png."),
     ] = None,
-    debug: Debug = False,
 ) -> None:
     """Compare both bundles with the ground truth and each other: IoU, Dice, pixel accuracy."""
     options.require_calibration()
@@ -239,7 +236,7 @@ def _counter(what: str) -> Any:
 
     def told(done: int, total: int) -> None:
         if done == total or done * 10 // total > (done - 1) * 10 // total:
-            print(f"{done} of {total} {what}", file=sys.stderr, flush=True)
+            print_progress(f"{done} of {total} {what}")
 
     return told
 
@@ -249,7 +246,7 @@ def _step(what: str) -> Iterator[None]:
     """Report on stderr how long a step took."""
     start = time.perf_counter()
     yield
-    print(f"{what:<44} {time.perf_counter() - start:7.1f} s", file=sys.stderr, flush=True)
+    print_progress(f"{what:<44} {time.perf_counter() - start:7.1f} s")
 
 
 @contextmanager
@@ -257,9 +254,7 @@ def _resume_hint(output: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(
-            f"{output}: the statistics so far are kept; --resume continues from them", err=True
-        )
+        print_note(f"{output}: the statistics so far are kept; --resume continues from them")
         raise
 
 

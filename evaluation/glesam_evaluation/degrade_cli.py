@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from glesam_runtime.console import Debug, make_app, run_app
+from glesam_runtime.common_options import make_app
+from glesam_runtime.console import run_app
 from glesam_runtime.errors import InputError
 
 # Imported where used, so that `--help` works without OpenCV.
@@ -44,7 +45,6 @@ def degrade(
     json: Annotated[
         bool, typer.Option("--json", help="Print the drawn parameters as JSON.")
     ] = False,
-    debug: Debug = False,
 ) -> None:
     """Degrade IMAGE to LQ-1, LQ-2 or LQ-3 and write it, at its original size, to FILE.
 

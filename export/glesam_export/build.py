@@ -154,6 +154,7 @@ def _manifest(
         preprocessing=family.preprocessing(preset),
         postprocessing=family.postprocessing(preset),
         coordinates=family.coordinates(preset),
+        everything=family.everything(preset),
         target=Target(engine="onnx", opset=tracing.OPSETS[options.precision], batch=options.batch),
         provenance=Provenance(sources=checkpoint.sources(), weights=checkpoint.origin, tools=tools),
         parity=None,

@@ -14,14 +14,17 @@ from glesam_export.engines.build_options import EngineBuildOptions, engine_optio
 from glesam_export.families import family_of
 from glesam_export.graph_options import GraphOptions
 from glesam_export.weight_options import WeightOptions
-from glesam_runtime.console import Debug, make_app, run_app
+from glesam_runtime.common_options import make_app
+from glesam_runtime.console import run_app
 from glesam_runtime.errors import BundleError, InputError
 from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.printing import print_line
+from glesam_runtime.verbosity import print_note
 
-ABOUT = "Export a GleSAM checkpoint as three verified ONNX graphs, or as TensorRT engines."
-
-app = make_app(ABOUT)
+app = make_app(
+    "Export a GleSAM checkpoint as three verified ONNX graphs, or as TensorRT engines.",
+    commands=True,
+)
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")]
 
@@ -30,29 +33,9 @@ def _warn(message: str) -> None:
     typer.echo(f"warning: {message}", err=True)
 
 
-def _show_version(requested: bool) -> None:
-    if requested:
-        from glesam_runtime import __version__
-
-        print(f"glesam-export {__version__}")
-        raise typer.Exit
-
-
-@app.callback(help=ABOUT)
-def common(
-    version: Annotated[
-        bool | None,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
-    ] = None,
-) -> None:
-    """Declare the options that stand before the command."""
-
-
 @app.command("onnx")
 @expand_groups
-def export_onnx(
-    output: Output, given: WeightOptions, graphs: GraphOptions, debug: Debug = False
-) -> None:
+def export_onnx(output: Output, given: WeightOptions, graphs: GraphOptions) -> None:
     """Export a checkpoint to an ONNX bundle and verify it against PyTorch."""
     _export(output, given, graphs)
     typer.echo(f"wrote {output}")
@@ -64,7 +47,6 @@ def verify_bundle(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
     given: WeightOptions,
     image: graph_options.Images = None,
-    debug: Debug = False,
 ) -> None:
     """Compare a bundle with the PyTorch reference of the same weights."""
     from glesam_runtime.bundle import open_bundle
@@ -94,7 +76,6 @@ def verify_bundle(
 @app.command("info")
 def info(
     files: Annotated[list[Path], typer.Argument(help="Checkpoint files and folders.")],
-    debug: Debug = False,
 ) -> None:
     """Identify checkpoint files, their preset, and what an export still needs."""
     from glesam_export.checkpoints.formats import identify, missing
@@ -119,7 +100,6 @@ def export_engines(
     options: EngineBuildOptions,
     given: WeightOptions,
     graphs: GraphOptions,
-    debug: Debug = False,
 ) -> None:
     """Compile an ONNX bundle or a checkpoint into TensorRT engines."""
     if bundle is not None:
@@ -142,7 +122,6 @@ def refit(
     engines: Annotated[Path, typer.Argument(help="Engine bundle compiled with --strip-weights.")],
     bundle: Annotated[Path, typer.Option(help="ONNX bundle with the new weights.")],
     output: Output,
-    debug: Debug = False,
 ) -> None:
     """Replace the weights of engines (another LoRA or gamma) without compiling them again."""
     from glesam_export.console_output import step
@@ -167,7 +146,6 @@ def debug_stage(
         ),
     ] = "rounded",
     top: Annotated[int, typer.Option(min=1, help="Number of tensors to show.")] = 20,
-    debug: Debug = False,
 ) -> None:
     """Find the tensors of a stage that lose most in half precision."""
     from glesam_export.tensor_errors import compare_stage, error_table
@@ -191,9 +169,7 @@ def _export(output: Path, given: WeightOptions, graphs: GraphOptions) -> None:
     batch = graph_options.batch_size(graphs.batch)
     checkpoint = weights.make_checkpoint(given)
     if not checkpoint.trained:
-        typer.echo(
-            f"weights: {checkpoint.origin}, untrained; the masks will mean nothing", err=True
-        )
+        print_note(f"weights: {checkpoint.origin}, untrained; the masks will mean nothing")
     # Imported here: importing torch takes seconds, which --help and wrong options do not need.
     from glesam_export import build
     from glesam_export.console_output import parity_table, step

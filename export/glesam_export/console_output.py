@@ -10,6 +10,7 @@ from typing import get_args
 from rich.console import Console
 
 from glesam_runtime.manifest import STAGES, Manifest, Parity, ParityOutput
+from glesam_runtime.verbosity import is_quiet
 
 PARITY_COLUMNS: tuple[ParityOutput, ...] = get_args(ParityOutput)
 
@@ -20,8 +21,11 @@ _console = Console(stderr=True, highlight=False)
 def step(what: str) -> Iterator[None]:
     """Show `what` on stderr while the block runs; then print how long it took.
 
-    A terminal shows a spinner meanwhile.
+    A terminal shows a spinner meanwhile. With --quiet nothing is shown.
     """
+    if is_quiet():
+        yield
+        return
     start = time.perf_counter()
     with _console.status(what):
         yield

@@ -9,31 +9,31 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from glesam_runtime.console import Debug, make_app, report, run_app
+from glesam_runtime.common_options import make_app
+from glesam_runtime.console import report, run_app
 from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import GlesamError, InputError, ParityError
 from glesam_runtime.everything.parameters import EverythingOptions
-from glesam_runtime.input_paths import exists, resolved
+from glesam_runtime.input_paths import STANDARD_INPUT, resolved
 from glesam_runtime.option_groups import expand_groups
-from glesam_runtime.printing import (
-    describe_bundle,
-    print_json,
-    print_line,
-    print_note,
-    print_result,
-    progress,
-    what_ran,
-)
-from glesam_runtime.sample_depth import Depth
+from glesam_runtime.printing import describe_bundle, print_json, print_line, print_result
+from glesam_runtime.run_options import ImageOptions, OutputOptions, PromptOptions
+from glesam_runtime.verbosity import is_debug, print_detail, print_note, spell_seconds
 
 # Everything else is imported where it is used: `--help` needs no numpy, and a wrong option is
 # reported before an engine is loaded.
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from glesam_runtime.bundle import Bundle
+    from glesam_runtime.everything.parameters import Parameters
+    from glesam_runtime.input_images import InputImage
     from glesam_runtime.output_files import OutputFiles
     from glesam_runtime.overlap import Work
     from glesam_runtime.predictor import GleSamPredictor
+    from glesam_runtime.progress_bars import Bars
     from glesam_runtime.prompt_requests import PromptRequest
+    from glesam_runtime.results import ImageError, ImageResult
 
 
 app = make_app("Segment images of any quality with a GleSAM bundle.")
@@ -44,75 +44,21 @@ def main() -> NoReturn:
     run_app(app, "glesam-run")
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
-        from glesam_runtime import __version__
-
-        print(f"glesam-run {__version__}")
-        raise typer.Exit
-
-
 @app.command()
 @expand_groups
 def run(
+    source: ImageOptions,
+    asked: PromptOptions,
+    out: OutputOptions,
     engine: RequestedEngine,
     search: EverythingOptions,
-    images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
-    points: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--points",
-            metavar="X,Y[,LABEL]",
-            help="Add a point to the prompt, in pixels. Label 1 (default) marks the object, 0 the "
-            "background. Repeatable; all points refine one object.",
-        ),
-    ] = None,
-    box: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--box",
-            metavar="X0,Y0,X1,Y1",
-            help="Prompt with a box, in pixels. Repeatable; each box is a separate object. With "
-            "--points, give one box at most: both belong to one object.",
-        ),
-    ] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Also read prompts from this JSON file: an array of {points, labels, box}.",
-        ),
-    ] = None,
     bundle: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Bundle folder. Default: the built-in nano."),
     ] = None,
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            show_default=False,
-            help="Folder for the results. Default: the current folder.",
-        ),
-    ] = Path(),
-    multimask: Annotated[
-        bool,
-        typer.Option(
-            "--multimask",
-            help="Return three masks per prompt. Default: one mask (in Python, "
-            "predict returns three by default, as segment_anything does).",
-        ),
+    no_enhance: Annotated[
+        bool, typer.Option("--no-enhance", help="Skip the enhancer and run plain SAM.")
     ] = False,
-    prompt_batch: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Maximum number of prompts per decoder call. Default: 8 on a CPU, else 64.",
-        ),
-    ] = None,
     in_flight: Annotated[
         int | None,
         typer.Option(
@@ -122,19 +68,6 @@ def run(
             "it. Default: one per stream, plus one per core up to 8.",
         ),
     ] = None,
-    depth: Annotated[
-        Depth,
-        typer.Option(
-            help="Bits that the samples of 16-bit gray images use. auto takes the tags of a TIFF, "
-            "otherwise 16."
-        ),
-    ] = Depth.AUTO,
-    no_enhance: Annotated[
-        bool, typer.Option("--no-enhance", help="Skip the enhancer and run plain SAM.")
-    ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document instead of text.")
-    ] = False,
     demo: Annotated[
         bool, typer.Option("--demo", help="Segment the built-in sample picture with its prompts.")
     ] = False,
@@ -144,52 +77,38 @@ def run(
             "--selftest", help="Compare this machine's results with the bundle's golden file."
         ),
     ] = False,
-    debug: Debug = False,
-    version: Annotated[
-        bool | None,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
-    ] = None,
 ) -> None:
     """Segment IMAGES: write <stem>_mask.png and <stem>_overlay.png for each.
 
     Several masks become <stem>_mask_0.png, <stem>_mask_1.png and so on,
     in the order of the prompts.
 
-    --everything writes all masks into <stem>_instances.png: 16 bits per pixel,
-    0 where there is no mask.
+    --everything writes all masks into <stem>_instances.png: 0 where there is
+    no mask, else the number on the overlay. The map has 8 bits per pixel and
+    a palette of colours. With more than 254 masks it has 16 bits, and
+    <stem>_instances_colours.png shows it in colours.
 
     The exit code is 2 if any image failed.
     """
     engine.check_backend()
+    out.check()
     parameters = search.parameters()
-    if demo or selftest:
-        name = "--demo" if demo else "--selftest"
-        if images or points or box or prompts or parameters or (demo and selftest):
-            raise InputError(f"{name} takes no images and no prompts; leave them out")
+    _check_combination(source, asked, out, parameters, search.mask_files, demo, selftest)
     if selftest:
-        _selftest(bundle, engine, json)
+        _selftest(bundle, engine, out.json)
         return
-    if parameters and (points or box or prompts or multimask):
-        raise InputError(
-            "--everything takes no --points, --box, --prompts or --multimask, because it prompts a "
-            "grid of points; leave them out, or leave out --everything"
-        )
-    if parameters and prompt_batch:
-        raise InputError(
-            "--prompt-batch does not apply to --everything; use --points-per-batch instead"
-        )
-    if exists(output) and not output.is_dir():
-        raise InputError(f"-o {output}: is a file, a folder is needed")
+    arguments, prompts = source.images, asked.prompts
     if demo:
         from glesam_runtime.demo import write_sample
 
-        sample = write_sample(output)
-        images, prompts = [sample.image], sample.prompts
-    requests = [] if parameters else _requests(points, box, prompts)
-    _check_images(images)
+        sample = write_sample(out.folder)
+        arguments, prompts = [str(sample.image)], sample.prompts
+    requests = [] if parameters else _requests(asked, prompts)
+    images = _images(arguments, source.recursive, requests)
     opened = _open_bundle(bundle)
     from glesam_runtime.output_files import plan_outputs
     from glesam_runtime.predictor import GleSamPredictor
+    from glesam_runtime.progress_bars import progress_bars
 
     predictor = GleSamPredictor(
         opened,
@@ -197,42 +116,79 @@ def run(
         device=engine.device,
         enhance=not no_enhance,
         options=engine.options(),
-        prompt_batch=search.prompt_batch if parameters else prompt_batch,
+        prompt_batch=search.prompt_batch if parameters else asked.prompt_batch,
     )
-    inputs = frozenset(resolved(image) for image in images or [])
-    work: Work[OutputFiles, Any, Any, dict[str, Any]]
-    if parameters:
-        from glesam_runtime.everything.segment_file import EverythingSegmentation
-
-        work = EverythingSegmentation(parameters, search.mask_files, inputs, depth)
-    else:
-        from glesam_runtime.segment_file import PromptedSegmentation
-
-        work = PromptedSegmentation(opened.manifest, requests, multimask, inputs, depth)
-    planned = plan_outputs(images or [], output)
+    inputs = frozenset(resolved(image.path) for image in images if image.content is None)
+    planned = plan_outputs(images, out.folder)
     start = time.perf_counter()
-    results = _run_all(work, planned, predictor, engine.streams, in_flight, quiet=json, debug=debug)
-    if json:
-        seconds = round(time.perf_counter() - start, 6)
-        print_json({**what_ran(predictor, not no_enhance), "seconds": seconds, "images": results})
-    elif predictor.engine_reason and not all("error" in result for result in results):
+    with progress_bars() as bars:
+        work: Work[OutputFiles, Any, Any, ImageResult]
+        write = not out.no_files
+        if parameters:
+            from glesam_runtime.everything.segment_file import EverythingSegmentation
+
+            work = EverythingSegmentation(
+                parameters, search.mask_files, inputs, source.depth, write, bars.points
+            )
+        else:
+            from glesam_runtime.segment_file import PromptedSegmentation
+
+            work = PromptedSegmentation(
+                opened.manifest, requests, asked.multimask, inputs, source.depth, write
+            )
+        results = _run_all(
+            work, planned, predictor, bars, engine.streams, in_flight, as_json=out.json
+        )
+    failed = [result for result in results if hasattr(result, "error")]
+    if out.json:
+        _print_document(predictor, results, enhance=not no_enhance, since=start)
+    elif predictor.engine_reason and len(failed) < len(results):
         print_note(predictor.engine_reason)
-    if demo and not json:
+    if demo and not out.json:
         from glesam_runtime.demo import describe_demo
 
-        for line in describe_demo(output).split("\n"):
+        for line in describe_demo(out.folder).split("\n"):
             print_line(line)
-    if any("error" in result for result in results):
+    if failed:
         raise typer.Exit(InputError.exit_code)
 
 
-def _requests(
-    points: list[str] | None, box: list[str] | None, prompts: Path | None
-) -> list[PromptRequest]:
+def _check_combination(
+    source: ImageOptions,
+    asked: PromptOptions,
+    out: OutputOptions,
+    parameters: Parameters | None,
+    mask_files: bool,
+    demo: bool,
+    selftest: bool,
+) -> None:
+    """Refuse options that do not go together."""
+    if demo or selftest:
+        name = "--demo" if demo else "--selftest"
+        if source.images or asked.given or parameters or (demo and selftest):
+            raise InputError(f"{name} takes no images and no prompts; leave them out")
+        if demo and out.no_files:
+            raise InputError("--demo writes files; leave out --no-files")
+    if parameters and (asked.given or asked.multimask):
+        raise InputError(
+            "--everything takes no --points, --box, --prompts or --multimask, because it prompts a "
+            "grid of points; leave them out, or leave out --everything"
+        )
+    if parameters and asked.prompt_batch:
+        raise InputError(
+            "--prompt-batch does not apply to --everything; use --points-per-batch instead"
+        )
+    if mask_files and out.no_files:
+        raise InputError("--mask-files and --no-files exclude each other; leave out one")
+    if str(asked.prompts) in STANDARD_INPUT and STANDARD_INPUT & set(source.images or ()):
+        raise InputError("-: standard input holds an image or prompts, not both; use a file")
+
+
+def _requests(asked: PromptOptions, prompts: Path | None) -> list[PromptRequest]:
     """Return the prompts that the options give; there must be at least one."""
     from glesam_runtime import prompt_requests
 
-    requests = prompt_requests.from_options(points or [], box or [])
+    requests = prompt_requests.from_options(asked.points or [], asked.box or [])
     if prompts is not None:
         requests += prompt_requests.from_file(prompts)
     if not requests:
@@ -241,51 +197,90 @@ def _requests(
     return requests
 
 
-def _check_images(images: list[Path] | None) -> None:
-    """Raise an error if none of the images exists, before a bundle is loaded."""
-    if not images:
+def _images(
+    arguments: list[str] | None, recursive: bool, requests: Sequence[PromptRequest]
+) -> list[InputImage]:
+    """Return the images. Report what is wrong with them as far as it is known without a model.
+
+    Several images may fail one by one, so only a single one is checked by its header.
+    """
+    if not arguments:
         raise InputError(
             "no image: name at least one file, or try --demo (--help shows the options)"
         )
-    if not any(exists(image) for image in images):
-        for image in images:
-            report(f"{image}: no such file")
+    from glesam_runtime.input_images import find_images
+
+    images = find_images(arguments, recursive)
+    problems = [image.early_problem() for image in images]
+    if all(problems):
+        for problem in problems:
+            report(str(problem))
         raise typer.Exit(InputError.exit_code)
+    if len(images) == 1 and (size := images[0].size()):
+        from glesam_runtime.prompt_requests import check_size
+
+        check_size(requests, size, str(images[0].path))
+    return images
 
 
 def _run_all(
-    work: Work[OutputFiles, Any, Any, dict[str, Any]],
+    work: Work[OutputFiles, Any, Any, ImageResult],
     planned: list[OutputFiles],
     predictor: GleSamPredictor,
+    bars: Bars,
     streams: int,
     in_flight: int | None,
     *,
-    quiet: bool,
-    debug: bool,
-) -> list[dict[str, Any]]:
+    as_json: bool,
+) -> list[ImageResult | ImageError]:
     """Work on all images in order; an image that fails is reported and the others continue."""
     from glesam_runtime.overlap import run_each, run_overlapped
+    from glesam_runtime.results import ImageError
 
     outcomes = (
         run_each(work, planned, predictor)
         if len(planned) == 1 or in_flight == streams == 1
         else run_overlapped(work, planned, predictor, streams, in_flight)
     )
-    results: list[dict[str, Any]] = []
-    with closing(outcomes), progress(outcomes, len(planned)) as shown:
+    results: list[ImageResult | ImageError] = []
+    with closing(outcomes):
+        shown = bars.images(outcomes, len(planned))
         for files, outcome in zip(planned, shown, strict=True):
             if isinstance(outcome, GlesamError):
-                if debug:
+                if is_debug():
                     raise outcome
                 report(str(outcome))
-                results.append({"image": str(files.image), "error": str(outcome)})
+                results.append(ImageError(image=str(files.image), error=str(outcome)))
                 continue
             results.append(outcome)
-            if "note" in outcome:
-                print_note(outcome["note"])
-            if not quiet:
+            print_detail(f"{outcome.image}: {spell_seconds(outcome.seconds)}")
+            if outcome.note:
+                print_note(outcome.note)
+            if not as_json:
                 print_result(outcome)
     return results
+
+
+def _print_document(
+    predictor: GleSamPredictor,
+    results: Sequence[ImageResult | ImageError],
+    *,
+    enhance: bool,
+    since: float,
+) -> None:
+    """Print the document of --json."""
+    from glesam_runtime.results import Results
+
+    print_json(
+        Results(
+            bundle=describe_bundle(predictor.bundle),
+            engine={**predictor.engine.describe(), "reason": predictor.engine_reason},
+            enhance=enhance,
+            load_seconds=round(predictor.timings["load"], 6),
+            seconds=round(time.perf_counter() - since, 6),
+            images=tuple(results),
+        )
+    )
 
 
 def _selftest(path: Path | None, engine: RequestedEngine, as_json: bool) -> None:

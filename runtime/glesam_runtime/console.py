@@ -16,19 +16,15 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Any, NoReturn
+from typing import NoReturn
 
 import typer
-from typer.core import TyperGroup
 
+from glesam_runtime.common_options import check_completion
 from glesam_runtime.engine_libraries import disable_reports
 from glesam_runtime.errors import GlesamError
 from glesam_runtime.printing import message_line
 from glesam_runtime.termination import TERMINATED, Termination
-
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-"""The type of the parameter `debug`, which every command has for its help. Commands do not use its
-value: `exit_code_of` looks for --debug among the arguments."""
 
 _EXTRAS = {
     "calibration": ("cv2", "matplotlib", "ml_dtypes", "onnx", "onnx_ir", "scipy"),
@@ -59,24 +55,6 @@ _READER_GONE = 141
 """The exit code: 128 + SIGPIPE, as of a program that SIGPIPE ends."""
 _REPEAT_AFTER = 0.05
 """Seconds after which a lost Ctrl-C is repeated."""
-
-
-def make_app(help_text: str) -> typer.Typer:
-    """Create a Typer app for `run_app`, which reports its errors."""
-    return typer.Typer(help=help_text, add_completion=False, pretty_exceptions_enable=False)
-
-
-class WithDefault(TyperGroup):
-    """A group with a default command: `program BUNDLE` runs `program DEFAULT BUNDLE`."""
-
-    default = ""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Insert the default command if no command is named and there is something to parse."""
-        unnamed = not (args and (args[0] in self.commands or args[0] in ("--help", "-h")))
-        if unnamed and (args or not self.no_args_is_help):
-            args = [self.default, *args]
-        return super().parse_args(ctx, args)
 
 
 def run_app(app: typer.Typer, prog_name: str) -> NoReturn:
@@ -141,6 +119,7 @@ def _run(app: typer.Typer, prog_name: str, arguments: Sequence[str]) -> int:
     """Run an app, report an error, and return the exit code; the caller reports interruptions."""
     command = typer.main.get_command(app)
     try:
+        check_completion(arguments)
         # Outside standalone mode Typer returns the code of typer.Exit, or None.
         # Newer Typer turns Ctrl-C into the code 130 and prints nothing.
         code = command.main(list(arguments), prog_name=prog_name, standalone_mode=False)

@@ -1,4 +1,4 @@
-"""Draw masks, points and boxes over an image; lines and dots scale with the image."""
+"""Draw masks, numbers, points and boxes over an image; all scale with the image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from glesam_runtime.masks import mask_to_xywh
 
@@ -31,6 +31,7 @@ _PALETTE: tuple[Colour, ...] = (
 )
 _GOLDEN_RATIO = 0.618034
 _WHITE: Colour = (255, 255, 255)
+_BLACK: Colour = (0, 0, 0)
 _POINT: dict[bool, Colour] = {True: (34, 197, 94), False: (239, 68, 68)}
 _TINT = 0.45
 _SMOOTH = 4
@@ -69,6 +70,34 @@ def draw_mask(canvas: Image.Image, mask: NDArray[np.bool_], colour: Colour) -> N
     # does not depend on the width.
     soft = area.filter(ImageFilter.GaussianBlur(blur))
     canvas.paste(_WHITE, (x0, y0), soft.point([_ridge(value) for value in range(256)]))
+
+
+def draw_number(
+    canvas: Image.Image, number: int, visible: NDArray[np.bool_], corner: tuple[int, int]
+) -> None:
+    """Write a mask's number where the mask is seen, in place: at its pixel nearest to its centre.
+
+    Args:
+        canvas: RGB image.
+        number: the number.
+        visible: bool [h, w], the pixels of the mask that are seen, at least one.
+        corner: (x, y) of the first of these pixels in the image.
+    """
+    rows, columns = np.nonzero(visible)
+    far = (rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2
+    nearest = int(np.argmin(far))
+    place = (corner[0] + int(columns[nearest]), corner[1] + int(rows[nearest]))
+    size = max(12, round(_extent(canvas) / 36))
+    pen = ImageDraw.Draw(canvas)
+    pen.text(
+        place,
+        str(number),
+        fill=_WHITE,
+        font=ImageFont.load_default(size),
+        anchor="mm",
+        stroke_width=max(1, size // 10),
+        stroke_fill=_BLACK,
+    )
 
 
 def draw_prompt(canvas: Image.Image, prompt: PromptRequest, colour: Colour) -> None:

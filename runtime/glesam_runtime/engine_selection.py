@@ -26,6 +26,7 @@ from glesam_runtime.errors import BackendError, InputError
 from glesam_runtime.machine import cpu_name
 from glesam_runtime.manifest import STAGES, StageName
 from glesam_runtime.staging import staged_file
+from glesam_runtime.verbosity import timed_detail
 
 if TYPE_CHECKING:
     from glesam_runtime.backends.base import Engine
@@ -139,7 +140,8 @@ def _failure(
     if key not in known:
         if tuple(stages) != STAGES:
             engine = load_engine(bundle, engine.name, engine.device, STAGES, options)
-        known[key] = "; ".join(golden.check(bundle, engine).failures)
+        with timed_detail(f"comparing {engine.name} with the golden file"):
+            known[key] = "; ".join(golden.check(bundle, engine).failures)
         if key:
             _remember(known)
     return known[key] or None

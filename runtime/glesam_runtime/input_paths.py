@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glesam_runtime.errors import InputError
 from glesam_runtime.limits import JSON_BYTES
+
+if TYPE_CHECKING:
+    from glesam_runtime.limits import Limit
+
+STANDARD_INPUT = frozenset(("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"))
+"""The arguments that mean standard input."""
 
 _KINDS = (
     (stat.S_ISFIFO, "a FIFO"),
@@ -74,3 +82,23 @@ def refuse_special(path: str | os.PathLike[str]) -> None:
     for matches, kind in _KINDS:
         if matches(mode):
             raise InputError(f"{path}: {kind}, but images are read from regular files only")
+
+
+def read_standard_input(argument: str, limit: Limit, what: str) -> bytes:
+    """Read standard input to its end.
+
+    Args:
+        argument: the argument that asks for it, for messages.
+        limit: the largest number of bytes.
+        what: what is expected, such as "an image".
+
+    Raises:
+        InputError: standard input is closed or a terminal, or has more bytes.
+    """
+    if sys.stdin is None:
+        raise InputError(f"{argument}: standard input is closed; pipe {what} into it")
+    if sys.stdin.isatty():
+        raise InputError(f"{argument}: standard input is a terminal; pipe {what} into it")
+    content = sys.stdin.buffer.read(limit.value + 1)
+    limit.check(len(content), f"{argument}: standard input is too long")
+    return content

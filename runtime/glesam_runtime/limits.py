@@ -64,6 +64,9 @@ _MIB = 1 << 20
 SIDE = Limit("GLESAM_MAX_SIDE", 1 << 24, "pixels per side")
 MEGAPIXELS = Limit("GLESAM_MAX_MEGAPIXELS", 512, "megapixels (of 1024 x 1024 pixels)", _MIB)
 """The default, 512, is six times Pillow's own limit. glesam-run takes about 12 bytes per pixel."""
+IMAGES = Limit("GLESAM_MAX_IMAGES", 1_000_000, "images of one folder or pattern")
+STDIN_BYTES = Limit("GLESAM_MAX_STDIN_MIB", 1024, "MiB", _MIB)
+"""The image file on standard input, which is kept in memory as it is."""
 PROMPTS = Limit("GLESAM_MAX_PROMPTS", 10_000, "prompts")
 """Each prompt of glesam-run keeps logits of up to 768 KiB and becomes files of its own."""
 POINTS = Limit("GLESAM_MAX_POINTS", 4096, "points per prompt")

@@ -168,6 +168,20 @@ class Postprocessing(_Record, frozen=True):
     clipped to -limit..limit. Masks are computed from the unclipped logits."""
 
 
+class EverythingThresholds(_Record, frozen=True):
+    """Which masks everything-mode keeps by default, for a model that needs its own thresholds.
+
+    A program without everything-mode ignores them.
+    """
+
+    pred_iou_thresh: Annotated[float, Meta(ge=0, le=1)]
+    """Keep masks whose predicted IoU is greater."""
+    stability_score_thresh: Annotated[float, Meta(ge=0, le=1)]
+    """Keep masks whose stability is at least this."""
+    stability_score_offset: Annotated[float, Meta(ge=0)]
+    """The offset in logits of that stability, which is measured on the final mask."""
+
+
 class Coordinates(_Record, frozen=True):
     """What the decoder's `point_coords` and `point_labels` contain."""
 
@@ -276,6 +290,10 @@ class Calibration(_Record, frozen=True):
     """The layers that could be quantized but were kept in float32."""
 
 
+_EVERYTHING = (
+    "Default thresholds of everything-mode. Absent means those of segment_anything (predicted IoU "
+    "0.88, stability 0.95, offset 1)."
+)
 _REQUIRES = (
     "Names of features without which a reader would read this bundle wrongly. A reader refuses a "
     "bundle that names a feature it does not know. Absent means none."
@@ -294,6 +312,8 @@ class Manifest(_Record, frozen=True, kw_only=True):
     preprocessing: Preprocessing
     postprocessing: Postprocessing
     coordinates: Coordinates
+    everything: Annotated[EverythingThresholds, Meta(description=_EVERYTHING)] | UnsetType = UNSET
+    """Default thresholds of everything-mode. UNSET means those of segment_anything."""
     target: Target
     provenance: Provenance
     parity: Parity | None

@@ -16,6 +16,8 @@ from glesam_runtime.input_paths import resolved
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from glesam_runtime.input_images import InputImage
+
 _FAST = 2
 """PNG compression level of the overlay: a quarter of the default's time for a tenth more bytes."""
 
@@ -24,13 +26,22 @@ _FAST = 2
 class OutputFiles:
     """An input image and the names of the files that are written for it."""
 
-    image: Path
+    source: InputImage
     stem: Path
     """Folder and stem of the outputs, to which `_mask.png` and so on are added."""
 
+    @property
+    def image(self) -> Path:
+        """Return the path of the image, or `stdin`, for messages."""
+        return self.source.path
+
     def mask_path(self, index: int, count: int) -> Path:
-        """Return `<stem>_mask.png` for a single mask, else `<stem>_mask_0.png` and so on."""
-        return self._with(f"_mask_{index}.png" if count > 1 else "_mask.png")
+        """Return `<stem>_mask.png` for a single mask, else `<stem>_mask_0.png` and so on.
+
+        The numbers of more than ten masks have zeros in front, so that names sort in their order.
+        """
+        digits = len(str(count - 1))
+        return self._with(f"_mask_{index:0{digits}}.png" if count > 1 else "_mask.png")
 
     @property
     def overlay_path(self) -> Path:
@@ -42,18 +53,24 @@ class OutputFiles:
         """Return the path of the instance map, `<stem>_instances.png`."""
         return self._with("_instances.png")
 
+    @property
+    def colours_path(self) -> Path:
+        """Return the path of the picture of an instance map of 16 bits."""
+        return self._with("_instances_colours.png")
+
     def _with(self, ending: str) -> Path:
         return self.stem.with_name(self.stem.name + ending)
 
 
-def plan_outputs(images: Sequence[Path], folder: Path) -> list[OutputFiles]:
+def plan_outputs(images: Sequence[InputImage], folder: Path) -> list[OutputFiles]:
     """Choose the output names of each image; a second image of the same stem gets `<stem>-2`."""
     taken: set[str] = set()
     planned = []
     for image in images:
-        stem, number = image.stem, 2
+        own = image.path.stem
+        stem, number = own, 2
         while stem.lower() in taken:  # some file systems ignore case
-            stem, number = f"{image.stem}-{number}", number + 1
+            stem, number = f"{own}-{number}", number + 1
         taken.add(stem.lower())
         planned.append(OutputFiles(image, folder / stem))
     return planned

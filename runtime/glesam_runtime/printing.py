@@ -1,19 +1,14 @@
-"""Print the output of glesam-run: lines of text, a JSON document, and a progress bar."""
+"""Print the output of glesam-run: lines of text, or a JSON document."""
 
 from __future__ import annotations
 
 import math
 import re
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from glesam_runtime.bundle import Bundle
-    from glesam_runtime.predictor import GleSamPredictor
-
-Result = TypeVar("Result")
+    from glesam_runtime.results import BundleInfo, ImageResult
 
 _LONGEST = 2000
 """Characters of a line on stderr; the longest path of Linux has 4096 bytes, and few are near it."""
@@ -40,65 +35,45 @@ def message_line(text: str) -> str:
     return f"{start[:half]} ... {end[-half:]}"
 
 
-def print_note(text: str) -> None:
-    """Print `note: ...` on stderr as one line."""
-    print("note:", message_line(text), file=sys.stderr)
-
-
-@contextmanager
-def progress(results: Iterable[Result], count: int) -> Iterator[Iterable[Result]]:
-    """Show a progress bar on stderr if there are several results and stderr is a terminal."""
-    if count < 2 or not sys.stderr.isatty():
-        yield results
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    # Rich redirects stdout to stderr, which is wrong if stdout goes to a file.
-    lines = sys.stdout.isatty()
-    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=lines) as bar:
-        yield bar.track(results, total=count, description="images")
-
-
 def print_line(text: str) -> None:
     """Print a line on stdout with control characters escaped."""
     print(printable(text))
 
 
-def print_result(result: dict[str, Any]) -> None:
+def print_result(result: ImageResult) -> None:
     """Print a line for the image and lines for its masks."""
-    total = sum(result["seconds"].values())
-    print_line(f"{result['image']}  {result['width']} x {result['height']}  {total:.2f} s")
-    if "instances" in result:
+    total = sum(result.seconds.values())
+    print_line(f"{result.image}  {result.width} x {result.height}  {total:.2f} s")
+    if result.instances:
         _print_everything(result)
         return
-    for mask in result["masks"]:
+    for mask in result.masks:
         print_line(
-            f"  {mask['file']}  IoU {mask['predicted_iou']:.3f}  "
-            f"stability {mask['stability_score']:.3f}  area {mask['area']}"
+            f"  {mask.file}  IoU {mask.predicted_iou:.3f}  "
+            f"stability {mask.stability_score:.3f}  area {mask.area}"
         )
-    print_line(f"  {result['overlay']}")
+    print_line(f"  {result.overlay}")
 
 
-def _print_everything(result: dict[str, Any]) -> None:
-    count = len(result["masks"])
+def _print_everything(result: ImageResult) -> None:
+    count = len(result.masks)
     found = "no masks; lower --pred-iou-thresh or --stability-score-thresh to get more"
     if count:
         found = "1 mask" if count == 1 else f"{count} masks"
-    print_line(f"  {result['instances']}  {found}")
-    print_line(f"  {result['overlay']}")
+    print_line(f"  {result.instances}  {found}")
+    for path in (result.colours, result.overlay):
+        if path:
+            print_line(f"  {path}")
 
 
-def noted(note: str | None) -> dict[str, str]:
-    """Return the note of an image as a part of its entry in JSON."""
-    return {} if note is None else {"note": note}
-
-
-def print_json(document: dict[str, Any]) -> None:
+def print_json(document: object) -> None:
     """Print the document of `--json`, with null for numbers that are NaN or infinite."""
     import json
 
-    print(json.dumps(_finite(document), indent=2, allow_nan=False))
+    import msgspec
+
+    built_in = msgspec.to_builtins(document)
+    print(json.dumps(_finite(built_in), indent=2, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:
@@ -110,25 +85,17 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def what_ran(predictor: GleSamPredictor, enhance: bool) -> dict[str, Any]:
-    """Return bundle, engine and whether the enhancer ran, for JSON."""
-    return {
-        "bundle": describe_bundle(predictor.bundle),
-        "engine": {**predictor.engine.describe(), "reason": predictor.engine_reason},
-        "enhance": enhance,
-        "load_seconds": round(predictor.timings["load"], 6),
-    }
+def describe_bundle(bundle: Bundle) -> BundleInfo:
+    """Return the bundle's path, hash and model."""
+    from glesam_runtime.results import BundleInfo
 
-
-def describe_bundle(bundle: Bundle) -> dict[str, Any]:
-    """Return the bundle's path, hash and model, for JSON."""
     model = bundle.manifest.model
-    return {
-        "path": str(bundle.path),
-        "sha256": bundle.sha256,
-        "family": model.family,
-        "preset": model.preset,
-        "unet": model.unet,
-        "trained": model.trained,
-        "precision": {name: stage.precision for name, stage in bundle.manifest.stages.items()},
-    }
+    return BundleInfo(
+        path=str(bundle.path),
+        sha256=bundle.sha256,
+        family=model.family,
+        preset=model.preset,
+        unet=model.unet,
+        trained=model.trained,
+        precision={name: stage.precision for name, stage in bundle.manifest.stages.items()},
+    )

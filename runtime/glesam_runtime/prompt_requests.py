@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from glesam_runtime.errors import InputError
-from glesam_runtime.input_paths import refuse_named_fifo
+from glesam_runtime.input_paths import STANDARD_INPUT, read_standard_input, refuse_named_fifo
 from glesam_runtime.limits import JSON_BYTES, POINTS, PROMPTS
+from glesam_runtime.results import Mask, Prompt
 
 if TYPE_CHECKING:
     from glesam_runtime.image import Geometry
@@ -30,16 +32,25 @@ class PromptRequest:
     box: tuple[float, float, float, float] | None = None
 
 
-class _Entry(msgspec.Struct, forbid_unknown_fields=True):
-    """One prompt of a prompts file; a point may carry its label as a third number."""
-
-    points: list[list[float]] = []
-    labels: list[float] | None = None
-    box: tuple[float, float, float, float] | None = None
-
-
 class _File(msgspec.Struct, forbid_unknown_fields=True):
+    """A prompts file with the prompts under a key."""
+
     prompts: list[msgspec.Raw]
+
+
+class _Kind(msgspec.Struct):
+    """What tells a prompts file from results, and a prompt from a mask."""
+
+    images: msgspec.Raw | UnsetType = UNSET
+    rle: msgspec.Raw | UnsetType = UNSET
+
+
+class _ImageMasks(msgspec.Struct):
+    masks: list[msgspec.Raw] = []
+
+
+class _Results(msgspec.Struct):
+    images: list[_ImageMasks]
 
 
 def from_options(points: Sequence[str], boxes: Sequence[str]) -> list[PromptRequest]:
@@ -76,14 +87,30 @@ def from_options(points: Sequence[str], boxes: Sequence[str]) -> list[PromptRequ
 
 
 def from_file(path: Path) -> list[PromptRequest]:
-    """Read the prompts of a JSON file: an array of prompts, or {"prompts": [...]}.
+    """Read the prompts of a JSON file, or of standard input for the path `-`.
 
-    A prompt is {"points": [[x, y], ...], "labels": [1, 0, ...], "box": [x0, y0, x1, y1]} with
-    points, a box or both. A label may also be the third number of a point; the default is 1.
+    The file holds an array of prompts, {"prompts": [...]}, or the results of one image as --json
+    prints them. A prompt is {"points": [[x, y], ...], "labels": [1, 0, ...], "box": [x0, y0, x1,
+    y1]} with points, a box or both; a label may also be the third number of a point, and the
+    default is 1. A mask of results is a prompt too: its box, and its point if it has one.
 
     Raises:
         InputError: naming the file and the entry.
     """
+    raw = _content(path)
+    try:
+        listed = _entries(raw, path)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not a prompts file ({error})") from error
+    if not listed:
+        raise InputError(f"{path}: holds no prompts")
+    PROMPTS.check(len(listed), f"{path}: holds {len(listed)} prompts")
+    return [_from_entry(entry, f"{path}: prompt {index}") for index, entry in enumerate(listed)]
+
+
+def _content(path: Path) -> bytes:
+    if str(path) in STANDARD_INPUT:
+        return read_standard_input(str(path), JSON_BYTES, "prompts")
     refuse_named_fifo(path)
     try:
         with path.open("rb") as file:
@@ -91,15 +118,22 @@ def from_file(path: Path) -> list[PromptRequest]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     JSON_BYTES.check(len(raw), f"{path}: the prompts file is too long")
-    try:
-        entries = msgspec.json.decode(raw, type=list[msgspec.Raw] | _File)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: not a prompts file ({error})") from error
-    listed = entries.prompts if isinstance(entries, _File) else entries
-    if not listed:
-        raise InputError(f"{path}: holds no prompts")
-    PROMPTS.check(len(listed), f"{path}: holds {len(listed)} prompts")
-    return [_from_entry(entry, f"{path}: prompt {index}") for index, entry in enumerate(listed)]
+    return raw
+
+
+def _entries(raw: bytes, path: Path) -> list[msgspec.Raw]:
+    """Return the prompts of a file, each still as JSON."""
+    whole = msgspec.json.decode(raw, type=list[msgspec.Raw] | _Kind)
+    if isinstance(whole, list):
+        return whole
+    if whole.images is UNSET:
+        return msgspec.json.decode(raw, type=_File).prompts
+    images = msgspec.json.decode(raw, type=_Results).images
+    if len(images) != 1:
+        raise InputError(
+            f"{path}: holds the results of {len(images)} images; prompts are those of one image"
+        )
+    return images[0].masks
 
 
 def check_without_image(requests: Sequence[PromptRequest]) -> None:
@@ -129,6 +163,27 @@ def check_without_image(requests: Sequence[PromptRequest]) -> None:
             raise InputError(
                 f"{request.where}: box {spelled}: x1 must exceed x0 and y1 must exceed y0"
             )
+
+
+def check_size(requests: Sequence[PromptRequest], size: tuple[int, int], image: str) -> None:
+    """Refuse prompts that do not fit an image, before a model is loaded.
+
+    Args:
+        requests: the prompts.
+        size: (height, width) of the image in pixels.
+        image: the image's name in messages.
+
+    Raises:
+        InputError: naming the image and the prompt.
+    """
+    from glesam_runtime.image import Geometry
+
+    geometry = Geometry(max(size), size, size)  # the resized size does not matter here
+    try:
+        for request in requests:
+            check_request(request, geometry)
+    except InputError as error:
+        raise InputError(f"{image}: {error}") from error
 
 
 def check_request(request: PromptRequest, geometry: Geometry) -> PromptBatch:
@@ -185,7 +240,11 @@ def group_alike(
 
 def _from_entry(raw: msgspec.Raw, where: str) -> PromptRequest:
     try:
-        entry = msgspec.json.decode(raw, type=_Entry)
+        if msgspec.json.decode(raw, type=_Kind).rle is not UNSET:
+            mask = msgspec.json.decode(raw, type=Mask)
+            entry = Prompt([list(point) for point in mask.points or ()], None, mask.box)
+        else:
+            entry = msgspec.json.decode(raw, type=Prompt)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{where}: {error}") from error
     if not entry.points and entry.box is None:

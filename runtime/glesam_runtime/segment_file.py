@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import UNSET, convert
 from PIL import Image
 
 from glesam_runtime import masks
 from glesam_runtime.draw import colour_of, draw_mask, draw_prompt
 from glesam_runtime.errors import InputError
 from glesam_runtime.image import Preprocessed, geometry_of, preprocess
-from glesam_runtime.image_file import pixels_of, read_image_with_note
 from glesam_runtime.manifest import STAGES
 from glesam_runtime.output_files import OutputFiles, refuse_inputs, save_mask, save_overlay
-from glesam_runtime.printing import noted
 from glesam_runtime.prompt_requests import PromptRequest, check_request, group_alike
+from glesam_runtime.results import ImageResult, Mask, Rle
 from glesam_runtime.rle import encode_rle
 from glesam_runtime.staging import staged_file
 
@@ -72,10 +72,12 @@ class PromptedSegmentation:
     """Resolved paths of all input images, which no output may overwrite."""
     depth: int | str = "auto"
     """Bits that the samples of 16-bit images use."""
+    write: bool = True
+    """Whether to write files."""
 
     def pixels(self, files: OutputFiles) -> int:
         """Return the number of pixels of the image file."""
-        return pixels_of(files.image)
+        return files.source.pixels()
 
     def prepare(self, files: OutputFiles) -> Prepared:
         """Read the image and check the prompts against it.
@@ -84,7 +86,7 @@ class PromptedSegmentation:
             InputError: the image, a prompt or the output folder cannot be used.
         """
         start = time.perf_counter()
-        image, note = read_image_with_note(files.image, self.depth)
+        image, note = files.source.read(self.depth)
         read = time.perf_counter() - start
         rules = self.manifest.preprocessing
         height, width = image.shape[:2]
@@ -93,8 +95,9 @@ class PromptedSegmentation:
             prompts = [check_request(request, geometry) for request in self.requests]
         except InputError as error:
             raise InputError(f"{files.image}: {error}") from error
-        outputs = (*self._mask_paths(files), files.overlay_path)
-        refuse_inputs(files, outputs, self.inputs)
+        if self.write:
+            outputs = (*self._mask_paths(files), files.overlay_path)
+            refuse_inputs(files, outputs, self.inputs)
         start = time.perf_counter()
         encoded = preprocess(image, rules)
         seconds = {"read": read, "preprocess": time.perf_counter() - start}
@@ -116,7 +119,7 @@ class PromptedSegmentation:
         seconds["decoder"] = decoder
         return Inferred(prepared, low_res, scores, seconds)
 
-    def finish(self, inferred: Inferred, check: Callable[[], None]) -> dict[str, Any]:
+    def finish(self, inferred: Inferred, check: Callable[[], None]) -> ImageResult:
         """Write the files.
 
         Args:
@@ -132,45 +135,60 @@ class PromptedSegmentation:
         start = time.perf_counter()
         files, geometry = inferred.prepared.files, inferred.prepared.encoded.geometry
         height, width = geometry.original
-        paths = self._mask_paths(files)
-        canvas = Image.fromarray(inferred.prepared.image)
-        entries = []
-        files.stem.parent.mkdir(parents=True, exist_ok=True)
+        canvas = Image.fromarray(inferred.prepared.image) if self.write else None
+        found: list[Mask] = []
         with ExitStack() as staged:  # all files are complete before the first gets its name
-            for prompt, (logits, scores) in enumerate(
-                zip(inferred.low_res, inferred.scores, strict=True)
-            ):
-                best = int(np.argmax(scores))
-                for index in range(self._per_prompt):
-                    check()
-                    # One mask at a time: all masks of a huge image do not fit in memory together.
-                    made = masks.binarize(logits[index], geometry, self.manifest.postprocessing)
-                    path = paths[prompt * self._per_prompt + index]
-                    save_mask(made.masks, staged.enter_context(staged_file(path)))
-                    entries.append(
-                        {
-                            "prompt": prompt,
-                            "file": str(path),
-                            "predicted_iou": round(float(scores[index]), 6),
-                            "stability_score": round(float(made.stability), 6),
-                            **_describe(made.masks),
-                        }
-                    )
-                    if index == best:
-                        draw_mask(canvas, made.masks, colour_of(prompt))
-            for prompt, request in enumerate(self.requests):
-                draw_prompt(canvas, request, colour_of(prompt))
-            save_overlay(canvas, staged.enter_context(staged_file(files.overlay_path)))
+            for mask, binary, shown in self._masks(inferred):
+                check()
+                found.append(mask)
+                if canvas is None:
+                    continue
+                if len(found) == 1:
+                    files.stem.parent.mkdir(parents=True, exist_ok=True)
+                save_mask(binary, staged.enter_context(staged_file(str(mask.file))))
+                if shown:
+                    draw_mask(canvas, binary, colour_of(int(mask.prompt or 0)))
+            if canvas is not None:
+                for prompt, request in enumerate(self.requests):
+                    draw_prompt(canvas, request, colour_of(prompt))
+                save_overlay(canvas, staged.enter_context(staged_file(files.overlay_path)))
         seconds = {**inferred.seconds, "masks_and_files": time.perf_counter() - start}
-        return {
-            "image": str(files.image),
-            "width": width,
-            "height": height,
-            **noted(inferred.prepared.note),
-            "masks": entries,
-            "overlay": str(files.overlay_path),
-            "seconds": {step: round(value, 6) for step, value in seconds.items()},
-        }
+        return ImageResult(
+            image=str(files.image),
+            width=width,
+            height=height,
+            note=inferred.prepared.note or UNSET,
+            masks=tuple(found),
+            overlay=str(files.overlay_path) if self.write else UNSET,
+            seconds={step: round(value, 6) for step, value in seconds.items()},
+        )
+
+    def _masks(self, inferred: Inferred) -> Iterator[tuple[Mask, NDArray[np.bool_], bool]]:
+        """Yield each mask's record, the mask [H, W], and whether the overlay shows it.
+
+        They are made one at a time, because all masks of a huge image do not fit in memory.
+        """
+        geometry, rules = inferred.prepared.encoded.geometry, self.manifest.postprocessing
+        paths = self._mask_paths(inferred.prepared.files)
+        for prompt, (logits, scores) in enumerate(
+            zip(inferred.low_res, inferred.scores, strict=True)
+        ):
+            best = int(np.argmax(scores))
+            for index in range(self._per_prompt):
+                made = masks.binarize(logits[index], geometry, rules)
+                number = prompt * self._per_prompt + index
+                left, top, width, height = masks.mask_to_xywh(made.masks)
+                mask = Mask(
+                    id=number + 1,
+                    prompt=prompt,
+                    box=(left, top, left + width, top + height),
+                    predicted_iou=round(float(scores[index]), 6),
+                    stability_score=round(float(made.stability), 6),
+                    area=int(np.count_nonzero(made.masks)),
+                    rle=convert(encode_rle(made.masks), Rle),
+                    file=str(paths[number]) if self.write else UNSET,
+                )
+                yield mask, made.masks, index == best
 
     @property
     def _per_prompt(self) -> int:
@@ -180,12 +198,3 @@ class PromptedSegmentation:
     def _mask_paths(self, files: OutputFiles) -> list[Path]:
         count = len(self.requests) * self._per_prompt
         return [files.mask_path(index, count) for index in range(count)]
-
-
-def _describe(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """Return a mask's area in pixels, its box as in COCO, and its COCO RLE."""
-    return {
-        "area": int(np.count_nonzero(mask)),
-        "box_xywh": list(masks.mask_to_xywh(mask)),
-        "rle": encode_rle(mask),
-    }

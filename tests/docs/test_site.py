@@ -21,10 +21,18 @@ def load(name: str) -> object:
     return module
 
 
-def test_every_field_of_the_schema_is_described() -> None:
-    schema = json.loads((ROOT / "docs/manifest.schema.json").read_text())
-    text = load("manifest_fields").markdown()  # type: ignore[attr-defined]
-    for name, record in schema["$defs"].items():
+@pytest.mark.parametrize(
+    ("schema", "modules"),
+    [
+        ("manifest", ("manifest", "target")),
+        ("results", ("results",)),
+        ("prompts", ("results",)),
+    ],
+)
+def test_every_field_of_the_schema_is_described(schema: str, modules: tuple[str, ...]) -> None:
+    types = json.loads((ROOT / f"docs/{schema}.schema.json").read_text())
+    text = load("json_fields").markdown(*modules)  # type: ignore[attr-defined]
+    for name, record in types["$defs"].items():
         if "properties" in record:
             start = text.index(f"### {name}\n")
             table = text[start : text.find("###", start + 4)]

@@ -12,6 +12,8 @@ import glesam_export
 from glesam_evaluation.metrics import iou
 from glesam_evaluation.prompting import random_points, tight_box
 from glesam_evaluation.segmenters import BundleStages, StagedSegmenter
+from glesam_export.families import family_of
+from glesam_export.presets import sam_preset
 from glesam_export.verify import reference_outputs
 from glesam_export.verify.cases import make_cases
 from glesam_export.verify.parity import measure
@@ -43,6 +45,8 @@ def test_it_is_small_and_says_what_it_is() -> None:
     model = open_bundle().manifest.model
     assert (model.preset, model.unet, model.trained) == ("nano", "nano", True)
     assert BUILT_IN_FILE.stat().st_size < MAX_CHECKPOINT_BYTES
+    preset = sam_preset("nano")
+    assert family_of(preset).everything(preset) == open_bundle().manifest.everything
 
 
 def test_it_passes_its_gates(reference: tuple[list, list]) -> None:

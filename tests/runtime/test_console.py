@@ -15,14 +15,15 @@ import typer
 
 from glesam_runtime import BundleError, InputError, ParityError, console
 from glesam_runtime.bundle import builtin_bundle_path
-from glesam_runtime.console import exit_code_of, make_app
+from glesam_runtime.common_options import make_app
+from glesam_runtime.console import exit_code_of
 
 
 def app_that_raises(error: BaseException | None) -> typer.Typer:
     app = make_app("A test.")
 
     @app.command()
-    def run(count: int = 1, debug: bool = False) -> None:
+    def run(count: int = 1) -> None:
         if error is not None:
             raise error
         print("done", count)
@@ -193,7 +194,8 @@ def test_every_command_without_its_packages(
 
 DEAF = """
 import signal, time
-from glesam_runtime.console import make_app, run_app
+from glesam_runtime.common_options import make_app
+from glesam_runtime.console import run_app
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 app = make_app("A test.")
@@ -223,7 +225,8 @@ TERMINATED = """
 import hashlib, signal, sys, time
 from pathlib import Path
 from glesam_runtime import termination
-from glesam_runtime.console import make_app, run_app
+from glesam_runtime.common_options import make_app
+from glesam_runtime.console import run_app
 from glesam_runtime.staging import staged_file, staged_folder
 
 termination._PATIENCE = 1.0
@@ -285,7 +288,8 @@ def test_sigterm_ends_as_ctrl_c_does(how: str, tmp_path: Path) -> None:
 FORKED = """
 import multiprocessing, time
 from glesam_runtime import termination
-from glesam_runtime.console import make_app, run_app
+from glesam_runtime.common_options import make_app
+from glesam_runtime.console import run_app
 
 app = make_app("A test.")
 

@@ -16,7 +16,8 @@ from PIL import Image
 from glesam_runtime import console
 from glesam_runtime.cli import app
 from glesam_runtime.console import report
-from glesam_runtime.printing import print_note, printable
+from glesam_runtime.printing import printable
+from glesam_runtime.verbosity import print_note
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX shells")
 RUN = shlex.join([sys.executable, "-m", "glesam_runtime"])

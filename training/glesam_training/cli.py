@@ -11,7 +11,8 @@ import typer
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_export.weight_options import WeightOptions
 from glesam_export.weights import detected, make_checkpoint
-from glesam_runtime.console import Debug, make_app, run_app
+from glesam_runtime.common_options import make_app
+from glesam_runtime.console import run_app
 from glesam_runtime.errors import InputError
 from glesam_runtime.option_groups import expand_groups
 from glesam_training import options
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 Stage = Literal["enhancer", "decoder"]
 
-app = make_app("Train GleSAM's enhancer and decoder (Algorithm 1), or the built-in nano.")
+app = make_app(
+    "Train GleSAM's enhancer and decoder (Algorithm 1), or the built-in nano.", commands=True
+)
 
 
 @app.command("enhancer")
@@ -51,7 +54,6 @@ def enhancer(
             "paper uses 0.",
         ),
     ] = 0.0,
-    debug: Debug = False,
 ) -> None:
     """Stage 1: train the enhancer's LoRA to turn a degraded image's latent into the clear one's."""
     _refuse_to_overwrite(weights, output, "enhancer")
@@ -93,7 +95,6 @@ def decoder(
             help="Train on latents that the enhancer has not changed: the control experiment.",
         ),
     ] = False,
-    debug: Debug = False,
 ) -> None:
     """Stage 2: train the decoder to read enhanced latents."""
     if tokens == everything:
@@ -120,7 +121,7 @@ def decoder(
 
 @app.command("nano")
 @expand_groups
-def nano(given: options.NanoOptions, debug: Debug = False) -> None:
+def nano(given: options.NanoOptions) -> None:
     """Train the built-in nano from scratch and measure it on pictures that it never saw."""
     from glesam_export.checkpoints.formats import open_checkpoint
     from glesam_runtime.staging import staged_file
@@ -150,7 +151,6 @@ def nano_table(
     given: options.NanoOptions,
     seeds: Annotated[int, typer.Option(min=2, help="Number of seeds of Algorithm 1.")] = 3,
     scenes: Annotated[int, typer.Option(min=1, help="Number of held-out scenes.")] = 100,
-    debug: Debug = False,
 ) -> None:
     """Train and measure the paper's Table 5 at nano's size, over several seeds of Algorithm 1."""
     from glesam_evaluation.protocol import EvaluationPlan

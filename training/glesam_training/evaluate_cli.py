@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from glesam_runtime.console import Debug, make_app, run_app
+from glesam_runtime.common_options import make_app
+from glesam_runtime.console import run_app
 from glesam_runtime.engine_options import DeviceOption
 from glesam_runtime.errors import InputError
 from glesam_runtime.option_groups import expand_groups
+from glesam_runtime.verbosity import print_progress, shows_progress
 from glesam_training.options import DataOptions
 
 # Imported in the functions that need them: --help should not wait, and evaluating a bundle needs no
@@ -79,7 +80,6 @@ def run(
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of tables.")
     ] = False,
-    debug: Debug = False,
 ) -> None:
     """Evaluate MODEL on DATA, with and without the enhancer.
 
@@ -219,11 +219,11 @@ def _as_json(results: Results) -> str:
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
     """Show the images done on stderr: a bar in a terminal, a line for each tenth in a log."""
-    if not sys.stderr.isatty():
+    if not shows_progress():
 
         def line(done: int, total: int) -> None:
             if done == total or done * 10 // total > (done - 1) * 10 // total:
-                print(f"{done} of {total} images", file=sys.stderr, flush=True)
+                print_progress(f"{done} of {total} images")
 
         yield line
         return

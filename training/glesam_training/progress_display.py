@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +9,8 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from glesam_runtime.verbosity import print_progress, shows_progress
 
 LINE_EVERY = 10.0
 """Seconds between two lines of a log."""
@@ -25,7 +26,7 @@ class ShowProgress(Protocol):
 @contextmanager
 def progress_display() -> Iterator[ShowProgress]:
     """Yield a function that shows the progress of one step after another."""
-    if not sys.stderr.isatty():
+    if not shows_progress():
         yield _Lines()
         return
     columns = (
@@ -62,7 +63,7 @@ class _Lines:
             return
         self.last = now
         line = f"{step:<12} {done:>6} of {total}  {now - began:6.0f} s  {_spell(losses)}"
-        print(line.rstrip(), file=sys.stderr, flush=True)
+        print_progress(line.rstrip())
 
 
 def _spell(losses: Mapping[str, float]) -> str:

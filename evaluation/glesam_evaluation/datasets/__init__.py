@@ -9,7 +9,6 @@ sample = data[0]                                        # .name, .image [H,W,3],
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,18 +17,15 @@ from glesam_evaluation.datasets.folder import FolderDataset
 from glesam_evaluation.datasets.sample import Dataset, Sample
 from glesam_evaluation.datasets.stand_ins import SceneDataset
 from glesam_runtime.errors import InputError
+from glesam_runtime.verbosity import print_note
 
 __all__ = ["CocoDataset", "Dataset", "FolderDataset", "Sample", "SceneDataset", "open_dataset"]
 
 _SCENES = re.compile(r"scenes:(\d{1,9})(?:@(\d{1,18}))?", re.ASCII)
 
 
-def _note(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr)
-
-
 def open_dataset(
-    spec: str, images: Path | None = None, warn: Callable[[str], object] = _note
+    spec: str, images: Path | None = None, warn: Callable[[str], object] = print_note
 ) -> Dataset:
     """Open the dataset that `spec` names. Masks are checked now, and images are read later.
 

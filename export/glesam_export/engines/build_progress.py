@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from glesam_runtime.backends.tensorrt_api import Api
+from glesam_runtime.verbosity import shows_progress
 
 
 @contextmanager
@@ -29,9 +30,8 @@ def show_progress(api: Api, name: str) -> Iterator[Any]:
     Raises:
         KeyboardInterrupt: the user pressed Ctrl-C during the build; raised when the build ends.
     """
-    console = Console(stderr=True)
     stopped = threading.Event()
-    bars = Progress(console=console, transient=True, disable=not console.is_terminal)
+    bars = Progress(console=Console(stderr=True), transient=True, disable=not shows_progress())
     try:
         with bars, _remember_interrupts(stopped):
             yield _monitor(api.trt, bars, name, stopped)

@@ -9,8 +9,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
+from msgspec import UNSET, UnsetType
+
 from glesam_export.families.hugging_face import HuggingFace
-from glesam_runtime.manifest import Coordinates, Postprocessing, Preprocessing
+from glesam_runtime.manifest import (
+    Coordinates,
+    EverythingThresholds,
+    Postprocessing,
+    Preprocessing,
+)
 from glesam_runtime.manifest import Family as ContractFamily
 
 if TYPE_CHECKING:
@@ -89,6 +96,10 @@ class Family(ABC, Generic[P]):
     @abstractmethod
     def coordinates(self, preset: P) -> Coordinates:
         """Return the rules that turn prompts into the decoder's inputs."""
+
+    def everything(self, preset: P) -> EverythingThresholds | UnsetType:
+        """Return the default thresholds of everything-mode; UNSET for segment_anything's."""
+        return UNSET
 
     @abstractmethod
     def build_encoder(self, preset: P) -> nn.Module:

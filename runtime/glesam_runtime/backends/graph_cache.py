@@ -27,8 +27,8 @@ import glesam_runtime
 from glesam_runtime.bundle import sha256_of
 from glesam_runtime.errors import InputError
 from glesam_runtime.machine import cpu_name
-from glesam_runtime.printing import print_note
 from glesam_runtime.staging import staged_file
+from glesam_runtime.verbosity import print_note
 
 RECORD = "record.json"
 _LARGEST_RECORD = 1 << 16

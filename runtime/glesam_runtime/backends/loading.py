@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -11,6 +12,7 @@ from glesam_runtime.engine_options import EngineOptions, changed_options
 from glesam_runtime.errors import BackendError
 from glesam_runtime.manifest import STAGES, StageName
 from glesam_runtime.option_groups import flag
+from glesam_runtime.verbosity import print_detail
 
 if TYPE_CHECKING:
     from glesam_runtime.backends.base import Engine
@@ -73,7 +75,14 @@ def load_engine(
     options = options or EngineOptions()
     module = module_of(BACKENDS[backend])
     _check_options(backend, module.OPTIONS, options)
-    return module.load(bundle, device, STAGES if stages is None else stages, options)
+    names = STAGES if stages is None else stages
+    start = time.perf_counter()
+    engine = module.load(bundle, device, names, options)
+    seconds = time.perf_counter() - start
+    what = ", ".join(f"{key} {value}" for key, value in engine.describe().items())
+    cache = "no cache" if options.cache is None else f"cache {options.cache}"
+    print_detail(f"loaded {', '.join(names)} in {seconds:.2f} s: {what}; {cache}")
+    return engine
 
 
 def is_compiled(bundle: Bundle) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
-from glesam_runtime.everything.parameters import OutputMode, Parameters
+from glesam_runtime.everything.parameters import OutputMode, Parameters, thresholds
 from glesam_runtime.everything.search import Found, find_masks
 from glesam_runtime.rle import Rle, encode_runs, run_area, runs_to_mask
 
@@ -56,11 +56,18 @@ class GleSamMaskGenerator(Parameters, _WithPredictor):
     Args:
         predictor: the predictor to use, with or without the enhancer.
 
-    The other arguments are those of `everything.parameters.Parameters`.
+    The other arguments are those of `everything.parameters.Parameters`. Thresholds that are None
+    are those that the bundle says, or else segment_anything's.
 
     Raises:
         InputError: a parameter is outside its range.
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        keep = thresholds(self.predictor.bundle.manifest, self)
+        for name in keep.__struct_fields__:
+            object.__setattr__(self, name, getattr(keep, name))
 
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
         """Return the masks of an image; the list is empty if none is good enough.

@@ -20,13 +20,24 @@ from glesam_runtime.option_groups import flag, help_of, option
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from glesam_runtime.manifest import EverythingThresholds, Manifest
+
 OutputMode = Literal["binary_mask", "uncompressed_rle", "coco_rle"]
 
 _PANEL = "Everything"
 
+_DEFAULT_THRESHOLDS = {
+    "pred_iou_thresh": 0.88,
+    "stability_score_thresh": 0.95,
+    "stability_score_offset": 1.0,
+}
+"""segment_anything's thresholds, for bundles that say no others."""
+_OPTIONAL = ("points_per_side", *_DEFAULT_THRESHOLDS)
+"""The numbers that may be None."""
+
 
 def _number(
-    default: float,
+    default: float | None,
     low: float,
     high: float,
     help_text: str,
@@ -48,7 +59,8 @@ class Parameters:
     """The parameters of a search: how densely to search an image and which masks to keep.
 
     Names, defaults and meaning are those of segment_anything's SamAutomaticMaskGenerator. The help
-    text of each field says what it does.
+    text of each field says what it does. For a threshold that is None,
+    `thresholds` returns the one to use.
 
     Attributes:
         point_grids: replaces `points_per_side`: for each crop layer an array [N, 2] of points
@@ -72,18 +84,27 @@ class Parameters:
         whole=True,
         shown="8 on a CPU, else 64",
     )
-    pred_iou_thresh: float = _number(
-        0.88, 0, 1, "Keep masks whose predicted IoU is greater; 0 keeps all."
+    pred_iou_thresh: float | None = _number(
+        None,
+        0,
+        1,
+        "Keep masks whose predicted IoU is greater; 0 keeps all.",
+        shown="the bundle's, or 0.88",
     )
-    stability_score_thresh: float = _number(
-        0.95, 0, 1, "Keep masks whose stability score is at least this; 0 keeps all."
+    stability_score_thresh: float | None = _number(
+        None,
+        0,
+        1,
+        "Keep masks whose stability score is at least this; 0 keeps all.",
+        shown="the bundle's, or 0.95",
     )
-    stability_score_offset: float = _number(
-        1.0,
+    stability_score_offset: float | None = _number(
+        None,
         0,
         math.inf,
         "Offset in logits of the stability score: area above threshold + offset, divided by area "
         "above threshold - offset.",
+        shown="the bundle's, or 1",
     )
     box_nms_thresh: float = _number(
         0.7,
@@ -135,7 +156,7 @@ class Parameters:
             )
         for each in numbers():
             value = getattr(self, each.name)
-            if each.name != "points_per_side" or value is not None:
+            if value is not None or each.name not in _OPTIONAL:
                 _check_number(each.name, value, *each.metadata["range"])
         if self.crop_overlap_ratio == 1:
             raise InputError("crop_overlap_ratio 1: must be less; at 1 all crops are the same")
@@ -152,6 +173,20 @@ class Parameters:
             self.crop_n_layers,
             self.crop_n_points_downscale_factor,
         )
+
+
+def thresholds(manifest: Manifest, parameters: Parameters) -> EverythingThresholds:
+    """Return the thresholds of the parameters; for None the bundle's, or segment_anything's."""
+    from glesam_runtime.manifest import EverythingThresholds
+
+    own = manifest.everything or None
+    wanted = {name: getattr(parameters, name) for name in _DEFAULT_THRESHOLDS}
+    return EverythingThresholds(
+        **{
+            name: getattr(own, name, _DEFAULT_THRESHOLDS[name]) if value is None else value
+            for name, value in wanted.items()
+        }
+    )
 
 
 def numbers() -> list[dataclasses.Field[Any]]:
@@ -179,7 +214,9 @@ class _EverythingFlags:
     )
     mask_files: bool = field(
         default=False,
-        metadata=option("Also write each mask as <stem>_mask_0.png and so on.", panel=_PANEL),
+        metadata=option(
+            "Also write each mask to a file, <stem>_mask_0.png and so on.", panel=_PANEL
+        ),
     )
 
     @property
@@ -212,7 +249,12 @@ class _EverythingFlags:
 
 def _as_options() -> list[tuple[str, Any, Any]]:
     """Make an option of each number; its value is None if the user did not give the option."""
-    kinds = {"int | None": int | None, "int": int | None, "float": float | None}
+    kinds = {
+        "int | None": int | None,
+        "int": int | None,
+        "float": float | None,
+        "float | None": float | None,
+    }
     return [
         (
             each.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from glesam_runtime.everything.crops import Box, Crop, near_crop_edge, plan_crops
 from glesam_runtime.everything.grids import layer_grids
+from glesam_runtime.everything.parameters import thresholds
 from glesam_runtime.everything.regions import fill_small_holes, remove_small_islands
 from glesam_runtime.image import check_image
 from glesam_runtime.masks import mask_to_xywh
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from glesam_runtime.everything.parameters import Parameters
+    from glesam_runtime.manifest import EverythingThresholds
     from glesam_runtime.predictor import GleSamPredictor
     from glesam_runtime.rle import RunLengths
 
@@ -40,7 +42,10 @@ class Found:
 
 
 def find_masks(
-    predictor: GleSamPredictor, image: NDArray[np.uint8], parameters: Parameters
+    predictor: GleSamPredictor,
+    image: NDArray[np.uint8],
+    parameters: Parameters,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Found]:
     """Return the masks of everything in an image; the list is empty if there are none.
 
@@ -48,10 +53,12 @@ def find_masks(
         predictor: the predictor to use; its image is reset.
         image: uint8 [H, W, 3], RGB.
         parameters: how densely to search and which masks to keep.
+        progress: called with how many points of all crops are done of how many.
 
     Raises:
         InputError: the array is not such an image, or it is too small for the crops.
     """
+    keep = thresholds(predictor.bundle.manifest, parameters)
     height, width = check_image(image).shape[:2]
     grids = layer_grids(
         parameters.points_per_side,
@@ -60,13 +67,23 @@ def find_masks(
         parameters.crop_n_points_downscale_factor,
     )
     crops = plan_crops(height, width, parameters.crop_n_layers, parameters.crop_overlap_ratio)
+    total = sum(len(grids[crop.layer]) for crop in crops)
+    done = 0
+
+    def advance(points: int) -> None:
+        nonlocal done
+        done += points
+        if progress is not None:
+            progress(done, total)
+
+    advance(0)
     found: list[Found] = []
     try:
         for crop in crops:
             x0, y0, x1, y1 = crop.box
             predictor.set_image(np.ascontiguousarray(image[y0:y1, x0:x1]))
             points = grids[crop.layer] * [x1 - x0, y1 - y0]
-            here = list(_search_crop(predictor, crop, crops[0], points, parameters))
+            here = list(_search_crop(predictor, crop, crops[0], points, parameters, keep, advance))
             scores = [one.predicted_iou for one in here]
             found += _without_duplicates(here, scores, parameters.box_nms_thresh)
     finally:
@@ -85,23 +102,27 @@ def _search_crop(
     whole: Crop,
     points: NDArray[np.float64],
     parameters: Parameters,
+    keep: EverythingThresholds,
+    advance: Callable[[int], None],
 ) -> Iterator[Found]:
     """Yield the masks of a crop that are good enough; the predictor has the crop as its image.
 
-    `points` are [N, 2], (x, y) in pixels of the crop.
+    `points` are [N, 2], (x, y) in pixels of the crop. `advance` is called with the number of points
+    of each batch that is done.
     """
     size = parameters.points_per_batch
     for batch in (points[at : at + size] for at in range(0, len(points), size)):
         labels = np.full((len(batch), 1), FOREGROUND, np.float32)
         prompts = PromptBatch(batch[:, None], labels, None, None)
         low_res, iou = predictor.decode(prompts)
-        good = iou > (parameters.pred_iou_thresh or -np.inf)
+        good = iou > (keep.pred_iou_thresh or -np.inf)
         for prompt, index in np.argwhere(good):  # only these are upscaled
-            measured = _measure(predictor, low_res[prompt, index], crop, whole, parameters)
+            measured = _measure(predictor, low_res[prompt, index], crop, whole, keep)
             if measured is not None:
                 x, y = (batch[prompt] + crop.box[:2]).tolist()
                 runs, box, stability = measured
                 yield Found(runs, box, float(iou[prompt, index]), stability, (x, y), crop)
+        advance(len(batch))
 
 
 def _measure(
@@ -109,15 +130,15 @@ def _measure(
     low_res: NDArray[np.float32],
     crop: Crop,
     whole: Crop,
-    parameters: Parameters,
+    keep: EverythingThresholds,
 ) -> tuple[RunLengths, Box, float] | None:
     """Return runs, box and stability of a mask from its logits [S/4, S/4].
 
     Return None if the mask is not stable enough or if the edge of the crop cuts it off.
     """
-    made = predictor.binarize(low_res, parameters.stability_score_offset)
+    made = predictor.binarize(low_res, keep.stability_score_offset)
     stability = float(np.float32(made.stability))
-    if stability < np.float32(parameters.stability_score_thresh):
+    if stability < np.float32(keep.stability_score_thresh):
         return None
     left, top, width, height = mask_to_xywh(made.masks)
     x0, y0 = left + crop.box[0], top + crop.box[1]

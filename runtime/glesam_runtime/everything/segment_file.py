@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from msgspec import UNSET, convert
 
-from glesam_runtime.draw import colour_of, draw_mask
 from glesam_runtime.errors import InputError
-from glesam_runtime.everything.generator import describe
+from glesam_runtime.everything.instance_map import draw_everything, save_instances
 from glesam_runtime.everything.search import Found, find_masks
-from glesam_runtime.image_file import pixels_of, read_image_with_note
 from glesam_runtime.output_files import OutputFiles, refuse_inputs, save_mask, save_overlay
-from glesam_runtime.printing import noted
-from glesam_runtime.rle import run_area, runs_to_mask
+from glesam_runtime.results import ImageResult, Mask, Rle
+from glesam_runtime.rle import encode_runs, run_area, runs_to_mask
 from glesam_runtime.staging import staged_file
 
 if TYPE_CHECKING:
@@ -65,10 +63,14 @@ class EverythingSegmentation:
     """Resolved paths of all input images, which no output may overwrite."""
     depth: int | str = "auto"
     """Bits that the samples of 16-bit images use."""
+    write: bool = True
+    """Whether to write files."""
+    progress: Callable[[str, int, int], None] | None = None
+    """Called with the image, and how many points of the grids are done of how many."""
 
     def pixels(self, files: OutputFiles) -> int:
         """Return the number of pixels of the image file."""
-        return pixels_of(files.image)
+        return files.source.pixels()
 
     def prepare(self, files: OutputFiles) -> Prepared:
         """Read the image.
@@ -77,9 +79,11 @@ class EverythingSegmentation:
             InputError: the image cannot be read, or an output would overwrite an input image.
         """
         start = time.perf_counter()
-        image, note = read_image_with_note(files.image, self.depth)
+        image, note = files.source.read(self.depth)
         seconds = {"read": time.perf_counter() - start}
-        refuse_inputs(files, (files.instances_path, files.overlay_path), self.inputs)
+        if self.write:
+            outputs = (files.instances_path, files.colours_path, files.overlay_path)
+            refuse_inputs(files, outputs, self.inputs)
         return Prepared(files, image, note, seconds)
 
     def infer(self, predictor: GleSamPredictor, prepared: Prepared) -> Inferred:
@@ -91,8 +95,10 @@ class EverythingSegmentation:
         """
         image = prepared.files.image
         start = time.perf_counter()
+        told = self.progress
+        progress = None if told is None else lambda *counts: told(str(image), *counts)
         try:
-            found = find_masks(predictor, prepared.image, self.parameters)
+            found = find_masks(predictor, prepared.image, self.parameters, progress)
         except InputError as error:
             raise InputError(f"{image}: {error}") from error
         if len(found) > _MAX_MASKS:
@@ -100,7 +106,7 @@ class EverythingSegmentation:
         seconds = {**prepared.seconds, "search": time.perf_counter() - start}
         return Inferred(prepared, found, seconds)
 
-    def finish(self, inferred: Inferred, check: Callable[[], None]) -> dict[str, Any]:
+    def finish(self, inferred: Inferred, check: Callable[[], None]) -> ImageResult:
         """Write the files.
 
         Args:
@@ -108,8 +114,7 @@ class EverythingSegmentation:
             check: called before each mask is drawn; it may raise to stop the work.
 
         Returns:
-            The image's entry in `--json`. `masks` are the generator's records with COCO RLE, and
-            `id` is the mask's value in the instance map.
+            The image's entry in `--json`.
 
         Raises:
             InputError: a file cannot be written, or would overwrite an input image.
@@ -118,61 +123,51 @@ class EverythingSegmentation:
         files, image = inferred.prepared.files, inferred.prepared.image
         found = inferred.found
         height, width = image.shape[:2]
-        count = len(found) if self.mask_files else 0
+        count = len(found) if self.write and self.mask_files else 0
         paths = [files.mask_path(index, count) for index in range(count)]
         refuse_inputs(files, paths, self.inputs)
-        files.stem.parent.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as staged:  # all files are complete before the first gets its name
-            for one, path in zip(found, paths, strict=False):
-                check()
-                mask = runs_to_mask(one.runs, height, width)
-                save_mask(mask, staged.enter_context(staged_file(path)))
-            instances, overlay = draw_everything(image, found, check)
-            place = staged.enter_context(staged_file(files.instances_path))
-            Image.fromarray(instances).save(place, "PNG")
-            save_overlay(overlay, staged.enter_context(staged_file(files.overlay_path)))
+        colours = False
+        if self.write:
+            files.stem.parent.mkdir(parents=True, exist_ok=True)
+            with ExitStack() as staged:  # all files are complete before the first gets its name
+                for one, path in zip(found, paths, strict=False):
+                    check()
+                    mask = runs_to_mask(one.runs, height, width)
+                    save_mask(mask, staged.enter_context(staged_file(path)))
+                instances, overlay = draw_everything(image, found, check)
+                colours = save_instances(
+                    instances,
+                    len(found),
+                    lambda path: staged.enter_context(staged_file(path)),
+                    files,
+                )
+                save_overlay(overlay, staged.enter_context(staged_file(files.overlay_path)))
         seconds = {**inferred.seconds, "masks_and_files": time.perf_counter() - start}
-        return {
-            "image": str(files.image),
-            "width": width,
-            "height": height,
-            **noted(inferred.prepared.note),
-            "masks": list(_entries(found, paths, height, width)),
-            "instances": str(files.instances_path),
-            "overlay": str(files.overlay_path),
-            "seconds": {step: round(value, 6) for step, value in seconds.items()},
-        }
+        return ImageResult(
+            image=str(files.image),
+            width=width,
+            height=height,
+            note=inferred.prepared.note or UNSET,
+            masks=tuple(
+                _record(one, index, paths, height, width) for index, one in enumerate(found)
+            ),
+            instances=str(files.instances_path) if self.write else UNSET,
+            colours=str(files.colours_path) if colours else UNSET,
+            overlay=str(files.overlay_path) if self.write else UNSET,
+            seconds={step: round(value, 6) for step, value in seconds.items()},
+        )
 
 
-def draw_everything(
-    image: NDArray[np.uint8], found: Sequence[Found], check: Callable[[], None]
-) -> tuple[NDArray[np.uint16], Image.Image]:
-    """Draw the instance map and the overlay; a small mask lies on top of a larger one.
-
-    Args:
-        image: uint8 [H, W, 3].
-        found: the masks of the image.
-        check: called before each mask; it may raise to stop the work.
-
-    Returns:
-        The instance map uint16 [H, W], 0 where there is no mask and i + 1 on mask i, and the RGB
-        overlay with each mask in its own colour.
-    """
-    height, width = image.shape[:2]
-    instances = np.zeros((height, width), np.uint16)
-    canvas = Image.fromarray(image)
-    areas = [run_area(one.runs) for one in found]
-    for index in sorted(range(len(found)), key=lambda index: -areas[index]):
-        check()
-        mask = runs_to_mask(found[index].runs, height, width)
-        instances[mask] = index + 1
-        draw_mask(canvas, mask, colour_of(index))
-    return instances, canvas
-
-
-def _entries(
-    found: Sequence[Found], paths: Sequence[Path], height: int, width: int
-) -> Iterator[dict[str, Any]]:
-    for index, one in enumerate(found):
-        file = {"file": str(paths[index])} if paths else {}
-        yield {"id": index + 1, **file, **describe(one, height, width, "coco_rle")}
+def _record(found: Found, index: int, paths: list[Path], height: int, width: int) -> Mask:
+    x0, y0, x1, y1 = found.box
+    return Mask(
+        id=index + 1,
+        points=(found.point,),
+        box=(x0, y0, x1 + 1, y1 + 1),
+        predicted_iou=round(found.predicted_iou, 6),
+        stability_score=round(found.stability, 6),
+        area=run_area(found.runs),
+        crop=found.crop.box,
+        rle=convert(encode_runs(found.runs, height, width), Rle),
+        file=str(paths[index]) if paths else UNSET,
+    )

@@ -44,7 +44,7 @@ def written(folder: Path) -> list[str]:
 
 
 def mask_of(record: dict[str, Any]) -> np.ndarray:
-    return coco.decode(record["segmentation"]) == 1
+    return coco.decode(record["rle"]) == 1
 
 
 def test_json_is_the_generators_records(
@@ -60,9 +60,15 @@ def test_json_is_the_generators_records(
     generator = GleSamMaskGenerator(GleSamPredictor(toy_bundle), **LOOSE, output_mode="coco_rle")
     expected = generator.generate(read_image(image))
     assert len(expected) > 3
-    ids = [record.pop("id") for record in entry["masks"]]
-    assert ids == list(range(1, len(expected) + 1))
-    assert entry["masks"] == expected
+    assert [mask["id"] for mask in entry["masks"]] == list(range(1, len(expected) + 1))
+    for mask, record in zip(entry["masks"], expected, strict=True):
+        assert mask["rle"] == record["segmentation"]
+        x, y, width, height = coco.toBbox(record["segmentation"]).tolist()
+        assert mask["box"] == [x, y, x + width, y + height]
+        assert mask["crop"] == [0, 0, 120, 90]
+        assert (mask["points"], mask["area"]) == (record["point_coords"], record["area"])
+        for score in ("predicted_iou", "stability_score"):
+            assert mask[score] == pytest.approx(record[score], abs=1e-6)
     assert (entry["width"], entry["height"]) == (120, 90)
     assert set(entry["seconds"]) == {"read", "search", "masks_and_files"}
 
@@ -76,7 +82,7 @@ def test_the_instance_map_has_small_masks_on_top(
     )
     records = json.loads(stdout)["images"][0]["masks"]
     with Image.open(out / "photo_instances.png") as file:
-        assert file.mode == "I;16"
+        assert file.mode == "P"
         instances = np.asarray(file)
     covering = np.stack([mask_of(record) for record in records])
     assert instances.shape == (90, 120)
@@ -97,8 +103,9 @@ def test_a_file_a_mask_when_asked(
     )
     records = json.loads(stdout)["images"][0]["masks"]
     assert len(written(out)) == len(records) + 2
+    assert len(records) > 10
     for index, record in enumerate(records):
-        assert Path(record["file"]) == out / f"photo_mask_{index}.png"
+        assert Path(record["file"]) == out / f"photo_mask_{index:02}.png"
         np.testing.assert_array_equal(
             np.asarray(Image.open(record["file"])) == 255, mask_of(record)
         )

@@ -5,16 +5,23 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from segment_anything import SamAutomaticMaskGenerator
 
-from glesam_runtime import GleSamMaskGenerator, InputError
-from glesam_runtime.everything.parameters import EverythingOptions, Parameters, numbers
+from glesam_runtime import GleSamMaskGenerator, GleSamPredictor, InputError, sample_image
+from glesam_runtime.everything.parameters import (
+    EverythingOptions,
+    Parameters,
+    numbers,
+    thresholds,
+)
 from glesam_runtime.option_groups import help_of
 
+THRESHOLDS = ("pred_iou_thresh", "stability_score_thresh", "stability_score_offset")
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "both": ({"point_grids": [[[0.5, 0.5]]]}, "exactly one is needed"),
     "neither": ({"points_per_side": None}, "exactly one is needed"),
@@ -54,12 +61,38 @@ def test_bad_values(name: str) -> None:
         Parameters(**arguments)
 
 
-def test_names_order_and_defaults_are_segment_anythings() -> None:
-    ours, theirs = (
-        [(p.name, p.default) for p in inspect.signature(kind).parameters.values()][1:]
-        for kind in (GleSamMaskGenerator, SamAutomaticMaskGenerator)
-    )
-    assert ours == theirs
+def test_names_order_and_defaults_are_segment_anythings(toy_bundle: Path) -> None:
+    """A bundle that says no thresholds has those of segment_anything."""
+    generator = GleSamMaskGenerator(GleSamPredictor(toy_bundle))
+    theirs = list(inspect.signature(SamAutomaticMaskGenerator).parameters.values())[1:]
+    ours = list(inspect.signature(GleSamMaskGenerator).parameters.values())[1:]
+    assert [each.name for each in ours] == [each.name for each in theirs]
+    assert [getattr(generator, each.name) for each in ours] == [each.default for each in theirs]
+    keep = thresholds(generator.predictor.bundle.manifest, Parameters())
+    for name in THRESHOLDS:
+        assert inspect.signature(GleSamMaskGenerator).parameters[name].default is None
+        assert getattr(keep, name) == getattr(generator, name)
+
+
+def test_a_bundle_says_thresholds_and_an_argument_wins() -> None:
+    nano = GleSamPredictor()
+    own = nano.bundle.manifest.everything
+    assert own
+    generator = GleSamMaskGenerator(nano)
+    assert [getattr(generator, name) for name in THRESHOLDS] == [0.6, 0.8, 1.0]
+    for name in THRESHOLDS:
+        given = GleSamMaskGenerator(nano, **{name: 0.0})
+        assert getattr(given, name) == 0
+        assert all(getattr(given, each) == getattr(own, each) for each in {*THRESHOLDS} - {name})
+        parameters = EverythingOptions(everything=True, **{name: 0.25}).parameters()
+        assert parameters is not None
+        assert getattr(thresholds(nano.bundle.manifest, parameters), name) == 0.25
+
+
+def test_nano_finds_the_shapes_of_the_sample() -> None:
+    """With segment_anything's thresholds it finds one of six."""
+    found = GleSamMaskGenerator(GleSamPredictor(), points_per_side=12).generate(sample_image())
+    assert len(found) >= 6
 
 
 def test_every_number_is_an_option_that_is_left_out_by_default() -> None:
@@ -70,11 +103,12 @@ def test_every_number_is_an_option_that_is_left_out_by_default() -> None:
         assert options[each.name].default is None
         assert help_of(options[each.name]) == help_of(each)
         low, high, _ = each.metadata["range"]
-        assert low <= each.default <= high
+        assert each.default is None or low <= each.default <= high
 
 
 def test_an_option_reaches_its_parameter() -> None:
-    given = {each.name: type(each.default)(1) for each in numbers()} | {"crop_overlap_ratio": 0.5}
+    kinds = {each.name: type(1.0 if each.default is None else each.default) for each in numbers()}
+    given = {name: kind(1) for name, kind in kinds.items()} | {"crop_overlap_ratio": 0.5}
     parameters = EverythingOptions(everything=True, **given).parameters()
     assert parameters == Parameters(**given)
     with pytest.raises(InputError, match="--box-nms-thresh 2: a number from 0 to 1 is needed"):

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET, UnsetType
+
 from glesam_export.families.family import Family
 from glesam_export.families.sam.hugging_face import HUGGING_FACE
 from glesam_export.families.sam.presets import SAM_PRESETS, SamPreset
-from glesam_runtime.manifest import PROMPT_LABELS, Coordinates, Postprocessing, Preprocessing
+from glesam_runtime.manifest import (
+    PROMPT_LABELS,
+    Coordinates,
+    EverythingThresholds,
+    Postprocessing,
+    Preprocessing,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -66,6 +74,10 @@ class SamFamily(Family[SamPreset]):
             labels=PROMPT_LABELS,
             box="two_points",
         )
+
+    def everything(self, preset: SamPreset) -> EverythingThresholds | UnsetType:
+        """Return those of the preset: nano's predicted IoU and stability are lower."""
+        return preset.everything or UNSET
 
     def build_encoder(self, preset: SamPreset) -> nn.Module:
         """Build an ImageEncoderViT."""

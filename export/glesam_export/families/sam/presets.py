@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
+from glesam_runtime.manifest import EverythingThresholds
+
 
 @dataclass(frozen=True)
 class SamPreset:
@@ -28,6 +30,7 @@ class SamPreset:
         builtin: file name of the weights inside this package, used when no weights are given; None
             for all but nano.
         patch: side of a patch in pixels.
+        everything: default thresholds of everything-mode; None for segment_anything's.
     """
 
     name: str
@@ -41,6 +44,7 @@ class SamPreset:
     default_unet: str
     builtin: str | None = None
     patch: int = 16
+    everything: EverythingThresholds | None = None
     family: ClassVar[str] = "sam"
 
     @property
@@ -53,7 +57,10 @@ SAM_PRESETS: Mapping[str, SamPreset] = MappingProxyType(
     {
         preset.name: preset
         for preset in (
-            SamPreset("nano", 256, 128, 6, 4, (1, 3, 5), 8, 256, "nano", "nano.safetensors"),
+            SamPreset(
+                *("nano", 256, 128, 6, 4, (1, 3, 5), 8, 256, "nano", "nano.safetensors"),
+                everything=EverythingThresholds(0.6, 0.8, 1.0),  # measured in docs/nano.md
+            ),
             SamPreset("sam_vit_b", 1024, 768, 12, 12, (2, 5, 8, 11), 14, 2048, "sd21"),
             SamPreset("sam_vit_l", 1024, 1024, 24, 16, (5, 11, 17, 23), 14, 2048, "sd21"),
             SamPreset("sam_vit_h", 1024, 1280, 32, 16, (7, 15, 23, 31), 14, 2048, "sd21"),

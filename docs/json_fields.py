@@ -1,4 +1,4 @@
-"""Describe the fields of manifest.json as tables, from the source of the contract's types."""
+"""Describe the fields of JSON files as tables, from the source of their types."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-MODULES = ("manifest", "target")
-FIRST = "Manifest"
-"""The type of the file itself. Its table comes first."""
+FIRST = ("Manifest", "Results")
+"""The types of whole files. Their tables come first."""
 
 _BOUNDS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
 
 
-def markdown() -> str:
+def markdown(*modules: str) -> str:
     """Return a heading and a table for each type, and one table of the named value types."""
-    bodies = [_source(module).body for module in MODULES]
+    bodies = [_source(module).body for module in modules]
     records = [node for body in bodies for node in body if isinstance(node, ast.ClassDef)]
     records = [node for node in records if not node.name.startswith("_")]
-    records.sort(key=lambda node: node.name != FIRST)
+    records.sort(key=lambda node: node.name not in FIRST)
     parts = [_record(node) for node in records]
     rows = [row for body in bodies for row in _named_values(body)]
     parts.append("### Named values\n\n| name | values |\n|---|---|\n" + "\n".join(rows) + "\n")

@@ -1,0 +1,151 @@
+"""Declare the options of glesam-run, other than those of the engine and of everything-mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glesam_runtime.errors import InputError
+from glesam_runtime.input_paths import exists
+from glesam_runtime.sample_depth import Depth
+
+# No numpy here: the command line reads the options for its --help.
+
+_PROMPTS, _OUTPUT = "Prompts", "Output"
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """Which images to read, and how."""
+
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGES",
+            help="Image files, folders, patterns such as 'scans/*.jpg' in quotes, or - for one "
+            "image from standard input.",
+        ),
+    ] = None
+    recursive: Annotated[
+        bool,
+        typer.Option("--recursive", "-r", help="Also take the images in subfolders of a folder."),
+    ] = False
+    depth: Annotated[
+        Depth,
+        typer.Option(
+            help="Bits that the samples of 16-bit gray images use. auto takes the tags of a TIFF, "
+            "otherwise 16."
+        ),
+    ] = Depth.AUTO
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """What to segment."""
+
+    points: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--points",
+            metavar="X,Y[,LABEL]",
+            rich_help_panel=_PROMPTS,
+            help="Add a point to the prompt, in pixels. Label 1 (default) marks the object, 0 the "
+            "background. Repeatable; all points refine one object.",
+        ),
+    ] = None
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--box",
+            metavar="X0,Y0,X1,Y1",
+            rich_help_panel=_PROMPTS,
+            help="Prompt with a box, in pixels. Repeatable; each box is a separate object. With "
+            "--points, give one box at most: both belong to one object.",
+        ),
+    ] = None
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=_PROMPTS,
+            help="Also read prompts from this JSON file, or - for standard input: an array of "
+            "{points, labels, box}, or the results of one image from --json.",
+        ),
+    ] = None
+    multimask: Annotated[
+        bool,
+        typer.Option(
+            "--multimask",
+            rich_help_panel=_PROMPTS,
+            help="Return three masks per prompt. Default: one mask (in Python, "
+            "predict returns three by default, as segment_anything does).",
+        ),
+    ] = False
+    prompt_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            rich_help_panel=_PROMPTS,
+            help="Maximum number of prompts per decoder call. Default: 8 on a CPU, else 64.",
+        ),
+    ] = None
+
+    @property
+    def given(self) -> bool:
+        """Return whether there is a prompt."""
+        return bool(self.points or self.box or self.prompts)
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What to write and print."""
+
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            rich_help_panel=_OUTPUT,
+            help="Folder for the results. Default: the current folder.",
+        ),
+    ] = None
+    json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            rich_help_panel=_OUTPUT,
+            help="Print one JSON document instead of text, with each mask as COCO RLE.",
+        ),
+    ] = False
+    no_files: Annotated[
+        bool,
+        typer.Option(
+            "--no-files", rich_help_panel=_OUTPUT, help="Write no files; requires --json."
+        ),
+    ] = False
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder for the results."""
+        return self.output or Path()
+
+    def check(self) -> None:
+        """Refuse options that contradict each other, and a file as output folder.
+
+        Raises:
+            InputError: naming the option.
+        """
+        if self.no_files and not self.json:
+            raise InputError(
+                "--no-files requires --json, because nothing else would show the masks; add it, or "
+                "leave out --no-files"
+            )
+        if self.no_files and self.output is not None:
+            raise InputError(f"-o {self.output}: --no-files writes nothing; leave out one of them")
+        if exists(self.folder) and not self.folder.is_dir():
+            raise InputError(f"-o {self.folder}: is a file, a folder is needed")

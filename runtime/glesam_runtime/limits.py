@@ -74,6 +74,8 @@ CROPS = Limit("GLESAM_MAX_CROPS", 1 << 20, "crops")
 JSON_BYTES = Limit("GLESAM_MAX_JSON_MIB", 32, "MiB", _MIB)
 GOLDEN_BYTES = Limit("GLESAM_MAX_GOLDEN_MIB", 512, "MiB", _MIB, BundleError)
 """The golden file of the largest models has about 60 MiB."""
+EMBEDDING_BYTES = Limit("GLESAM_MAX_EMBEDDING_MIB", 256, "MiB", _MIB)
+"""The embedding of an image has 4 MiB with SAM and 16 MiB with SAM 2."""
 
 
 def check_picture(width: int, height: int, where: str) -> None:

@@ -74,8 +74,8 @@ class GleSamPredictor(TorchCalls):
         """Encode and enhance an image.
 
         Args:
-            image: uint8 [H, W, 3], or a PIL image of the mode RGB or L. The orientation in the EXIF
-                data of a PIL image is not applied; `read_image` does that for files.
+            image: uint8 [H, W, 3], or a PIL image of the mode RGB. The orientation in the EXIF data
+                of a PIL image is not applied; `read_image` does that for files.
             image_format: order of an array's channels, "RGB" or "BGR".
 
         Raises:
@@ -254,16 +254,16 @@ def _pixels_of(image: Image.Image, image_format: str) -> NDArray[np.uint8]:
     """Return the pixels of a PIL image, uint8 [H, W, 3].
 
     Raises:
-        InputError: its mode is neither RGB nor L, or `image_format` says BGR.
+        InputError: its mode is not RGB, or `image_format` says BGR.
     """
     if image_format != "RGB":
         raise InputError(f"image_format {image_format!r}: PIL images are RGB; leave it out")
-    if image.mode not in ("RGB", "L"):
+    if image.mode != "RGB":
         raise InputError(
             f'image: a PIL image of the mode {image.mode}; call image.convert("RGB"), or read its '
             "file with glesam_runtime.read_image"
         )
-    return np.array(image.convert("RGB"), np.uint8)
+    return np.array(image, np.uint8)
 
 
 def _scaled(

@@ -79,6 +79,8 @@ class PredictorCore:
         if prompt_batch is not None and prompt_batch < 1:
             raise InputError(f"prompt_batch {prompt_batch}: at least 1 is needed")
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+        self._folder = self.bundle.path.absolute()
+        """The bundle's folder, whatever the process changes its working directory to."""
         stages: tuple[StageName, ...] = STAGES if enhance else ("encoder", "decoder")
         self.timings: dict[str, float] = {}
         """Latest seconds of each step: load, preprocess, encoder, enhancer, decoder, masks."""
@@ -227,10 +229,10 @@ class PredictorCore:
         return _load, (self._recipe(), type(self))
 
     def _recipe(self) -> _Recipe:
-        path = self.bundle.path.absolute()
         # Another machine may have the package elsewhere.
-        builtin = path == builtin_bundle_path().absolute()
-        return _Recipe(None if builtin else path, self.bundle.sha256, self._made_with)
+        builtin = self._folder == builtin_bundle_path().absolute()
+        path = None if builtin else self._folder
+        return _Recipe(path, self.bundle.sha256, self._made_with)
 
     def _set_features(self, geometry: Geometry, features: chain.Features) -> None:
         self._geometry, self._features, self._images = geometry, features, ()

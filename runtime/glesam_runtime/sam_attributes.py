@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,9 +65,10 @@ class Transform:
 
         segment_anything takes B and C for the height and the width; this uses H and W.
         """
+        torch = torch_module(image, "image")
         height, width = image.shape[-2:]
         size = self.get_preprocess_shape(height, width, self.target_length)
-        interpolate = sys.modules[f"{torch_module(image).__name__}.nn.functional"].interpolate
+        interpolate = torch.nn.functional.interpolate
         return interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
 
     def apply_coords_torch(self, coords: Tensor, original_size: tuple[int, ...]) -> Tensor:

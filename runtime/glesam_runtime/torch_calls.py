@@ -39,8 +39,8 @@ class TorchCalls(PredictorCore):
             InputError: the tensor has another shape; the previous image stays set.
         """
         rules = self.bundle.manifest.preprocessing
+        torch_module(transformed_image, "transformed_image")
         side, shape = rules.image_size, list(transformed_image.shape)
-        torch_module(transformed_image)
         fits = len(shape) == 4 and shape[:2] == [1, 3] and min(shape) > 0
         square = rules.resize == "square"
         if not fits or max(shape[2:]) != side or (square and min(shape[2:]) != side):

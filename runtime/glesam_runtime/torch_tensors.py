@@ -21,7 +21,7 @@ Tensor: TypeAlias = Any
 """A torch.Tensor. Type checkers cannot know it, because the runtime does not depend on torch."""
 
 
-def torch_module(value: object) -> ModuleType:
+def torch_module(value: object, name: str = "value") -> ModuleType:
     """Return the torch module that made a tensor.
 
     Raises:
@@ -29,7 +29,7 @@ def torch_module(value: object) -> ModuleType:
     """
     module = sys.modules.get("torch")
     if module is None or not isinstance(value, module.Tensor):
-        raise InputError(f"a torch tensor is needed, not {type(value).__name__}")
+        raise InputError(f"{name}: must be a torch tensor, not {type(value).__name__}")
     return module
 
 

@@ -95,7 +95,7 @@ def calls(draw: st.DrawFn, sam2: bool) -> dict[str, Any]:
     return arguments
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(arguments=calls(sam2=False))
 def test_calls_of_segment_anything(
     arguments: dict[str, Any], sam: tuple[GleSamPredictor, SamPredictor]
@@ -105,7 +105,7 @@ def test_calls_of_segment_anything(
     assert_same(ours.predict(**arguments, return_logits=True), expected)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(arguments=calls(sam2=True))
 def test_calls_of_sam2(
     arguments: dict[str, Any], sam2: tuple[GleSamPredictor, SAM2ImagePredictor]
@@ -131,7 +131,7 @@ def test_infinite_mask_logits_make_the_oracles_return_nan(
         ours.predict(mask_input=mask)
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_predict_torch(data: st.DataObject, sam: tuple[GleSamPredictor, SamPredictor]) -> None:
     ours, theirs = sam

@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 BUILD  := .venv-build
 DOCS   := .venv-docs
+CLIENTS := .venv-clients
 OUT    := out
 # Processes of `make test`; each uses one core. An idle one takes tests from the others.
 WORKERS ?= 2
@@ -20,7 +21,7 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 	--box 84,108,122,145 --box 315,156,380,218 --box 80,175,124,217 --box 18,233,75,288
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-attacks dist test-export test-readme test-pages test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
+.PHONY: help setup demo test test-attacks test-clients dist test-export test-readme test-pages test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
 	nano-table builtin backbones precision quantization quantization-full docs schema pictures clean
 
 help:  ## List the targets
@@ -76,6 +77,17 @@ dist: $(READY) $(BUILD)/.ready  ## Build both distributions in out/dist, and che
 
 test-cpp: $(READY)  ## Build the C++ library and test it
 	runtime/cpp/check.sh $(BIN)/python $(OUT)
+
+# This environment sees the packages of .venv, torch among them, through a .pth file.
+$(CLIENTS)/.ready: $(READY) tests/clients/requirements.txt
+	$(BIN)/python -m venv --clear $(CLIENTS)
+	$(BIN)/python -c "import sysconfig as s; print('import site; site.addsitedir(%r)' % s.get_path('purelib'))" \
+		> "$$($(CLIENTS)/bin/python -c 'import sysconfig as s; print(s.get_path("purelib"))')/packages-of-venv.pth"
+	$(CLIENTS)/bin/pip install --disable-pip-version-check -q --no-deps -r tests/clients/requirements.txt
+	@touch $@
+
+test-clients: $(CLIENTS)/.ready  ## Run supervision, autodistill, samgeo and segment_anything's generator on our predictor
+	OMP_NUM_THREADS=1 $(CLIENTS)/bin/python -m pytest -q -m clients tests/clients
 
 check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under sanitizers, then fuzz it for a minute
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT)
@@ -152,4 +164,4 @@ pictures: demo  ## Draw the pictures of README and docs/degradations.md
 	$(BIN)/python docs/make_demo_picture.py $(OUT)/demo docs/images/demo.jpg
 
 clean:  ## Remove environments and outputs
-	rm -rf $(VENV) $(BUILD) $(DOCS) $(OUT)
+	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(OUT)

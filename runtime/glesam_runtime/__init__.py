@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from glesam_runtime.bundle import Bundle, open_bundle
     from glesam_runtime.demo import sample_image
+    from glesam_runtime.embedding import ImageEmbedding, load_embedding
     from glesam_runtime.engine_options import EngineOptions
     from glesam_runtime.errors import (
         BackendError,
@@ -42,11 +43,13 @@ _HOMES = {
     "GleSamMaskGenerator": "everything.generator",
     "GleSamPredictor": "predictor",
     "GlesamError": "errors",
+    "ImageEmbedding": "embedding",
     "InputError": "errors",
     "MaskRecord": "everything.generator",
     "ParityError": "errors",
     "Prediction": "many",
     "SelftestResult": "golden",
+    "load_embedding": "embedding",
     "open_bundle": "bundle",
     "read_image": "image_file",
     "run_selftest": "selftest",
@@ -62,11 +65,13 @@ __all__ = [
     "GleSamMaskGenerator",
     "GleSamPredictor",
     "GlesamError",
+    "ImageEmbedding",
     "InputError",
     "MaskRecord",
     "ParityError",
     "Prediction",
     "SelftestResult",
+    "load_embedding",
     "open_bundle",
     "read_image",
     "run_selftest",

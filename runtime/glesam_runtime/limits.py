@@ -79,6 +79,8 @@ MANIFEST_BYTES = Limit("GLESAM_MAX_MANIFEST_MIB", 16, "MiB", _MIB, BundleError)
 """The manifest of the largest models has 0.1 MiB, and more with the images of a calibration."""
 GOLDEN_BYTES = Limit("GLESAM_MAX_GOLDEN_MIB", 512, "MiB", _MIB, BundleError)
 """The golden file of the largest models has about 60 MiB."""
+EMBEDDING_BYTES = Limit("GLESAM_MAX_EMBEDDING_MIB", 256, "MiB", _MIB)
+"""The embedding of an image has 4 MiB with SAM and 16 MiB with SAM 2."""
 
 
 def check_picture(width: int, height: int, where: str) -> None:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 class Prediction(NamedTuple):
     """The masks of one image, as `GleSamPredictor.predict` returns them.
 
-    C is the number of masks per prompt, 1 or 3. With B prompts each array has a leading axis B.
+    C is the number of masks per prompt, 1 or 3. With B prompts, if B is not 1, each array has a
+    leading axis B.
     """
 
     masks: NDArray[np.bool_]

@@ -1,93 +1,38 @@
-"""Predict masks as segment_anything's SamPredictor does, without torch.
+"""Predict masks with the calls of segment_anything's SamPredictor and sam2's SAM2ImagePredictor.
 
 An image is encoded and enhanced once and can then be prompted many times.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from glesam_runtime import chain, masks
-from glesam_runtime.bundle import Bundle, open_bundle
-from glesam_runtime.engine_selection import select_engine
-from glesam_runtime.errors import BackendError, InputError
-from glesam_runtime.image import Geometry, Preprocessed, check_image, preprocess
-from glesam_runtime.manifest import STAGES, Manifest, StageName
-from glesam_runtime.prompts import PromptBatch, as_batch, prompt_tensors, split
+from glesam_runtime.errors import InputError
+from glesam_runtime.image import check_image, preprocess
+from glesam_runtime.prompts import as_batch
+from glesam_runtime.sam_attributes import ModelAttributes, Transform
+from glesam_runtime.torch_calls import TorchCalls
 
 if TYPE_CHECKING:
-    import os
-
     from numpy.typing import ArrayLike, NDArray
 
-    from glesam_runtime.backends.base import Engine
-    from glesam_runtime.engine_options import EngineOptions
 
-_PROMPT_BATCH_CPU, _PROMPT_BATCH = 8, 64
-"""Default maximum number of prompts per decoder call. On a CPU larger batches are no faster, and at
-full size each prompt takes about 65 MB in float32 (docs/performance.md). The default on a GPU, 64,
-is that of segment_anything."""
+class GleSamPredictor(TorchCalls):
+    """A predictor with the calls and semantics of segment_anything's SamPredictor.
 
+    It also has those of sam2's SAM2ImagePredictor, and it refuses what both of them compute
+    nonsense from: points and boxes far outside the image, NaN, unknown labels and no prompt.
 
-class GleSamPredictor:
-    """A predictor of masks with the signatures and semantics of segment_anything's SamPredictor.
-
-    A predictor holds one image at a time and is not thread-safe: give each other thread a `share`.
+    A predictor holds one image at a time, or the images of `set_image_batch`. It is not
+    thread-safe: give each other thread a `share`. Pickling it keeps the bundle's path, the backend
+    and the options; unpickling loads the bundle again, without the image.
     """
-
-    def __init__(
-        self,
-        bundle: str | os.PathLike[str] | Bundle | None = None,
-        *,
-        backend: str = "auto",
-        device: str | None = None,
-        enhance: bool = True,
-        options: EngineOptions | None = None,
-        prompt_batch: int | None = None,
-    ) -> None:
-        """Verify a bundle and load its graphs.
-
-        Args:
-            bundle: a bundle folder or an opened bundle; None is the built-in nano.
-            backend: "onnxruntime", "openvino", "tensorrt" or "auto", which selects the
-                fastest installed backend that stays within the bundle's accuracy limits.
-            device: "cpu", "cuda" or "cuda:N"; None is the backend's default.
-            enhance: False runs plain SAM: the enhancer is neither loaded nor run.
-            options: how the engine is to run.
-            prompt_batch: maximum number of prompts per decoder call; None is 8 on a CPU and 64 on
-                other devices.
-
-        Raises:
-            BundleError: the bundle is incomplete, altered or too new.
-            BackendError: the backend is not installed or cannot run the bundle.
-            InputError: `prompt_batch` is less than 1.
-        """
-        if prompt_batch is not None and prompt_batch < 1:
-            raise InputError(f"prompt_batch {prompt_batch}: at least 1 is needed")
-        self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-        stages: tuple[StageName, ...] = STAGES if enhance else ("encoder", "decoder")
-        self.timings: dict[str, float] = {}
-        """Latest seconds of each step: load, preprocess, encoder, enhancer, decoder, masks."""
-        with self._timed("load"):
-            selected = select_engine(self.bundle, backend, device, stages, options)
-        self.engine: Engine = selected.engine
-        self.engine_reason = selected.reason
-        """Why "auto" selected this engine; None if `backend` named it."""
-        self._enhance = enhance
-        self._prompt_batch = _max_prompts(self.bundle.manifest, self.engine.device, prompt_batch)
-        self._geometry: Geometry | None = None
-        self._features: chain.Features | None = None
-
-    @property
-    def is_image_set(self) -> bool:
-        """Return whether an image is set."""
-        return self._features is not None
 
     @property
     def original_size(self) -> tuple[int, int] | None:
@@ -100,69 +45,62 @@ class GleSamPredictor:
         return self._geometry.resized if self._geometry else None
 
     @property
-    def geometry(self) -> Geometry:
-        """Return the sizes of the image before and after resizing.
+    def features(self) -> NDArray[np.float32] | None:
+        """Return the embeddings of `get_image_embedding`, or None if no image is set."""
+        return self.get_image_embedding() if self.is_image_set else None
 
-        Raises:
-            InputError: no image is set.
-        """
-        if self._geometry is None:
-            raise InputError("no image is set; call set_image first")
-        return self._geometry
+    @property
+    def device(self) -> str:
+        """Return the device of the engine, such as "cpu" or "cuda:0"."""
+        return self.engine.device
 
-    def set_image(self, image: NDArray[np.uint8], image_format: str = "RGB") -> None:
+    @property
+    def mask_threshold(self) -> float:
+        """Return the logit above which a pixel belongs to the mask."""
+        return self.bundle.manifest.postprocessing.mask_threshold
+
+    @property
+    def model(self) -> ModelAttributes:
+        """Return the attributes that programs read from `SamPredictor.model`."""
+        side = self.bundle.manifest.preprocessing.image_size
+        return ModelAttributes(side, self.mask_threshold, self.device)
+
+    @property
+    def transform(self) -> Transform:
+        """Return what resizes images and coordinates to the encoder's input."""
+        return Transform(self.bundle.manifest.preprocessing)
+
+    def set_image(self, image: NDArray[np.uint8] | Image.Image, image_format: str = "RGB") -> None:
         """Encode and enhance an image.
 
         Args:
-            image: uint8 [H, W, 3].
-            image_format: order of its channels, "RGB" or "BGR".
+            image: uint8 [H, W, 3], or a PIL image of the mode RGB. The orientation in the EXIF data
+                of a PIL image is not applied; `read_image` does that for files.
+            image_format: order of an array's channels, "RGB" or "BGR".
 
         Raises:
-            InputError: the array is not such an image; the previous image stays set.
+            InputError: it is not such an image; the previous image stays set.
         """
         if image_format not in ("RGB", "BGR"):
             raise InputError(f'image_format {image_format!r}: must be "RGB" or "BGR"')
+        if isinstance(image, Image.Image):
+            image = _pixels_of(image, image_format)
         image = check_image(image)
         with self._timed("preprocess"):
             rgb = image if image_format == "RGB" else np.ascontiguousarray(image[..., ::-1])
             prepared = preprocess(rgb, self.bundle.manifest.preprocessing)
         self.set_prepared(prepared)
 
-    def set_prepared(self, prepared: Preprocessed) -> None:
-        """Encode and enhance an image that `image.preprocess` prepared in any thread."""
-        manifest = self.bundle.manifest
-        with self._timed("encoder"):
-            features = chain.encode(self.engine, manifest, prepared.tensor)
-        if self._enhance:
-            with self._timed("enhancer"):
-                features = chain.enhance(self.engine, manifest, features)
-        self._geometry, self._features = prepared.geometry, features
-
-    def reset_image(self) -> None:
-        """Forget the image."""
-        self._geometry, self._features = None, None
-
-    def share(self) -> GleSamPredictor:
-        """Return a predictor for another thread. It uses the same loaded graphs and has no image.
-
-        Raises:
-            BackendError: the engine cannot be shared.
-        """
-        return self.with_engine(self.engine.share())
-
-    def with_engine(self, engine: Engine) -> GleSamPredictor:
-        """Return a copy of this predictor that runs on another engine and has no image."""
-        other = copy(self)
-        other.engine, other.timings = engine, {}
-        other.reset_image()
-        return other
-
     def get_image_embedding(self) -> NDArray[np.float32]:
         """Return the image's embeddings, float32 [1, 256, S/16, S/16], enhanced if `enhance` is on.
+
+        After `set_image_batch` they are [B, 256, S/16, S/16].
 
         Raises:
             InputError: no image is set.
         """
+        if self._images:
+            return np.concatenate([each.features[chain.EMBEDDINGS] for each in self._images])
         return self.engine.to_host(self._image_features()[chain.EMBEDDINGS])
 
     def predict(
@@ -173,19 +111,26 @@ class GleSamPredictor:
         mask_input: ArrayLike | None = None,
         multimask_output: bool = True,
         return_logits: bool = False,
+        normalize_coords: bool = True,
     ) -> tuple[NDArray[np.bool_] | NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Predict masks for one prompt, or for B prompts at once.
 
-        If the prompts have a leading axis B, the results have it too.
+        Each array may have a leading axis B. The results have it if B is not 1: two boxes [2, 4]
+        give [2, C, H, W], one box [4] or [1, 4] gives [C, H, W], and no boxes [0, 4] give
+        [0, C, H, W]. So do segment_anything for one prompt and sam2 for several.
 
         Args:
             point_coords: [N, 2] or [B, N, 2], (x, y) in pixels of the image.
-            point_labels: [N] or [B, N], 1 for the object, 0 for the background.
+            point_labels: [N] or [B, N], 1 for the object, 0 for the background, -1 for no point,
+                which fills up prompts of fewer points.
             box: [4] or [B, 4], x0, y0, x1, y1 in pixels of the image.
-            mask_input: [1, S/4, S/4] or [B, 1, S/4, S/4], low_res_masks of an earlier call.
+            mask_input: [1, S/4, S/4] or [B, 1, S/4, S/4], low_res_masks of an earlier call. One
+                mask serves all B prompts.
             multimask_output: True (the default, as in segment_anything) returns three masks per
                 prompt, False one. glesam-run and the C++ API return one by default.
             return_logits: True returns float32 logits instead of bool masks.
+            normalize_coords: False takes points and boxes as shares of the image's width and
+                height, from 0 to 1, as in sam2.
 
         Returns:
             masks [C, H, W], iou_predictions [C] and low_res_masks [C, S/4, S/4]; C is 3 with
@@ -193,7 +138,12 @@ class GleSamPredictor:
 
         Raises:
             InputError: no image is set, or a prompt cannot be used.
+            BackendError: the engine failed, or the results are NaN.
         """
+        if not normalize_coords:
+            height, width = self.geometry.original
+            point_coords = _scaled(point_coords, (width, height), "points")
+            box = _scaled(box, (width, height, width, height), "box")
         batched, prompts = as_batch(self.geometry, point_coords, point_labels, box, mask_input)
         low_res, iou = self.decode(prompts, multimask_output)
         rules = self.bundle.manifest.postprocessing
@@ -207,65 +157,127 @@ class GleSamPredictor:
             low_res = masks.for_mask_input(low_res, rules)
         return (full, iou, low_res) if batched else (full[0], iou[0], low_res[0])
 
-    def decode(
-        self, prompts: PromptBatch, multimask_output: bool = True
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return logits [B, C, S/4, S/4] and predicted IoU [B, C] of B checked prompts.
+    def set_image_batch(self, image_list: Sequence[NDArray[np.uint8] | Image.Image]) -> None:
+        """Encode and enhance several images of any sizes, for `predict_batch`.
 
-        Raises:
-            InputError: no image is set.
-            BackendError: the engine failed, or the results are NaN.
-        """
-        manifest = self.bundle.manifest
-        parts = []
-        with self._timed("decoder"):
-            for part in split(prompts, self._prompt_batch):
-                tensors = prompt_tensors(part, self.geometry, manifest.coordinates)
-                low_res, iou = chain.decode(self.engine, self._image_features(), tensors)
-                if np.isnan(low_res).any() or not np.isfinite(iou).all():
-                    raise BackendError(
-                        f"decoder on {self.engine.name}: returned NaN or an infinite IoU; test the "
-                        "bundle with --selftest, or use another backend or precision"
-                    )
-                parts.append(masks.choose(low_res, iou, multimask_output, manifest.postprocessing))
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate([low_res for low_res, _ in parts]), np.concatenate(
-            [iou for _, iou in parts]
-        )
-
-    def binarize(
-        self, low_res: NDArray[np.float32], stability_offset: float | None = None
-    ) -> masks.Masks:
-        """Compute masks and stability at the image's size: [..., S/4, S/4] -> [..., H, W].
+        Their embeddings are kept in the host's memory: 4 MiB each with SAM at full size, 16 MiB
+        with SAM 2. `predict` then uses the last image, as in sam2.
 
         Args:
-            low_res: logits from `decode`.
-            stability_offset: offset of the stability score in logits; None is the manifest's.
+            image_list: images as `set_image` takes them, RGB.
 
         Raises:
-            InputError: no image is set.
+            InputError: the list is empty, or an element is not such an image, which the message
+                numbers; the previous images stay set.
         """
-        rules = self.bundle.manifest.postprocessing
-        return masks.binarize(low_res, self.geometry, rules, stability_offset)
+        if not isinstance(image_list, list | tuple) or not image_list:
+            raise InputError("image_list: must be a list of at least one image")
+        worker, embeddings = copy(self), []
+        for index, image in enumerate(image_list):
+            try:
+                worker.set_image(image)
+            except InputError as error:
+                raise InputError(f"image_list[{index}]: {error}") from error
+            embeddings.append(worker.get_embedding())
+        self._set_features(embeddings[-1].geometry, embeddings[-1].features)
+        self._images = tuple(embeddings)
 
-    def _image_features(self) -> chain.Features:
-        if self._features is None:
-            raise InputError("no image is set; call set_image first")
-        return self._features
+    def predict_batch(
+        self,
+        point_coords_batch: Sequence[ArrayLike | None] | None = None,
+        point_labels_batch: Sequence[ArrayLike | None] | None = None,
+        box_batch: Sequence[ArrayLike | None] | None = None,
+        mask_input_batch: Sequence[ArrayLike | None] | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+        normalize_coords: bool = True,
+    ) -> tuple[
+        list[NDArray[np.bool_] | NDArray[np.float32]],
+        list[NDArray[np.float32]],
+        list[NDArray[np.float32]],
+    ]:
+        """Predict masks for the images of `set_image_batch`.
 
-    @contextmanager
-    def _timed(self, step: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.timings[step] = time.perf_counter() - start
+        Args:
+            point_coords_batch: for each image, what `predict` takes as `point_coords`, or None.
+            point_labels_batch: the same for `point_labels`.
+            box_batch: the same for `box`.
+            mask_input_batch: the same for `mask_input`.
+            multimask_output: as in `predict`.
+            return_logits: as in `predict`.
+            normalize_coords: as in `predict`.
+
+        Returns:
+            Lists of what `predict` returns for each image: masks, iou_predictions, low_res_masks.
+
+        Raises:
+            InputError: `set_image_batch` was not called, a list has not one element for each image,
+                or a prompt cannot be used, which the message says for which image.
+        """
+        if not self._images:
+            raise InputError("no batch of images is set; call set_image_batch first")
+        prompts = {
+            "point_coords": point_coords_batch,
+            "point_labels": point_labels_batch,
+            "box": box_batch,
+            "mask_input": mask_input_batch,
+        }
+        for name, values in prompts.items():
+            if values is not None and len(values) != len(self._images):
+                raise InputError(
+                    f"{name}_batch: {len(values)} elements for {len(self._images)} images"
+                )
+        worker, results = copy(self), []
+        for index, embedding in enumerate(self._images):
+            worker._set_features(embedding.geometry, embedding.features)
+            own = {name: values[index] for name, values in prompts.items() if values is not None}
+            try:
+                results.append(
+                    worker.predict(
+                        **own,
+                        multimask_output=multimask_output,
+                        return_logits=return_logits,
+                        normalize_coords=normalize_coords,
+                    )
+                )
+            except InputError as error:
+                raise InputError(f"image {index} of the batch: {error}") from error
+        made, scores, low_res = zip(*results, strict=True)
+        return list(made), list(scores), list(low_res)
+
+    def reset_predictor(self) -> None:
+        """Forget the image, or the images of a batch, as `reset_image` does."""
+        self.reset_image()
 
 
-def _max_prompts(manifest: Manifest, device: str, wanted: int | None) -> int:
-    """Return the maximum number of prompts per decoder call; a compiled decoder may lower it."""
-    if wanted is None:
-        wanted = _PROMPT_BATCH_CPU if device == "cpu" else _PROMPT_BATCH
-    decoder = manifest.stages["decoder"]
-    axis = next(spec.shape[0] for spec in decoder.inputs if spec.name == "point_coords")
-    profile = decoder.profile or {}
-    return min(wanted, profile[axis].max) if axis in profile else wanted
+def _pixels_of(image: Image.Image, image_format: str) -> NDArray[np.uint8]:
+    """Return the pixels of a PIL image, uint8 [H, W, 3].
+
+    Raises:
+        InputError: its mode is not RGB, or `image_format` says BGR.
+    """
+    if image_format != "RGB":
+        raise InputError(f"image_format {image_format!r}: PIL images are RGB; leave it out")
+    if image.mode != "RGB":
+        raise InputError(
+            f'image: a PIL image of the mode {image.mode}; call image.convert("RGB"), or read its '
+            "file with glesam_runtime.read_image"
+        )
+    return np.array(image, np.uint8)
+
+
+def _scaled(
+    shares: ArrayLike | None, sides: tuple[int, ...], name: str
+) -> NDArray[np.float64] | None:
+    """Return shares of the image's sides in pixels.
+
+    Raises:
+        InputError: the last axis has another length than `sides`, or values are no numbers.
+    """
+    if shares is None:
+        return None
+    try:
+        values = np.asarray(shares, np.float64)
+        return values * np.asarray(sides) if values.size else values
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: not an array of numbers ({error})") from error

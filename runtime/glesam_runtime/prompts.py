@@ -29,7 +29,7 @@ class PromptBatch:
     points: NDArray[np.float64]
     """[B, N, 2], (x, y) in pixels of the original image; N may be 0."""
     labels: NDArray[np.float32]
-    """[B, N], 1 foreground, 0 background."""
+    """[B, N], 1 foreground, 0 background, -1 no point."""
     boxes: NDArray[np.float64] | None
     """[B, 4], x0, y0, x1, y1 in pixels of the original image."""
     masks: NDArray[np.float32] | None
@@ -48,38 +48,25 @@ def as_batch(
     box: ArrayLike | None = None,
     mask_input: ArrayLike | None = None,
 ) -> tuple[bool, PromptBatch]:
-    """Turn one prompt or B prompts into a checked batch; one prompt has no leading axis B.
+    """Turn one prompt or B prompts into a checked batch.
+
+    Each array may have a leading axis B or not; without it the array belongs to a single prompt.
 
     Returns:
-        Whether the arrays had the leading axis, and the prompts.
+        Whether the results keep the axis B, which they do unless B is 1, and the prompts.
 
     Raises:
-        InputError: only some arrays have the leading axis, or `check_prompts` refuses them.
+        InputError: the arrays have different B, or `check_prompts` refuses them.
     """
-    single_axes = {
-        "points": (point_coords, 2),
-        "labels": (point_labels, 1),
-        "box": (box, 1),
-        "mask": (mask_input, 3),
-    }
-    given = {
-        name: (_rank(value, name), axes)
-        for name, (value, axes) in single_axes.items()
-        if value is not None
-    }
-    batched = any(rank == axes + 1 for rank, axes in given.values())
-    for name, (rank, axes) in given.items():
-        if rank != axes + batched:
-            shape = f"{axes} for one prompt or {axes + 1} for a batch"
-            raise InputError(
-                f"{name}: {rank} axes; use {shape}, the same for every part of the prompt"
-            )
-
-    def lift(value: ArrayLike | None) -> ArrayLike | None:
-        return value if value is None or batched else np.asarray(value)[None]
-
-    lifted = (lift(value) for value in (point_coords, point_labels, box, mask_input))
-    return batched, check_prompts(geometry, *lifted)
+    prompts = check_prompts(
+        geometry,
+        _with_batch_axis(point_coords, 2, "points"),
+        _with_batch_axis(point_labels, 1, "labels"),
+        _with_batch_axis(box, 1, "box"),
+        _with_batch_axis(mask_input, 3, "mask"),
+        swapped_corners=True,
+    )
+    return prompts.size != 1, prompts
 
 
 def check_prompts(
@@ -88,70 +75,53 @@ def check_prompts(
     point_labels: ArrayLike | None = None,
     boxes: ArrayLike | None = None,
     masks: ArrayLike | None = None,
+    *,
+    swapped_corners: bool = False,
 ) -> PromptBatch:
     """Check B prompts against an image and return them as arrays.
 
-    A box must overlap the image. It may extend beyond the image on each side, as a jittered box
-    does, by at most the image's width or height.
+    A point may lie on the image's right or lower edge (x = W, y = H). A box must touch the image.
+    It may extend beyond the image on each side, as a jittered box does, by at most the image's
+    width or height.
 
     Args:
         geometry: size of the image.
         point_coords: [B, N, 2], (x, y) in pixels of the original image.
-        point_labels: [B, N], 1 or 0.
+        point_labels: [B, N], 1 for the object, 0 for the background, -1 for no point, which fills
+            up prompts of fewer points. Coordinates of such points are ignored.
         boxes: [B, 4], x0, y0, x1, y1 in pixels of the original image.
-        masks: [B, 1, S/4, S/4], logits.
+        masks: [B, 1, S/4, S/4], logits; [1, 1, S/4, S/4] is the same for all prompts.
+        swapped_corners: True takes boxes without area and boxes with x1 < x0 or y1 < y0 as they
+            are, as segment_anything does. False refuses them, as mistakes of typing.
 
     Raises:
-        InputError: there is no prompt, or a prompt cannot be used.
+        InputError: there is no prompt, or a prompt cannot be used. No prompts at all, B = 0, are no
+            error.
     """
     if (point_coords is None) != (point_labels is None):
         given, lacking = ("points", "labels") if point_labels is None else ("labels", "points")
         raise InputError(f"{given} are given without {lacking}")
-    if point_coords is None and boxes is None and masks is None:
-        raise InputError("no prompt: give points, a box or a mask")
     sizes: dict[str, int] = {}
-    points = np.zeros((0, 0, 2))
-    labels = np.zeros((0, 0), np.float32)
+    points, labels = np.zeros((0, 0, 2)), np.zeros((0, 0), np.float32)
     if point_coords is not None and point_labels is not None:
-        points = _numbers(point_coords, "points")
-        if points.ndim != 3 or points.shape[2] != 2 or points.shape[1] == 0:
-            raise InputError(
-                f"points: shape {list(points.shape)}, but [N, 2] or [B, N, 2] is needed, N >= 1"
-            )
-        POINTS.check(points.shape[1], f"points: {points.shape[1]} in one prompt")
-        labels = _numbers(point_labels, "labels").astype(np.float32)
-        if labels.shape != points.shape[:2]:
-            raise InputError(
-                f"labels: shape {list(labels.shape)} does not match points {list(points.shape)}"
-            )
-        _check_points(points.reshape(-1, 2), labels.reshape(-1), geometry)
+        points, labels = _points_and_labels(point_coords, point_labels, geometry)
         sizes["points"] = len(points)
-    box_array = None
-    if boxes is not None:
-        box_array = _numbers(boxes, "box")
-        if box_array.ndim != 2 or box_array.shape[1] != 4:
-            raise InputError(
-                f"box: shape {list(box_array.shape)}, but [4] or [B, 4] is needed: x0, y0, x1, y1"
-            )
-        for box in box_array:
-            _check_box(box, geometry)
+    box_array = None if boxes is None else _boxes(boxes, geometry, swapped_corners)
+    if box_array is not None:
         sizes["boxes"] = len(box_array)
-    mask_array = None
-    if masks is not None:
-        mask_array = _numbers(masks, "mask prompt").astype(np.float32)
-        side = geometry.image_size // 4
-        if mask_array.ndim != 4 or mask_array.shape[1:] != (1, side, side):
-            raise InputError(
-                f"mask prompt: shape {list(mask_array.shape)}, but [1, {side}, {side}] or "
-                f"[B, 1, {side}, {side}] is needed: low_res_masks of an earlier prediction"
-            )
+    mask_array = None if masks is None else _masks(masks, geometry.image_size // 4)
+    if mask_array is not None and not (len(mask_array) == 1 and sizes):
         sizes["masks"] = len(mask_array)
-    if len(set(sizes.values())) > 1 or 0 in sizes.values():
+    if len(set(sizes.values())) > 1:
         spelled = ", ".join(f"{count} {name}" for name, count in sizes.items())
         raise InputError(f"batch sizes do not match: {spelled}")
-    batch = next(iter(sizes.values()))
+    batch = next(iter(sizes.values()), None)
+    if batch is None or (batch and not points.size and boxes is None and masks is None):
+        raise InputError("no prompt: give points, a box or a mask")
     if point_coords is None:
         points, labels = np.zeros((batch, 0, 2)), np.zeros((batch, 0), np.float32)
+    if mask_array is not None and len(mask_array) != batch:
+        mask_array = np.repeat(mask_array, batch, axis=0)
     return PromptBatch(points, labels, box_array, mask_array)
 
 
@@ -210,52 +180,116 @@ def _scale(geometry: Geometry) -> NDArray[np.float64]:
     return np.asarray([new_width / width, new_height / height])
 
 
-def _rank(value: ArrayLike, name: str) -> int:
-    """Return the number of axes."""
+def _with_batch_axis(value: ArrayLike | None, axes: int, name: str) -> NDArray[Any] | None:
+    """Return a value of one prompt, which has `axes` axes, or of B prompts with the axis B.
+
+    An empty list holds no points of one prompt, or no boxes.
+    """
+    if value is None:
+        return None
     try:
-        return np.asarray(value).ndim
+        array = np.asarray(value)
     except ValueError as error:  # rows of different lengths
         raise InputError(f"{name}: not an array of numbers ({error})") from error
+    if array.shape == (0,) and name in ("points", "box"):
+        return np.zeros((1, 0, 2) if name == "points" else (0, 4))
+    if array.ndim not in (axes, axes + 1):
+        raise InputError(
+            f"{name}: {array.ndim} axes; use {axes} for one prompt or {axes + 1} for a batch"
+        )
+    return array[None] if array.ndim == axes else array
 
 
 def _numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Convert values to float64, and refuse values that are not finite numbers."""
+    """Convert values to float64."""
     try:
         array: NDArray[Any] = np.asarray(values)
         if array.dtype.kind not in "biuf":
             raise ValueError(array.dtype.name)
-        numbers = array.astype(np.float64)
+        return array.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name}: not an array of numbers ({error})") from error
-    if not np.isfinite(numbers).all():
-        raise InputError(f"{name}: holds NaN or infinity")
-    return numbers
 
 
-def _check_points(
-    points: NDArray[np.float64], labels: NDArray[np.float32], geometry: Geometry
-) -> None:
-    """Refuse points outside the image and labels other than 0 and 1."""
+def _points_and_labels(
+    point_coords: ArrayLike, point_labels: ArrayLike, geometry: Geometry
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Return points [B, N, 2] and labels [B, N]; points of label -1 are at 0, 0.
+
+    Raises:
+        InputError: a shape or a label is wrong, or a point is not finite or outside the image.
+    """
+    points = _numbers(point_coords, "points")
+    if points.ndim != 3 or points.shape[2] != 2:
+        raise InputError(f"points: shape {list(points.shape)}, but [N, 2] or [B, N, 2] is needed")
+    POINTS.check(points.shape[1], f"points: {points.shape[1]} in one prompt")
+    labels = _numbers(point_labels, "labels").astype(np.float32)
+    if labels.shape != points.shape[:2]:
+        raise InputError(
+            f"labels: shape {list(labels.shape)} does not match points {list(points.shape)}"
+        )
+    points = np.where((labels == PADDING)[..., None], 0, points)
+    if not np.isfinite(points).all():
+        raise InputError("points: holds NaN or infinity")
     height, width = geometry.original
-    for (x, y), label in zip(points, labels, strict=True):
-        if not (0 <= x < width and 0 <= y < height):
+    for (x, y), label in zip(points.reshape(-1, 2), labels.reshape(-1), strict=True):
+        if not (0 <= x <= width and 0 <= y <= height):
             raise InputError(
                 f"point {x:g},{y:g} lies outside the image of {width} x {height} pixels"
             )
-        if label not in (BACKGROUND, FOREGROUND):
+        if label not in (BACKGROUND, FOREGROUND, PADDING):
             raise InputError(
-                f"label {label:g} of point {x:g},{y:g}: must be 1 (object) or 0 (background)"
+                f"label {label:g} of point {x:g},{y:g}: must be 1 (object), 0 (background) or -1 "
+                "(no point)"
             )
+    return points, labels
 
 
-def _check_box(box: NDArray[np.float64], geometry: Geometry) -> None:
-    """Refuse a box with swapped corners, outside the image or too far beyond it."""
+def _boxes(values: ArrayLike, geometry: Geometry, swapped_corners: bool) -> NDArray[np.float64]:
+    """Return boxes [B, 4].
+
+    Raises:
+        InputError: the shape is wrong, or a box is not finite, outside the image or far beyond it,
+            or has swapped corners without `swapped_corners`.
+    """
+    boxes = _numbers(values, "box")
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise InputError(
+            f"box: shape {list(boxes.shape)}, but [4] or [B, 4] is needed: x0, y0, x1, y1"
+        )
+    if not np.isfinite(boxes).all():
+        raise InputError("box: holds NaN or infinity")
     height, width = geometry.original
-    x0, y0, x1, y1 = box
-    spelled = f"box {x0:g},{y0:g},{x1:g},{y1:g}"
-    if x1 <= x0 or y1 <= y0:
-        raise InputError(f"{spelled}: x1 must exceed x0 and y1 must exceed y0")
-    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-        raise InputError(f"{spelled} lies outside the image of {width} x {height} pixels")
-    if x0 < -width or y0 < -height or x1 > 2 * width or y1 > 2 * height:
-        raise InputError(f"{spelled} extends too far beyond the image of {width} x {height} pixels")
+    for box in boxes:
+        (low_x, high_x), (low_y, high_y) = sorted(box[::2]), sorted(box[1::2])
+        spelled = "box " + ",".join(f"{each:g}" for each in box)
+        size = f"the image of {width} x {height} pixels"
+        if not swapped_corners and (box[2] <= box[0] or box[3] <= box[1]):
+            raise InputError(f"{spelled}: x1 must exceed x0 and y1 must exceed y0")
+        if high_x < 0 or high_y < 0 or low_x > width or low_y > height:
+            raise InputError(f"{spelled} lies outside {size}")
+        if low_x < -width or low_y < -height or high_x > 2 * width or high_y > 2 * height:
+            raise InputError(f"{spelled} extends too far beyond {size}")
+    return boxes
+
+
+def _masks(values: ArrayLike, side: int) -> NDArray[np.float32]:
+    """Return mask prompts [B, 1, S/4, S/4].
+
+    Raises:
+        InputError: the shape is wrong, or a logit is not finite. From an infinite logit, SAM and
+            SAM 2 compute NaN for the whole image.
+    """
+    with np.errstate(over="ignore"):  # what exceeds float32 becomes infinite, and is refused
+        masks = _numbers(values, "mask prompt").astype(np.float32)
+    if masks.ndim != 4 or masks.shape[1:] != (1, side, side):
+        raise InputError(
+            f"mask prompt: shape {list(masks.shape)}, but [1, {side}, {side}] or "
+            f"[B, 1, {side}, {side}] is needed: low_res_masks of an earlier prediction"
+        )
+    if not np.isfinite(masks).all():
+        raise InputError(
+            "mask prompt: holds NaN or infinity, from which the decoder computes NaN everywhere; "
+            "clip the logits, for example to -32 ... 32"
+        )
+    return masks

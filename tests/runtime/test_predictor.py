@@ -57,6 +57,84 @@ def test_boxes_in_one_call(predictor: GleSamPredictor) -> None:
     assert low_res.shape == (2, 1, 16, 16)
 
 
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_one_prompt_has_no_leading_axis(count: int, predictor: GleSamPredictor) -> None:
+    """The rule is SamPredictor's for one prompt and SAM2ImagePredictor's for several."""
+    boxes, points = np.full((count, 4), [10, 10, 50, 50]), np.full((count, 2, 2), 30)
+    low_res = np.zeros((count, 1, 16, 16))
+    axis = () if count == 1 else (count,)
+    for prompt in (
+        {"box": boxes},
+        {"box": boxes.tolist()},
+        {"point_coords": points, "point_labels": np.ones((count, 2))},
+        {"point_coords": points, "point_labels": np.ones((count, 2)), "box": boxes},
+        {"box": boxes, "mask_input": low_res},
+        {"box": boxes, "mask_input": np.zeros((1, 16, 16))},
+    ):
+        for logits in (True, False):
+            found = predictor.predict(**prompt, return_logits=logits)
+            assert [each.shape for each in found] == [
+                (*axis, 3, 90, 120),
+                (*axis, 3),
+                (*axis, 3, 16, 16),
+            ]
+
+
+def test_points_of_label_minus_1_are_nowhere(predictor: GleSamPredictor) -> None:
+    expected = predictor.predict([[60, 40]], [1])[2]
+    for place in ([0, 0], [-1, -1], [5000, 3], [np.nan, np.inf]):
+        _, _, padded = predictor.predict([[60, 40], place], [1, -1])
+        np.testing.assert_allclose(padded, expected, atol=1e-5)
+
+
+def test_shares_of_the_sides(predictor: GleSamPredictor) -> None:
+    expected = predictor.predict([[60, 45]], [1], [12, 9, 120, 90])[2]
+    shares = {"point_coords": [[0.5, 0.5]], "point_labels": [1], "box": [0.1, 0.1, 1, 1]}
+    found = predictor.predict(**shares, normalize_coords=False)[2]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    with pytest.raises(InputError, match="outside the image"):
+        predictor.predict([[60, 45]], [1], normalize_coords=False)
+    for box in ([0.1, 0.1, 1], "all", [[0.1], [1, 2]]):
+        with pytest.raises(InputError, match="box: not an array of numbers"):
+            predictor.predict(box=box, normalize_coords=False)
+
+
+def test_wrong_batches_of_images(predictor: GleSamPredictor, photo: np.ndarray) -> None:
+    box = [10, 10, 50, 50]
+    before = predictor.predict(box=box)[2]
+    with pytest.raises(InputError, match="call set_image_batch first"):
+        predictor.predict_batch(box_batch=[box])
+    for images, words in (
+        ([], "at least one image"),
+        (photo, "must be a list"),
+        ([photo, photo[..., 0]], r"image_list\[1\]: image: must be uint8"),
+    ):
+        with pytest.raises(InputError, match=words):
+            predictor.set_image_batch(images)
+    np.testing.assert_array_equal(predictor.predict(box=box)[2], before)
+    predictor.set_image_batch((photo, photo[:50].copy()))
+    with pytest.raises(InputError, match="box_batch: 1 elements for 2 images"):
+        predictor.predict_batch(box_batch=[box])
+    with pytest.raises(InputError, match=r"image 1 of the batch: box .* outside"):
+        predictor.predict_batch(box_batch=[box, [10, 60, 20, 80]])
+    for forget in (predictor.reset_predictor, lambda: predictor.set_image(photo)):
+        predictor.set_image_batch([photo])
+        forget()
+        with pytest.raises(InputError, match="no batch of images"):
+            predictor.predict_batch(box_batch=[box])
+
+
+def test_tensors_need_torch(predictor: GleSamPredictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    with pytest.raises(InputError, match="no prompt is a torch tensor"):
+        predictor.predict_torch(None, None, np.array([[1, 1, 9, 9]]))
+    with pytest.raises(InputError, match="transformed_image: must be a torch tensor, not list"):
+        predictor.set_torch_image([], (9, 9))
+    assert "torch" not in sys.modules
+
+
 def test_a_mask_alone_is_a_prompt(predictor: GleSamPredictor) -> None:
     _, _, low_res = predictor.predict([[60, 40]], [1], multimask_output=False)
     _, _, again = predictor.predict(mask_input=low_res, multimask_output=False)

@@ -43,9 +43,11 @@ def test_tokens_are_the_prompt_encoders(data: st.DataObject) -> None:
     with_box = data.draw(st.booleans()) or count == 0
     rng = np.random.default_rng(data.draw(st.integers(0, 999)))
     points = rng.uniform(0, 1, (batch, count, 2)) * [width - 1, height - 1]
-    labels = rng.integers(0, 2, (batch, count))
+    labels = rng.integers(-1, 2, (batch, count))
     corners = np.sort(rng.uniform(0, 1, (batch, 2, 2)), axis=1) * [width, height]
     boxes = corners.reshape(batch, 4) + np.array([0, 0, 0.1, 0.1])
+    if data.draw(st.booleans()):  # swapped corners
+        boxes = boxes[:, [2, 1, 0, 3]]
 
     geometry = geometry_of(height, width, SIZE)
     tensors = prompt_tensors(
@@ -54,6 +56,7 @@ def test_tokens_are_the_prompt_encoders(data: st.DataObject) -> None:
             points if count else None,
             labels if count else None,
             boxes if with_box else None,
+            swapped_corners=True,
         ),
         geometry,
         RULES,
@@ -121,11 +124,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "nothing": ({}, "no prompt"),
     "points without labels": ({"point_coords": [[[1, 1]]]}, "without labels"),
     "labels without points": ({"point_labels": [[1]]}, "without points"),
-    "no points in points": ({"point_coords": np.zeros((1, 0, 2)), "point_labels": [[]]}, "shape"),
+    "no points": ({"point_coords": np.zeros((1, 0, 2)), "point_labels": [[]]}, "no prompt"),
     "three numbers a point": ({"point_coords": [[[1, 1, 1]]], "point_labels": [[1]]}, "shape"),
     "left of the image": ({"point_coords": [[[-1, 1]]], "point_labels": [[1]]}, "120 x 90"),
-    "right of the image": ({"point_coords": [[[120, 1]]], "point_labels": [[1]]}, "outside"),
-    "below the image": ({"point_coords": [[[1, 90]]], "point_labels": [[1]]}, "outside"),
+    "right of the image": ({"point_coords": [[[120.5, 1]]], "point_labels": [[1]]}, "outside"),
+    "below the image": ({"point_coords": [[[1, 90.5]]], "point_labels": [[1]]}, "outside"),
     "NaN point": ({"point_coords": [[[NAN, 1]]], "point_labels": [[1]]}, "NaN"),
     "infinite point": ({"point_coords": [[[1, INF]]], "point_labels": [[1]]}, "NaN or infinity"),
     "label 2": ({"point_coords": [[[1, 1]]], "point_labels": [[2]]}, "label 2"),
@@ -138,15 +141,27 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "box backwards in y": ({"boxes": [[10, 50, 40, 10]]}, "y1 must exceed y0"),
     "box of three": ({"boxes": [[1, 2, 3]]}, "shape"),
     "box outside": ({"boxes": [[200, 10, 210, 50]]}, "outside"),
+    "swapped box outside": ({"boxes": [[210, 50, 200, 10]], "swapped_corners": True}, "outside"),
     "box far beyond": ({"boxes": [[0, 0, 1e6, 50]]}, "too far beyond"),
+    "swapped box far beyond": (
+        {"boxes": [[1e6, 0, 0, 50]], "swapped_corners": True},
+        "too far beyond",
+    ),
+    "infinite box": ({"boxes": [[0, 0, INF, 50]]}, "NaN or infinity"),
     "NaN box": ({"boxes": [[0, 0, NAN, 50]]}, "NaN"),
     "mask of another size": ({"masks": np.zeros((1, 1, 256, 256))}, r"\[1, 16, 16\]"),
     "NaN mask": ({"masks": np.full((1, 1, 16, 16), NAN)}, "NaN"),
+    "infinite mask": ({"masks": np.full((1, 1, 16, 16), -INF)}, "clip the logits"),
+    "mask beyond float32": ({"masks": np.full((1, 1, 16, 16), 1e300)}, "clip the logits"),
     "batches that differ": (
         {"point_coords": [[[1, 1]], [[2, 2]]], "point_labels": [[1], [1]], "boxes": [[0, 0, 9, 9]]},
         "2 points, 1 boxes",
     ),
-    "no boxes in boxes": ({"boxes": np.zeros((0, 4))}, "batch sizes"),
+    "two masks for three boxes": (
+        {"boxes": [[0, 0, 9, 9]] * 3, "masks": np.zeros((2, 1, 16, 16))},
+        "3 boxes, 2 masks",
+    ),
+    "no masks": ({"boxes": [[0, 0, 9, 9]], "masks": np.zeros((0, 1, 16, 16))}, "0 masks"),
 }
 
 

@@ -85,6 +85,8 @@ def _compare(predictor: GleSamPredictor, case: Case, found: dict[str, np.ndarray
     raw, scores, low_res = predictor.predict(
         **case.prompts, multimask_output=case.multimask, return_logits=True
     )
+    if len(next(iter(case.prompts.values()))) == 1:  # Python leaves out the axis of one prompt
+        raw, scores, low_res = raw[None], scores[None], low_res[None]
     np.testing.assert_allclose(found["scores"], scores, rtol=0, atol=1e-5)
     np.testing.assert_allclose(found["low_res"], low_res, rtol=1e-5, atol=1e-5)
     scale = max(1.0, float(np.abs(raw).max()))

@@ -1,0 +1,313 @@
+"""Hold the engine, the image and the limits of a predictor, apart from the calls that people know.
+
+`predictor.GleSamPredictor` adds segment_anything's and sam2's calls to this class.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from glesam_runtime import chain, masks
+from glesam_runtime.bundle import Bundle, builtin_bundle_path, open_bundle
+from glesam_runtime.embedding import ImageEmbedding
+from glesam_runtime.engine_selection import select_engine
+from glesam_runtime.errors import BackendError, BundleError, InputError
+from glesam_runtime.manifest import STAGES, Manifest, StageName
+from glesam_runtime.prompts import PromptBatch, prompt_tensors, split
+
+if TYPE_CHECKING:
+    import os
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+    from glesam_runtime.backends.base import Engine
+    from glesam_runtime.engine_options import EngineOptions
+    from glesam_runtime.image import Geometry, Preprocessed
+
+_PROMPT_BATCH_CPU, _PROMPT_BATCH = 8, 64
+"""Default maximum number of prompts per decoder call. On a CPU larger batches are no faster, and at
+full size each prompt takes about 65 MB in float32 (docs/performance.md). The default on a GPU, 64,
+is that of segment_anything."""
+
+Core = TypeVar("Core", bound="PredictorCore")
+
+
+class PredictorCore:
+    """The engine and the image of a predictor.
+
+    Pickling a predictor keeps how it was made: the path of its bundle, the backend and the options.
+    Unpickling loads the bundle again, without the image. A deep copy shares the loaded graphs, if
+    the engine allows it, and has the same image.
+    """
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str] | Bundle | None = None,
+        *,
+        backend: str = "auto",
+        device: str | None = None,
+        enhance: bool = True,
+        options: EngineOptions | None = None,
+        prompt_batch: int | None = None,
+    ) -> None:
+        """Verify a bundle and load its graphs.
+
+        Args:
+            bundle: a bundle folder or an opened bundle; None is the built-in nano.
+            backend: "onnxruntime", "openvino", "tensorrt" or "auto", which selects the
+                fastest installed backend that stays within the bundle's accuracy limits.
+            device: "cpu", "cuda" or "cuda:N"; None is the backend's default.
+            enhance: False runs plain SAM: the enhancer is neither loaded nor run.
+            options: how the engine is to run.
+            prompt_batch: maximum number of prompts per decoder call; None is 8 on a CPU and 64 on
+                other devices.
+
+        Raises:
+            BundleError: the bundle is incomplete, altered or too new.
+            BackendError: the backend is not installed or cannot run the bundle.
+            InputError: `prompt_batch` is less than 1.
+        """
+        if prompt_batch is not None and prompt_batch < 1:
+            raise InputError(f"prompt_batch {prompt_batch}: at least 1 is needed")
+        self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+        self._folder = self.bundle.path.absolute()
+        """The bundle's folder, whatever the process changes its working directory to."""
+        stages: tuple[StageName, ...] = STAGES if enhance else ("encoder", "decoder")
+        self.timings: dict[str, float] = {}
+        """Latest seconds of each step: load, preprocess, encoder, enhancer, decoder, masks."""
+        with self._timed("load"):
+            selected = select_engine(self.bundle, backend, device, stages, options)
+        self.engine: Engine = selected.engine
+        self.engine_reason = selected.reason
+        """Why "auto" selected this engine; None if `backend` named it."""
+        self._made_with = {
+            "backend": backend,
+            "device": device,
+            "enhance": enhance,
+            "options": options,
+            "prompt_batch": prompt_batch,
+        }
+        self._enhance = enhance
+        self._prompt_batch = _max_prompts(self.bundle.manifest, self.engine.device, prompt_batch)
+        self._geometry: Geometry | None = None
+        self._features: chain.Features | None = None
+        self._images: tuple[ImageEmbedding, ...] = ()
+        """The images of `set_image_batch`. They are kept on the host, because the next run of a
+        compiled engine replaces what it left on its device."""
+
+    @property
+    def is_image_set(self) -> bool:
+        """Return whether an image is set."""
+        return self._features is not None
+
+    @property
+    def geometry(self) -> Geometry:
+        """Return the sizes of the image before and after resizing.
+
+        Raises:
+            InputError: no image is set.
+        """
+        if self._geometry is None:
+            raise InputError("no image is set; call set_image first")
+        return self._geometry
+
+    def set_prepared(self, prepared: Preprocessed) -> None:
+        """Encode and enhance an image that `image.preprocess` prepared in any thread."""
+        manifest = self.bundle.manifest
+        with self._timed("encoder"):
+            features = chain.encode(self.engine, manifest, prepared.tensor)
+        if self._enhance:
+            with self._timed("enhancer"):
+                features = chain.enhance(self.engine, manifest, features)
+        self._set_features(prepared.geometry, features)
+
+    def reset_image(self) -> None:
+        """Forget the image, or the images of a batch."""
+        self._geometry, self._features, self._images = None, None, ()
+
+    def get_embedding(self) -> ImageEmbedding:
+        """Return the image's embedding as arrays on the host, for `set_embedding` or a file.
+
+        Raises:
+            InputError: no image is set.
+        """
+        features = {}
+        for name, value in self._image_features().items():
+            features[name] = np.array(self.engine.to_host(value), np.float32)
+            features[name].flags.writeable = False
+        return ImageEmbedding(features, self.geometry, self.bundle.sha256, self._enhance)
+
+    def set_embedding(self, embedding: ImageEmbedding) -> None:
+        """Set an image by its embedding: neither the encoder nor the enhancer runs.
+
+        Args:
+            embedding: from `get_embedding` of any predictor of the same bundle and `enhance`, or
+                from `load_embedding`.
+
+        Raises:
+            InputError: the embedding is of another bundle or `enhance`, or damaged; the previous
+                image stays set.
+        """
+        if not isinstance(embedding, ImageEmbedding):
+            raise InputError(
+                f"embedding: a {type(embedding).__name__}, but an ImageEmbedding is needed; "
+                "get_embedding and load_embedding return one"
+            )
+        embedding.check(self.bundle, self._enhance)
+        features = {name: np.array(value) for name, value in embedding.features.items()}
+        self._set_features(embedding.geometry, features)
+
+    def share(self) -> Self:
+        """Return a predictor for another thread. It uses the same loaded graphs and has no image.
+
+        Raises:
+            BackendError: the engine cannot be shared.
+        """
+        return self.with_engine(self.engine.share())
+
+    def with_engine(self, engine: Engine) -> Self:
+        """Return a copy of this predictor that runs on another engine and has no image."""
+        other = copy(self)
+        other.engine, other.timings = engine, {}
+        other.reset_image()
+        return other
+
+    def decode(
+        self, prompts: PromptBatch, multimask_output: bool = True
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return logits [B, C, S/4, S/4] and predicted IoU [B, C] of B checked prompts.
+
+        Raises:
+            InputError: no image is set.
+            BackendError: the engine failed, or the results are NaN.
+        """
+        return self._decode(prompts, self.geometry, multimask_output)
+
+    def binarize(
+        self, low_res: NDArray[np.float32], stability_offset: float | None = None
+    ) -> masks.Masks:
+        """Compute masks and stability at the image's size: [..., S/4, S/4] -> [..., H, W].
+
+        Args:
+            low_res: logits from `decode`.
+            stability_offset: offset of the stability score in logits; None is the manifest's.
+
+        Raises:
+            InputError: no image is set.
+        """
+        rules = self.bundle.manifest.postprocessing
+        return masks.binarize(low_res, self.geometry, rules, stability_offset)
+
+    def __copy__(self) -> Self:
+        """Return a predictor that uses the same engine and has the same image."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return an independent predictor with the same image, on the same graphs if possible."""
+        try:
+            other = self.share()
+        except BackendError:  # a compiled engine serves one predictor
+            other = self._recipe().load(type(self))
+        if self.is_image_set:
+            other.set_embedding(self.get_embedding())
+            other._images = self._images
+        return other
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to load this predictor again, in any process that finds the bundle."""
+        return _load, (self._recipe(), type(self))
+
+    def _recipe(self) -> _Recipe:
+        # Another machine may have the package elsewhere.
+        builtin = self._folder == builtin_bundle_path().absolute()
+        path = None if builtin else self._folder
+        return _Recipe(path, self.bundle.sha256, self._made_with)
+
+    def _set_features(self, geometry: Geometry, features: chain.Features) -> None:
+        self._geometry, self._features, self._images = geometry, features, ()
+
+    def _image_features(self) -> chain.Features:
+        if self._features is None:
+            raise InputError("no image is set; call set_image first")
+        return self._features
+
+    def _decode(
+        self, prompts: PromptBatch, frame: Geometry, multimask: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Do what `decode` does, with prompts in pixels of `frame.original`."""
+        manifest, features = self.bundle.manifest, self._image_features()
+        parts = []
+        with self._timed("decoder"):
+            for part in split(prompts, self._prompt_batch):
+                tensors = prompt_tensors(part, frame, manifest.coordinates)
+                low_res, iou = chain.decode(self.engine, features, tensors)
+                if np.isnan(low_res).any() or not np.isfinite(iou).all():
+                    raise BackendError(
+                        f"decoder on {self.engine.name}: returned NaN or an infinite IoU; test the "
+                        "bundle with --selftest, or use another backend or precision"
+                    )
+                parts.append(masks.choose(low_res, iou, multimask, manifest.postprocessing))
+        if not parts:  # no prompts
+            count, side = 3 if multimask else 1, frame.image_size // 4
+            return np.zeros((0, count, side, side), np.float32), np.zeros((0, count), np.float32)
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([low_res for low_res, _ in parts]), np.concatenate(
+            [iou for _, iou in parts]
+        )
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.timings[step] = time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What a pickled predictor holds."""
+
+    path: Path | None
+    """The bundle's folder; None is the built-in nano."""
+    sha256: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """The other arguments of the constructor."""
+
+    def load(self, kind: type[Core]) -> Core:
+        """Load the bundle again.
+
+        Raises:
+            BundleError: the bundle is missing, or another one by now.
+        """
+        bundle = open_bundle(self.path)
+        if bundle.sha256 != self.sha256:
+            raise BundleError(
+                f"{bundle.path}: another bundle than the one of the predictor that was pickled "
+                f"({bundle.sha256[:12]} instead of {self.sha256[:12]}); create the predictor again"
+            )
+        return kind(bundle, **self.arguments)
+
+
+def _load(recipe: _Recipe, kind: type[Core]) -> Core:
+    return recipe.load(kind)
+
+
+def _max_prompts(manifest: Manifest, device: str, wanted: int | None) -> int:
+    """Return the maximum number of prompts per decoder call; a compiled decoder may lower it."""
+    if wanted is None:
+        wanted = _PROMPT_BATCH_CPU if device == "cpu" else _PROMPT_BATCH
+    decoder = manifest.stages["decoder"]
+    axis = next(spec.shape[0] for spec in decoder.inputs if spec.name == "point_coords")
+    profile = decoder.profile or {}
+    return min(wanted, profile[axis].max) if axis in profile else wanted

@@ -114,7 +114,10 @@ class OpenvinoEngine final : public Engine {
         // OpenVINO only reads inputs, but its API takes them without const.
         loaded.request.set_tensor(name, {ov::element::f32, shape, const_cast<float*>(tensor.host)});
       }
-      loaded.request.infer();
+      // In OpenVINO's CPU plugin, infer() discards an error of allocating memory and leaves the
+      // outputs of the run before. wait() throws it.
+      loaded.request.start_async();
+      loaded.request.wait();
       Tensors outputs;
       for (const std::string& name : loaded.outputs) {
         const ov::Tensor value = loaded.request.get_tensor(name);
@@ -130,7 +133,7 @@ class OpenvinoEngine final : public Engine {
     } catch (const std::bad_alloc&) {
       throw;
     } catch (const std::exception& error) {
-      backend_error(cat("openvino failed in the ", name_of(stage), ": ", brief(error)));
+      engine_failed(error.what(), cat("openvino failed in the ", name_of(stage), ": ", brief(error)));
     }
   }
 
@@ -158,7 +161,8 @@ class OpenvinoEngine final : public Engine {
     } catch (const std::bad_alloc&) {
       throw;
     } catch (const std::exception& error) {
-      backend_error(cat(path, ": openvino cannot load it on ", device, ": ", brief(error)));
+      engine_failed(error.what(),
+                    cat(path, ": openvino cannot load it on ", device, ": ", brief(error)));
     }
     check_interface(path, "inputs", found(model.inputs(), record.inputs), record.inputs);
     check_interface(path, "outputs", found(model.outputs(), record.outputs), record.outputs);
@@ -179,7 +183,7 @@ std::unique_ptr<Engine> load_openvino(const Bundle& bundle, const EngineOptions&
   try {
     return std::make_unique<OpenvinoEngine>(bundle, options, stages);
   } catch (const ov::Exception& error) {  // no such device, no plugin for it
-    backend_error(cat("openvino cannot run here: ", brief(error)));
+    engine_failed(error.what(), cat("openvino cannot run here: ", brief(error)));
   }
 }
 

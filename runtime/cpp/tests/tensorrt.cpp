@@ -46,6 +46,11 @@ std::string plan_of(const StageRecord& record) {
 Bundle engine_bundle() {
   Bundle bundle = open_bundle(onnx_bundle);
   bundle.path = kFolder;
+  // SAM 2 has features that the enhancer does not replace, so a failed image could change them.
+  const std::int64_t side = bundle.manifest.preprocessing.image_size / 4;
+  const TensorSpec features{"high_res_feats_0", {{1, 0}, {32, 0}, {side, 0}, {side, 0}}};
+  bundle.manifest.stages.at(Stage::encoder).outputs.push_back(features);
+  bundle.manifest.stages.at(Stage::decoder).inputs.push_back(features);
   for (auto& [stage, record] : bundle.manifest.stages) {
     for (auto* specs : {&record.inputs, &record.outputs}) {
       for (TensorSpec& spec : *specs) {

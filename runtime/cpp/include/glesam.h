@@ -38,6 +38,8 @@
 #include <string>
 #include <vector>
 
+#include "glesam_version.h"
+
 #if defined(_WIN32)
 #define GLESAM_API
 #else

@@ -35,6 +35,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "glesam_version.h"
+
 #if defined(_WIN32)
 #define GLESAM_C_API
 #else

@@ -41,8 +41,8 @@ bool means_out_of_memory(std::string_view message) {
       "bad allocation",        // Microsoft's C++ library
       "out of memory",         // CUDA
       "outofmemory",           // TensorRT: "Error Code 2: OutOfMemory"
-      "out_of_memory",         // Level Zero
-      "out_of_host_memory",    // OpenCL
+      "out_of_host_memory",    // Level Zero, OpenCL
+      "out_of_device_memory",  // Level Zero
       "allocation_failure",    // OpenCL: CL_MEM_OBJECT_ALLOCATION_FAILURE
       "not enough memory",     // oneDNN, Windows
       "cannot allocate memory"  // ENOMEM

@@ -13,10 +13,6 @@
 #include "selftest.h"
 #include "text.h"
 
-#ifndef GLESAM_VERSION
-#error "GLESAM_VERSION is set by CMakeLists.txt"
-#endif
-
 namespace glesam {
 namespace {
 

@@ -65,9 +65,9 @@ struct Status {
   explicit operator bool() const noexcept { return code == Code::ok; }
 };
 
-// The largest inputs that are accepted, so that a mistaken or hostile one ends with a message instead
-// of using all memory. The figures are those of the Python runtime. Raise one if your inputs exceed
-// it and there is memory for them. 0 means the default.
+// The largest inputs that are accepted, so that a mistaken or hostile one ends with a message
+// instead of using all memory. The figures are those of the Python runtime. Raise one if your
+// inputs exceed it and there is memory for them. 0 means the default.
 struct Limits {
   std::size_t side = 16'777'216;  // pixels per side of an image
   std::size_t megapixels = 512;   // of an image; one has 1024 x 1024 pixels
@@ -89,8 +89,8 @@ struct Params {
   int threads = 0;             // maximum number of engine threads; 0: the engine's default
   bool enhance = true;         // false: skip the enhancer, which is plain SAM; it is not loaded
 
-  // Maximum number of prompts per run of the decoder. A call with more prompts runs it several times
-  // and takes no more memory for it. 0: 8 on a CPU and 64 on other devices, as in Python. The
+  // Maximum number of prompts per run of the decoder. A call with more prompts runs it several
+  // times and takes no more memory for it. 0: 8 on a CPU and 64 on other devices, as in Python. The
   // profile of a compiled decoder can lower it.
   std::size_t max_prompt_batch = 0;
   Limits limits;

@@ -22,8 +22,8 @@
  * fails does not change its output arguments. No C++ exception leaves the library.
  *
  * Threads. The library has no global state. A predictor accepts one call at a time: create one for
- * each thread. A call during a call of another thread returns GLESAM_BUSY and does nothing. Different
- * predictors may run at the same time.
+ * each thread. A call during a call of another thread returns GLESAM_BUSY and does nothing.
+ * Different predictors may run at the same time.
  *
  * Ownership. The library reads the pointers that it is given only during the call. glesam_close
  * frees a predictor. The arrays of a glesam_result belong to the predictor and are valid until its
@@ -60,20 +60,20 @@ typedef enum glesam_code {
 /* A loaded bundle and the image that is set. */
 typedef struct glesam_predictor glesam_predictor;
 
-/* The largest inputs that are accepted, so that a mistaken or hostile one ends with a message instead
- * of using all memory. Raise one if your inputs exceed it and there is memory for them. 0 means the
+/* The largest inputs that are accepted, so that a mistaken or hostile one ends with a message
+ * instead of using all memory. Raise one if your inputs exceed it and there is memory for them. 0 means the
  * default. */
 typedef struct glesam_limits {
   size_t side;       /* pixels per side of an image; default 16777216 */
   size_t megapixels; /* of an image; one has 1024 x 1024 pixels; default 512 */
-  size_t points;     /* per prompt; the decoder's memory grows with the square of them; default 4096 */
-  size_t prompts;    /* per call; default 10000 */
+  size_t points;  /* per prompt; the decoder's memory grows with the square of them; default 4096 */
+  size_t prompts; /* per call; default 10000 */
   size_t json_mib;   /* MiB of manifest.json, and of the header of golden.safetensors; default 32 */
   size_t golden_mib; /* MiB of golden.safetensors; default 512 */
 } glesam_limits;
 
-/* Options for opening a bundle. A null string is the same as an empty one. A struct of zeros has the
- * default options. */
+/* Options for opening a bundle. A null string is the same as an empty one. A struct of zeros has
+ * the default options. */
 typedef struct glesam_params {
   const char* backend;        /* "auto" (default), "openvino", "onnxruntime" or "tensorrt" */
   const char* device;         /* "cpu", "cuda", "cuda:1"; OpenVINO: "cpu", "gpu", "gpu:1", "npu";

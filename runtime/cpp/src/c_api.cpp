@@ -22,7 +22,8 @@ std::string text_of(const char* text) { return text != nullptr ? text : ""; }
 // handle's own message, so glesam_message must not read it then.
 thread_local const glesam_predictor* refused = nullptr;
 
-// Runs `call`, which returns a Status, unless another thread uses the handle, and keeps its message.
+// Runs `call`, which returns a Status, unless another thread uses the handle, and keeps its
+// message.
 template <typename Call>
 int report(glesam_predictor* handle, Call&& call) {
   if (handle == nullptr) return GLESAM_INVALID_INPUT;
@@ -89,9 +90,8 @@ void glesam_close(glesam_predictor* predictor) { delete predictor; }
 
 int glesam_set_image(glesam_predictor* predictor, const uint8_t* rgb, int width, int height,
                      size_t stride) {
-  return report(predictor, [&] {
-    return predictor->predictor->set_image({rgb, width, height, stride});
-  });
+  return report(predictor,
+                [&] { return predictor->predictor->set_image({rgb, width, height, stride}); });
 }
 
 int glesam_predict(glesam_predictor* predictor, const glesam_prompts* prompts, int multimask,

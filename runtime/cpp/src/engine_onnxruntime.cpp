@@ -160,8 +160,9 @@ class OnnxruntimeEngine final : public Engine {
     try {
       api_.require(api_->CreateSession(env_.get(), path.c_str(), options, &made));
     } catch (const OrtFailure& error) {
-      engine_failed(error.what(), cat(path, ": onnxruntime cannot load it: ", error.what(),
-                                      record.precision == "fp32" ? "" : "; use an fp32 bundle here"));
+      engine_failed(error.what(),
+                    cat(path, ": onnxruntime cannot load it: ", error.what(),
+                        record.precision == "fp32" ? "" : "; use an fp32 bundle here"));
     }
     Loaded loaded{{made, api_->ReleaseSession}, {}};
     check_interface(path, "inputs", found(made, true), record.inputs);

@@ -16,8 +16,8 @@ bool is_typed(const StageRecord& record) {
   return record.precision == "fp16" || record.precision == "bf16";
 }
 
-// Returns the requested precision. Without a request it is bfloat16 if a graph has that type and the
-// device supports it, otherwise float32. OpenVINO's own default can be coarser than the graph.
+// Returns the requested precision. Without a request it is bfloat16 if a graph has that type and
+// the device supports it, otherwise float32. OpenVINO's own default can be coarser than the graph.
 ov::element::Type precision_of(const std::string& hint, const Bundle& bundle,
                                const std::vector<Stage>& stages,
                                const std::vector<std::string>& able) {
@@ -138,7 +138,8 @@ class OpenvinoEngine final : public Engine {
     } catch (const std::bad_alloc&) {
       throw;
     } catch (const std::exception& error) {
-      engine_failed(error.what(), cat("openvino failed in the ", name_of(stage), ": ", brief(error)));
+      engine_failed(error.what(),
+                    cat("openvino failed in the ", name_of(stage), ": ", brief(error)));
     }
   }
 
@@ -151,8 +152,8 @@ class OpenvinoEngine final : public Engine {
     bool failed = false;  // whether the last run failed
   };
 
-  // Loads a stage after a run that failed. When OpenVINO has no memory for a run, the compiled graph
-  // keeps a part of that run's shapes, and later runs fail too.
+  // Loads a stage after a run that failed. When OpenVINO has no memory for a run, the compiled
+  // graph keeps a part of that run's shapes, and later runs fail too.
   void load_again(Stage stage) {
     Limits limits;
     limits.json_mib = std::numeric_limits<std::size_t>::max();  // it was read before

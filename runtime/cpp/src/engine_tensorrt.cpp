@@ -1,6 +1,6 @@
 // The backend for engine files of TensorRT and TensorRT-RTX. All stages run on one stream. Buffers
-// have the largest size of the profile. The next stage reads a stage's output in place. A stage that
-// runs while its earlier outputs are in use writes to other buffers.
+// have the largest size of the profile. The next stage reads a stage's output in place. A stage
+// that runs while its earlier outputs are in use writes to other buffers.
 #include <algorithm>
 
 #include "bytes.h"
@@ -41,7 +41,8 @@ nvinfer1::Dims dims_of(const Shape& shape) {
   return dims;
 }
 
-// The buffers for one output of a stage, all of the same size. Tensors that were returned share them.
+// The buffers for one output of a stage, all of the same size. Tensors that were returned share
+// them.
 class OutputBuffers {
  public:
   OutputBuffers(const Cuda& cuda, std::size_t bytes) : cuda_(cuda), bytes_(bytes) { unused(); }

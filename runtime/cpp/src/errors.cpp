@@ -36,15 +36,15 @@ bool means_out_of_memory(std::string_view message) {
   std::transform(text.begin(), text.end(), text.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   static constexpr std::string_view kWords[] = {
-      "failed to allocate",    // OpenVINO CPU; ONNX Runtime's and TensorRT's allocators
-      "bad_alloc",             // libstdc++, inside any engine
-      "bad allocation",        // Microsoft's C++ library
-      "out of memory",         // CUDA
-      "outofmemory",           // TensorRT: "Error Code 2: OutOfMemory"
-      "out_of_host_memory",    // Level Zero, OpenCL
-      "out_of_device_memory",  // Level Zero
-      "allocation_failure",    // OpenCL: CL_MEM_OBJECT_ALLOCATION_FAILURE
-      "not enough memory",     // oneDNN, Windows
+      "failed to allocate",     // OpenVINO CPU; ONNX Runtime's and TensorRT's allocators
+      "bad_alloc",              // libstdc++, inside any engine
+      "bad allocation",         // Microsoft's C++ library
+      "out of memory",          // CUDA
+      "outofmemory",            // TensorRT: "Error Code 2: OutOfMemory"
+      "out_of_host_memory",     // Level Zero, OpenCL
+      "out_of_device_memory",   // Level Zero
+      "allocation_failure",     // OpenCL: CL_MEM_OBJECT_ALLOCATION_FAILURE
+      "not enough memory",      // oneDNN, Windows
       "cannot allocate memory"  // ENOMEM
   };
   return std::any_of(std::begin(kWords), std::end(kWords), [&text](std::string_view words) {

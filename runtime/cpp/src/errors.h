@@ -36,12 +36,12 @@ inline constexpr const char* kBusy =
   throw Error(Code::backend, std::move(message));
 }
 
-// Returns whether an engine's error message says that memory could not be allocated. Engines have no
-// error code for it.
+// Returns whether an engine's error message says that memory could not be allocated. Engines have
+// no error code for it.
 bool means_out_of_memory(std::string_view message);
 
-// Throws std::bad_alloc if `reason`, an engine's message, says that memory ran out. Otherwise throws
-// Error (backend) with `message`.
+// Throws std::bad_alloc if `reason`, an engine's message, says that memory ran out. Otherwise
+// throws Error (backend) with `message`.
 [[noreturn]] void engine_failed(std::string_view reason, std::string message);
 
 // Returns the Status for the exception that is being handled. Its message is one line.

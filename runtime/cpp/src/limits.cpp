@@ -25,9 +25,9 @@ std::uint64_t largest(const Limit& limit, const Limits& limits) {
 void check_limit(const Limit& limit, const Limits& limits, std::uint64_t size,
                  const std::string& where) {
   if (size <= largest(limit, limits)) return;
-  throw Error(limit.code, cat(where, ", more than the limit of ", value_of(limit, limits), " ",
-                              limit.name, "; raise limits.", limit.field,
-                              " in the parameters if there is memory for it"));
+  throw Error(limit.code,
+              cat(where, ", more than the limit of ", value_of(limit, limits), " ", limit.name,
+                  "; raise limits.", limit.field, " in the parameters if there is memory for it"));
 }
 
 }  // namespace glesam

@@ -10,7 +10,7 @@ namespace glesam {
 
 // One of the limits, and how messages spell it.
 struct Limit {
-  std::size_t Limits::*value;
+  std::size_t Limits::* value;
   const char* field;     // the field of Params::limits
   const char* name;      // the unit
   std::size_t unit = 1;  // the number of pixels, bytes or things that the field counts as 1

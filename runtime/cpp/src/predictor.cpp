@@ -85,7 +85,8 @@ std::size_t prompt_batch_of(const Opened& opened, std::size_t wanted) {
     if (spec.name != "point_coords") continue;
     const auto range = decoder.profile.find(spec.shape.at(0).symbol);
     if (range == decoder.profile.end()) continue;
-    wanted = std::min(wanted, static_cast<std::size_t>(std::max<std::int64_t>(range->second.max, 1)));
+    wanted =
+        std::min(wanted, static_cast<std::size_t>(std::max<std::int64_t>(range->second.max, 1)));
   }
   return wanted;
 }
@@ -225,8 +226,7 @@ Status Predictor::open(const std::string& bundle, const Params& params,
       const Timer timer(seconds);
       opened = glesam::open(bundle, params, params.enhance);
     }
-    auto made =
-        PredictorFactory::make(std::move(opened.bundle), std::move(opened.engine), params);
+    auto made = PredictorFactory::make(std::move(opened.bundle), std::move(opened.engine), params);
     made->state_->timings.load = seconds;
     *predictor = std::move(made);
   });
@@ -234,7 +234,8 @@ Status Predictor::open(const std::string& bundle, const Params& params,
 
 std::unique_ptr<Predictor> PredictorFactory::make(Bundle bundle, std::unique_ptr<Engine> engine,
                                                   const Params& params) {
-  auto state = std::make_unique<Predictor::State>(Opened{std::move(bundle), std::move(engine)}, params);
+  auto state =
+      std::make_unique<Predictor::State>(Opened{std::move(bundle), std::move(engine)}, params);
   return std::unique_ptr<Predictor>(new Predictor(std::move(state)));
 }
 

@@ -10,8 +10,8 @@
 
 namespace glesam {
 
-// Throws Error (invalid_input) if an image is null, empty or too large, if its stride is shorter than
-// a row or negative, or if its rows fit in no memory.
+// Throws Error (invalid_input) if an image is null, empty or too large, if its stride is shorter
+// than a row or negative, or if its rows fit in no memory.
 void check_image(const Image& image, const Limits& limits);
 
 struct Preprocessed {

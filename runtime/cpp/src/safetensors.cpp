@@ -96,7 +96,8 @@ StoredTensors read_safetensors(Bytes& file, std::uint64_t max_header) {
   if (length > file.size() - 8) refuse("its header is longer than the file");
   if (length > kMaxHeader) refuse("its header is longer than the format allows");
   if (length > max_header) {
-    refuse(cat("its header of ", length, " bytes exceeds limits.json_mib; raise it in the parameters ",
+    refuse(cat("its header of ", length,
+               " bytes exceeds limits.json_mib; raise it in the parameters ",
                "if there is memory for it"));
   }
   std::string header(length, '\0');

@@ -56,7 +56,9 @@ static int one_thread_at_a_time(const char *bundle) {
   CHECK(glesam_open(bundle, NULL, &predictor, NULL, 0) == GLESAM_OK);
   CHECK(glesam_set_image(predictor, image, SIDE, SIDE, 0) == GLESAM_OK);
   CHECK(pthread_create(&thread, NULL, predicts, predictor) == 0);
-  while (glesam_set_image(predictor, NULL, SIDE, SIDE, 0) != GLESAM_BUSY) CHECK(++tries < 100000000);
+  while (glesam_set_image(predictor, NULL, SIDE, SIDE, 0) != GLESAM_BUSY) {
+    CHECK(++tries < 100000000);
+  }
   CHECK(strstr(glesam_message(predictor), "in use by another thread") != NULL);
   busy_seen = 1;
   CHECK(pthread_join(thread, &code) == 0);

@@ -28,9 +28,9 @@ enum class When { never, before, after, finish };
 struct Plan {
   Stage stage = Stage::encoder;
   When when = When::never;
-  bool memory = false;          // whether the failure is one of memory
-  std::shared_future<void> go;  // if valid, a run waits for it
-  std::promise<void> waiting;   // set when a run starts to wait
+  bool memory = false;                // whether the failure is one of memory
+  std::shared_future<void> go;        // if valid, a run waits for it
+  std::promise<void> waiting;         // set when a run starts to wait
   std::vector<std::int64_t> batches;  // the number of prompts of each run of the decoder
 };
 
@@ -75,8 +75,8 @@ std::unique_ptr<Predictor> opened(Plan& plan, std::size_t max_prompt_batch = 0, 
   Params params = default_params();
   params.max_prompt_batch = max_prompt_batch;
   const EngineOptions options{"", "", library, threads};
-  auto engine = load_engine(bundle, backend, options,
-                            {Stage::encoder, Stage::enhancer, Stage::decoder});
+  auto engine =
+      load_engine(bundle, backend, options, {Stage::encoder, Stage::enhancer, Stage::decoder});
   return PredictorFactory::make(std::move(bundle),
                                 std::make_unique<PlannedEngine>(std::move(engine), plan), params);
 }
@@ -251,9 +251,10 @@ int main(int argc, char** argv) {
   folder = argv[1];
   backend = argv[2];
   if (argc > 3) library = argv[3];
-  return run_tests({{"a failure in the middle keeps the image", a_failure_in_the_middle_keeps_the_image},
-                    {"a failed prediction changes nothing", a_failed_prediction_changes_nothing},
-                    {"prompts run in batches", prompts_run_in_batches},
-                    {"one call at a time", one_call_at_a_time},
-                    {"the engine has no memory", the_engine_has_no_memory}});
+  return run_tests(
+      {{"a failure in the middle keeps the image", a_failure_in_the_middle_keeps_the_image},
+       {"a failed prediction changes nothing", a_failed_prediction_changes_nothing},
+       {"prompts run in batches", prompts_run_in_batches},
+       {"one call at a time", one_call_at_a_time},
+       {"the engine has no memory", the_engine_has_no_memory}});
 }

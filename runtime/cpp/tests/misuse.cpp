@@ -83,9 +83,15 @@ void images() {
 void strides() {
   const auto& predictor = shared;
   constexpr std::size_t most = std::numeric_limits<std::size_t>::max();
-  const std::size_t wrong[] = {std::size_t{1} << 62, std::size_t{1} << 63, std::size_t{1} << 32,
-                               std::size_t{1} << 31, most,                 most - 64 * 3 + 1,
-                               most / 2,             most / 47,            most / 48 + 1};
+  const std::size_t wrong[] = {std::size_t{1} << 62,
+                               std::size_t{1} << 63,
+                               std::size_t{1} << 32,
+                               std::size_t{1} << 31,
+                               most,
+                               most - 64 * 3 + 1,
+                               most / 2,
+                               most / 47,
+                               most / 48 + 1};
   std::vector<float> tensor;
   for (const std::size_t stride : wrong) {
     REFUSED(predictor->set_image({kPixels.data(), 64, 48, stride}), Code::invalid_input,
@@ -224,7 +230,8 @@ void a_long_manifest() {
   fs::create_directories(folder);
   for (const auto& entry : fs::directory_iterator(bundle)) {
     const fs::path to = folder / entry.path().filename();
-    if (entry.path().filename() != "manifest.json") fs::create_symlink(fs::absolute(entry.path()), to);
+    if (entry.path().filename() != "manifest.json")
+      fs::create_symlink(fs::absolute(entry.path()), to);
   }
   fs::copy_file(fs::path(bundle) / "manifest.json", folder / "manifest.json");
   std::ofstream(folder / "manifest.json", std::ios::app) << std::string(32 << 20, ' ');

@@ -92,7 +92,7 @@ bool finite(const Prediction& result) {
 }
 
 // Sets image 1, lets image 2 fail, and expects the masks of image 1.
-void check_that_the_image_stays(std::size_t FakeGpu::*until_failure, std::size_t after,
+void check_that_the_image_stays(std::size_t FakeGpu::* until_failure, std::size_t after,
                                 const char* words) {
   const auto predictor = opened();
   CHECK(set_image(*predictor, 1));

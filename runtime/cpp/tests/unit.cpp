@@ -258,15 +258,16 @@ void single_mask_gives_way() {
 }  // namespace
 
 int main() {
-  return glesam_tests::run_tests({{"sha256 vectors", sha256_vectors},
-                                  {"sha256 in pieces", sha256_in_pieces},
-                                  {"sha256 native is portable", sha256_native_is_portable},
-                                  {"text is Python's", text_is_pythons},
-                                  {"hostile safetensors", hostile_safetensors},
-                                  {"a long header is refused", a_long_header_is_refused},
-                                  {"a large golden file is refused", a_large_golden_file_is_refused},
-                                  {"engines without memory", engines_without_memory},
-                                  {"json keeps order and numbers", json_keeps_order_and_numbers},
-                                  {"upscaling by its definition", upscaling_by_its_definition},
-                                  {"single mask gives way", single_mask_gives_way}});
+  return glesam_tests::run_tests(
+      {{"sha256 vectors", sha256_vectors},
+       {"sha256 in pieces", sha256_in_pieces},
+       {"sha256 native is portable", sha256_native_is_portable},
+       {"text is Python's", text_is_pythons},
+       {"hostile safetensors", hostile_safetensors},
+       {"a long header is refused", a_long_header_is_refused},
+       {"a large golden file is refused", a_large_golden_file_is_refused},
+       {"engines without memory", engines_without_memory},
+       {"json keeps order and numbers", json_keeps_order_and_numbers},
+       {"upscaling by its definition", upscaling_by_its_definition},
+       {"single mask gives way", single_mask_gives_way}});
 }

@@ -1,5 +1,5 @@
-// A stand-in for the CUDA runtime's header, with the part that the library uses. Values are not those
-// of CUDA: everything that includes this file is linked with fake_nvidia.cpp.
+// A stand-in for the CUDA runtime's header, with the part that the library uses. Values are not
+// those of CUDA: everything that includes this file is linked with fake_nvidia.cpp.
 #pragma once
 
 #include <cstddef>

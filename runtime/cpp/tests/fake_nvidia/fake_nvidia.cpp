@@ -1,11 +1,11 @@
-// A fake GPU in host memory, with the functions of CUDA and TensorRT that the library loads. A stream
-// does its work when it is waited for and not before, as a slow GPU would. So a buffer that is read
-// or overwritten too early shows in the numbers.
+// A fake GPU in host memory, with the functions of CUDA and TensorRT that the library loads. A
+// stream does its work when it is waited for and not before, as a slow GPU would. So a buffer that
+// is read or overwritten too early shows in the numbers.
 //
 // An engine file is text with a line per tensor: "input|output NAME AXIS...", where an axis is a
 // size, B (up to 4) or P (up to 16). The graph sums its inputs with different factors and fills its
-// outputs with values that depend on the sum. Row b of an output with axis B depends on row b of the
-// inputs with axis B, and on all of the other inputs.
+// outputs with values that depend on the sum. Row b of an output with axis B depends on row b of
+// the inputs with axis B, and on all of the other inputs.
 #include "fake_nvidia.h"
 
 #include <NvInferRuntime.h>
@@ -35,8 +35,7 @@ std::map<const char*, std::size_t> blocks;  // the allocated memory: address, by
 bool is_allocated(const void* memory, std::size_t bytes) {
   const char* begin = static_cast<const char*>(memory);
   auto block = blocks.upper_bound(begin);
-  const bool inside =
-      block != blocks.begin() && begin + bytes <= (--block)->first + block->second;
+  const bool inside = block != blocks.begin() && begin + bytes <= (--block)->first + block->second;
   if (!inside) fake_gpu().touched_free_memory = true;
   return inside;
 }
@@ -106,9 +105,12 @@ class FakeContext final : public nvinfer1::IExecutionContext {
     const FakeTensor& tensor = tensors_.at(name);
     for (std::size_t i = 0; i < tensor.axes.size(); ++i) {
       const std::int64_t size = dims.d[i];
-      if (tensor.axes[i] == "B" && size <= kMostB) b_ = size;
-      else if (tensor.axes[i] == "P" && size <= kMostP) p_ = size;
-      else if (tensor.axes[i] != std::to_string(size)) return false;
+      if (tensor.axes[i] == "B" && size <= kMostB)
+        b_ = size;
+      else if (tensor.axes[i] == "P" && size <= kMostP)
+        p_ = size;
+      else if (tensor.axes[i] != std::to_string(size))
+        return false;
     }
     return true;
   }

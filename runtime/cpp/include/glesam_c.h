@@ -61,8 +61,8 @@ typedef enum glesam_code {
 typedef struct glesam_predictor glesam_predictor;
 
 /* The largest inputs that are accepted, so that a mistaken or hostile one ends with a message
- * instead of using all memory. Raise one if your inputs exceed it and there is memory for them. 0 means the
- * default. */
+ * instead of using all memory. Raise one if your inputs exceed it and there is memory for them.
+ * 0 means the default. */
 typedef struct glesam_limits {
   size_t side;       /* pixels per side of an image; default 16777216 */
   size_t megapixels; /* of an image; one has 1024 x 1024 pixels; default 512 */

@@ -1,10 +1,19 @@
-# Installs the library, the headers, glesam-cpp, the CMake package and the pkg-config file.
+# Installs the library, the headers, glesam-cpp, the CMake package, the pkg-config file and the licence.
+# The installation can be moved: nothing in it contains its prefix.
 include(CMakePackageConfigHelpers)
+
+foreach(folder LIBDIR INCLUDEDIR BINDIR)
+  if(IS_ABSOLUTE "${CMAKE_INSTALL_${folder}}")
+    message(FATAL_ERROR "CMAKE_INSTALL_${folder}: must be relative to the prefix, such as lib64")
+  endif()
+endforeach()
 
 install(TARGETS glesam EXPORT glesamTargets
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
-install(FILES include/glesam.h include/glesam_c.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(FILES include/glesam.h include/glesam_c.h include/glesam_version.h
+  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(FILES ${PROJECT_SOURCE_DIR}/../../LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/licenses/glesam)
 if(TARGET glesam-cpp)
   install(TARGETS glesam-cpp RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
@@ -17,5 +26,22 @@ write_basic_package_version_file(glesamConfigVersion.cmake COMPATIBILITY SameMin
 install(FILES ${PROJECT_BINARY_DIR}/glesamConfig.cmake ${PROJECT_BINARY_DIR}/glesamConfigVersion.cmake
   DESTINATION ${package_dir})
 
+# What a program needs besides libglesam.a, for `pkg-config --static`.
+set(pc_private "-lstdc++ -lm")
+if(CMAKE_DL_LIBS)
+  string(APPEND pc_private " -l${CMAKE_DL_LIBS}")
+endif()
+if(GLESAM_OPENVINO)
+  # OpenVINO's wheel has no libopenvino.so, only a file with its version in the name.
+  get_target_property(openvino_file openvino::runtime IMPORTED_LOCATION_RELEASE)
+  if(openvino_file)
+    get_filename_component(openvino_dir "${openvino_file}" DIRECTORY)
+    string(PREPEND pc_private "${openvino_file} -Wl,-rpath,${openvino_dir} ")
+  else()
+    string(PREPEND pc_private "-lopenvino ")
+  endif()
+endif()
+file(RELATIVE_PATH pc_prefix /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+string(REGEX REPLACE "/$" "" pc_prefix "${pc_prefix}")
 configure_file(cmake/glesam.pc.in glesam.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/glesam.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

@@ -24,8 +24,9 @@
 // fails does not change its output arguments, and a set_image that fails keeps the previous image.
 //
 // Threads. The library has no global state. A Predictor holds one image and accepts one call at a
-// time: create one for each thread. Different predictors may run at the same time, also when they
-// opened the same bundle. The engine starts its own threads; Params::threads limits their number.
+// time: create one for each thread. A call during a call of another thread returns Code::busy and
+// does nothing. Different predictors may run at the same time, also when they opened the same
+// bundle. The engine starts its own threads; Params::threads limits their number.
 //
 // Ownership. The library reads the pointers in Image and Prompts only during the call. Results are
 // values that the caller owns.
@@ -36,6 +37,8 @@
 #include <memory>
 #include <string>
 #include <vector>
+
+#include "glesam_version.h"
 
 #if defined(_WIN32)
 #define GLESAM_API
@@ -52,6 +55,7 @@ enum class Code {
   backend = 3,        // the engine is missing, cannot run here, or cannot load a graph
   out_of_memory = 4,  // use a smaller image or fewer prompts per call
   internal = 5,       // a bug in this library
+  busy = 6,           // another thread is using this predictor; create one for each thread
 };
 
 // The outcome of a call.
@@ -59,6 +63,18 @@ struct Status {
   Code code = Code::ok;
   std::string message;  // one line; empty on success
   explicit operator bool() const noexcept { return code == Code::ok; }
+};
+
+// The largest inputs that are accepted, so that a mistaken or hostile one ends with a message
+// instead of using all memory. The figures are those of the Python runtime. Raise one if your
+// inputs exceed it and there is memory for them. 0 means the default.
+struct Limits {
+  std::size_t side = 16'777'216;  // pixels per side of an image
+  std::size_t megapixels = 512;   // of an image; one has 1024 x 1024 pixels
+  std::size_t points = 4096;      // per prompt; the decoder's memory grows with the square of them
+  std::size_t prompts = 10'000;   // per call
+  std::size_t json_mib = 32;      // MiB of manifest.json, and of the header of golden.safetensors
+  std::size_t golden_mib = 512;   // MiB of golden.safetensors, which selftest() reads
 };
 
 // Options for opening a bundle. Get the defaults from default_params().
@@ -72,6 +88,12 @@ struct Params {
                                // empty: the dynamic loader searches for it
   int threads = 0;             // maximum number of engine threads; 0: the engine's default
   bool enhance = true;         // false: skip the enhancer, which is plain SAM; it is not loaded
+
+  // Maximum number of prompts per run of the decoder. A call with more prompts runs it several
+  // times and takes no more memory for it. 0: 8 on a CPU and 64 on other devices, as in Python. The
+  // profile of a compiled decoder can lower it.
+  std::size_t max_prompt_batch = 0;
+  Limits limits;
 };
 
 // Returns the default options.
@@ -88,8 +110,9 @@ GLESAM_API const char* version() noexcept;
 struct Image {
   const std::uint8_t* rgb = nullptr;
   int width = 0;           // pixels
-  int height = 0;          // pixels; width * height is at most 512 * 2^20
-  std::size_t stride = 0;  // bytes from one row to the next; 0 means 3 * width
+  int height = 0;          // pixels; see Limits for the largest image
+  std::size_t stride = 0;  // bytes from one row to the next, at most 2^31 - 1; 0 means 3 * width.
+                           // A negative stride (bottom row first) is not supported
 };
 
 // B prompts for one image. Each prompt describes one object, by N points, by one box, by a mask, or
@@ -171,30 +194,34 @@ class GLESAM_API Predictor {
   // Preprocesses an image and runs the encoder and the enhancer on it. All predictions use this
   // image until the next set_image or reset_image. The pixels are not needed after the call.
   //
-  // Errors: invalid_input (no pixels, too large, stride too short), backend, out_of_memory.
+  // Errors: invalid_input (no pixels, too large, a wrong stride), backend, out_of_memory, busy.
   Status set_image(const Image& image) noexcept;
 
   // Releases the image that is set, with its features. Does nothing if none is set.
-  void reset_image() noexcept;
+  //
+  // Errors: busy.
+  Status reset_image() noexcept;
 
   // Runs the decoder on B prompts and computes their masks at the image's size.
   //
   // result: receives the masks; its previous content is replaced.
-  // Errors: invalid_input (no image is set, or a prompt is wrong), backend, out_of_memory.
+  // Errors: invalid_input (no image is set, or a prompt is wrong), backend, out_of_memory, busy.
   Status predict(const Prompts& prompts, const PredictParams& params, Prediction* result) noexcept;
 
   // Computes the encoder's input without running anything, for programs that use an engine of their
-  // own. The image that is set stays the same.
+  // own. The image that is set stays the same. Other threads may use the predictor meanwhile.
   //
   // tensor: receives [3, S, S] float32, normalised and padded as the manifest says.
   // Errors: invalid_input, out_of_memory.
   Status preprocess(const Image& image, std::vector<float>* tensor) const noexcept;
 
-  // These references are valid as long as the predictor.
+  // These references are valid as long as the predictor. set_image and predict change the timings:
+  // read them in the thread that called.
   const Info& info() const noexcept;
   const Timings& timings() const noexcept;
 
  private:
+  friend struct PredictorFactory;  // for tests, with engines of their own
   struct State;
   explicit Predictor(std::unique_ptr<State> state) noexcept;
   std::unique_ptr<State> state_;

@@ -22,7 +22,8 @@
  * fails does not change its output arguments. No C++ exception leaves the library.
  *
  * Threads. The library has no global state. A predictor accepts one call at a time: create one for
- * each thread. Different predictors may run at the same time.
+ * each thread. A call during a call of another thread returns GLESAM_BUSY and does nothing.
+ * Different predictors may run at the same time.
  *
  * Ownership. The library reads the pointers that it is given only during the call. glesam_close
  * frees a predictor. The arrays of a glesam_result belong to the predictor and are valid until its
@@ -33,6 +34,8 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+#include "glesam_version.h"
 
 #if defined(_WIN32)
 #define GLESAM_C_API
@@ -50,13 +53,27 @@ typedef enum glesam_code {
   GLESAM_BAD_BUNDLE = 2,    /* the folder is incomplete, altered, too new, or not a bundle */
   GLESAM_BACKEND = 3,       /* the engine is missing, cannot run here, or cannot load a graph */
   GLESAM_OUT_OF_MEMORY = 4, /* use a smaller image or fewer prompts per call */
-  GLESAM_INTERNAL = 5       /* a bug in this library */
+  GLESAM_INTERNAL = 5,      /* a bug in this library */
+  GLESAM_BUSY = 6           /* another thread is using this predictor */
 } glesam_code;
 
 /* A loaded bundle and the image that is set. */
 typedef struct glesam_predictor glesam_predictor;
 
-/* Options for opening a bundle. A null string is the same as an empty one. */
+/* The largest inputs that are accepted, so that a mistaken or hostile one ends with a message
+ * instead of using all memory. Raise one if your inputs exceed it and there is memory for them.
+ * 0 means the default. */
+typedef struct glesam_limits {
+  size_t side;       /* pixels per side of an image; default 16777216 */
+  size_t megapixels; /* of an image; one has 1024 x 1024 pixels; default 512 */
+  size_t points;  /* per prompt; the decoder's memory grows with the square of them; default 4096 */
+  size_t prompts; /* per call; default 10000 */
+  size_t json_mib;   /* MiB of manifest.json, and of the header of golden.safetensors; default 32 */
+  size_t golden_mib; /* MiB of golden.safetensors; default 512 */
+} glesam_limits;
+
+/* Options for opening a bundle. A null string is the same as an empty one. A struct of zeros has
+ * the default options. */
 typedef struct glesam_params {
   const char* backend;        /* "auto" (default), "openvino", "onnxruntime" or "tensorrt" */
   const char* device;         /* "cpu", "cuda", "cuda:1"; OpenVINO: "cpu", "gpu", "gpu:1", "npu";
@@ -66,7 +83,10 @@ typedef struct glesam_params {
   const char* engine_library; /* path of libonnxruntime or libnvinfer;
                                  empty: the dynamic loader searches for it */
   int threads;                /* maximum number of engine threads; 0: the engine's default */
-  int enhance;                /* 0: skip the enhancer, which is plain SAM; 1 (default): run it */
+  int skip_enhancer;          /* 1: skip the enhancer, which is plain SAM; 0 (default): run it */
+  size_t max_prompt_batch;    /* maximum number of prompts per run of the decoder; 0: 8 on a CPU, 64
+                                 on other devices, and less if a compiled decoder takes less */
+  glesam_limits limits;
 } glesam_params;
 
 /* B prompts for one image. Each prompt describes one object, by N points, by one box, by a mask, or
@@ -121,7 +141,8 @@ GLESAM_C_API void glesam_close(glesam_predictor* predictor);
  *
  * rgb: 8 bits per channel, channels interleaved, top row first.
  * width, height: pixels.
- * stride: bytes from one row to the next; 0 means 3 * width.
+ * stride: bytes from one row to the next, at most 2^31 - 1; 0 means 3 * width. A negative stride
+ *     (bottom row first) is not supported.
  */
 GLESAM_C_API int glesam_set_image(glesam_predictor* predictor, const uint8_t* rgb, int width,
                                   int height, size_t stride);
@@ -137,7 +158,8 @@ GLESAM_C_API int glesam_predict(glesam_predictor* predictor, const glesam_prompt
                                 int multimask, glesam_result* result);
 
 /* Returns the error message of the predictor's last call, or "" if it succeeded. The string is
- * valid until the predictor's next call or its glesam_close. */
+ * valid until the predictor's next call or its glesam_close. After GLESAM_BUSY, it returns the
+ * message for it in the thread that received GLESAM_BUSY. */
 GLESAM_C_API const char* glesam_message(const glesam_predictor* predictor);
 
 #ifdef __cplusplus

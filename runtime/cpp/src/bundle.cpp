@@ -66,7 +66,7 @@ fs::path Bundle::graph_path(Stage stage) const {
   return path / manifest.stages.at(stage).graph.file;
 }
 
-Bundle open_bundle(const std::string& name) {
+Bundle open_bundle(const std::string& name, const Limits& limits) {
   const fs::path folder = spelled(name);
   std::error_code error;
   if (!fs::is_directory(folder, error)) {
@@ -82,6 +82,10 @@ Bundle open_bundle(const std::string& name) {
   }
   std::string raw;
   try {
+    const auto size = fs::file_size(manifest_path, error);
+    if (!error) {
+      check_limit(kJsonBytes, limits, size, cat(manifest_path.string(), ": ", size, " bytes"));
+    }
     raw = read_file(manifest_path);
   } catch (const ReadError& reason) {
     bundle_error(cat(manifest_path.string(), ": cannot be read (", reason.what(),
@@ -96,11 +100,13 @@ Bundle open_bundle(const std::string& name) {
   return bundle;
 }
 
-StoredTensors load_golden(const Bundle& bundle) {
+StoredTensors load_golden(const Bundle& bundle, const Limits& limits) {
   const std::string where = bundle.golden_path().string();
   StoredTensors tensors;
   try {
-    tensors = read_safetensors(bundle.golden_path());
+    Bytes file(bundle.golden_path());
+    check_limit(kGoldenBytes, limits, file.size(), cat(where, ": ", file.size(), " bytes"));
+    tensors = read_safetensors(file, largest(kJsonBytes, limits));
   } catch (const std::runtime_error& error) {
     bundle_error(cat(where, ": not a golden file (", error.what(), "); export the bundle again"));
   }

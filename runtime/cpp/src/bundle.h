@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <string>
 
+#include "limits.h"
 #include "manifest.h"
 #include "safetensors.h"
 
@@ -22,11 +23,11 @@ struct Bundle {
 
 // Opens a bundle and verifies its manifest and the size, hash and external data of every file.
 // Throws Error (bad_bundle) if a file is missing or altered, the manifest is malformed or has
-// another version, or a graph refers to data outside the folder.
-Bundle open_bundle(const std::string& folder);
+// another version, a graph refers to data outside the folder, or the manifest exceeds its limit.
+Bundle open_bundle(const std::string& folder, const Limits& limits = {});
 
 // Returns the golden tensors by name: `image` is uint8 [H, W, 3], all others are float32. Throws
-// Error (bad_bundle) if the file is not safetensors or a tensor is missing.
-StoredTensors load_golden(const Bundle& bundle);
+// Error (bad_bundle) if the file is not safetensors, a tensor is missing, or it exceeds its limit.
+StoredTensors load_golden(const Bundle& bundle, const Limits& limits = {});
 
 }  // namespace glesam

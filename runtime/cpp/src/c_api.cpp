@@ -1,6 +1,7 @@
 #include "glesam_c.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 #include "errors.h"
@@ -10,14 +11,30 @@ struct glesam_predictor {
   std::unique_ptr<glesam::Predictor> predictor;
   glesam::Prediction prediction;
   std::string message;
+  std::atomic_flag in_use = ATOMIC_FLAG_INIT;
 };
 
 namespace {
 
 std::string text_of(const char* text) { return text != nullptr ? text : ""; }
 
-int report(glesam_predictor* handle, glesam::Status status) {
+// The handle whose last call in this thread returned GLESAM_BUSY. The other thread may change the
+// handle's own message, so glesam_message must not read it then.
+thread_local const glesam_predictor* refused = nullptr;
+
+// Runs `call`, which returns a Status, unless another thread uses the handle, and keeps its
+// message.
+template <typename Call>
+int report(glesam_predictor* handle, Call&& call) {
+  if (handle == nullptr) return GLESAM_INVALID_INPUT;
+  if (handle->in_use.test_and_set(std::memory_order_acquire)) {
+    refused = handle;
+    return GLESAM_BUSY;
+  }
+  if (refused == handle) refused = nullptr;
+  glesam::Status status = call();
   handle->message = std::move(status.message);
+  handle->in_use.clear(std::memory_order_release);
   return static_cast<int>(status.code);
 }
 
@@ -37,7 +54,11 @@ extern "C" {
 
 const char* glesam_version(void) { return glesam::version(); }
 
-glesam_params glesam_default_params(void) { return {"auto", nullptr, nullptr, nullptr, 0, 1}; }
+glesam_params glesam_default_params(void) {
+  glesam_params params{};
+  params.backend = "auto";
+  return params;
+}
 
 int glesam_open(const char* bundle, const glesam_params* params, glesam_predictor** predictor,
                 char* message, size_t message_size) {
@@ -46,9 +67,16 @@ int glesam_open(const char* bundle, const glesam_params* params, glesam_predicto
     if (predictor == nullptr)
       glesam::input_error("predictor: a null pointer; pass a place for the result");
     const glesam_params given = params != nullptr ? *params : glesam_default_params();
-    const glesam::Params own{
-        text_of(given.backend),        text_of(given.device), text_of(given.precision),
-        text_of(given.engine_library), given.threads,         given.enhance != 0};
+    glesam::Params own = glesam::default_params();
+    own.backend = text_of(given.backend);
+    own.device = text_of(given.device);
+    own.precision = text_of(given.precision);
+    own.engine_library = text_of(given.engine_library);
+    own.threads = given.threads;
+    own.enhance = given.skip_enhancer == 0;
+    own.max_prompt_batch = given.max_prompt_batch;
+    own.limits = {given.limits.side,    given.limits.megapixels, given.limits.points,
+                  given.limits.prompts, given.limits.json_mib,   given.limits.golden_mib};
     auto handle = std::make_unique<glesam_predictor>();
     glesam::Status opened = glesam::Predictor::open(bundle, own, &handle->predictor);
     if (!opened) throw glesam::Error(opened.code, std::move(opened.message));
@@ -62,39 +90,40 @@ void glesam_close(glesam_predictor* predictor) { delete predictor; }
 
 int glesam_set_image(glesam_predictor* predictor, const uint8_t* rgb, int width, int height,
                      size_t stride) {
-  if (predictor == nullptr) return GLESAM_INVALID_INPUT;
-  return report(predictor, predictor->predictor->set_image({rgb, width, height, stride}));
+  return report(predictor,
+                [&] { return predictor->predictor->set_image({rgb, width, height, stride}); });
 }
 
 int glesam_predict(glesam_predictor* predictor, const glesam_prompts* prompts, int multimask,
                    glesam_result* result) {
-  if (predictor == nullptr) return GLESAM_INVALID_INPUT;
-  return report(predictor, glesam::guard([&] {
-                  if (prompts == nullptr || result == nullptr) {
-                    glesam::input_error("prompts or result: a null pointer; pass both");
-                  }
-                  glesam::Prompts own;
-                  own.count = prompts->count;
-                  own.points = prompts->points;
-                  own.labels = prompts->labels;
-                  own.points_per_prompt = prompts->points_per_prompt;
-                  own.boxes = prompts->boxes;
-                  own.mask_input = prompts->mask_input;
-                  glesam::PredictParams how;
-                  how.multimask = multimask != 0;
-                  glesam::Prediction made;
-                  glesam::Status status = predictor->predictor->predict(own, how, &made);
-                  if (!status) throw glesam::Error(status.code, std::move(status.message));
-                  predictor->prediction = std::move(made);
-                  const glesam::Prediction& kept = predictor->prediction;
-                  *result = {kept.count,         kept.masks_per_prompt, kept.height,
-                             kept.width,         kept.low_res_side,     kept.masks.data(),
-                             kept.scores.data(), kept.stability.data(), kept.low_res.data()};
-                }));
+  const auto work = [&] {
+    if (prompts == nullptr || result == nullptr) {
+      glesam::input_error("prompts or result: a null pointer; pass both");
+    }
+    glesam::Prompts own;
+    own.count = prompts->count;
+    own.points = prompts->points;
+    own.labels = prompts->labels;
+    own.points_per_prompt = prompts->points_per_prompt;
+    own.boxes = prompts->boxes;
+    own.mask_input = prompts->mask_input;
+    glesam::PredictParams how;
+    how.multimask = multimask != 0;
+    glesam::Prediction made;
+    glesam::Status status = predictor->predictor->predict(own, how, &made);
+    if (!status) throw glesam::Error(status.code, std::move(status.message));
+    predictor->prediction = std::move(made);
+    const glesam::Prediction& kept = predictor->prediction;
+    *result = {kept.count,         kept.masks_per_prompt, kept.height,
+               kept.width,         kept.low_res_side,     kept.masks.data(),
+               kept.scores.data(), kept.stability.data(), kept.low_res.data()};
+  };
+  return report(predictor, [&] { return glesam::guard(work); });
 }
 
 const char* glesam_message(const glesam_predictor* predictor) {
-  return predictor != nullptr ? predictor->message.c_str() : "predictor: a null pointer";
+  if (predictor == nullptr) return "predictor: a null pointer";
+  return predictor == refused ? glesam::kBusy : predictor->message.c_str();
 }
 
 }  // extern "C"

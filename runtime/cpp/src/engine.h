@@ -14,15 +14,18 @@ struct EngineDescription {
   std::string engine, version, provider, device;  // what is really used
 };
 
-// The loaded graphs of a bundle. It accepts one call at a time.
+// The loaded graphs of a bundle. It accepts one call at a time, and must outlive its tensors.
 class Engine {
  public:
   virtual ~Engine() = default;
   virtual const EngineDescription& describe() const = 0;
   // Runs one graph. Inputs and outputs have their names from the manifest. The outputs stay on the
-  // engine's device and are valid until the stage runs again. Throws Error (backend) if the stage is
-  // not loaded or the engine fails.
+  // engine's device. They are the caller's: no later run changes them. The engine may still compute
+  // when this returns; then finish() and to_host() report its failures. Throws Error (backend) if
+  // the stage is not loaded or the engine fails, and std::bad_alloc if it has not enough memory.
   virtual Tensors run(Stage stage, const Tensors& inputs) = 0;
+  // Waits until all runs are complete. Throws as run() does if one of them failed.
+  virtual void finish() {}
   // Returns a tensor of this engine as a tensor on the host.
   virtual Tensor to_host(const Tensor& tensor) = 0;
 };

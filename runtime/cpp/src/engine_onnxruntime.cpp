@@ -107,7 +107,8 @@ class OnnxruntimeEngine final : public Engine {
     try {
       return run(found->second, inputs);
     } catch (const OrtFailure& error) {
-      backend_error(cat("onnxruntime failed in the ", name_of(stage), ": ", error.what()));
+      engine_failed(error.what(),
+                    cat("onnxruntime failed in the ", name_of(stage), ": ", error.what()));
     }
   }
 
@@ -159,7 +160,8 @@ class OnnxruntimeEngine final : public Engine {
     try {
       api_.require(api_->CreateSession(env_.get(), path.c_str(), options, &made));
     } catch (const OrtFailure& error) {
-      backend_error(cat(path, ": onnxruntime cannot load it: ", error.what(),
+      engine_failed(error.what(),
+                    cat(path, ": onnxruntime cannot load it: ", error.what(),
                         record.precision == "fp32" ? "" : "; use an fp32 bundle here"));
     }
     Loaded loaded{{made, api_->ReleaseSession}, {}};
@@ -254,7 +256,7 @@ std::unique_ptr<Engine> load_onnxruntime(const Bundle& bundle, const EngineOptio
   try {
     return std::make_unique<OnnxruntimeEngine>(bundle, options, stages);
   } catch (const OrtFailure& error) {
-    backend_error(cat("onnxruntime cannot run here: ", error.what()));
+    engine_failed(error.what(), cat("onnxruntime cannot run here: ", error.what()));
   }
 }
 

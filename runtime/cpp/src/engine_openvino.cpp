@@ -1,5 +1,6 @@
 // The OpenVINO backend, on its C++ API.
 #include <algorithm>
+#include <limits>
 #include <openvino/openvino.hpp>
 
 #include "cpu.h"
@@ -15,8 +16,8 @@ bool is_typed(const StageRecord& record) {
   return record.precision == "fp16" || record.precision == "bf16";
 }
 
-// Returns the requested precision. Without a request it is bfloat16 if a graph has that type and the
-// device supports it, otherwise float32. OpenVINO's own default can be coarser than the graph.
+// Returns the requested precision. Without a request it is bfloat16 if a graph has that type and
+// the device supports it, otherwise float32. OpenVINO's own default can be coarser than the graph.
 ov::element::Type precision_of(const std::string& hint, const Bundle& bundle,
                                const std::vector<Stage>& stages,
                                const std::vector<std::string>& able) {
@@ -75,21 +76,22 @@ std::string brief(const std::exception& error) {
 class OpenvinoEngine final : public Engine {
  public:
   OpenvinoEngine(const Bundle& bundle, const EngineOptions& options,
-                 const std::vector<Stage>& stages) {
-    const std::string device = device_of(options.device);
+                 const std::vector<Stage>& stages)
+      : bundle_(bundle.path.string()), sha256_(bundle.sha256), device_(device_of(options.device)) {
+    const std::string& device = device_;
     const auto able = core_.get_property(device, ov::device::capabilities);
     const auto precision = precision_of(options.precision, bundle, stages, able);
     // By default OpenVINO also quantizes the inputs of layers that have only quantized weights.
-    ov::AnyMap properties{{ov::hint::inference_precision(precision)},
-                          {ov::hint::dynamic_quantization_group_size(0)},
-                          {ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY)}};
-    if (options.threads > 0) properties.insert(ov::inference_num_threads(options.threads));
+    properties_ = {{ov::hint::inference_precision(precision)},
+                   {ov::hint::dynamic_quantization_group_size(0)},
+                   {ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY)}};
+    if (options.threads > 0) properties_.insert(ov::inference_num_threads(options.threads));
     // Otherwise sums saturate, and layers have more error than quantization causes (docs/adr/0013).
     if (device == "CPU" && !adds_bytes_exactly()) {
-      properties.insert({"LP_TRANSFORMS_MODE", "NO"});
+      properties_.insert({"LP_TRANSFORMS_MODE", "NO"});
     }
     for (const Stage stage : stages) {
-      load(bundle, stage, device, properties);
+      load(bundle, stage);
       const auto computed = requests_.at(stage).request.get_compiled_model().get_property(
           ov::hint::inference_precision);
       if (!options.precision.empty() && computed != precision) {
@@ -108,13 +110,18 @@ class OpenvinoEngine final : public Engine {
     const auto found = requests_.find(stage);
     if (found == requests_.end()) backend_error(cat("the ", name_of(stage), " was not loaded"));
     Loaded& loaded = found->second;
+    if (loaded.failed) load_again(stage);
     try {
+      loaded.failed = true;
       for (const auto& [name, tensor] : inputs) {
         const ov::Shape shape(tensor.shape.begin(), tensor.shape.end());
         // OpenVINO only reads inputs, but its API takes them without const.
         loaded.request.set_tensor(name, {ov::element::f32, shape, const_cast<float*>(tensor.host)});
       }
-      loaded.request.infer();
+      // In OpenVINO's CPU plugin, infer() discards an error of allocating memory and leaves the
+      // outputs of the run before. wait() throws it.
+      loaded.request.start_async();
+      loaded.request.wait();
       Tensors outputs;
       for (const std::string& name : loaded.outputs) {
         const ov::Tensor value = loaded.request.get_tensor(name);
@@ -126,11 +133,13 @@ class OpenvinoEngine final : public Engine {
         const float* data = copy->data<float>();
         outputs[name] = {Shape(shape.begin(), shape.end()), data, std::move(copy)};
       }
+      loaded.failed = false;
       return outputs;
     } catch (const std::bad_alloc&) {
       throw;
     } catch (const std::exception& error) {
-      backend_error(cat("openvino failed in the ", name_of(stage), ": ", brief(error)));
+      engine_failed(error.what(),
+                    cat("openvino failed in the ", name_of(stage), ": ", brief(error)));
     }
   }
 
@@ -140,10 +149,23 @@ class OpenvinoEngine final : public Engine {
   struct Loaded {
     ov::InferRequest request;
     std::vector<std::string> outputs;
+    bool failed = false;  // whether the last run failed
   };
 
-  void load(const Bundle& bundle, Stage stage, const std::string& device,
-            const ov::AnyMap& properties) {
+  // Loads a stage after a run that failed. When OpenVINO has no memory for a run, the compiled
+  // graph keeps a part of that run's shapes, and later runs fail too.
+  void load_again(Stage stage) {
+    Limits limits;
+    limits.json_mib = std::numeric_limits<std::size_t>::max();  // it was read before
+    const Bundle bundle = open_bundle(bundle_, limits);
+    if (bundle.sha256 != sha256_) {
+      bundle_error(cat(bundle_, ": changed since it was opened; open a predictor again"));
+    }
+    load(bundle, stage);
+  }
+
+  void load(const Bundle& bundle, Stage stage) {
+    const std::string& device = device_;
     const std::string path = bundle.graph_path(stage).string();
     const StageRecord& record = bundle.manifest.stages.at(stage);
     ov::CompiledModel model;
@@ -151,22 +173,26 @@ class OpenvinoEngine final : public Engine {
       if (is_typed(record)) {
         const auto graph = core_.read_model(path);
         without_casts(graph);
-        model = core_.compile_model(graph, device, properties);
+        model = core_.compile_model(graph, device, properties_);
       } else {
-        model = core_.compile_model(path, device, properties);
+        model = core_.compile_model(path, device, properties_);
       }
     } catch (const std::bad_alloc&) {
       throw;
     } catch (const std::exception& error) {
-      backend_error(cat(path, ": openvino cannot load it on ", device, ": ", brief(error)));
+      engine_failed(error.what(),
+                    cat(path, ": openvino cannot load it on ", device, ": ", brief(error)));
     }
     check_interface(path, "inputs", found(model.inputs(), record.inputs), record.inputs);
     check_interface(path, "outputs", found(model.outputs(), record.outputs), record.outputs);
-    Loaded loaded{model.create_infer_request(), {}};
+    Loaded loaded{model.create_infer_request(), {}, false};
     for (const TensorSpec& spec : record.outputs) loaded.outputs.push_back(spec.name);
-    requests_.emplace(stage, std::move(loaded));
+    requests_[stage] = std::move(loaded);
   }
 
+  std::string bundle_, sha256_;  // the bundle's folder and the hash of its manifest
+  std::string device_;           // OpenVINO's name
+  ov::AnyMap properties_;
   ov::Core core_;
   std::map<Stage, Loaded> requests_;
   EngineDescription description_;
@@ -179,7 +205,7 @@ std::unique_ptr<Engine> load_openvino(const Bundle& bundle, const EngineOptions&
   try {
     return std::make_unique<OpenvinoEngine>(bundle, options, stages);
   } catch (const ov::Exception& error) {  // no such device, no plugin for it
-    backend_error(cat("openvino cannot run here: ", brief(error)));
+    engine_failed(error.what(), cat("openvino cannot run here: ", brief(error)));
   }
 }
 

@@ -1,6 +1,6 @@
 // The backend for engine files of TensorRT and TensorRT-RTX. All stages run on one stream. Buffers
-// are allocated once, at the largest size of the profile. The next stage reads a stage's output in
-// place.
+// have the largest size of the profile. The next stage reads a stage's output in place. A stage
+// that runs while its earlier outputs are in use writes to other buffers.
 #include <algorithm>
 
 #include "bytes.h"
@@ -41,12 +41,34 @@ nvinfer1::Dims dims_of(const Shape& shape) {
   return dims;
 }
 
-// An engine, its buffers, and the names of its tensors.
+// The buffers for one output of a stage, all of the same size. Tensors that were returned share
+// them.
+class OutputBuffers {
+ public:
+  OutputBuffers(const Cuda& cuda, std::size_t bytes) : cuda_(cuda), bytes_(bytes) { unused(); }
+
+  // Returns a buffer that no tensor uses, and allocates one if all are in use.
+  std::shared_ptr<DeviceBuffer> unused() {
+    for (const auto& buffer : buffers_) {
+      if (buffer.use_count() == 1) return buffer;
+    }
+    buffers_.push_back(std::make_shared<DeviceBuffer>(cuda_, bytes_));
+    return buffers_.back();
+  }
+
+ private:
+  const Cuda& cuda_;
+  std::size_t bytes_;
+  std::vector<std::shared_ptr<DeviceBuffer>> buffers_;
+};
+
+// An engine, its buffers by the name of their tensor, and the names in the manifest's order.
 struct Loaded {
   std::unique_ptr<nvinfer1::ICudaEngine> engine;
   std::unique_ptr<nvinfer1::IExecutionContext> context;
-  std::vector<std::string> inputs, outputs;
-  std::map<std::string, std::shared_ptr<DeviceBuffer>> buffers;
+  std::vector<std::string> outputs;
+  std::map<std::string, DeviceBuffer> input_buffers;
+  std::map<std::string, OutputBuffers> output_buffers;
 };
 
 class TensorrtEngine final : public Engine {
@@ -89,16 +111,26 @@ class TensorrtEngine final : public Engine {
     cuda_.require(cuda_.set_device(cuda_.device()),
                   "choosing the GPU");  // each thread has a current GPU of its own
     for (const auto& [name, tensor] : inputs) bind(loaded, stage, name, tensor);
-    if (!loaded.context->enqueueV3(stream_)) {
-      backend_error(cat(description_.engine, " failed in the ", name_of(stage), ": ",
-                        log_.take("no reason given")));
-    }
     Tensors outputs;
     for (const std::string& name : loaded.outputs) {
-      outputs[name] = {shape_of(loaded.context->getTensorShape(name.c_str())), nullptr,
-                       loaded.buffers.at(name)};
+      const auto buffer = loaded.output_buffers.at(name).unused();
+      set_address(loaded, stage, name, buffer->data());
+      outputs[name] = {{}, nullptr, buffer};
+    }
+    if (!loaded.context->enqueueV3(stream_)) {
+      const std::string reason = log_.take("no reason given");
+      engine_failed(reason,
+                    cat(description_.engine, " failed in the ", name_of(stage), ": ", reason));
+    }
+    for (auto& [name, tensor] : outputs) {
+      tensor.shape = shape_of(loaded.context->getTensorShape(name.c_str()));
     }
     return outputs;
+  }
+
+  void finish() override {
+    cuda_.require(cuda_.set_device(cuda_.device()), "choosing the GPU");
+    cuda_.require(cuda_.stream_synchronize(stream_), "running the graphs");
   }
 
   Tensor to_host(const Tensor& tensor) override {
@@ -108,7 +140,7 @@ class TensorrtEngine final : public Engine {
         cuda_.memcpy_async(values.data(), device_data(tensor), values.size() * sizeof(float),
                            cudaMemcpyDeviceToHost, stream_),
         "copying from the GPU");
-    cuda_.require(cuda_.stream_synchronize(stream_), "running the graphs");
+    finish();
     return host_tensor(tensor.shape, std::move(values));
   }
 
@@ -129,9 +161,10 @@ class TensorrtEngine final : public Engine {
     Loaded loaded;
     loaded.engine.reset(runtime_->deserializeCudaEngine(plan.data(), plan.size()));
     if (!loaded.engine) {
-      backend_error(cat(path, ": ", bundle.manifest.target.engine, " ", library_.version(),
-                        " cannot load it: ", log_.take("no reason given"),
-                        "; build it for this GPU and version with glesam-export"));
+      const std::string reason = log_.take("no reason given");
+      engine_failed(reason, cat(path, ": ", bundle.manifest.target.engine, " ", library_.version(),
+                                " cannot load it: ", reason,
+                                "; build it for this GPU and version with glesam-export"));
     }
     loaded.context.reset(loaded.engine->createExecutionContext());
     if (!loaded.context) throw std::bad_alloc();  // creating a context fails only for memory
@@ -166,13 +199,8 @@ class TensorrtEngine final : public Engine {
 
   // Allocates inputs at the largest shape of the profile, and outputs at the shape that results.
   void allocate(Loaded& loaded, const StageRecord& record, const std::string& path) {
-    const auto add = [&](const std::string& name, const nvinfer1::Dims& dims) {
-      const std::size_t bytes = elements(shape_of(dims)) * sizeof(float);
-      auto buffer = std::make_shared<DeviceBuffer>(cuda_, bytes);
-      if (!loaded.context->setTensorAddress(name.c_str(), buffer->data())) {
-        backend_error(cat(path, ": ", name, " cannot be bound: ", log_.take("no reason given")));
-      }
-      loaded.buffers.emplace(name, std::move(buffer));
+    const auto bytes_of = [](const nvinfer1::Dims& dims) {
+      return elements(shape_of(dims)) * sizeof(float);
     };
     for (const TensorSpec& spec : record.inputs) {
       const char* name = spec.name.c_str();
@@ -181,11 +209,11 @@ class TensorrtEngine final : public Engine {
         backend_error(cat(path, ": ", name,
                           " does not accept its own profile: ", log_.take("no reason given")));
       }
-      add(spec.name, largest);
-      loaded.inputs.push_back(spec.name);
+      loaded.input_buffers.try_emplace(spec.name, cuda_, bytes_of(largest));
     }
     for (const TensorSpec& spec : record.outputs) {
-      add(spec.name, loaded.context->getTensorShape(spec.name.c_str()));
+      const nvinfer1::Dims largest = loaded.context->getTensorShape(spec.name.c_str());
+      loaded.output_buffers.try_emplace(spec.name, cuda_, bytes_of(largest));
       loaded.outputs.push_back(spec.name);
     }
   }
@@ -202,11 +230,15 @@ class TensorrtEngine final : public Engine {
     if (tensor.host == nullptr) {
       place = device_data(tensor);
     } else {
-      place = loaded.buffers.at(name)->data();
+      place = loaded.input_buffers.at(name).data();
       cuda_.require(cuda_.memcpy_async(place, tensor.host, elements(tensor.shape) * sizeof(float),
                                        cudaMemcpyHostToDevice, stream_),
                     "copying to the GPU");
     }
+    set_address(loaded, stage, name, place);
+  }
+
+  void set_address(Loaded& loaded, Stage stage, const std::string& name, void* place) {
     if (!loaded.context->setTensorAddress(name.c_str(), place)) {
       backend_error(cat("the ", name_of(stage), " does not accept ", name, ": ",
                         log_.take("no reason given")));

@@ -1,5 +1,7 @@
 #include "errors.h"
 
+#include <algorithm>
+#include <cctype>
 #include <new>
 #include <stdexcept>
 
@@ -28,6 +30,32 @@ Status describe() {
 }
 
 }  // namespace
+
+bool means_out_of_memory(std::string_view message) {
+  std::string text(message);
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  static constexpr std::string_view kWords[] = {
+      "failed to allocate",     // OpenVINO CPU; ONNX Runtime's and TensorRT's allocators
+      "bad_alloc",              // libstdc++, inside any engine
+      "bad allocation",         // Microsoft's C++ library
+      "out of memory",          // CUDA
+      "outofmemory",            // TensorRT: "Error Code 2: OutOfMemory"
+      "out_of_host_memory",     // Level Zero, OpenCL
+      "out_of_device_memory",   // Level Zero
+      "allocation_failure",     // OpenCL: CL_MEM_OBJECT_ALLOCATION_FAILURE
+      "not enough memory",      // oneDNN, Windows
+      "cannot allocate memory"  // ENOMEM
+  };
+  return std::any_of(std::begin(kWords), std::end(kWords), [&text](std::string_view words) {
+    return text.find(words) != std::string::npos;
+  });
+}
+
+void engine_failed(std::string_view reason, std::string message) {
+  if (means_out_of_memory(reason)) throw std::bad_alloc();
+  backend_error(std::move(message));
+}
 
 Status status_of_current_exception() noexcept {
   try {

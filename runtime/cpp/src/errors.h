@@ -3,6 +3,7 @@
 
 #include <exception>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "glesam.h"
@@ -21,6 +22,10 @@ class Error : public std::exception {
   std::string message_;
 };
 
+// The message of Code::busy.
+inline constexpr const char* kBusy =
+    "the predictor is in use by another thread; open a predictor for each thread";
+
 [[noreturn]] inline void input_error(std::string message) {
   throw Error(Code::invalid_input, std::move(message));
 }
@@ -30,6 +35,14 @@ class Error : public std::exception {
 [[noreturn]] inline void backend_error(std::string message) {
   throw Error(Code::backend, std::move(message));
 }
+
+// Returns whether an engine's error message says that memory could not be allocated. Engines have
+// no error code for it.
+bool means_out_of_memory(std::string_view message);
+
+// Throws std::bad_alloc if `reason`, an engine's message, says that memory ran out. Otherwise
+// throws Error (backend) with `message`.
+[[noreturn]] void engine_failed(std::string_view reason, std::string message);
 
 // Returns the Status for the exception that is being handled. Its message is one line.
 Status status_of_current_exception() noexcept;

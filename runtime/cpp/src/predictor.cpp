@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -5,14 +7,11 @@
 #include "chain.h"
 #include "errors.h"
 #include "glesam.h"
+#include "predictor_factory.h"
 #include "preprocess.h"
 #include "prompts.h"
 #include "selftest.h"
 #include "text.h"
-
-#ifndef GLESAM_VERSION
-#error "GLESAM_VERSION is set by CMakeLists.txt"
-#endif
 
 namespace glesam {
 namespace {
@@ -30,13 +29,27 @@ class Timer {
   Clock::time_point start_;
 };
 
+// Reserves a predictor for a call. Throws Error (busy) if another thread's call has it.
+class Reserved {
+ public:
+  explicit Reserved(std::atomic_flag& flag) : flag_(flag) {
+    if (flag.test_and_set(std::memory_order_acquire)) throw Error(Code::busy, kBusy);
+  }
+  ~Reserved() { flag_.clear(std::memory_order_release); }
+  Reserved(const Reserved&) = delete;
+  Reserved& operator=(const Reserved&) = delete;
+
+ private:
+  std::atomic_flag& flag_;
+};
+
 struct Opened {
   Bundle bundle;
   std::unique_ptr<Engine> engine;
 };
 
 Opened open(const std::string& folder, const Params& params, bool enhance) {
-  Bundle bundle = open_bundle(folder);
+  Bundle bundle = open_bundle(folder, params.limits);
   if (params.threads < 0) input_error("threads: must be 0 or more");
   std::vector<Stage> stages{Stage::encoder, Stage::decoder};
   if (enhance) stages.insert(stages.begin() + 1, Stage::enhancer);
@@ -62,6 +75,22 @@ Info info_of(const Opened& opened) {
           engine.device};
 }
 
+// Returns the maximum number of prompts per run of the decoder.
+std::size_t prompt_batch_of(const Opened& opened, std::size_t wanted) {
+  constexpr std::size_t kOnCpu = 8, kElsewhere = 64;  // as in the Python runtime, which says why
+  const std::string& device = opened.engine->describe().device;
+  if (wanted == 0) wanted = device == "cpu" || device == "CPU" ? kOnCpu : kElsewhere;
+  const StageRecord& decoder = opened.bundle.manifest.stages.at(Stage::decoder);
+  for (const TensorSpec& spec : decoder.inputs) {
+    if (spec.name != "point_coords") continue;
+    const auto range = decoder.profile.find(spec.shape.at(0).symbol);
+    if (range == decoder.profile.end()) continue;
+    wanted =
+        std::min(wanted, static_cast<std::size_t>(std::max<std::int64_t>(range->second.max, 1)));
+  }
+  return wanted;
+}
+
 struct ImageState {
   Geometry geometry;
   Tensors features;
@@ -73,13 +102,24 @@ struct ImageState {
 struct Predictor::State {
   Opened opened;
   bool enhance = true;
+  Limits limits;
+  std::size_t prompt_batch = 1;
   Info info;
   Timings timings;
+  std::atomic_flag in_use = ATOMIC_FLAG_INIT;
   std::optional<ImageState> image;
+
+  State(Opened parts, const Params& params)
+      : opened(std::move(parts)),
+        enhance(params.enhance),
+        limits(params.limits),
+        prompt_batch(prompt_batch_of(opened, params.max_prompt_batch)),
+        info(info_of(opened)) {}
 
   const Manifest& manifest() const { return opened.bundle.manifest; }
   void set_image(const Image& pixels);
   Prediction predict(const Prompts& prompts, const PredictParams& params);
+  Decoded decode_in_batches(const Prompts& prompts, bool multimask);
 };
 
 void Predictor::State::set_image(const Image& pixels) {
@@ -87,7 +127,7 @@ void Predictor::State::set_image(const Image& pixels) {
   Preprocessed prepared;
   {
     const Timer timer(timings.preprocess);
-    prepared = glesam::preprocess(pixels, manifest().preprocessing);
+    prepared = glesam::preprocess(pixels, manifest().preprocessing, limits);
   }
   const std::int64_t size = prepared.geometry.image_size;
   Tensors features;
@@ -95,23 +135,42 @@ void Predictor::State::set_image(const Image& pixels) {
     const Timer timer(timings.encoder);
     features =
         encode(engine, manifest(), host_tensor({1, 3, size, size}, std::move(prepared.tensor)));
+    engine.finish();
   }
   if (enhance) {
     const Timer timer(timings.enhancer);
     features = glesam::enhance(engine, manifest(), features);
+    engine.finish();
   }
   image = ImageState{prepared.geometry, std::move(features),
                      Upscaler(prepared.geometry, manifest().postprocessing)};
 }
 
+Decoded Predictor::State::decode_in_batches(const Prompts& prompts, bool multimask) {
+  Decoded all;
+  for (std::size_t first = 0; first < prompts.count; first += prompt_batch) {
+    const std::size_t count = std::min(prompt_batch, prompts.count - first);
+    const Tensors tensors = prompt_tensors(part_of(prompts, first, count, image->geometry),
+                                           image->geometry, manifest().coordinates);
+    const Decoded part = choose(decode(*opened.engine, image->features, tensors), multimask,
+                                manifest().postprocessing);
+    all.batch += part.batch;
+    all.masks = part.masks;
+    all.side = part.side;
+    all.low_res.insert(all.low_res.end(), part.low_res.begin(), part.low_res.end());
+    all.iou.insert(all.iou.end(), part.iou.begin(), part.iou.end());
+  }
+  return all;
+}
+
 Prediction Predictor::State::predict(const Prompts& prompts, const PredictParams& params) {
   if (!image) input_error("no image is set; call set_image first");
   const Postprocessing& rules = manifest().postprocessing;
-  const Tensors tensors = prompt_tensors(prompts, image->geometry, manifest().coordinates);
+  check_prompts(prompts, image->geometry, limits);
   Decoded chosen;
   {
     const Timer timer(timings.decoder);
-    chosen = choose(decode(*opened.engine, image->features, tensors), params.multimask, rules);
+    chosen = decode_in_batches(prompts, params.multimask);
   }
   const Timer timer(timings.masks);
   Prediction result;
@@ -161,27 +220,44 @@ Status Predictor::open(const std::string& bundle, const Params& params,
                        std::unique_ptr<Predictor>* predictor) noexcept {
   return guard([&] {
     if (predictor == nullptr) input_error("predictor: a null pointer; pass a place for the result");
-    auto state = std::make_unique<State>();
+    double seconds = 0;
+    Opened opened;
     {
-      const Timer timer(state->timings.load);
-      state->opened = glesam::open(bundle, params, params.enhance);
+      const Timer timer(seconds);
+      opened = glesam::open(bundle, params, params.enhance);
     }
-    state->enhance = params.enhance;
-    state->info = info_of(state->opened);
-    predictor->reset(new Predictor(std::move(state)));
+    auto made = PredictorFactory::make(std::move(opened.bundle), std::move(opened.engine), params);
+    made->state_->timings.load = seconds;
+    *predictor = std::move(made);
   });
 }
 
-Status Predictor::set_image(const Image& image) noexcept {
-  return guard([&] { state_->set_image(image); });
+std::unique_ptr<Predictor> PredictorFactory::make(Bundle bundle, std::unique_ptr<Engine> engine,
+                                                  const Params& params) {
+  auto state =
+      std::make_unique<Predictor::State>(Opened{std::move(bundle), std::move(engine)}, params);
+  return std::unique_ptr<Predictor>(new Predictor(std::move(state)));
 }
 
-void Predictor::reset_image() noexcept { state_->image.reset(); }
+Status Predictor::set_image(const Image& image) noexcept {
+  return guard([&] {
+    const Reserved reserved(state_->in_use);
+    state_->set_image(image);
+  });
+}
+
+Status Predictor::reset_image() noexcept {
+  return guard([&] {
+    const Reserved reserved(state_->in_use);
+    state_->image.reset();
+  });
+}
 
 Status Predictor::predict(const Prompts& prompts, const PredictParams& params,
                           Prediction* result) noexcept {
   return guard([&] {
     if (result == nullptr) input_error("result: a null pointer; pass a place for the result");
+    const Reserved reserved(state_->in_use);
     *result = state_->predict(prompts, params);
   });
 }
@@ -189,7 +265,8 @@ Status Predictor::predict(const Prompts& prompts, const PredictParams& params,
 Status Predictor::preprocess(const Image& image, std::vector<float>* tensor) const noexcept {
   return guard([&] {
     if (tensor == nullptr) input_error("tensor: a null pointer; pass a place for the result");
-    *tensor = glesam::preprocess(image, state_->manifest().preprocessing).tensor;
+    const Preprocessing& rules = state_->manifest().preprocessing;
+    *tensor = glesam::preprocess(image, rules, state_->limits).tensor;
   });
 }
 
@@ -200,7 +277,7 @@ Status selftest(const std::string& bundle, const Params& params, Selftest* resul
   return guard([&] {
     if (result == nullptr) input_error("result: a null pointer; pass a place for the result");
     const Opened opened = glesam::open(bundle, params, true);
-    Selftest measured = run_selftest(opened.bundle, *opened.engine);
+    Selftest measured = run_selftest(opened.bundle, *opened.engine, params.limits);
     measured.info = info_of(opened);
     *result = std::move(measured);
   });

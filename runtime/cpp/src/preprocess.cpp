@@ -1,6 +1,7 @@
 #include "preprocess.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "errors.h"
 #include "resample.h"
@@ -41,25 +42,37 @@ Geometry geometry_of(Size original, const Preprocessing& rules) {
   return {size, {rounded(original.height, scale), rounded(original.width, scale)}, original};
 }
 
-void check_image(const Image& image) {
+void check_image(const Image& image, const Limits& limits) {
   const std::string size = cat(image.width, " x ", image.height, " pixels");
   if (image.width <= 0 || image.height <= 0) {
     input_error(cat("image: ", size, ", but it needs at least 1 x 1"));
   }
-  if (static_cast<std::int64_t>(image.width) * image.height > kMaxPixels) {
-    input_error(cat("image: ", size, ", more than the ", kMaxPixels >> 20,
-                    " megapixels that this program reads; scale it down"));
-  }
+  const auto width = static_cast<std::uint64_t>(image.width);
+  const auto height = static_cast<std::uint64_t>(image.height);
+  check_limit(kSide, limits, std::max(width, height), cat("image: ", size));
+  check_limit(kMegapixels, limits, width * height, cat("image: ", size));
   if (image.rgb == nullptr) input_error(cat("image: a null pointer for ", size));
-  const std::size_t row = static_cast<std::size_t>(image.width) * 3;
-  if (image.stride != 0 && image.stride < row) {
-    input_error(cat("image: a stride of ", image.stride, " bytes, but a row of ", image.width,
+  // Both factors are below 2^33, so this and the product below fit 64 bits.
+  const std::uint64_t row = width * 3;
+  const std::uint64_t stride = image.stride != 0 ? image.stride : row;
+  if (stride < row) {
+    input_error(cat("image: a stride of ", stride, " bytes, but a row of ", width,
                     " RGB pixels has ", row));
+  }
+  // A negative number becomes a large one where the caller converts it to size_t.
+  if (image.stride > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
+    input_error(cat("image: a stride of ", image.stride,
+                    " bytes, more than 2147483647; pass the top row first, since negative strides "
+                    "are not supported"));
+  }
+  if ((height - 1) * stride + row > static_cast<std::uint64_t>(PTRDIFF_MAX)) {
+    input_error(cat("image: ", height, " rows with a stride of ", stride,
+                    " bytes fit in no memory; check the stride"));
   }
 }
 
-Preprocessed preprocess(const Image& image, const Preprocessing& rules) {
-  check_image(image);
+Preprocessed preprocess(const Image& image, const Preprocessing& rules, const Limits& limits) {
+  check_image(image, limits);
   const std::size_t row = static_cast<std::size_t>(image.width) * 3;
   const Pixels pixels{image.rgb, {image.height, image.width}, image.stride ? image.stride : row};
   const Geometry geometry = geometry_of(pixels.size, rules);

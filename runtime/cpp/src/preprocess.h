@@ -5,16 +5,14 @@
 
 #include "geometry.h"
 #include "glesam.h"
+#include "limits.h"
 #include "tensor.h"
 
 namespace glesam {
 
-// The largest image that is accepted, as in the Python runtime.
-inline constexpr std::int64_t kMaxPixels = std::int64_t{512} << 20;
-
-// Throws Error (invalid_input) if an image is null, empty or too large, or its stride is shorter
-// than a row.
-void check_image(const Image& image);
+// Throws Error (invalid_input) if an image is null, empty or too large, if its stride is shorter
+// than a row or negative, or if its rows fit in no memory.
+void check_image(const Image& image, const Limits& limits);
 
 struct Preprocessed {
   std::vector<float> tensor;  // [3, S, S], normalised; zeros beside the image
@@ -22,6 +20,6 @@ struct Preprocessed {
 };
 
 // Resizes, normalises and pads an image. Throws the errors of check_image.
-Preprocessed preprocess(const Image& image, const Preprocessing& rules);
+Preprocessed preprocess(const Image& image, const Preprocessing& rules, const Limits& limits);
 
 }  // namespace glesam

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
 
 #include "errors.h"
 #include "text.h"
@@ -49,7 +50,13 @@ void check_box(const double* box, const Geometry& geometry) {
   }
 }
 
-void check(const Prompts& prompts, const Geometry& geometry, std::size_t mask_pixels) {
+std::size_t mask_pixels_of(const Geometry& geometry) {
+  return elements({geometry.image_size / 4, geometry.image_size / 4});
+}
+
+}  // namespace
+
+void check_prompts(const Prompts& prompts, const Geometry& geometry, const Limits& limits) {
   const std::size_t batch = prompts.count, points = prompts.points_per_prompt;
   if ((prompts.points == nullptr) != (prompts.labels == nullptr)) {
     input_error(prompts.labels == nullptr ? "points are given without labels"
@@ -63,7 +70,12 @@ void check(const Prompts& prompts, const Geometry& geometry, std::size_t mask_pi
     input_error(points > 0 ? "points: a null pointer, but points_per_prompt is not 0"
                            : "points: points_per_prompt is 0, but points are given");
   }
-  // Check the sizes first: the code below must not read beyond the address space.
+  check_limit(kPrompts, limits, batch, cat("prompts: count is ", batch));
+  check_limit(kPoints, limits, points, cat("points: ", points, " in one prompt"));
+  // Limits can be raised to any number. The code below must not read beyond the address space.
+  const std::size_t mask_pixels = mask_pixels_of(geometry);
+  constexpr std::size_t kMost = SIZE_MAX / 2;
+  if (batch > kMost || points > kMost - 3) throw std::length_error("prompts beyond any memory");
   const auto rows = static_cast<std::int64_t>(batch);
   elements({rows, static_cast<std::int64_t>(points) + 3, 4});
   elements({rows, static_cast<std::int64_t>(mask_pixels)});
@@ -83,12 +95,21 @@ void check(const Prompts& prompts, const Geometry& geometry, std::size_t mask_pi
   }
 }
 
-}  // namespace
+Prompts part_of(const Prompts& prompts, std::size_t first, std::size_t count,
+                const Geometry& geometry) {
+  Prompts part = prompts;
+  part.count = count;
+  const std::size_t points = first * prompts.points_per_prompt;
+  if (prompts.points != nullptr) part.points += 2 * points;
+  if (prompts.labels != nullptr) part.labels += points;
+  if (prompts.boxes != nullptr) part.boxes += 4 * first;
+  if (prompts.mask_input != nullptr) part.mask_input += first * mask_pixels_of(geometry);
+  return part;
+}
 
 Tensors prompt_tensors(const Prompts& prompts, const Geometry& geometry, const Coordinates& rules) {
   const std::int64_t side = geometry.image_size / 4;
-  const std::size_t mask_pixels = elements({side, side});
-  check(prompts, geometry, mask_pixels);
+  const std::size_t mask_pixels = mask_pixels_of(geometry);
   const bool boxed = prompts.boxes != nullptr;
   const bool padded = boxed ? rules.always_padded : prompts.points != nullptr;
   const double scale_x =

@@ -11,8 +11,6 @@
 namespace glesam {
 namespace {
 
-constexpr std::uint64_t kMaxHeader = 100'000'000;  // the format's own limit
-
 [[noreturn]] void refuse(const std::string& what) { throw std::runtime_error(what); }
 
 std::optional<std::uint64_t> bytes_of(const std::string& dtype) {
@@ -91,11 +89,17 @@ StoredTensors read_safetensors(const std::filesystem::path& path) {
   return read_safetensors(file);
 }
 
-StoredTensors read_safetensors(Bytes& file) {
+StoredTensors read_safetensors(Bytes& file, std::uint64_t max_header) {
   if (file.size() < 8) refuse("too short for a header");
   std::uint64_t length = 0;
   for (std::uint64_t i = 8; i-- > 0;) length = length << 8 | file.at(i);
-  if (length > kMaxHeader || length > file.size() - 8) refuse("its header is longer than the file");
+  if (length > file.size() - 8) refuse("its header is longer than the file");
+  if (length > kMaxHeader) refuse("its header is longer than the format allows");
+  if (length > max_header) {
+    refuse(cat("its header of ", length,
+               " bytes exceeds limits.json_mib; raise it in the parameters ",
+               "if there is memory for it"));
+  }
   std::string header(length, '\0');
   file.copy(8, length, header.data());
   StoredTensors tensors;

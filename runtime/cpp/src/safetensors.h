@@ -35,8 +35,11 @@ using StoredTensors = std::map<std::string, StoredTensor>;
 std::map<std::string, TensorEntry> parse_safetensors_header(std::string_view header,
                                                             std::uint64_t data_size);
 
-// Reads all tensors of a file. Throws std::runtime_error if it cannot be read or is malformed.
-StoredTensors read_safetensors(Bytes& file);
+inline constexpr std::uint64_t kMaxHeader = 100'000'000;  // bytes; the format's own limit
+
+// Reads all tensors of a file. Throws std::runtime_error if it cannot be read or is malformed, or
+// if its header has more than `max_header` bytes.
+StoredTensors read_safetensors(Bytes& file, std::uint64_t max_header = kMaxHeader);
 StoredTensors read_safetensors(const std::filesystem::path& path);
 
 }  // namespace glesam

@@ -1,6 +1,7 @@
 #include "selftest.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "chain.h"
 #include "compare.h"
@@ -16,8 +17,8 @@ constexpr std::size_t kFirst = 4;
 // Reads the tensors of a golden file and refuses wrong types and shapes.
 class Golden {
  public:
-  explicit Golden(const Bundle& bundle)
-      : where_(bundle.golden_path().string()), tensors_(load_golden(bundle)) {}
+  Golden(const Bundle& bundle, const Limits& limits)
+      : where_(bundle.golden_path().string()), tensors_(load_golden(bundle, limits)) {}
 
   Tensor tensor(const std::string& name) const {
     const StoredTensor& stored = tensors_.at(name);
@@ -31,8 +32,9 @@ class Golden {
   Image image() const {
     const StoredTensor& stored = tensors_.at("image");
     const Shape& shape = stored.shape;
-    if (stored.dtype != "U8" || shape.size() != 3 || shape[2] != 3 || shape[0] > kMaxPixels ||
-        shape[1] > kMaxPixels) {
+    constexpr std::int64_t kMost = std::numeric_limits<int>::max();
+    if (stored.dtype != "U8" || shape.size() != 3 || shape[2] != 3 || shape[0] > kMost ||
+        shape[1] > kMost) {
       bundle_error(cat(where_, ": image is not uint8 [H, W, 3]; export again"));
     }
     return {stored.bytes.data(), static_cast<int>(shape[1]), static_cast<int>(shape[0]), 0};
@@ -102,10 +104,10 @@ void judge_by_gate(const Gate& gate, Selftest& result) {
 
 }  // namespace
 
-Selftest run_selftest(const Bundle& bundle, Engine& engine) {
+Selftest run_selftest(const Bundle& bundle, Engine& engine, const Limits& limits) {
   const Manifest& manifest = bundle.manifest;
-  const Golden golden(bundle);
-  const Preprocessed prepared = preprocess(golden.image(), manifest.preprocessing);
+  const Golden golden(bundle, limits);
+  const Preprocessed prepared = preprocess(golden.image(), manifest.preprocessing, limits);
   const std::int64_t size = manifest.preprocessing.image_size;
   Tensors given, prompts;
   for (const TensorSpec& spec : manifest.stages.at(Stage::encoder).outputs) {

@@ -9,6 +9,6 @@ namespace glesam {
 
 // Returns the result with an empty `info`. Throws Error if the golden file cannot be used or the
 // engine fails.
-Selftest run_selftest(const Bundle& bundle, Engine& engine);
+Selftest run_selftest(const Bundle& bundle, Engine& engine, const Limits& limits);
 
 }  // namespace glesam

@@ -1,6 +1,7 @@
 /* Tests the C API from a C program. Usage: c_api BUNDLE */
 #include "glesam_c.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,63 @@
     printf("FAILED line %d: %s\n", __LINE__, #condition);           \
     return 1;                                                       \
   }
+
+#define SIDE 64
+
+static uint8_t image[SIDE * SIDE * 3];
+static double boxes_of_48[48 * 4];
+static glesam_prompts many;
+
+/* Returns the first of the low-resolution logits of a box, or a negative code. */
+static int logit(const char *bundle, const glesam_params *params, float *value) {
+  glesam_predictor *predictor = NULL;
+  glesam_prompts one = many;
+  glesam_result result;
+  int code = glesam_open(bundle, params, &predictor, NULL, 0);
+  one.count = 1;
+  if (code == 0) code = glesam_set_image(predictor, image, SIDE, SIDE, 0);
+  if (code == 0) code = glesam_predict(predictor, &one, 0, &result);
+  if (code == 0) *value = result.low_res[0];
+  glesam_close(predictor);
+  return code;
+}
+
+/* Predicts until the other thread has seen that it is busy. */
+static volatile int busy_seen = 0;
+static void *predicts(void *predictor) {
+  glesam_result result;
+  static int code;
+  int i;
+  for (i = 0; i < 200 && !busy_seen; ++i) {
+    do {
+      code = glesam_predict(predictor, &many, 0, &result);
+    } while (code == GLESAM_BUSY);
+    if (code != GLESAM_OK) break;
+  }
+  return &code;
+}
+
+static int one_thread_at_a_time(const char *bundle) {
+  glesam_predictor *predictor = NULL;
+  glesam_result result;
+  pthread_t thread;
+  void *code = NULL;
+  long tries = 0;
+  CHECK(glesam_open(bundle, NULL, &predictor, NULL, 0) == GLESAM_OK);
+  CHECK(glesam_set_image(predictor, image, SIDE, SIDE, 0) == GLESAM_OK);
+  CHECK(pthread_create(&thread, NULL, predicts, predictor) == 0);
+  while (glesam_set_image(predictor, NULL, SIDE, SIDE, 0) != GLESAM_BUSY) {
+    CHECK(++tries < 100000000);
+  }
+  CHECK(strstr(glesam_message(predictor), "in use by another thread") != NULL);
+  busy_seen = 1;
+  CHECK(pthread_join(thread, &code) == 0);
+  CHECK(*(int *)code == GLESAM_OK);
+  CHECK(glesam_predict(predictor, &many, 0, &result) == GLESAM_OK);
+  CHECK(strcmp(glesam_message(predictor), "") == 0);
+  glesam_close(predictor);
+  return 0;
+}
 
 int main(int argc, char **argv) {
   glesam_predictor *predictor = NULL;
@@ -62,6 +120,31 @@ int main(int argc, char **argv) {
     free(rgb);
   }
   glesam_close(predictor);
+
+  {
+    glesam_params zeros;
+    float by_default = 0, by_zeros = 1, plain = 0;
+    size_t i;
+    memset(&zeros, 0, sizeof zeros);
+    for (i = 0; i < sizeof image; ++i) image[i] = (uint8_t)(i * 31 % 251);
+    for (i = 0; i < 48; ++i) {
+      boxes_of_48[4 * i] = boxes_of_48[4 * i + 1] = (double)(i % 20);
+      boxes_of_48[4 * i + 2] = boxes_of_48[4 * i + 3] = (double)(i % 20 + 30);
+    }
+    memset(&many, 0, sizeof many);
+    many.count = 48;
+    many.boxes = boxes_of_48;
+    /* A struct of zeros has the default options; the enhancer runs. */
+    CHECK(logit(argv[1], NULL, &by_default) == GLESAM_OK);
+    CHECK(logit(argv[1], &zeros, &by_zeros) == GLESAM_OK);
+    CHECK(by_default == by_zeros);
+    zeros.skip_enhancer = 1;
+    CHECK(logit(argv[1], &zeros, &plain) == GLESAM_OK);
+    CHECK(plain != by_default);
+    zeros.limits.side = SIDE - 1;
+    CHECK(logit(argv[1], &zeros, &plain) == GLESAM_INVALID_INPUT);
+    CHECK(one_thread_at_a_time(argv[1]) == 0);
+  }
   printf("passed\n");
   return 0;
 }

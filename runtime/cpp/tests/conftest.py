@@ -36,6 +36,18 @@ def nano_bf16() -> Path:
     return exported("-bf16", "--preset", "nano", "--bf16", "--allow-parity-failure")
 
 
+@pytest.fixture(params=os.environ["GLESAM_CPP_BACKENDS"].split())
+def backend(request: pytest.FixtureRequest) -> list[str]:
+    """Return a compiled backend and its library, which is that of the Python package."""
+    name: str = request.param
+    if name == "openvino":
+        return [name]
+    import onnxruntime
+
+    (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*")
+    return [name, str(library)]
+
+
 def exported(ending: str, *options: str) -> Path:
     """Return a bundle beside the build folders, and export it if it is missing."""
     folder = Path(os.environ["GLESAM_CPP_NANO2"] + ending)

@@ -1,6 +1,10 @@
 // Passes wrong arguments to the API. Each must give an error message and no crash.
 // Usage: misuse BUNDLE
+#include <unistd.h>
+
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <limits>
 #include <thread>
 
@@ -16,10 +20,11 @@ std::string bundle;
 // All tests but that of threads use this predictor, because opening a bundle takes a second.
 std::unique_ptr<glesam::Predictor> shared;
 
-std::unique_ptr<glesam::Predictor> opened() {
+std::unique_ptr<glesam::Predictor> opened(const glesam::Limits& limits = {}) {
   std::unique_ptr<glesam::Predictor> predictor;
-  const glesam::Status status =
-      glesam::Predictor::open(bundle, glesam::default_params(), &predictor);
+  glesam::Params params = glesam::default_params();
+  params.limits = limits;
+  const glesam::Status status = glesam::Predictor::open(bundle, params, &predictor);
   CHECK_EQUAL(status.message, "");
   return predictor;
 }
@@ -64,9 +69,39 @@ void images() {
   REFUSED(set({kPixels.data(), 0, 48}), Code::invalid_input,
           "0 x 48 pixels, but it needs at least 1 x 1");
   REFUSED(set({kPixels.data(), 64, -1}), Code::invalid_input, "64 x -1 pixels");
-  REFUSED(set({kPixels.data(), huge, huge}), Code::invalid_input, "more than the 512 megapixels");
+  REFUSED(set({kPixels.data(), huge, huge}), Code::invalid_input,
+          "2147483647 x 2147483647 pixels, more than the limit of 16777216 pixels per side; raise "
+          "limits.side in the parameters");
+  REFUSED(set({kPixels.data(), 1, (1 << 24) + 1}), Code::invalid_input, "limits.side");
+  REFUSED(set({kPixels.data(), 1 << 15, (1 << 14) + 1}), Code::invalid_input,
+          "more than the limit of 512 megapixels (of 1024 x 1024 pixels); raise limits.megapixels");
   REFUSED(set({kPixels.data(), 64, 48, 191}), Code::invalid_input, "a stride of 191 bytes");
   REFUSED(predictor->preprocess(kImage, nullptr), Code::invalid_input, "null pointer");
+}
+
+// Strides that would read beyond the pixels. A negative stride is a large number as size_t.
+void strides() {
+  const auto& predictor = shared;
+  constexpr std::size_t most = std::numeric_limits<std::size_t>::max();
+  const std::size_t wrong[] = {std::size_t{1} << 62,
+                               std::size_t{1} << 63,
+                               std::size_t{1} << 32,
+                               std::size_t{1} << 31,
+                               most,
+                               most - 64 * 3 + 1,
+                               most / 2,
+                               most / 47,
+                               most / 48 + 1};
+  std::vector<float> tensor;
+  for (const std::size_t stride : wrong) {
+    REFUSED(predictor->set_image({kPixels.data(), 64, 48, stride}), Code::invalid_input,
+            "negative strides are not supported");
+    REFUSED(predictor->set_image({kPixels.data(), 64, 2, stride}), Code::invalid_input, "stride");
+    REFUSED(predictor->preprocess({kPixels.data(), 64, 2, stride}, &tensor), Code::invalid_input,
+            "stride");
+  }
+  CHECK(predictor->set_image({kPixels.data(), 64, 2, 4608}));
+  CHECK(predictor->set_image({kPixels.data(), 64, 1, 2147483647}));  // no row after the first
 }
 
 // Very long and thin images: the side of one pixel must not become zero.
@@ -110,10 +145,10 @@ void prompts() {
   REFUSED(with([](P& p) { p.count = 0; }), Code::invalid_input, "count is 0");
   REFUSED(with([](P& p) { p.points_per_prompt = 0; }), Code::invalid_input,
           "points_per_prompt is 0");
-  REFUSED(with([](P& p) { p.count = std::numeric_limits<std::size_t>::max(); }),
-          Code::out_of_memory, "not enough memory");
-  REFUSED(with([](P& p) { p.points_per_prompt = std::numeric_limits<std::size_t>::max() / 8; }),
-          Code::out_of_memory, "not enough memory");
+  constexpr std::size_t most = std::numeric_limits<std::size_t>::max();
+  REFUSED(with([](P& p) { p.count = most; }), Code::invalid_input, "limit of 10000 prompts");
+  REFUSED(with([](P& p) { p.points_per_prompt = most / 8; }), Code::invalid_input,
+          "in one prompt, more than the limit of 4096 points per prompt; raise limits.points");
   REFUSED(with([&](P& p) { p.points = outside; }), Code::invalid_input,
           "point 64,20 lies outside the image of 64 x 48 pixels");
   REFUSED(with([&](P& p) { p.points = bad; }), Code::invalid_input, "points: holds NaN");
@@ -141,6 +176,72 @@ void a_failure_keeps_the_image() {
   CHECK(predict(*predictor, prompts));
   predictor->reset_image();
   REFUSED(predict(*predictor, prompts), Code::invalid_input, "no image is set");
+}
+
+// Each limit refuses what exceeds it, and can be lowered and raised.
+void limits() {
+  glesam::Limits low;
+  low.side = 64;
+  low.points = 3;
+  low.prompts = 2;
+  const auto predictor = opened(low);
+  const std::vector<std::uint8_t> wide(std::size_t{65} * 2 * 3, 9);
+  REFUSED(predictor->set_image({wide.data(), 65, 2}), Code::invalid_input, "limit of 64 pixels");
+  REFUSED(predictor->set_image({wide.data(), 2, 65}), Code::invalid_input, "limit of 64 pixels");
+  CHECK(predictor->set_image(kImage));
+  const std::vector<double> points(8, 5.0);
+  const std::vector<float> labels(4, 1.0F);
+  glesam::Prompts prompts;
+  prompts.points = points.data();
+  prompts.labels = labels.data();
+  prompts.points_per_prompt = 4;
+  REFUSED(predict(*predictor, prompts), Code::invalid_input, "points: 4 in one prompt");
+  prompts.points_per_prompt = 3;
+  CHECK(predict(*predictor, prompts));
+  prompts.points_per_prompt = 1;
+  prompts.count = 3;
+  REFUSED(predict(*predictor, prompts), Code::invalid_input, "prompts: count is 3, more than");
+  prompts.count = 2;
+  CHECK(predict(*predictor, prompts));
+
+  // Without limits, sizes that fit in no memory are still refused before anything is read.
+  constexpr std::size_t most = std::numeric_limits<std::size_t>::max();
+  glesam::Limits none;
+  none.side = none.megapixels = none.points = none.prompts = most;
+  const auto unlimited = opened(none);
+  CHECK(unlimited->set_image(kImage));
+  for (const std::size_t size : {most, most - 1, most - 2, most / 2 + 1, most / 2, most / 8}) {
+    prompts.count = size;
+    prompts.points_per_prompt = 1;
+    REFUSED(predict(*unlimited, prompts), Code::out_of_memory, "not enough memory");
+    prompts.count = 1;
+    prompts.points_per_prompt = size;
+    REFUSED(predict(*unlimited, prompts), Code::out_of_memory, "not enough memory");
+  }
+  constexpr int huge = std::numeric_limits<int>::max();
+  REFUSED(unlimited->set_image({kPixels.data(), huge, huge}), Code::invalid_input,
+          "fit in no memory; check the stride");
+}
+
+// A copy of the bundle whose manifest has a little more than 32 MiB.
+void a_long_manifest() {
+  namespace fs = std::filesystem;
+  const fs::path folder = fs::temp_directory_path() / ("glesam-misuse-" + std::to_string(getpid()));
+  fs::create_directories(folder);
+  for (const auto& entry : fs::directory_iterator(bundle)) {
+    const fs::path to = folder / entry.path().filename();
+    if (entry.path().filename() != "manifest.json")
+      fs::create_symlink(fs::absolute(entry.path()), to);
+  }
+  fs::copy_file(fs::path(bundle) / "manifest.json", folder / "manifest.json");
+  std::ofstream(folder / "manifest.json", std::ios::app) << std::string(32 << 20, ' ');
+  std::unique_ptr<glesam::Predictor> predictor;
+  glesam::Params params = glesam::default_params();
+  REFUSED(glesam::Predictor::open(folder.string(), params, &predictor), Code::bad_bundle,
+          "bytes, more than the limit of 32 MiB; raise limits.json_mib in the parameters");
+  params.limits.json_mib = 33;
+  CHECK_EQUAL(glesam::Predictor::open(folder.string(), params, &predictor).message, "");
+  fs::remove_all(folder);
 }
 
 // Predictors of the same bundle in different threads give the same masks.
@@ -175,9 +276,12 @@ int main(int argc, char** argv) {
   const int code =
       glesam_tests::run_tests({{"opening", opening},
                                {"images", images},
+                               {"strides", strides},
                                {"slivers", slivers},
                                {"prompts", prompts},
                                {"a failure keeps the image", a_failure_keeps_the_image},
+                               {"limits", limits},
+                               {"a long manifest", a_long_manifest},
                                {"threads", threads}});
   shared.reset();
   return code;

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -27,22 +29,68 @@ def run(*command: str | Path, **options: Any) -> str:
     return done.stdout
 
 
+def moved_installation(build: str | Path, folder: Path) -> Path:
+    """Install the library, move it to `folder`/glesam, and return that prefix."""
+    run("cmake", "--install", build, "--prefix", folder / "first")
+    return (folder / "first").rename(folder / "glesam")
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the library with `cmake --install` and return the prefix."""
-    prefix = tmp_path_factory.mktemp("prefix")
-    run("cmake", "--install", os.environ["GLESAM_CPP_BUILD"], "--prefix", prefix)
-    return prefix
+    """Return the prefix of the shared library, which was moved after its installation."""
+    return moved_installation(os.environ["GLESAM_CPP_BUILD"], tmp_path_factory.mktemp("shared"))
 
 
-def segment(program: Path, installed: Path, nano: Path, folder: Path) -> None:
+@pytest.fixture(scope="module")
+def static(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the static library as the document says, and return its prefix, moved as well."""
+    folder = tmp_path_factory.mktemp("static")
+    build = folder / "build"
+    options = ["-DBUILD_SHARED_LIBS=OFF", "-DGLESAM_TOOLS=OFF", "-DGLESAM_OPENVINO=ON"]
+    openvino = Path(importlib.import_module("openvino").__file__ or "").parent
+    compiler = ["-DCMAKE_BUILD_TYPE=Debug", f"-DCMAKE_CXX_FLAGS={' '.join(FLAGS)}"]
+    source = HERE.parent
+    run(
+        "cmake",
+        "-S",
+        source,
+        "-B",
+        build,
+        "-G",
+        "Ninja",
+        *options,
+        *compiler,
+        f"-DOpenVINO_DIR={openvino}/cmake",
+    )
+    run("cmake", "--build", build, "-j", "2")
+    return moved_installation(build, folder)
+
+
+def printed(words: str, prefix: Path, folder: Path) -> None:
+    """Run the document's block of commands that contains `words`, in `folder`.
+
+    The document installs to $HOME/glesam.
+    """
+    blocks = re.findall(r"```bash\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
+    (block,) = [block for block in blocks if words in block]
+    (folder / "runtime").symlink_to(HERE.parents[1])
+    shutil.copy(EXAMPLES / "segment.cpp", folder)
+    flags = " ".join(FLAGS)
+    environment = {
+        **os.environ,
+        "HOME": str(prefix.parent),
+        "CXXFLAGS": flags,
+        "PKG_CONFIG_PATH": "",
+    }
+    run("bash", "-ec", block.replace("c++ ", f"c++ {flags} "), cwd=folder, env=environment)
+
+
+def segment(program: Path, nano: Path, folder: Path) -> None:
     """Run a built example and compare its mask with Python's."""
     pixels = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
     image = Image.fromarray(pixels).resize((130, 90), Image.Resampling.BICUBIC)
     image.save(folder / "image.png")
-    libraries = ":".join(map(str, installed.glob("lib*")))
-    environment = {**os.environ, "LD_LIBRARY_PATH": libraries}
-    said = run(program, nano, "image.png", "60", "40", cwd=folder, env=environment)
+    said = run(program, nano, "image.png", "60", "40", cwd=folder)
     predictor = GleSamPredictor(nano, backend="openvino")
     predictor.set_image(np.asarray(image))
     masks, scores, _ = predictor.predict([[60, 40]], [1], multimask_output=False)
@@ -55,30 +103,56 @@ def segment(program: Path, installed: Path, nano: Path, folder: Path) -> None:
 
 
 def test_by_cmake(installed: Path, nano: Path, tmp_path: Path) -> None:
-    run(
-        "cmake",
-        "-S",
-        EXAMPLES,
-        "-B",
-        tmp_path / "build",
-        f"-DCMAKE_PREFIX_PATH={installed}",
-        f"-DCMAKE_CXX_FLAGS={' '.join(FLAGS)}",
-    )
-    run("cmake", "--build", tmp_path / "build")
-    segment(tmp_path / "build/segment", installed, nano, tmp_path)
+    printed("cmake -S runtime/cpp/examples", installed, tmp_path)
+    segment(tmp_path / "example/segment", nano, tmp_path)
 
 
 def test_by_pkg_config(installed: Path, nano: Path, tmp_path: Path) -> None:
-    (path,) = installed.glob("lib*/**/pkgconfig")
-    environment = {**os.environ, "PKG_CONFIG_PATH": str(path)}
-    # The .pc file has the prefix of the configuration. Name the folder it was installed to.
-    moved = f"--define-variable=prefix={installed}"
-    flags = run("pkg-config", moved, "--cflags", "--libs", "glesam", env=environment).split()
-    stb = run("pkg-config", "--cflags", "stb").split()
-    program = tmp_path / "segment"
-    source = EXAMPLES / "segment.cpp"
-    run("c++", "-std=c++17", *FLAGS, source, "-o", program, *stb, *flags)
-    segment(program, installed, nano, tmp_path)
+    printed("pkg-config --cflags --libs glesam", installed, tmp_path)
+    segment(tmp_path / "segment", nano, tmp_path)
+
+
+def test_static_by_cmake(static: Path, nano: Path, tmp_path: Path) -> None:
+    printed("cmake -S runtime/cpp/examples", static, tmp_path)
+    segment(tmp_path / "example/segment", nano, tmp_path)
+
+
+def test_static_by_pkg_config(static: Path, nano: Path, tmp_path: Path) -> None:
+    printed("pkg-config --static", static, tmp_path)
+    segment(tmp_path / "segment", nano, tmp_path)
+
+
+def test_the_installation_does_not_contain_its_prefix(installed: Path) -> None:
+    texts = [*installed.rglob("*.cmake"), *installed.rglob("*.pc")]
+    assert len(texts) >= 5
+    for path in texts:
+        assert str(installed.parent) not in path.read_text()
+    (tool,) = installed.glob("bin/glesam-cpp")
+    assert run(tool, "--version").startswith(f"glesam-cpp {_version(installed)}\n")
+    assert (installed / "share/licenses/glesam/LICENSE").is_file()
+
+
+def test_the_version_is_that_of_python(installed: Path) -> None:
+    project = (HERE.parents[1] / "pyproject.toml").read_text()
+    assert re.findall(r'^version = "(.*)"', project, flags=re.MULTILINE) == [_version(installed)]
+
+
+def test_the_library_exports_the_api_only(installed: Path) -> None:
+    (library,) = installed.glob("lib*/libglesam.so")
+    lines = run("nm", "-D", "-C", "--defined-only", library).splitlines()
+    names = [line.split(maxsplit=2)[2] for line in lines]
+    assert len(names) >= 15
+    assert [name for name in names if not re.match(r"glesam(::|_)", name)] == []
+    headers = "".join((installed / "include" / f"glesam{end}.h").read_text() for end in ("", "_c"))
+    for name in names:
+        (function,) = re.findall(r"^(?:glesam::)?(?:Predictor::)?(~?\w+)", name)
+        assert f"{function}(" in headers, name
+
+
+def _version(installed: Path) -> str:
+    """Return GLESAM_VERSION as the C preprocessor sees it."""
+    header = (installed / "include/glesam_version.h").read_text()
+    return ".".join(re.findall(r"GLESAM_VERSION_[A-Z]+ (\d+)", header))
 
 
 def test_the_document_shows_the_program() -> None:

@@ -37,18 +37,6 @@ def count(request: pytest.FixtureRequest) -> int:
     return AT_A_TIME if SANITIZED else COUNT[request.node.callspec.params["bundle"]]
 
 
-@pytest.fixture(params=os.environ["GLESAM_CPP_BACKENDS"].split())
-def backend(request: pytest.FixtureRequest) -> list[str]:
-    """Return a compiled backend and its library, which is that of the Python package."""
-    name: str = request.param
-    if name == "openvino":
-        return [name]
-    import onnxruntime
-
-    (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*")
-    return [name, str(library)]
-
-
 def test_random_images(
     bundle: Path, count: int, backend: list[str], programs: Path, tmp_path: Path
 ) -> None:

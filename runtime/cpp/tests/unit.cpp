@@ -1,9 +1,16 @@
 // Tests parts against independent oracles: published vectors, definitions, Python's repr.
+#include <unistd.h>
+
 #include <cmath>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <random>
+#include <sstream>
 
+#include "bundle.h"
 #include "check.h"
+#include "errors.h"
 #include "json.h"
 #include "masks.h"
 #include "safetensors.h"
@@ -105,6 +112,62 @@ void hostile_safetensors() {
   CHECK_CONTAINS(reason_of(std::string(100'000, '['), 0), "recursion");
 }
 
+void a_long_header_is_refused() {
+  const std::string header = "{" + tensor("a", "U8", "[1]", "[0,1]") + "}";
+  std::string file(8, '\0');
+  file[0] = static_cast<char>(header.size());
+  file += header + "x";
+  const auto read = [&file](std::uint64_t most) -> std::string {
+    Bytes bytes(std::make_unique<std::istringstream>(file));
+    try {
+      return std::to_string(read_safetensors(bytes, most).size());
+    } catch (const std::runtime_error& error) {
+      return error.what();
+    }
+  };
+  CHECK_EQUAL(read(header.size()), "1");
+  CHECK_CONTAINS(read(header.size() - 1), "exceeds limits.json_mib");
+}
+
+// The golden file is sparse, and only its size is read.
+void a_large_golden_file_is_refused() {
+  Bundle bundle;
+  bundle.path = std::filesystem::temp_directory_path();
+  bundle.manifest.golden.file = cat("glesam-unit-", ::getpid(), ".safetensors");
+  std::ofstream(bundle.golden_path()).put('\0');
+  std::filesystem::resize_file(bundle.golden_path(), (std::uintmax_t{512} << 20) + 1);
+  const auto load = [&bundle](const Limits& limits) {
+    return guard([&] { load_golden(bundle, limits); });
+  };
+  const Status by_default = load({});
+  Limits raised;
+  raised.golden_mib = 513;
+  const Status by_raised = load(raised);
+  std::filesystem::remove(bundle.golden_path());
+  CHECK_CONTAINS(by_default.message,
+                 "536870913 bytes, more than the limit of 512 MiB; raise limits.golden_mib");
+  CHECK(by_default.code == Code::bad_bundle);
+  CHECK_CONTAINS(by_raised.message, "not a golden file");
+}
+
+// Messages of the engines, as they print them.
+void engines_without_memory() {
+  for (const char* message :
+       {"Check 'ptr' failed at src/plugins/intel_cpu/src/cpu_memory.cpp:257:\nFailed to allocate "
+        "12308480 bytes of memory",
+        "std::bad_alloc", "bad allocation", "CUDA failure 2: out of memory",
+        "[E:onnxruntime] bfc_arena.cc:376 Failed to allocate memory for requested buffer of size 9",
+        "Error Code 2: OutOfMemory (Requested size was 1 bytes.)",
+        "[GPU] clCreateBuffer, error code: -4 CL_MEM_OBJECT_ALLOCATION_FAILURE",
+        "ZE_RESULT_ERROR_OUT_OF_DEVICE_MEMORY", "CL_OUT_OF_HOST_MEMORY"}) {
+    CHECK_EQUAL(std::string(means_out_of_memory(message) ? "" : message), "");
+  }
+  for (const char* message : {"", "the shape of input data conflicts with the reshape pattern",
+                              "invalid memory access", "illegal memory access was encountered"}) {
+    CHECK_EQUAL(std::string(means_out_of_memory(message) ? message : ""), "");
+  }
+}
+
 void json_keeps_order_and_numbers() {
   const Json root = parse_json(R"({"b": 1, "a": [1.0, 123456789012345678901234567890], "b": 2})");
   CHECK_EQUAL(root.members.size(), std::size_t{3});
@@ -195,12 +258,16 @@ void single_mask_gives_way() {
 }  // namespace
 
 int main() {
-  return glesam_tests::run_tests({{"sha256 vectors", sha256_vectors},
-                                  {"sha256 in pieces", sha256_in_pieces},
-                                  {"sha256 native is portable", sha256_native_is_portable},
-                                  {"text is Python's", text_is_pythons},
-                                  {"hostile safetensors", hostile_safetensors},
-                                  {"json keeps order and numbers", json_keeps_order_and_numbers},
-                                  {"upscaling by its definition", upscaling_by_its_definition},
-                                  {"single mask gives way", single_mask_gives_way}});
+  return glesam_tests::run_tests(
+      {{"sha256 vectors", sha256_vectors},
+       {"sha256 in pieces", sha256_in_pieces},
+       {"sha256 native is portable", sha256_native_is_portable},
+       {"text is Python's", text_is_pythons},
+       {"hostile safetensors", hostile_safetensors},
+       {"a long header is refused", a_long_header_is_refused},
+       {"a large golden file is refused", a_large_golden_file_is_refused},
+       {"engines without memory", engines_without_memory},
+       {"json keeps order and numbers", json_keeps_order_and_numbers},
+       {"upscaling by its definition", upscaling_by_its_definition},
+       {"single mask gives way", single_mask_gives_way}});
 }

@@ -1,0 +1,286 @@
+// A fake GPU in host memory, with the functions of CUDA and TensorRT that the library loads. A
+// stream does its work when it is waited for and not before, as a slow GPU would. So a buffer that
+// is read or overwritten too early shows in the numbers.
+//
+// An engine file is text with a line per tensor: "input|output NAME AXIS...", where an axis is a
+// size, B (up to 4) or P (up to 16). The graph sums its inputs with different factors and fills its
+// outputs with values that depend on the sum. Row b of an output with axis B depends on row b of
+// the inputs with axis B, and on all of the other inputs.
+#include "fake_nvidia.h"
+
+#include <NvInferRuntime.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+struct FakeStream {
+  std::deque<std::function<cudaError_t()>> queue;
+};
+
+namespace {
+
+constexpr std::int64_t kMostB = 4, kMostP = 16;
+
+std::map<const char*, std::size_t> blocks;  // the allocated memory: address, bytes
+
+bool is_allocated(const void* memory, std::size_t bytes) {
+  const char* begin = static_cast<const char*>(memory);
+  auto block = blocks.upper_bound(begin);
+  const bool inside = block != blocks.begin() && begin + bytes <= (--block)->first + block->second;
+  if (!inside) fake_gpu().touched_free_memory = true;
+  return inside;
+}
+
+struct FakeTensor {
+  bool input = false;
+  std::vector<std::string> axes;
+};
+using FakeTensors = std::map<std::string, FakeTensor>;
+
+nvinfer1::Dims dims_of(const FakeTensor& tensor, std::int64_t b, std::int64_t p) {
+  nvinfer1::Dims dims{};
+  for (const std::string& axis : tensor.axes) {
+    dims.d[dims.nbDims++] = axis == "B" ? b : axis == "P" ? p : std::stoll(axis);
+  }
+  return dims;
+}
+
+std::size_t count_of(const nvinfer1::Dims& dims) {
+  std::size_t count = 1;
+  for (std::int32_t i = 0; i < dims.nbDims; ++i) count *= static_cast<std::size_t>(dims.d[i]);
+  return count;
+}
+
+struct Bound {
+  bool batched = false;
+  std::size_t count = 0;
+  float* data = nullptr;
+};
+
+cudaError_t run(const std::map<std::string, Bound>& inputs,
+                const std::map<std::string, Bound>& outputs, std::size_t batch) {
+  FakeGpu& gpu = fake_gpu();
+  std::this_thread::sleep_for(std::chrono::duration<double>(gpu.seconds_per_run));
+  ++gpu.runs;
+  for (const auto* bound : {&inputs, &outputs}) {
+    for (const auto& [name, tensor] : *bound) {
+      if (!is_allocated(tensor.data, tensor.count * sizeof(float))) return cudaErrorLaunchFailure;
+    }
+  }
+  const bool fails = gpu.until_run_fails == 0;
+  if (gpu.until_run_fails != FakeGpu::kNever) gpu.until_run_fails -= fails ? 0 : 1;
+  for (std::size_t b = 0; b < batch; ++b) {
+    double sum = 0;
+    for (const auto& [name, tensor] : inputs) {
+      const std::size_t step = tensor.batched ? tensor.count / batch : tensor.count;
+      const float* from = tensor.data + (tensor.batched ? b * step : 0);
+      for (std::size_t i = 0; i < step; ++i) {
+        sum += static_cast<double>(from[i]) * static_cast<double>(i % 97 + 1);
+      }
+    }
+    for (const auto& [name, tensor] : outputs) {
+      const std::size_t step = tensor.count / batch;
+      for (std::size_t i = 0; i < step; ++i) {
+        const double value = 8 * std::sin(sum + 0.01 * static_cast<double>(i));
+        tensor.data[b * step + i] = fails ? NAN : static_cast<float>(value);
+      }
+    }
+  }
+  return fails ? cudaErrorLaunchFailure : cudaSuccess;
+}
+
+class FakeContext final : public nvinfer1::IExecutionContext {
+ public:
+  FakeContext(const FakeTensors& tensors, nvinfer1::ILogger& log) : tensors_(tensors), log_(log) {}
+  bool setInputShape(const char* name, const nvinfer1::Dims& dims) override {
+    const FakeTensor& tensor = tensors_.at(name);
+    for (std::size_t i = 0; i < tensor.axes.size(); ++i) {
+      const std::int64_t size = dims.d[i];
+      if (tensor.axes[i] == "B" && size <= kMostB)
+        b_ = size;
+      else if (tensor.axes[i] == "P" && size <= kMostP)
+        p_ = size;
+      else if (tensor.axes[i] != std::to_string(size))
+        return false;
+    }
+    return true;
+  }
+  nvinfer1::Dims getTensorShape(const char* name) const override {
+    return dims_of(tensors_.at(name), b_, p_);
+  }
+  bool setTensorAddress(const char* name, void* address) override {
+    addresses_[name] = address;
+    return true;
+  }
+  bool enqueueV3(cudaStream_t stream) override {
+    FakeGpu& gpu = fake_gpu();
+    if (gpu.until_enqueue_fails == 0) {
+      log_.log(nvinfer1::ILogger::Severity::kERROR, "the fake refuses to run this graph");
+      return false;
+    }
+    if (gpu.until_enqueue_fails != FakeGpu::kNever) --gpu.until_enqueue_fails;
+    std::map<std::string, Bound> inputs, outputs;
+    for (const auto& [name, tensor] : tensors_) {
+      const bool batched = tensor.axes.front() == "B";
+      const Bound bound{batched, count_of(getTensorShape(name.c_str())),
+                        static_cast<float*>(addresses_.at(name))};
+      (tensor.input ? inputs : outputs)[name] = bound;
+    }
+    const bool batched = outputs.begin()->second.batched;
+    const std::size_t batch = batched ? static_cast<std::size_t>(b_) : 1;
+    stream->queue.push_back([inputs, outputs, batch] { return run(inputs, outputs, batch); });
+    return true;
+  }
+
+ private:
+  const FakeTensors& tensors_;
+  nvinfer1::ILogger& log_;
+  std::int64_t b_ = 1, p_ = 1;
+  std::map<std::string, void*> addresses_;
+};
+
+class FakeEngine final : public nvinfer1::ICudaEngine {
+ public:
+  FakeEngine(const std::string& plan, nvinfer1::ILogger& log) : log_(log) {
+    std::istringstream lines(plan);
+    for (std::string line; std::getline(lines, line);) {
+      std::istringstream words(line);
+      std::string kind, name, axis;
+      words >> kind >> name;
+      FakeTensor& tensor = tensors_[name];
+      tensor.input = kind == "input";
+      while (words >> axis) tensor.axes.push_back(axis);
+      names_.push_back(name);
+    }
+  }
+  nvinfer1::IExecutionContext* createExecutionContext() override {
+    return new FakeContext(tensors_, log_);
+  }
+  std::int32_t getNbIOTensors() const override { return static_cast<std::int32_t>(names_.size()); }
+  const char* getIOTensorName(std::int32_t index) const override {
+    return names_[static_cast<std::size_t>(index)].c_str();
+  }
+  nvinfer1::TensorIOMode getTensorIOMode(const char* name) const override {
+    return tensors_.at(name).input ? nvinfer1::TensorIOMode::kINPUT
+                                   : nvinfer1::TensorIOMode::kOUTPUT;
+  }
+  nvinfer1::DataType getTensorDataType(const char*) const override {
+    return nvinfer1::DataType::kFLOAT;
+  }
+  nvinfer1::Dims getTensorShape(const char* name) const override {
+    return dims_of(tensors_.at(name), -1, -1);
+  }
+  nvinfer1::Dims getProfileShape(const char* name, std::int32_t,
+                                 nvinfer1::OptProfileSelector) const override {
+    return dims_of(tensors_.at(name), kMostB, kMostP);
+  }
+
+ private:
+  nvinfer1::ILogger& log_;
+  FakeTensors tensors_;
+  std::vector<std::string> names_;
+};
+
+class FakeRuntime final : public nvinfer1::IRuntime {
+ public:
+  explicit FakeRuntime(nvinfer1::ILogger& log) : log_(log) {}
+  nvinfer1::ICudaEngine* deserializeCudaEngine(const void* plan, std::size_t bytes) override {
+    return new FakeEngine({static_cast<const char*>(plan), bytes}, log_);
+  }
+
+ private:
+  nvinfer1::ILogger& log_;
+};
+
+cudaError_t finish(cudaStream_t stream) {
+  while (!stream->queue.empty()) {
+    const auto work = std::move(stream->queue.front());
+    stream->queue.pop_front();
+    if (const cudaError_t code = work(); code != cudaSuccess) {
+      stream->queue.clear();
+      return code;
+    }
+  }
+  return cudaSuccess;
+}
+
+FakeStream only_stream;
+
+}  // namespace
+
+FakeGpu& fake_gpu() {
+  static FakeGpu gpu;
+  return gpu;
+}
+
+extern "C" {
+
+const char* cudaGetErrorString(cudaError_t) { return "the fake GPU failed"; }
+cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
+cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrComputeCapabilityMajor ? 8 : 9;
+  return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
+  FakeGpu& gpu = fake_gpu();
+  if (gpu.capacity < gpu.allocated + bytes) return cudaErrorMemoryAllocation;
+  gpu.allocated += bytes;
+  *memory = std::malloc(bytes);
+  blocks[static_cast<const char*>(*memory)] = bytes;
+  return cudaSuccess;
+}
+
+// Waits for the work that was queued before, as CUDA does.
+cudaError_t cudaFree(void* memory) {
+  if (memory == nullptr) return cudaSuccess;
+  const cudaError_t code = finish(&only_stream);
+  const auto block = blocks.find(static_cast<const char*>(memory));
+  fake_gpu().allocated -= block->second;
+  blocks.erase(block);
+  std::free(memory);
+  return code;
+}
+
+// Like CUDA, it reads pageable memory of the host before it returns.
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream) {
+  if (kind == cudaMemcpyDeviceToHost) {
+    stream->queue.push_back([=]() -> cudaError_t {
+      if (!is_allocated(from, bytes)) return cudaErrorLaunchFailure;
+      std::memcpy(to, from, bytes);
+      return cudaSuccess;
+    });
+    return cudaSuccess;
+  }
+  const char* source = static_cast<const char*>(from);
+  const std::vector<char> staged(source, source + bytes);
+  stream->queue.push_back([=]() -> cudaError_t {
+    if (!is_allocated(to, bytes)) return cudaErrorLaunchFailure;
+    std::memcpy(to, staged.data(), staged.size());
+    return cudaSuccess;
+  });
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreate(cudaStream_t* stream) { return *stream = &only_stream, cudaSuccess; }
+cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return finish(stream); }
+
+std::int32_t getInferLibMajorVersion() { return NV_TENSORRT_MAJOR; }
+std::int32_t getInferLibMinorVersion() { return NV_TENSORRT_MINOR; }
+void* createInferRuntime_INTERNAL(void* log, std::int32_t) {
+  return static_cast<nvinfer1::IRuntime*>(new FakeRuntime(*static_cast<nvinfer1::ILogger*>(log)));
+}
+
+}  // extern "C"

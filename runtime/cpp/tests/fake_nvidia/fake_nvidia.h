@@ -1,0 +1,20 @@
+// What a test tells the fake GPU to do, and what it asks it.
+#pragma once
+
+#include <cstddef>
+#include <limits>
+
+struct FakeGpu {
+  static constexpr std::size_t kNever = std::numeric_limits<std::size_t>::max();
+  // The number of graphs that succeed before one fails: when it is queued, or when it runs. A graph
+  // that fails when it runs has written NaN to its outputs.
+  std::size_t until_enqueue_fails = kNever, until_run_fails = kNever;
+  std::size_t capacity = kNever;     // bytes that can be allocated
+  double seconds_per_run = 0;        // how long each graph runs
+  std::size_t allocated = 0;         // bytes now
+  std::size_t runs = 0;              // graphs that have run
+  bool touched_free_memory = false;  // whether a graph or a copy used memory that is not allocated
+};
+
+// Returns the state of the only fake GPU.
+FakeGpu& fake_gpu();

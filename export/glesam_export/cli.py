@@ -22,6 +22,11 @@ ABOUT = "Export a GleSAM checkpoint as three verified ONNX graphs, or as TensorR
 
 app = make_app(ABOUT)
 
+RELEASED = (
+    "a LoRA without an alpha is usually from the released GleSAM code, whose models are trained "
+    "with --input released"
+)
+
 Output = Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")]
 
 
@@ -69,7 +74,7 @@ def verify_bundle(
     from glesam_runtime.bundle import open_bundle
 
     opened = open_bundle(bundle)
-    checkpoint = weights.make_checkpoint(weights.for_bundle(given, opened.manifest))
+    checkpoint = weights.make_checkpoint(weights.for_bundle(given, opened.manifest), _warn)
     from glesam_export.console_output import parity_table, step
     from glesam_export.verify import latent_check, parity
     from glesam_export.verify.cases import make_cases
@@ -96,7 +101,7 @@ def info(
     debug: Debug = False,
 ) -> None:
     """Identify checkpoint files, their preset, and what an export still needs."""
-    from glesam_export.checkpoints.formats import identify, missing
+    from glesam_export.checkpoints.formats import from_released_code, identify, missing
 
     findings = [identify(path) for path in files]
     for finding in findings:
@@ -105,6 +110,8 @@ def info(
             typer.echo(f"  without {part}")
     for option in missing(findings):
         typer.echo(f"still needed: {option}")
+    if from_released_code(findings):
+        typer.echo(f"recommended: --input released; {RELEASED}")
 
 
 @app.command("trt")
@@ -188,7 +195,9 @@ def _export(output: Path, given: WeightOptions, graphs: GraphOptions) -> None:
     """Export and verify a checkpoint, and print the parity table."""
     precision = graph_options.one_precision(graphs.precision, graphs.flags)
     batch = graph_options.batch_size(graphs.batch)
-    checkpoint = weights.make_checkpoint(given)
+    checkpoint = weights.make_checkpoint(given, _warn)
+    if given.input is None and given.lora_alpha is not None:
+        _warn(f"--input was not given: this bundle gets {checkpoint.preset.input!r}; {RELEASED}")
     if not checkpoint.trained:
         typer.echo(
             f"weights: {checkpoint.origin}, untrained; the masks will mean nothing", err=True

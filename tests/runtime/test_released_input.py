@@ -1,4 +1,4 @@
-"""The released input gives what the released GleSAM code computes, by Pillow's and torch's operators.
+"""The released input gives what the released GleSAM code computes, by Pillow and torch.
 
 That code makes a 512 x 512 picture with Pillow's bicubic filter, enlarges it to 1024 in float,
 takes points in pixels of the picture, and stretches the logits straight to the image.
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from PIL import Image
@@ -135,7 +135,7 @@ def test_any_shape_gets_a_mask(height: int, width: int, released_bundle: Path) -
     predictor.set_image(noise(height, width))
     assert predictor.input_size == (64, 64)
     point = [[width // 2, height // 2]]
-    found, scores, low_res = predictor.predict(point, [1], multimask_output=False)
+    found, _, low_res = predictor.predict(point, [1], multimask_output=False)
     assert found.shape == (1, height, width)
     expected = functional.interpolate(torch.tensor(low_res)[None], (height, width), mode="bilinear")
     clear = np.abs(expected[0].numpy()) > 1e-5
@@ -177,7 +177,11 @@ def test_everything_with_crops(released_bundle: Path) -> None:
         (("requires",), [], "'first_resize' needs 'released_input' in 'requires'"),
         (("preprocessing", "first_resize"), ..., "'released_input' needs a 'first_resize'"),
         (("preprocessing", "first_resize"), None, "first_resize"),
-        (("preprocessing", "first_resize", "size"), 65, "first_resize 65 is larger than image_size"),
+        (
+            ("preprocessing", "first_resize", "size"),
+            65,
+            "first_resize 65 is larger than image_size",
+        ),
         (("preprocessing", "first_resize", "size"), 0, "size"),
         (("preprocessing", "first_resize", "kernel"), "lanczos", "Invalid enum value 'lanczos'"),
     ],

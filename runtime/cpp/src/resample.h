@@ -31,9 +31,9 @@ enum class FixedPoint { bilinear, bicubic };
 // uint8.
 std::vector<std::uint8_t> resize_fixed_point(const Pixels& image, Size size, FixedPoint kernel);
 
-// float_bilinear: the triangle filter of pillow_bilinear in double. Weights are multiples of 2^-28, and the result
-// of the first axis, the width, is rounded to multiples of 2^-17. So every sum is exact in any
-// order. The result is float32.
+// float_bilinear: the triangle filter of pillow_bilinear in double. Weights are multiples of 2^-28,
+// and the result of the first axis, the width, is rounded to multiples of 2^-17. So every sum is
+// exact in any order. The result is float32.
 std::vector<float> resize_exact(const Pixels& image, Size size);
 
 }  // namespace glesam

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
+from glesam_export.families.family import InputName
+
 
 @dataclass(frozen=True)
 class SamPreset:
@@ -28,6 +30,7 @@ class SamPreset:
         builtin: file name of the weights inside this package, used when no weights are given; None
             for all but nano.
         patch: side of a patch in pixels.
+        input: how an image becomes the encoder's input.
     """
 
     name: str
@@ -41,6 +44,7 @@ class SamPreset:
     default_unet: str
     builtin: str | None = None
     patch: int = 16
+    input: InputName = "sam"
     family: ClassVar[str] = "sam"
 
     @property

@@ -143,7 +143,7 @@ class Preprocessing(_Record, frozen=True):
     none: the image already fills the square."""
     first_resize: FirstResize | UnsetType = UNSET
     """A step before `resize`, which then resizes its result. Bundles that have it name the feature
-    "released_input" and have resize "square". UNSET means no such step."""
+    "released_input" and have resize "square". Absent means no such step."""
 
 
 class Stability(_Record, frozen=True):

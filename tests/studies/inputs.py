@@ -52,7 +52,8 @@ class FloatEncoder(SharedEncoder):
                 tensor = functional.interpolate(tensor, (side, side), mode="bilinear")
             mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (rules.mean, rules.std))
             encoded = self._stages.encode(((tensor - mean) / std).numpy())
-            self._encoded = encoded, geometry_of(*image.shape[:2], size, rules.resize)
+            height, width = image.shape[:2]
+            self._encoded = encoded, geometry_of(height, width, size, rules.resize)
             self._image = image
         return self._encoded
 

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+from msgspec import UNSET
 from msgspec.structs import replace
 from safetensors.numpy import save
 
@@ -23,6 +24,7 @@ from glesam_runtime.bundle import Bundle, file_ref
 from glesam_runtime.manifest import (
     GOLDEN_FILE,
     MANIFEST_FILE,
+    RELEASED_INPUT,
     STAGES,
     FileRef,
     Manifest,
@@ -141,6 +143,7 @@ def _manifest(
     return Manifest(
         format="glesam-bundle",
         version=1,
+        requires=(RELEASED_INPUT,) if preset.input == "released" else UNSET,
         model=Model(
             family=family.contract,
             preset=preset.name,

@@ -26,6 +26,11 @@ app = make_app(
     commands=True,
 )
 
+RELEASED = (
+    "a LoRA without an alpha is usually from the released GleSAM code, whose models are trained "
+    "with --input released"
+)
+
 Output = Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")]
 
 
@@ -52,7 +57,7 @@ def verify_bundle(
     from glesam_runtime.bundle import open_bundle
 
     opened = open_bundle(bundle)
-    checkpoint = weights.make_checkpoint(weights.for_bundle(given, opened.manifest))
+    checkpoint = weights.make_checkpoint(weights.for_bundle(given, opened.manifest), _warn)
     from glesam_export.console_output import parity_table, step
     from glesam_export.verify import latent_check, parity
     from glesam_export.verify.cases import make_cases
@@ -78,7 +83,7 @@ def info(
     files: Annotated[list[Path], typer.Argument(help="Checkpoint files and folders.")],
 ) -> None:
     """Identify checkpoint files, their preset, and what an export still needs."""
-    from glesam_export.checkpoints.formats import identify, missing
+    from glesam_export.checkpoints.formats import from_released_code, identify, missing
 
     findings = [identify(path) for path in files]
     for finding in findings:
@@ -87,6 +92,8 @@ def info(
             print_line(f"  without {part}")
     for option in missing(findings):
         print_line(f"still needed: {option}")
+    if from_released_code(findings):
+        print_line(f"recommended: --input released; {RELEASED}")
 
 
 @app.command("trt")
@@ -167,7 +174,9 @@ def _export(output: Path, given: WeightOptions, graphs: GraphOptions) -> None:
     """Export and verify a checkpoint, and print the parity table."""
     precision = graph_options.one_precision(graphs.precision, graphs.flags)
     batch = graph_options.batch_size(graphs.batch)
-    checkpoint = weights.make_checkpoint(given)
+    checkpoint = weights.make_checkpoint(given, _warn)
+    if given.input is None and given.lora_alpha is not None:
+        _warn(f"--input was not given: this bundle gets {checkpoint.preset.input!r}; {RELEASED}")
     if not checkpoint.trained:
         print_note(f"weights: {checkpoint.origin}, untrained; the masks will mean nothing")
     # Imported here: importing torch takes seconds, which --help and wrong options do not need.

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from glesam_export import families
+from glesam_export.families import InputName
 from glesam_export.presets import UNET_PRESETS
 
 WEIGHTS = "Weights"
@@ -74,6 +75,15 @@ class WeightOptions:
         typer.Option(
             rich_help_panel=WEIGHTS,
             help="Diffusion timestep of the LoRA's training: 999 in the paper, 1 in released code.",
+        ),
+    ] = None
+    input: Annotated[
+        InputName | None,
+        typer.Option(
+            rich_help_panel=WEIGHTS,
+            help="How images were prepared in the training: 'sam' (as SAM's own predictor prepares "
+            "them) or 'released' (squashed to 512 x 512 first, as in the released GleSAM code). "
+            "Default: what --checkpoint says, or sam.",
         ),
     ] = None
     checkpoint: Annotated[

@@ -6,15 +6,17 @@ This module does not import torch, so a wrong option is reported at once.
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glesam_export.families import Preset
+from glesam_export.families import InputName, Preset, with_input
 from glesam_export.presets import UNetPreset, sam_preset, unet_preset
 from glesam_export.weight_options import WeightOptions
 from glesam_runtime.errors import InputError
-from glesam_runtime.manifest import Manifest
+from glesam_runtime.manifest import RELEASED_INPUT, Manifest
 
 if TYPE_CHECKING:
     from glesam_export.checkpoints import Checkpoint
@@ -27,8 +29,14 @@ BUILT_IN = "built-in"
 """The manifest's name for weights that ship with a preset."""
 
 
-def make_checkpoint(options: WeightOptions) -> Checkpoint:
+def make_checkpoint(
+    options: WeightOptions, warn: Callable[[str], object] = warnings.warn
+) -> Checkpoint:
     """Open the checkpoint that the options describe.
+
+    Args:
+        options: where the weights come from.
+        warn: called with a message if `--input` differs from what the checkpoint was trained with.
 
     Raises:
         InputError: options are missing or contradict one another.
@@ -48,7 +56,7 @@ def make_checkpoint(options: WeightOptions) -> Checkpoint:
     if others and first in ("--checkpoint", "--random-weights"):
         raise InputError(f"{first} and {others[0]} exclude each other")
     if options.checkpoint is not None:
-        return _whole(options, options.checkpoint)
+        return _whole(options, options.checkpoint, warn)
     if options.given_files:
         return _from_files(options)
     if options.preset is None:
@@ -56,12 +64,12 @@ def make_checkpoint(options: WeightOptions) -> Checkpoint:
             "neither weights nor a --preset given; pass --checkpoint PATH, or files with --sam, "
             "--sd and --lora, or --preset nano for the built-in model"
         )
-    preset = sam_preset(options.preset)
+    preset = with_input(sam_preset(options.preset), options.input)
     unet = unet_preset(options.unet or preset.default_unet)
     if options.random_weights is not None:
         return _from_seed(options, options.random_weights, preset, unet)
     if preset.builtin is not None:
-        return _built_in(options, preset.name, preset.builtin)
+        return _built_in(options, preset.name, preset.builtin, warn)
     raise InputError(
         f"no weights for {preset.name}: pass --checkpoint PATH, --sam FILE --sd FOLDER --lora FILE "
         "--gamma G --timestep T, or --random-weights SEED for meaningless masks"
@@ -114,11 +122,14 @@ def for_bundle(options: WeightOptions, manifest: Manifest) -> WeightOptions:
         InputError: an option contradicts the bundle, or the bundle's weights were not given.
     """
     model, origin = manifest.model, manifest.provenance.weights
+    released = RELEASED_INPUT in (manifest.requires or ())
+    prepared: InputName = "released" if released else "sam"
     known = {
         "preset": model.preset,
         "unet": model.unet,
         "gamma": model.gamma,
         "timestep": model.timestep,
+        "input": prepared,
     }
     for name, value in known.items():
         given = getattr(options, name)
@@ -132,6 +143,7 @@ def for_bundle(options: WeightOptions, manifest: Manifest) -> WeightOptions:
         unet=model.unet,
         gamma=model.gamma,
         timestep=model.timestep,
+        input=prepared,
     )
 
 
@@ -161,7 +173,7 @@ def _from_files(options: WeightOptions) -> Checkpoint:
         options.lora_alpha,
         options.decoder,
     )
-    preset, unet = sam_preset(known.preset), unet_preset(known.unet)
+    preset, unet = with_input(sam_preset(known.preset), options.input), unet_preset(known.unet)
     return FileCheckpoint(weights, preset, unet, options.gamma, options.timestep, opened)
 
 
@@ -176,14 +188,16 @@ def _from_seed(options: WeightOptions, seed: int, preset: Preset, unet: UNetPres
     return RandomCheckpoint(seed, preset, unet, gamma, timestep)
 
 
-def _whole(options: WeightOptions, path: Path) -> Checkpoint:
-    """Open a checkpoint folder or a packed file. Both record presets, gamma and timestep."""
+def _whole(options: WeightOptions, path: Path, warn: Callable[[str], object]) -> Checkpoint:
+    """Open a checkpoint folder or a packed file. Both record presets, gamma, timestep and input."""
     from glesam_export.checkpoints.formats import open_checkpoint
 
-    return _agreeing(options, open_checkpoint(path), f"--checkpoint {path}")
+    return _agreeing(options, open_checkpoint(path), f"--checkpoint {path}", warn)
 
 
-def _built_in(options: WeightOptions, preset: str, file: str) -> Checkpoint:
+def _built_in(
+    options: WeightOptions, preset: str, file: str, warn: Callable[[str], object]
+) -> Checkpoint:
     """Open the weights that ship with a preset, with their own gamma and timestep."""
     from glesam_export.checkpoints.packed_file import PackedCheckpoint
 
@@ -194,11 +208,16 @@ def _built_in(options: WeightOptions, preset: str, file: str) -> Checkpoint:
             "install it again or pass --checkpoint PATH"
         )
     packed = PackedCheckpoint(path, origin=BUILT_IN)
-    return _agreeing(options, packed, f"{preset}'s built-in checkpoint")
+    return _agreeing(options, packed, f"{preset}'s built-in checkpoint", warn)
 
 
-def _agreeing(options: WeightOptions, checkpoint: Checkpoint, name: str) -> Checkpoint:
-    """Return the checkpoint, unless an option contradicts it."""
+def _agreeing(
+    options: WeightOptions, checkpoint: Checkpoint, name: str, warn: Callable[[str], object]
+) -> Checkpoint:
+    """Return the checkpoint, unless an option contradicts it.
+
+    Another input is possible, because the weights run with either. It is a warning.
+    """
     own = {
         "preset": checkpoint.preset.name,
         "unet": checkpoint.unet.name,
@@ -209,4 +228,11 @@ def _agreeing(options: WeightOptions, checkpoint: Checkpoint, name: str) -> Chec
         given = getattr(options, option)
         if given not in (None, value):
             raise InputError(f"--{option} {given}: {name} is for {value}; leave it out")
+    trained_with = checkpoint.preset.input
+    checkpoint.preset = with_input(checkpoint.preset, options.input)
+    if checkpoint.preset.input != trained_with:
+        warn(
+            f"--input {options.input}: {name} was trained with the input {trained_with!r}; masks "
+            "may be less accurate with another one"
+        )
     return checkpoint

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import UnsetType
 from PIL import Image
+from PIL.Image import Resampling
 
 from glesam_runtime.errors import InputError
 from glesam_runtime.resample import resize_bilinear
@@ -94,10 +96,14 @@ def preprocess(image: NDArray[np.uint8], rules: Preprocessing) -> Preprocessed:
     size = rules.image_size
     geometry = geometry_of(image.shape[0], image.shape[1], size, rules.resize)
     new_height, new_width = geometry.resized
+    first = rules.first_resize
+    if not isinstance(first, UnsetType):
+        image = np.asarray(_resize_fixed_point(image, first.size, first.size, Resampling.BICUBIC))
     if rules.kernel == "float_bilinear":
         values = resize_bilinear(image, new_height, new_width)
     else:
-        values = np.asarray(_resize_fixed_point(image, new_height, new_width), dtype=np.float32)
+        resized = _resize_fixed_point(image, new_height, new_width, Resampling.BILINEAR)
+        values = np.asarray(resized, dtype=np.float32)
     tensor = np.zeros((1, 3, size, size), np.float32)
     # One channel at a time: on [h, w, 3] numpy's inner loops would run over only three numbers.
     for channel, (mean, std) in enumerate(zip(rules.mean, rules.std, strict=True)):
@@ -107,8 +113,10 @@ def preprocess(image: NDArray[np.uint8], rules: Preprocessing) -> Preprocessed:
     return Preprocessed(tensor, geometry)
 
 
-def _resize_fixed_point(image: NDArray[np.uint8], height: int, width: int) -> Image.Image:
-    """Resize with Pillow's bilinear filter, one axis at a time, in the order of Pillow 13.
+def _resize_fixed_point(
+    image: NDArray[np.uint8], height: int, width: int, kernel: Resampling
+) -> Image.Image:
+    """Resize with one of Pillow's filters, one axis at a time, in the order of Pillow 13.
 
     Values are rounded between the axes, so their order changes some pixels by one level. Earlier
     versions of Pillow always resize the width first.
@@ -116,5 +124,5 @@ def _resize_fixed_point(image: NDArray[np.uint8], height: int, width: int) -> Im
     lost_height, lost_width = image.shape[0] - height, image.shape[1] - width
     height_first = lost_height > 0 and lost_height > 2 * lost_width
     between = (image.shape[1], height) if height_first else (width, image.shape[0])
-    half = Image.fromarray(image).resize(between, Image.Resampling.BILINEAR)
-    return half.resize((width, height), Image.Resampling.BILINEAR)
+    half = Image.fromarray(image).resize(between, kernel)
+    return half.resize((width, height), kernel)

@@ -25,7 +25,9 @@ VERSION = 1
 MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden.safetensors"
 
-KNOWN_FEATURES: frozenset[str] = frozenset()
+RELEASED_INPUT = "released_input"
+"""The feature of `Preprocessing.first_resize`."""
+KNOWN_FEATURES: frozenset[str] = frozenset({RELEASED_INPUT})
 """The names in `requires` that this reader supports. In C++ it is kKnownFeatures in manifest.h."""
 
 PIXEL_OFFSET = 0.5
@@ -111,6 +113,16 @@ class Model(_Record, frozen=True):
     alpha_bar: Annotated[float, Meta(gt=0, lt=1)]
 
 
+class FirstResize(_Record, frozen=True):
+    """A resize before `resize`, as in the released GleSAM code. Its feature is "released_input"."""
+
+    size: Annotated[int, Meta(ge=1)]
+    """Both sides become this number of pixels, whatever the image's aspect ratio. The result is a
+    uint8 image. It is at most `image_size`."""
+    kernel: Literal["pillow_bicubic"]
+    """Pillow's fixed-point bicubic filter on uint8, in the order of axes of pillow_bilinear."""
+
+
 class Preprocessing(_Record, frozen=True):
     """How to turn an RGB uint8 image into the encoder's `image`, in this order of steps."""
 
@@ -132,6 +144,9 @@ class Preprocessing(_Record, frozen=True):
     pad: Literal["right_bottom", "none"]
     """right_bottom: zeros fill the normalised image up to S x S.
     none: the image already fills the square."""
+    first_resize: FirstResize | UnsetType = UNSET
+    """A step before `resize`, which then resizes its result. Bundles that have it name the feature
+    "released_input" and have resize "square". Absent means no such step."""
 
 
 class Stability(_Record, frozen=True):

@@ -114,6 +114,7 @@ def _check_consistency(manifest: Manifest, where: str) -> None:
         )
     if (rules.resize == "square") != (rules.pad == "none"):
         raise _refusal(where, f"resize {rules.resize!r} contradicts pad {rules.pad!r}")
+    _check_first_resize(manifest, where)
     masks = manifest.postprocessing
     if (masks.single_mask == "first_if_stable") != (masks.stability is not None):
         need = "has no" if masks.single_mask == "first" else "needs a"
@@ -140,6 +141,25 @@ def _check_consistency(manifest: Manifest, where: str) -> None:
             raise _refusal(where, f"{file!r} is not a plain file name")
         if files.count(file) > 1 or file == MANIFEST_FILE:
             raise _refusal(where, f"file {file!r} is named twice")
+
+
+def _check_first_resize(manifest: Manifest, where: str) -> None:
+    """Refuse a first resize that contradicts `requires` or the other rules of preprocessing."""
+    rules = manifest.preprocessing
+    first = rules.first_resize
+    named = contract.RELEASED_INPUT in (manifest.requires or ())
+    if isinstance(first, msgspec.UnsetType):
+        if named:
+            raise _refusal(where, f"{contract.RELEASED_INPUT!r} needs a 'first_resize'")
+        return
+    if not named:
+        raise _refusal(where, f"'first_resize' needs {contract.RELEASED_INPUT!r} in 'requires'")
+    if rules.resize != "square":
+        raise _refusal(where, f"resize {rules.resize!r} contradicts 'first_resize'")
+    if first.size > rules.image_size:
+        raise _refusal(
+            where, f"first_resize {first.size} is larger than image_size {rules.image_size}"
+        )
 
 
 def _check_target(manifest: Manifest, where: str) -> None:

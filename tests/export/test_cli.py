@@ -68,6 +68,8 @@ def refused(result: tuple[int, str, str], output: Path, *words: str) -> None:
         ("--preset nano --batch 0", ["--batch 0"]),
         ("--preset nano --batch many", ["--batch many", "dynamic"]),
         ("--preset nano --image nowhere.png", ["nowhere.png"]),
+        ("--preset nano2 --random-weights 0 --input released", ["--input released", "nano2"]),
+        ("--preset nano --input square512", ["--input", "square512", "released"]),
     ],
 )
 def test_wrong_options(options: str, words: list[str], glesam_export: Run, tmp_path: Path) -> None:

@@ -130,7 +130,8 @@ def manifest() -> Manifest:
 
 def test_a_bundle_completes_the_options(manifest: Manifest) -> None:
     found = weights.for_bundle(replace(NOTHING, random_weights=0, gamma=1.0), manifest)
-    assert found == WeightOptions("nano", "nano", gamma=1.0, timestep=1, random_weights=0)
+    completed = WeightOptions("nano", "nano", gamma=1.0, timestep=1, input="sam")
+    assert found == replace(completed, random_weights=0)
     assert weights.for_bundle(NOTHING, manifest).random_weights is None
     found = weights.for_bundle(replace(NOTHING, checkpoint=Path("x")), manifest)
     assert found.checkpoint == Path("x")

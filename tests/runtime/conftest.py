@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from msgspec import UNSET
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
@@ -122,8 +123,12 @@ def write_toy_bundle(
     *,
     precision: contract.PrecisionName = "fp32",
     trained: bool = True,
+    released: bool = False,
 ) -> Path:
-    """Write a complete bundle whose golden file comes from running its own graphs."""
+    """Write a complete bundle whose golden file comes from running its own graphs.
+
+    With `released` it has the released input.
+    """
     folder.mkdir(parents=True)
     stages = {}
     for stage, build in GRAPHS.items():
@@ -133,21 +138,26 @@ def write_toy_bundle(
         stages[stage] = contract.Stage(file_ref(path), precision, inputs, outputs)
     golden = folder / contract.GOLDEN_FILE
     save_file({"image": np.zeros((1, 1, 3), np.uint8)}, golden)
+    first = contract.FirstResize(SIZE // 2, "pillow_bicubic")
     manifest = Manifest(
         format="glesam-bundle",
         version=1,
+        requires=(contract.RELEASED_INPUT,) if released else UNSET,
         model=contract.Model("sam", "toy", "toy", trained, 5.0, 999, 0.0047),
         stages=stages,
         preprocessing=contract.Preprocessing(
             SIZE,
-            "longest_side",
-            "pillow_bilinear",
+            "square" if released else "longest_side",
+            "float_bilinear" if released else "pillow_bilinear",
             "RGB",
             (123.675, 116.28, 103.53),
             (58.395, 57.12, 57.375),
-            "right_bottom",
+            "none" if released else "right_bottom",
+            first if released else UNSET,
         ),
-        postprocessing=contract.Postprocessing("bilinear", 0.0, 1.0, "first"),
+        postprocessing=contract.Postprocessing(
+            "bilinear_direct" if released else "bilinear", 0.0, 1.0, "first"
+        ),
         coordinates=contract.Coordinates(
             "xy",
             "resized_pixels",

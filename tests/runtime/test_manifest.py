@@ -52,20 +52,20 @@ def test_a_feature_is_refused_until_it_is_known(
     toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = json.loads((toy_bundle / "manifest.json").read_bytes())
-    document["requires"] = ["levels", "released_input"]
+    document["requires"] = ["levels", "regions"]
     raw = json.dumps(document).encode()
     with pytest.raises(BundleError) as caught:
         manifest_file.parse(raw, "here")
     assert str(caught.value) == (
-        "here: requires 'levels', 'released_input', which this program does not support; "
+        "here: requires 'levels', 'regions', which this program does not support; "
         "upgrade glesam-runtime"
     )
     monkeypatch.setattr(manifest, "KNOWN_FEATURES", frozenset({"levels"}))
-    with pytest.raises(BundleError, match="here: requires 'released_input', which"):
+    with pytest.raises(BundleError, match="here: requires 'regions', which"):
         manifest_file.parse(raw, "here")
-    monkeypatch.setattr(manifest, "KNOWN_FEATURES", frozenset({"levels", "released_input"}))
+    monkeypatch.setattr(manifest, "KNOWN_FEATURES", frozenset({"levels", "regions"}))
     parsed = manifest_file.parse(raw, "here")
-    assert parsed.requires == ("levels", "released_input")
+    assert parsed.requires == ("levels", "regions")
     assert manifest_file.parse(manifest_file.dump(parsed), "here") == parsed
 
 

@@ -114,7 +114,8 @@ def write_checkpoint(
     weights = WeightFiles(
         sam, files.sd, lora, files.prompt_embeds, files.unet_config, alpha, overlay
     )
+    preset = base.preset
     write_checkpoint_json(
-        folder, weights, base.preset.name, base.unet.name, base.gamma, base.timestep
+        folder, weights, preset.name, base.unet.name, base.gamma, base.timestep, preset.input
     )
     return folder

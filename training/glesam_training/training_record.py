@@ -148,6 +148,8 @@ def checkpoint_record(checkpoint: Checkpoint, folder: Path) -> dict[str, Fact]:
             f"{checkpoint.timestep} (alpha_bar {checkpoint.alpha_bar:.6g})",
         ),
     }
+    if checkpoint.preset.input != "sam":
+        record["--input"] = fact(checkpoint.preset.input)
     sources = checkpoint.sources()
     if not sources:
         record["--random-weights"] = fact(checkpoint.origin)

@@ -12,6 +12,7 @@ from msgspec import Meta
 from glesam_export.checkpoints import Contents, Finding, Format
 from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
 from glesam_export.checkpoints.tensor_file import within
+from glesam_export.families import InputName, with_input
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_runtime.errors import CheckpointError, InputError
 from glesam_runtime.input_paths import read_json_file
@@ -52,10 +53,18 @@ class CheckpointJson(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Alpha of the LoRA's training, if its file does not say it."""
     decoder: PathText | None = None
     """A fine-tuned decoder that is laid over `sam`."""
+    input: InputName = "sam"
+    """How images were prepared in the training."""
 
 
 def write_checkpoint_json(
-    folder: Path, weights: WeightFiles, preset: str, unet: str, gamma: float, timestep: int
+    folder: Path,
+    weights: WeightFiles,
+    preset: str,
+    unet: str,
+    gamma: float,
+    timestep: int,
+    input: InputName = "sam",
 ) -> None:
     """Write the checkpoint.json of a folder of weights, atomically.
 
@@ -67,12 +76,13 @@ def write_checkpoint_json(
         unet: name of the U-Net preset.
         gamma: adaption weight that the LoRA was trained with.
         timestep: T that the LoRA was trained with.
+        input: how images were prepared in the training.
 
     Raises:
-        InputError: a preset is unknown, gamma is not a positive number, or the folder or a file
-            name cannot be written.
+        InputError: a preset is unknown or does not have the input, gamma is not a positive number,
+            or the folder or a file name cannot be written.
     """
-    sam_preset(preset)
+    with_input(sam_preset(preset), input)
     unet_preset(unet)
     if not (math.isfinite(gamma) and gamma > 0):
         raise InputError(f"--gamma {gamma:g}: must be a positive number")
@@ -94,6 +104,7 @@ def write_checkpoint_json(
         unet_config=spelled(weights.unet_config),
         lora_alpha=weights.lora_alpha,
         decoder=spelled(weights.decoder),
+        input=input,
     )
     try:
         raw = msgspec.json.format(msgspec.json.encode(described), indent=2)
@@ -146,7 +157,8 @@ def open_folder(folder: Path) -> FileCheckpoint:
         None if described.decoder is None else folder / described.decoder,
     )
     with within(f"{path}"):
-        preset, unet = sam_preset(described.preset), unet_preset(described.unet)
+        preset = with_input(sam_preset(described.preset), described.input)
+        unet = unet_preset(described.unet)
         return FileCheckpoint(weights, preset, unet, described.gamma, described.timestep)
 
 
@@ -161,6 +173,7 @@ def _describe(contents: Contents) -> Finding:
     described = read_checkpoint_json(contents.path / CHECKPOINT_FILE)
     words = f"GleSAM checkpoint folder: {described.preset} with {described.unet}, "
     words += f"gamma {described.gamma:g}, timestep {described.timestep}"
+    words += "" if described.input == "sam" else f", input {described.input}"
     return Finding(contents.path, "checkpoint", words, (described.preset,))
 
 

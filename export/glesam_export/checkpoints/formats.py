@@ -144,6 +144,11 @@ def missing(findings: Iterable[Finding]) -> list[str]:
     return [*options, "--gamma G --timestep T (what the LoRA was trained with)"]
 
 
+def from_released_code(findings: Iterable[Finding]) -> bool:
+    """Return whether a LoRA lacks its alpha, as in the files of the released GleSAM trainer."""
+    return any(finding.kind == "lora" and "alpha" in finding.lacks for finding in findings)
+
+
 def _contents(path: Path, option: str) -> Contents:
     """Open a path if it is a file of tensors."""
     if path.is_dir() and hugging_face.weight_file(path) is None:

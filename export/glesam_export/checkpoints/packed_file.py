@@ -32,6 +32,7 @@ from glesam_export.checkpoints import (
 )
 from glesam_export.checkpoints.state_checkpoint import Part, State, StateCheckpoint, source
 from glesam_export.checkpoints.tensor_file import TensorFile, within
+from glesam_export.families import InputName, with_input
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_runtime.errors import CheckpointError
 from glesam_runtime.manifest import Source
@@ -54,6 +55,8 @@ class Header(msgspec.Struct, frozen=True):
     """A scheduler_config.json."""
     origin: str = ""
     """How the weights were made, in words."""
+    input: InputName = "sam"
+    """How images were prepared in the training."""
 
 
 class PackedCheckpoint(StateCheckpoint):
@@ -81,7 +84,7 @@ class PackedCheckpoint(StateCheckpoint):
         self.trained = self.header.trained
         self.schedule = _read_schedule(self.header.schedule, path)
         with within(f"{path}"):
-            self.preset = sam_preset(self.header.preset)
+            self.preset = with_input(sam_preset(self.header.preset), self.header.input)
             self.unet = unet_preset(self.header.unet)
             self.alpha_bar = stable_diffusion.alpha_bar(
                 self.timestep, self.schedule, "its schedule"
@@ -139,6 +142,8 @@ def pack(
         "schedule": json.dumps(dict(checkpoint.schedule)),
         "origin": origin,
     }
+    if checkpoint.preset.input != "sam":
+        metadata["input"] = checkpoint.preset.input
     write.save_tensors(path, tensors, metadata)
 
 
@@ -206,6 +211,7 @@ def _describe(contents: Contents) -> Finding:
     header = read_header(contents.tensors)
     words = f"packed GleSAM checkpoint: {header.preset} with {header.unet}, "
     words += f"gamma {header.gamma:g}, timestep {header.timestep}"
+    words += "" if header.input == "sam" else f", input {header.input}"
     return Finding(contents.path, "packed", words, (header.preset,))
 
 

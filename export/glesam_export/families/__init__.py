@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from glesam_export.families.family import Family, Preset
+from glesam_export.families.family import Family, InputName, Preset
 from glesam_export.families.sam import SamFamily
 from glesam_export.families.sam2 import Sam2Family
 from glesam_runtime.chain import EMBEDDINGS
@@ -19,7 +19,16 @@ from glesam_runtime.chain import EMBEDDINGS
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["FAMILIES", "Family", "Preset", "family_of", "named_features", "presets"]
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "InputName",
+    "Preset",
+    "family_of",
+    "named_features",
+    "presets",
+    "with_input",
+]
 
 FAMILIES: dict[str, Family[Any]] = {
     SamFamily.name: SamFamily(),
@@ -32,6 +41,18 @@ family may begin like those of an earlier one."""
 def family_of(preset: Preset) -> Family[Any]:
     """Return the family that a preset belongs to."""
     return FAMILIES[preset.family]
+
+
+def with_input(preset: Preset, name: InputName | None) -> Preset:
+    """Return the preset with this input; None keeps the preset's own.
+
+    Raises:
+        InputError: the preset's family does not have this input.
+    """
+    if name is None:
+        return preset
+    prepared: Preset = family_of(preset).with_input(preset, name)
+    return prepared
 
 
 def presets() -> dict[str, Preset]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from msgspec import UNSET, UnsetType
 
 from glesam_export.families.hugging_face import HuggingFace
+from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import (
     Coordinates,
     EverythingThresholds,
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from glesam_export.graphs import Graph
 
 
+InputName = Literal["sam", "released"]
+"""How an image becomes the encoder's input. sam: as the predictor of the SAM family prepares it.
+released: as the released GleSAM code prepares it, which squashes every image to a small square."""
+
+
 class Preset(Protocol):
     """One architecture of a family. A family's own preset class may have more attributes.
 
@@ -37,6 +43,7 @@ class Preset(Protocol):
         latent_size: side of the image embedding.
         default_unet: the U-Net when `--unet` is not given.
         builtin: file name of the weights that ship with this package; None if none do.
+        input: how an image becomes the encoder's input. `Family.with_input` changes it.
     """
 
     @property
@@ -51,6 +58,8 @@ class Preset(Protocol):
     def default_unet(self) -> str: ...  # noqa: D102
     @property
     def builtin(self) -> str | None: ...  # noqa: D102
+    @property
+    def input(self) -> InputName: ...  # noqa: D102
 
 
 P = TypeVar("P", bound=Preset)
@@ -84,6 +93,19 @@ class Family(ABC, Generic[P]):
     @abstractmethod
     def presets(self) -> Mapping[str, P]:
         """Return the architectures by name."""
+
+    def with_input(self, preset: P, name: InputName) -> P:
+        """Return the preset with this input. A family without a choice has the input "sam".
+
+        Raises:
+            InputError: the family does not have this input.
+        """
+        if name == preset.input:
+            return preset
+        raise InputError(
+            f"--input {name}: {preset.name} has only the input {preset.input!r}; the released code "
+            "is for SAM, not for this family"
+        )
 
     @abstractmethod
     def preprocessing(self, preset: P) -> Preprocessing:

@@ -20,8 +20,10 @@ inline constexpr const char* kFormat = "glesam-bundle";
 inline constexpr int kVersion = 1;
 inline constexpr const char* kManifestFile = "manifest.json";
 
+// The feature of Preprocessing::first_size.
+inline constexpr std::string_view kReleasedInput = "released_input";
 // The names in `requires` that this reader supports.
-inline constexpr std::array<std::string_view, 0> kKnownFeatures{};
+inline constexpr std::array<std::string_view, 1> kKnownFeatures{kReleasedInput};
 
 inline constexpr double kPixelOffset = 0.5;
 
@@ -84,6 +86,8 @@ struct Model {
 
 // How to turn an RGB uint8 image into the encoder's `image`, in this order of steps.
 struct Preprocessing {
+  // first_resize: both sides become this by pillow_bicubic, before the other steps. 0: no such step
+  std::int64_t first_size = 0;
   std::int64_t image_size = 0;  // S, pixels
   bool square = false;          // true: both sides become S; false: the longest side becomes S
   bool float_kernel = false;    // true: float_bilinear; false: Pillow's fixed-point bilinear
@@ -129,6 +133,7 @@ struct Target {
 };
 
 struct Manifest {
+  std::vector<std::string> required;  // `requires`, which is a keyword from C++20 on
   Model model;
   std::map<Stage, StageRecord> stages;
   Preprocessing preprocessing;

@@ -38,6 +38,24 @@ void check_coordinates(const Coordinates& rules, const std::string& where) {
   if (rules.labels != wanted) refuse(where, cat("labels must be ", join(spelled, ", ")));
 }
 
+// Refuses a first resize that contradicts `requires` or the other rules of preprocessing.
+void check_first_resize(const Manifest& manifest, const std::string& where) {
+  const Preprocessing& rules = manifest.preprocessing;
+  const auto& required = manifest.required;
+  const bool named = std::find(required.begin(), required.end(), kReleasedInput) != required.end();
+  const std::string feature = cat("'", kReleasedInput, "'");
+  if (rules.first_size == 0) {
+    if (named) refuse(where, cat(feature, " needs a 'first_resize'"));
+    return;
+  }
+  if (!named) refuse(where, cat("'first_resize' needs ", feature, " in 'requires'"));
+  if (!rules.square) refuse(where, "resize 'longest_side' contradicts 'first_resize'");
+  if (rules.first_size > rules.image_size) {
+    refuse(where, cat("first_resize ", rules.first_size, " is larger than image_size ",
+                      rules.image_size));
+  }
+}
+
 void check_profile(const StageRecord& stage, bool compiled, const std::string& where,
                    const char* name) {
   std::set<char> expected, declared;
@@ -112,6 +130,7 @@ void check_consistency(const Manifest& manifest, const std::string& where) {
     refuse(where, cat("resize '", rules.square ? "square" : "longest_side", "' contradicts pad '",
                       rules.padded ? "right_bottom" : "none", "'"));
   }
+  check_first_resize(manifest, where);
   if (masks.first_if_stable != masks.stability.has_value()) {
     refuse(where, cat("single_mask ",
                       masks.first_if_stable ? "'first_if_stable' needs a" : "'first' has no",

@@ -113,6 +113,13 @@ Model read_model(const Node& node) {
   return model;
 }
 
+std::int64_t read_first_resize(const Node& node) {
+  std::int64_t size = 0;
+  read_object(node, {{"size", [&](const Node& n) { size = read_integer(n, 1); }},
+                     {"kernel", [](const Node& n) { read_word(n, {"pillow_bicubic"}); }}});
+  return size;
+}
+
 Preprocessing read_preprocessing(const Node& node) {
   Preprocessing rules;
   const auto triple = [](float* into, const Range& range) {
@@ -135,9 +142,12 @@ Preprocessing read_preprocessing(const Node& node) {
                      {"channel_order", [](const Node& n) { read_word(n, {"RGB"}); }},
                      {"mean", triple(rules.mean, {})},
                      {"std", triple(rules.std, {0})},
-                     {"pad", [&](const Node& n) {
+                     {"pad",
+                      [&](const Node& n) {
                         rules.padded = read_word(n, {"right_bottom", "none"}) != "none";
-                      }}});
+                      }},
+                     {"first_resize",
+                      [&](const Node& n) { rules.first_size = read_first_resize(n); }, false}});
   return rules;
 }
 
@@ -242,7 +252,11 @@ Manifest read_manifest(const Node& node) {
       node,
       {{"format", [](const Node& n) { read_word(n, {kFormat}); }},
        {"version", [](const Node& n) { read_integer(n, kVersion); }},
-       {"requires", [](const Node& n) { read_array(n, [](const Node& i) { read_string(i); }); },
+       {"requires",
+        [&](const Node& n) {
+          manifest.required.clear();
+          read_array(n, [&](const Node& i) { manifest.required.push_back(read_string(i)); });
+        },
         false},
        {"model", [&](const Node& n) { manifest.model = read_model(n); }},
        {"stages", stages},

@@ -74,13 +74,20 @@ void check_image(const Image& image, const Limits& limits) {
 Preprocessed preprocess(const Image& image, const Preprocessing& rules, const Limits& limits) {
   check_image(image, limits);
   const std::size_t row = static_cast<std::size_t>(image.width) * 3;
-  const Pixels pixels{image.rgb, {image.height, image.width}, image.stride ? image.stride : row};
+  Pixels pixels{image.rgb, {image.height, image.width}, image.stride ? image.stride : row};
   const Geometry geometry = geometry_of(pixels.size, rules);
+  std::vector<std::uint8_t> first;
+  if (rules.first_size != 0) {
+    const Size square{rules.first_size, rules.first_size};
+    first = resize_fixed_point(pixels, square, FixedPoint::bicubic);
+    pixels = {first.data(), square, static_cast<std::size_t>(square.width) * 3};
+  }
   std::vector<float> tensor(elements({3, rules.image_size, rules.image_size}));
   if (rules.float_kernel) {
     normalise(resize_exact(pixels, geometry.resized), geometry.resized, rules, tensor);
   } else {
-    normalise(resize_fixed_point(pixels, geometry.resized), geometry.resized, rules, tensor);
+    normalise(resize_fixed_point(pixels, geometry.resized, FixedPoint::bilinear), geometry.resized,
+              rules, tensor);
   }
   return {std::move(tensor), geometry};
 }

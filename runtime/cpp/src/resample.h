@@ -1,4 +1,4 @@
-// Antialiased bilinear resizing, in the two kernels of the contract.
+// Antialiased resizing, in the three kernels of the contract.
 #pragma once
 
 #include <cstddef>
@@ -24,13 +24,16 @@ struct Taps {
   std::int64_t span = 0;
 };
 
-// pillow_bilinear: Pillow's filter on uint8. Weights have 22 fraction bits, and each axis rounds its
-// result to uint8.
-std::vector<std::uint8_t> resize_fixed_point(const Pixels& image, Size size);
+// pillow_bilinear and pillow_bicubic.
+enum class FixedPoint { bilinear, bicubic };
 
-// float_bilinear: the same triangle filter in double. Weights are multiples of 2^-28, and the result
-// of the first axis, the width, is rounded to multiples of 2^-17. So every sum is exact in any
-// order. The result is float32.
+// Pillow's filters on uint8. Weights have 22 fraction bits, and each axis rounds its result to
+// uint8.
+std::vector<std::uint8_t> resize_fixed_point(const Pixels& image, Size size, FixedPoint kernel);
+
+// float_bilinear: the triangle filter of pillow_bilinear in double. Weights are multiples of 2^-28,
+// and the result of the first axis, the width, is rounded to multiples of 2^-17. So every sum is
+// exact in any order. The result is float32.
 std::vector<float> resize_exact(const Pixels& image, Size size);
 
 }  // namespace glesam

@@ -10,12 +10,26 @@ namespace {
 constexpr int kBits = 22;  // fraction bits of a weight; 8 bits of pixel and 2 of headroom make 32
 using Weights = Taps<std::int32_t>;
 
-// The filter is a triangle around the centre of the output pixel. On each side it is as wide as one
-// output pixel, but at least one input pixel. The part beyond the image is cut off, and the rest is
-// divided by its sum and rounded.
-Weights taps_of(std::int64_t size_in, std::int64_t size_out) {
+// A triangle of width 1 on each side.
+double bilinear(double distance) { return distance < 1.0 ? 1.0 - distance : 0.0; }
+
+// The cubic convolution kernel with a = -0.5, of width 2 on each side.
+double bicubic(double distance) {
+  constexpr double a = -0.5;
+  const double x = distance;
+  if (x < 1.0) return ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;
+  if (x < 2.0) return (((x - 5.0) * x + 8.0) * x - 4.0) * a;
+  return 0.0;
+}
+
+// The filter lies around the centre of the output pixel. Its unit of width is one output pixel, but
+// at least one input pixel. The part beyond the image is cut off, and the rest is divided by its
+// sum and rounded half away from zero.
+Weights taps_of(std::int64_t size_in, std::int64_t size_out, FixedPoint kernel) {
+  const bool cubic = kernel == FixedPoint::bicubic;
   const double scale = static_cast<double>(size_in) / static_cast<double>(size_out);
-  const double reach = std::max(scale, 1.0);
+  const double unit = std::max(scale, 1.0);
+  const double reach = cubic ? 2.0 * unit : unit;
   Weights taps;
   taps.span = static_cast<std::int64_t>(std::ceil(reach)) * 2 + 1;
   taps.weights.resize(static_cast<std::size_t>(size_out * taps.span));
@@ -29,12 +43,13 @@ Weights taps_of(std::int64_t size_in, std::int64_t size_out) {
     double sum = 0;
     for (std::int64_t i = 0; i < count; ++i) {
       const double distance =
-          std::abs((static_cast<double>(i + first) - centre + 0.5) * (1.0 / reach));
-      sum += exact[i] = distance < 1.0 ? 1.0 - distance : 0.0;
+          std::abs((static_cast<double>(i + first) - centre + 0.5) * (1.0 / unit));
+      sum += exact[i] = cubic ? bicubic(distance) : bilinear(distance);
     }
     for (std::int64_t i = 0; i < count; ++i) {
       const double weight = sum != 0.0 ? exact[i] / sum : exact[i];
-      taps.weights[out * taps.span + i] = static_cast<std::int32_t>(0.5 + weight * (1 << kBits));
+      const double half = weight < 0.0 ? -0.5 : 0.5;
+      taps.weights[out * taps.span + i] = static_cast<std::int32_t>(half + weight * (1 << kBits));
     }
     taps.first.push_back(first);
     taps.count.push_back(count);
@@ -56,9 +71,9 @@ struct Picture {
   Pixels pixels() const { return {bytes.data(), size, static_cast<std::size_t>(size.width) * 3}; }
 };
 
-Picture resize_width(const Pixels& image, std::int64_t width) {
+Picture resize_width(const Pixels& image, std::int64_t width, FixedPoint kernel) {
   Picture out({image.size.height, width});
-  const Weights taps = taps_of(image.size.width, width);
+  const Weights taps = taps_of(image.size.width, width, kernel);
   std::uint8_t* to = out.bytes.data();
   for (std::int64_t y = 0; y < image.size.height; ++y) {
     const std::uint8_t* from = image.data + static_cast<std::size_t>(y) * image.stride;
@@ -75,9 +90,9 @@ Picture resize_width(const Pixels& image, std::int64_t width) {
   return out;
 }
 
-Picture resize_height(const Pixels& image, std::int64_t height) {
+Picture resize_height(const Pixels& image, std::int64_t height, FixedPoint kernel) {
   Picture out({height, image.size.width});
-  const Weights taps = taps_of(image.size.height, height);
+  const Weights taps = taps_of(image.size.height, height, kernel);
   std::vector<std::int32_t> sums(static_cast<std::size_t>(image.size.width) * 3);
   auto to = out.bytes.begin();
   for (std::int64_t y = 0; y < height; ++y) {
@@ -105,19 +120,21 @@ Picture copied(const Pixels& image) {
 
 }  // namespace
 
-std::vector<std::uint8_t> resize_fixed_point(const Pixels& image, Size size) {
+std::vector<std::uint8_t> resize_fixed_point(const Pixels& image, Size size, FixedPoint kernel) {
   const bool same_height = size.height == image.size.height;
   const bool same_width = size.width == image.size.width;
   if (same_height && same_width) return copied(image).bytes;
-  if (same_height) return resize_width(image, size.width).bytes;
-  if (same_width) return resize_height(image, size.height).bytes;
+  if (same_height) return resize_width(image, size.width, kernel).bytes;
+  if (same_width) return resize_height(image, size.height, kernel).bytes;
   // The result is rounded between the axes, so their order matters. It is that of Pillow 13.
   const std::int64_t lost_height = image.size.height - size.height;
   const std::int64_t lost_width = image.size.width - size.width;
   if (lost_height > 0 && lost_height > 2 * lost_width) {
-    return resize_width(resize_height(image, size.height).pixels(), size.width).bytes;
+    const Picture half = resize_height(image, size.height, kernel);
+    return resize_width(half.pixels(), size.width, kernel).bytes;
   }
-  return resize_height(resize_width(image, size.width).pixels(), size.height).bytes;
+  const Picture half = resize_width(image, size.width, kernel);
+  return resize_height(half.pixels(), size.height, kernel).bytes;
 }
 
 }  // namespace glesam

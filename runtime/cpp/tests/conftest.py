@@ -31,6 +31,12 @@ def nano2() -> Path:
 
 
 @pytest.fixture(scope="session")
+def nano_released() -> Path:
+    """Return the built-in model with the input of the released GleSAM code."""
+    return exported("-released", "--preset", "nano", "--input", "released")
+
+
+@pytest.fixture(scope="session")
 def nano_bf16() -> Path:
     """Return the built-in model in bfloat16. Its accuracy is not tested here."""
     return exported("-bf16", "--preset", "nano", "--bf16", "--allow-parity-failure")

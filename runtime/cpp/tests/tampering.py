@@ -104,6 +104,7 @@ def external(location: bytes | None) -> bytes:
     return field(7, field(5, tensor))
 
 
+FIRST_RESIZE = {"size": 32, "kernel": "pillow_bicubic"}
 GRAPH = ("stages", "encoder", "graph")
 DECODER_INPUT = ("stages", "decoder", "inputs", 0)
 MANIFESTS: dict[str, tuple[Any, ...]] = {
@@ -172,6 +173,13 @@ MANIFESTS: dict[str, tuple[Any, ...]] = {
     "a required number": ("requires", [3]),
     "requires as text": ("requires", "levels"),
     "requires null": ("requires", None),
+    "a first resize without its feature": ("preprocessing", "first_resize", FIRST_RESIZE),
+    "a feature without its first resize": ("requires", ["released_input"]),
+    "a first resize that is null": ("preprocessing", "first_resize", None),
+    "a first resize that is a number": ("preprocessing", "first_resize", 32),
+    "an empty first resize": ("preprocessing", "first_resize", {}),
+    "a first resize to nothing": ("preprocessing", "first_resize", {**FIRST_RESIZE, "size": 0}),
+    "another first kernel": ("preprocessing", "first_resize", {**FIRST_RESIZE, "kernel": "box"}),
     "another order": ("coordinates", "order", "yx"),
     "another space": ("coordinates", "space", "pixels"),
     "no pixel offset": ("coordinates", "pixel_offset", 0),
@@ -278,6 +286,19 @@ def of_engines(change: Change) -> Change:
     return changed
 
 
+def with_first_resize(size: int, *, square: bool = True) -> Change:
+    """Return a change that resizes the image before its resize."""
+
+    def change(folder: Path) -> None:
+        edited("requires", to=["released_input"])(folder)
+        edited("preprocessing", "first_resize", to={**FIRST_RESIZE, "size": size})(folder)
+        if square:
+            edited("preprocessing", "resize", to="square")(folder)
+            edited("preprocessing", "pad", to="none")(folder)
+
+    return change
+
+
 def in_another_meaning(folder: Path) -> None:
     """Require a feature, and change the type of another field."""
     edited("requires", to=["levels"])(folder)
@@ -298,6 +319,9 @@ CHANGES: dict[str, Change] = {
     "a build without a source": of_engines(edited(*WHOLE_BUILD, "source", remove=True)),
     **{f"without {key}": edited(key, remove=True) for key in REMOVED},
     "without a label": edited("coordinates", "labels", "padding", remove=True),
+    "a first resize that keeps the aspect": with_first_resize(32, square=False),
+    "a first resize beyond the square": with_first_resize(65),
+    "an endless first resize": with_first_resize(2**62),
     "a feature that changes a field": in_another_meaning,
     "a version that changes requires": in_another_version,
     "without a stage": edited("stages", "enhancer", remove=True),

@@ -10,7 +10,16 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from tampering import CALIBRATION, CHANGES, PARSERS_OWN, edited, in_a_cache, of_engines, on_a_volume
+from tampering import (
+    CALIBRATION,
+    CHANGES,
+    PARSERS_OWN,
+    edited,
+    in_a_cache,
+    of_engines,
+    on_a_volume,
+    with_first_resize,
+)
 
 from glesam_runtime import BundleError, open_bundle
 from glesam_runtime.bundle import load_golden
@@ -65,6 +74,9 @@ def test_both_readers_open_a_good_one(
     none = shutil.copytree(nano, tmp_path / "none")
     edited("requires", to=[])(none)
     open_bundle(none)
+    first = shutil.copytree(nano, tmp_path / "first")
+    with_first_resize(128)(first)
+    open_bundle(first)
     engines = shutil.copytree(nano, tmp_path / "engines")
     of_engines(edited("calibration", to=CALIBRATION))(engines)
     open_bundle(engines)
@@ -72,7 +84,7 @@ def test_both_readers_open_a_good_one(
     for change, folder in ((in_a_cache, cache), (on_a_volume, volume)):
         change(folder)
         open_bundle(folder)
-    folders = nano, more, none, engines, cache, volume
+    folders = nano, more, none, first, engines, cache, volume
     run = subprocess.run(
         [programs / "read_bundle", *folders], capture_output=True, text=True, check=True
     )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET, UnsetType
 
-from glesam_export.families.family import Family
+from glesam_export.families.family import Family, InputName
 from glesam_export.families.sam.hugging_face import HUGGING_FACE
 from glesam_export.families.sam.presets import SAM_PRESETS, SamPreset
 from glesam_runtime.manifest import (
     PROMPT_LABELS,
     Coordinates,
     EverythingThresholds,
+    FirstResize,
     Postprocessing,
     Preprocessing,
 )
@@ -31,8 +33,13 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 values divided by 255."""
 
 
+RELEASED_SHARE = 2
+"""S divided by the side of the released code's picture: 1024 / 512. Smaller presets keep the
+share, so that nano loses as much detail as the full models."""
+
+
 class SamFamily(Family[SamPreset]):
-    """Images, masks and prompts follow segment_anything's SamPredictor."""
+    """Images, masks and prompts follow segment_anything's SamPredictor, or the released GleSAM."""
 
     name = "sam"
     title = "SAM"
@@ -47,8 +54,23 @@ class SamFamily(Family[SamPreset]):
         """Return SAM's released sizes and nano."""
         return SAM_PRESETS
 
+    def with_input(self, preset: SamPreset, name: InputName) -> SamPreset:
+        """Return the preset with either input."""
+        return replace(preset, input=name)
+
     def preprocessing(self, preset: SamPreset) -> Preprocessing:
-        """Scale the longest side to S and pad right and bottom."""
+        """Scale the longest side to S and pad, or squash to a small square and enlarge it to S."""
+        if preset.input == "released":
+            return Preprocessing(
+                image_size=preset.image_size,
+                resize="square",
+                kernel="float_bilinear",
+                channel_order="RGB",
+                mean=PIXEL_MEAN,
+                std=PIXEL_STD,
+                pad="none",
+                first_resize=FirstResize(preset.image_size // RELEASED_SHARE, "pillow_bicubic"),
+            )
         return Preprocessing(
             image_size=preset.image_size,
             resize="longest_side",
@@ -60,9 +82,12 @@ class SamFamily(Family[SamPreset]):
         )
 
     def postprocessing(self, preset: SamPreset) -> Postprocessing:
-        """Scale up to S, crop the padding, scale to the image; the single mask is the first."""
+        """Scale up to S, crop the padding, scale to the image; or scale directly to the image."""
         return Postprocessing(
-            upscale="bilinear", mask_threshold=0.0, stability_offset=1.0, single_mask="first"
+            upscale="bilinear_direct" if preset.input == "released" else "bilinear",
+            mask_threshold=0.0,
+            stability_offset=1.0,
+            single_mask="first",
         )
 
     def coordinates(self, preset: SamPreset) -> Coordinates:

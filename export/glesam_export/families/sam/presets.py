@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
+from glesam_export.families.family import InputName
 from glesam_runtime.manifest import EverythingThresholds
 
 
@@ -31,6 +32,7 @@ class SamPreset:
             for all but nano.
         patch: side of a patch in pixels.
         everything: default thresholds of everything-mode; None for segment_anything's.
+        input: how an image becomes the encoder's input.
     """
 
     name: str
@@ -45,6 +47,7 @@ class SamPreset:
     builtin: str | None = None
     patch: int = 16
     everything: EverythingThresholds | None = None
+    input: InputName = "sam"
     family: ClassVar[str] = "sam"
 
     @property

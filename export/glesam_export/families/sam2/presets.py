@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
+from glesam_export.families.family import InputName
 from glesam_runtime.manifest import Stability
 
 SAM2_STABILITY = Stability(offset=0.05, threshold=0.98)
@@ -48,6 +49,7 @@ class Sam2Preset:
     decoder_mlp: int = 2048
     builtin: str | None = None
     family: ClassVar[str] = "sam2"
+    input: ClassVar[InputName] = "sam"
 
     @property
     def latent_size(self) -> int:

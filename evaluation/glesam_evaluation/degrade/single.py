@@ -10,6 +10,7 @@ person, and the far end of the range for the steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -29,7 +30,27 @@ from glesam_evaluation.degrade.recipe import LQSEG, Noise
 from glesam_evaluation.seeds import generator
 from glesam_runtime.errors import InputError
 
-Single = Callable[[FloatImage, float, np.random.Generator], FloatImage]
+Apply = Callable[[FloatImage, float, np.random.Generator], FloatImage]
+
+
+@dataclass(frozen=True)
+class Single:
+    """A single degradation: the arguments of `degrade_single`, checked.
+
+    Raises:
+        InputError: the kind is unknown, or the strength is outside [0, 1].
+    """
+
+    kind: str
+    strength: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in SINGLE:
+            raise InputError(f"degradation {self.kind!r}: must be one of {', '.join(SINGLE)}")
+        if not 0 <= self.strength <= 1:
+            raise InputError(f"strength {self.strength!r}: must lie between 0 and 1")
+
 
 _GAMMA = 2.2  # approximately that of an sRGB display
 
@@ -49,10 +70,7 @@ def degrade_single(image: Image, kind: str, severity: float = 0.5, seed: int = 0
             outside [0, 1], or the seed is not a whole number >= 0.
     """
     check_image(image)
-    if kind not in SINGLE:
-        raise InputError(f"degradation {kind!r}: must be one of {', '.join(SINGLE)}")
-    if not 0 <= severity <= 1:
-        raise InputError(f"severity {severity!r}: must lie between 0 and 1")
+    Single(kind, severity, seed)
     degraded = SINGLE[kind](to_float(image), float(severity), generator(seed))
     return to_uint8(degraded)
 
@@ -119,8 +137,8 @@ def _between(mild: float, severe: float, severity: float) -> float:
     return mild + (severe - mild) * severity
 
 
-UNSEEN: Mapping[str, Single] = {"haze": haze, "low_contrast": low_contrast, "darkness": darkness}
+UNSEEN: Mapping[str, Apply] = {"haze": haze, "low_contrast": low_contrast, "darkness": darkness}
 """Degradations that are in no LQSeg recipe."""
 
-SINGLE: Mapping[str, Single] = {**UNSEEN, "blur": blur, "noise": noise, "jpeg": jpeg}
+SINGLE: Mapping[str, Apply] = {**UNSEEN, "blur": blur, "noise": noise, "jpeg": jpeg}
 """All degradations of `degrade_single`, by name."""

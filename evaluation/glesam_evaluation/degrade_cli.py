@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from glesam_evaluation.degrade import Recipe, ReleasedRecipe, ReleasedSettings, Settings, Single
 
 degrade_app = make_app(
-    "Degrade an image as LQSeg does (blur, resize, noise and JPEG, twice), or by one of the fifteen "
-    "degradations of RobustSeg."
+    "Degrade an image as LQSeg does (blur, resize, noise and JPEG, twice), or by one of RobustSeg's"
+    " fifteen degradations."
 )
 
 _LOSSLESS = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from glesam_evaluation.protocol import Segmenter
     from glesam_evaluation.results import Results
 
-app = make_app("Measure IoU, Dice and pixel accuracy of a bundle or checkpoint.")
+app = make_app("Measure IoU, Dice, pixel accuracy and boundary IoU of a bundle or checkpoint.")
 
 _REPORT, _JSON, _PLOT = "report.md", "report.json", "plot.png"
 _CHECKPOINT, _MANIFEST = "checkpoint.json", "manifest.json"
@@ -53,8 +53,9 @@ def run(
     conditions: Annotated[
         str,
         typer.Option(
-            help="Comma-separated conditions: clear, LQ-1, LQ-2, LQ-3, unseen (haze, low_contrast "
-            "and darkness), blur, noise, jpeg."
+            help="Comma-separated conditions: clear, LQ-1, LQ-2, LQ-3, unseen (the fifteen "
+            "degradations of RobustSeg), visibility (haze, low_contrast and darkness), or single "
+            "ones, such as fog, haze, blur, noise and jpeg."
         ),
     ] = "clear,LQ-1,LQ-2,LQ-3,unseen",
     limit: Annotated[
@@ -67,6 +68,23 @@ def run(
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of degradations, prompts and objects.")
     ] = 0,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Recipe of LQ-1 to LQ-3: paper, released (the authors' training code) or "
+            "released-test (their script for the test sets).",
+        ),
+    ] = "paper",
+    empty: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=1,
+            help="IoU, Dice and boundary IoU of an empty mask against an empty truth. The authors' "
+            "code counts 0.",
+        ),
+    ] = 1,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -101,6 +119,8 @@ def run(
         seed,
         max_masks,
         limit,
+        recipe,
+        float(empty),
     )
     if output is not None:
         require_matplotlib()

@@ -4,7 +4,7 @@ low = degrade(image, level=2, seed=7)             # uint8 RGB [H,W,3], LQ-2
 low = degrade(image, 2, 7, RECIPES["released"])   # as the authors' code does, not as they write
 recipe = sample_recipe(level=2, seed=7)           # what was drawn, as plain frozen data
 same = apply_recipe(image, recipe)                # the same bytes as `low`
-fog = degrade_single(image, "haze", severity=0.6) # no LQSeg recipe contains it
+fog = degrade_single(image, "fog", severity=1)     # one of RobustSeg's, as it is published
 """
 
 from glesam_evaluation.degrade.lqseg import apply_recipe, degrade, sample_recipe
@@ -27,7 +27,15 @@ from glesam_evaluation.degrade.released import (
     ReleasedSettings,
     recipe_settings,
 )
-from glesam_evaluation.degrade.single import SINGLE, UNSEEN, Single, degrade_single
+from glesam_evaluation.degrade.single import (
+    SINGLE,
+    UNSEEN,
+    VISIBILITY,
+    WARPS,
+    Single,
+    degrade_single,
+    degrade_with_masks,
+)
 
 __all__ = [
     "LQSEG",
@@ -36,6 +44,8 @@ __all__ = [
     "RELEASED_TEST",
     "SINGLE",
     "UNSEEN",
+    "VISIBILITY",
+    "WARPS",
     "Blur",
     "Jpeg",
     "Noise",
@@ -50,6 +60,7 @@ __all__ = [
     "apply_recipe",
     "degrade",
     "degrade_single",
+    "degrade_with_masks",
     "recipe_settings",
     "sample_recipe",
 ]

@@ -59,8 +59,9 @@ def apply_released(image: Image, recipe: ReleasedRecipe, side: int | None = None
     pixels = _blur_resize_noise(pixels, recipe.second, height / recipe.rate, width / recipe.rate)
     if not recipe.jpeg_last:
         pixels = jpeg(pixels, recipe.second.jpeg.quality)
-    ends = (height, width) if side is None else (side, side)
-    pixels = _resize(pixels, *ends, recipe.back)
+    if side is not None:
+        height = width = side
+    pixels = _resize(pixels, height, width, recipe.back)
     if recipe.last_sinc is not None:
         pixels = _blur(pixels, recipe.last_sinc)
     if recipe.jpeg_last:

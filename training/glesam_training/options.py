@@ -44,8 +44,9 @@ class DataOptions:
         str,
         typer.Argument(
             metavar="DATA",
-            help="A folder of images and masks, a COCO or LVIS JSON file, or scenes:N or "
-            "scenes:N@FIRST for N procedural scenes.",
+            help="A folder of images and masks, a COCO or LVIS JSON file, a published dataset "
+            "(NAME:FOLDER, such as ecssd:ECSSD), or scenes:N or scenes:N@FIRST for N procedural "
+            "scenes.",
         ),
     ]
     images: Annotated[

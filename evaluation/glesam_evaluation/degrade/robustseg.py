@@ -133,13 +133,13 @@ def color_jitter(image: FloatImage, strength: float, rng: np.random.Generator) -
     turn = strength * rng.uniform(-0.7, 0.7)
     for step in rng.permutation(4):
         if step == 0:
-            image = image * bright
+            image = np.asarray(image * bright, dtype=np.float32)
         elif step == 1:
             mean = np.float32((image @ _LUMA).mean())
-            image = mean + contrasted * (image - mean)
+            image = np.asarray(mean + contrasted * (image - mean), dtype=np.float32)
         elif step == 2:
             gray = (image @ _LUMA)[..., None]
-            image = gray + saturated * (image - gray)
+            image = np.asarray(gray + saturated * (image - gray), dtype=np.float32)
         else:
             image = _turn_hue(image, turn)
         image = np.clip(image, 0, 1).astype(np.float32)

@@ -1,8 +1,9 @@
-"""Compute IoU, Dice, pixel accuracy and boundary IoU of masks against the ground truth.
+"""Compute IoU, Dice, pixel accuracy and boundary IoU of masks, and the sharpness of images.
 
-Every function takes two bool arrays of one shape [...,H,W] and returns float64 [...], one value per
-mask. `empty` is the value where both masks are empty: 1 says that they agree, and 0 is what the
-released code of GleSAM counts. Datasets have no empty truth, so it only matters for other masks.
+Every metric of masks takes two bool arrays of one shape [...,H,W] and returns float64 [...], one
+value per mask. `empty` is the value where both masks are empty: 1 says that they agree, and 0 is
+what the released code of GleSAM counts. Datasets have no empty truth, so it only matters for other
+masks.
 """
 
 from __future__ import annotations
@@ -65,6 +66,17 @@ def pixel_accuracy(predicted: Masks, truth: Masks) -> Figures:
     """
     both, either, pixels = _counts(predicted, truth)
     return _ratio(pixels - either + both, np.full_like(both, pixels), 1.0)
+
+
+def sharpness(image: npt.NDArray[np.uint8]) -> float:
+    """Return the variance of the Laplacian of an image, uint8 RGB [H,W,3], in gray levels squared.
+
+    The Laplacian is the sum of the four neighbours less four times the pixel. Sharp images have a
+    high variance, blurred images a low one. Noise raises it too, and it depends on what an image
+    shows, so it compares conditions better than images.
+    """
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return float(cv2.Laplacian(gray, cv2.CV_64F).var())
 
 
 def _counts(

@@ -87,7 +87,9 @@ class Row:
     dice: float
     pixel_accuracy: float
     boundary_iou: float | None = None
-    """None in reports of versions that did not measure it."""
+    """None in reports of versions that did not measure it, like `quality`."""
+    quality: float | None = None
+    """`metrics.sharpness` of the image in the condition."""
 
 
 def evaluate(
@@ -143,12 +145,15 @@ def _evaluate_sample(
             truth = truth[there]
             left = [number for number, is_there in zip(numbers, there, strict=True) if is_there]
             prompts = drawn(truth, left) if left else {}
+        quality = metrics.sharpness(shown)
         for segmenter_name, segmenter in segmenters.items():
             segmenter.set_image(shown)
             for kind, some in prompts.items():
                 figures = _figures(segmenter, some, truth, plan.empty)
                 for number, found in zip(left, figures.tolist(), strict=True):
-                    yield Row(sample.name, number, condition, kind, segmenter_name, *found)
+                    place = (sample.name, number, condition, kind, segmenter_name)
+                    iou, dice, accuracy, boundary = found
+                    yield Row(*place, iou, dice, accuracy, boundary, quality)
 
 
 def chosen_masks(sample: Sample, plan: EvaluationPlan) -> list[int]:

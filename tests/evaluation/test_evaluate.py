@@ -5,11 +5,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
+from scipy import ndimage
 
 from glesam_evaluation.conditions import (
     CONDITIONS,
@@ -21,11 +23,13 @@ from glesam_evaluation.conditions import (
 )
 from glesam_evaluation.datasets import Sample, open_dataset
 from glesam_evaluation.degrade import RELEASED, UNSEEN, VISIBILITY, degrade, degrade_single
-from glesam_evaluation.metrics import iou, pixel_accuracy
+from glesam_evaluation.metrics import iou, pixel_accuracy, sharpness
 from glesam_evaluation.plot import draw
 from glesam_evaluation.prompting import draw_prompts, parse_prompt_kinds, tight_box
 from glesam_evaluation.protocol import EvaluationPlan, Row, evaluate
+from glesam_evaluation.quality_plot import draw_quality
 from glesam_evaluation.results import Results, describe_model, markdown, read_results
+from glesam_evaluation.scenes import make_scene
 from glesam_evaluation.seeds import derive
 from glesam_evaluation.segmenters import bundle_segmenters, with_and_without
 from glesam_runtime import GleSamPredictor, open_bundle
@@ -533,3 +537,30 @@ def test_without_matplotlib_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InputError, match=r"glesam-deploy\[calibration\]"):
         draw(results(("clear",), ("box",)), tmp_path / "plot.png")
+
+
+def test_quality_is_the_variance_of_the_laplacian_of_scipy() -> None:
+    image = make_scene(1, 40, 50).image
+    gray = np.asarray(Image.fromarray(image).convert("L"), np.float64)
+    expected = ndimage.laplace(gray, mode="mirror").var()
+    assert sharpness(image) == pytest.approx(expected, rel=0.02)  # gray is rounded otherwise
+    assert sharpness(np.full((5, 5, 3), 9, np.uint8)) == 0
+    soft = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(2)))
+    assert sharpness(soft) < 0.2 * sharpness(image)
+
+
+def test_quality_is_drawn_with_and_without_the_enhancer(tmp_path: Path) -> None:
+    found = results(("clear", "LQ-1", "LQ-3", "fog"), ("box", "3-point"))
+    tile = Tiles()[0]
+    clear = {
+        row.quality for row in found.rows if row.image == tile.name and row.condition == "clear"
+    }
+    assert clear == {sharpness(tile.image)}
+    draw_quality(found, tmp_path / "quality.png")
+    pixels = np.asarray(Image.open(tmp_path / "quality.png").convert("L"))
+    panels = np.array_split(pixels, 3, axis=1)
+    assert all((panel < 128).mean() > 0.002 for panel in panels)
+    old = replace(found, rows=tuple(replace(row, quality=None) for row in found.rows))
+    with pytest.raises(InputError, match="hold no quality"):
+        draw_quality(old, tmp_path / "old.png")
+    assert not (tmp_path / "old.png").exists()

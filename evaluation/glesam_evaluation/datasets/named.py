@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glesam_evaluation.datasets.coco import CocoDataset
-from glesam_evaluation.datasets.folder import FolderDataset, image_files
+from glesam_evaluation.datasets.folder import FolderDataset
 from glesam_evaluation.datasets.sample import Dataset
 from glesam_runtime.errors import InputError
 
@@ -24,8 +24,8 @@ class Split:
     images: str
     masks: str
     """A folder, equal to `images` if every mask lies beside its image, or a COCO JSON."""
-    count: int
-    """Number of images."""
+    count: int | None = None
+    """Number of images; None if it is not known, or for a JSON, which names its images."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ NAMED: Mapping[str, NamedDataset] = {
     ),
     "coift": NamedDataset(
         "COIFT",
-        {"all": Split("images", "masks", 280)},
+        {"all": Split("images", "masks")},
         f"thin_object_detection.zip of {_HQ}, folder COIFT",
     ),
     "hrsod": NamedDataset(
         "HRSOD",
-        {"all": Split("images", "masks_max255", 287)},
+        {"all": Split("images", "masks_max255")},
         f"thin_object_detection.zip of {_HQ}, folder HRSOD",
     ),
     "bdd100k": NamedDataset(
@@ -98,8 +98,8 @@ NAMED: Mapping[str, NamedDataset] = {
     "lis": NamedDataset(
         "LIS",
         {
-            name: Split("RGB-dark/JPEGImages", f"annotations/lis_coco_JPG_{name}+1.json", count)
-            for name, count in {"test": 669, "train": 1561}.items()
+            name: Split("RGB-dark/JPEGImages", f"annotations/lis_coco_JPG_{name}+1.json")
+            for name in ("test", "train")
         },
         "RGB-dark and annotations from the repository Linwei-Chen/LIS",
     ),
@@ -127,13 +127,15 @@ def open_named(spec: str, warn: Callable[[str], object]) -> Dataset | None:
     images, masks = root / split.images, root / split.masks
     _require(named, root, images, masks)
     if masks.suffix == ".json":
-        data: Dataset = CocoDataset(masks, images, warn)
-        _require_count(named, root, len(image_files(images)), split.count, at_least=True)
-        return data
+        return CocoDataset(masks, images, warn)  # finds every image that the JSON names
     # A folder that is given is read as it is, so that masks beside the images are found too.
     folders = None if images == masks else (images, masks)
     data = FolderDataset(images, warn, folders=folders, bitmasks=named.bitmasks)
-    _require_count(named, root, data.found, split.count)
+    if split.count is not None and data.found < split.count:
+        raise InputError(
+            f"{root}: has {data.found:,} of the {split.count:,} images of {named.title}; download "
+            f"{named.source}, or give the folder without the name to use what is there"
+        )
     return data
 
 
@@ -159,14 +161,4 @@ def _require(named: NamedDataset, root: Path, images: Path, masks: Path) -> None
         raise InputError(
             f"{root}: is no complete {named.title}, because it has no {' and no '.join(lacking)}; "
             f"download {named.source}"
-        )
-
-
-def _require_count(
-    named: NamedDataset, root: Path, found: int, count: int, *, at_least: bool = False
-) -> None:
-    if found < count or (found > count and not at_least):
-        raise InputError(
-            f"{root}: has {found:,} of the {count:,} images of {named.title}; download "
-            f"{named.source}, or give the folder without the name to use what is there"
         )

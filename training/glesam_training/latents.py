@@ -131,6 +131,8 @@ def _identity(encoder: nn.Module, examples: Examples) -> str:
     options = examples.options
     made_of = (examples.low_seed, options.levels, options.variants, len(examples.dataset))
     digest = hashlib.sha256(repr(made_of).encode())
+    if options.recipe != "paper":  # the name of latents that are already stored stays valid
+        digest.update(options.recipe.encode())
     for name, parameter in encoder.state_dict().items():
         digest.update(name.encode())
         digest.update(parameter.double().sum().cpu().numpy().tobytes())

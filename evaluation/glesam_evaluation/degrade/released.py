@@ -113,7 +113,7 @@ RELEASED_TEST = ReleasedSettings(
     squares_first=False,
     drawn_rates=(2,),
 )
-"""Settings of the script for the test sets. It ignores its option `--sf`: the rate is always 2."""
+"""Settings of the script for the test sets. It ignores its option `sf`: the rate is always 2."""
 
 RECIPES: Mapping[str, Settings | ReleasedSettings] = {
     "paper": LQSEG,

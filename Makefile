@@ -22,7 +22,7 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-attacks test-clients dist test-export test-readme test-pages test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
-	nano-table builtin backbones precision quantization quantization-full inputs docs schema pictures clean
+	nano-table builtin backbones precision quantization quantization-full inputs recipes docs schema pictures clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-17s\033[0m %s\n", $$1, $$2}' Makefile
@@ -148,6 +148,9 @@ quantization-full: $(READY)  ## Calibrate ViT-B with SD 2.1 and check that it ne
 
 inputs: $(READY)  ## Measure nano with the inputs of SAM and of the released GleSAM, for docs/released-input.md (ten minutes)
 	$(BIN)/python -m tests.studies.inputs
+
+recipes: $(READY)  ## Draw the distributions of the released LQSeg recipe, for docs/degradations.md (a minute)
+	$(BIN)/python -m tests.studies.recipes docs/images/recipes.png
 
 # Building the site imports the runtime and the commands, but not torch.
 $(DOCS)/.ready: pyproject.toml runtime/pyproject.toml constraints.txt

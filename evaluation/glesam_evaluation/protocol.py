@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from glesam_evaluation import metrics
-from glesam_evaluation.conditions import DEFAULT, show
+from glesam_evaluation.conditions import DEFAULT, show_with_masks
 from glesam_evaluation.datasets import Dataset, Sample
+from glesam_evaluation.degrade import recipe_settings
 from glesam_evaluation.prompting import Prompts, draw_prompts
 from glesam_evaluation.seeds import derive
 from glesam_runtime.errors import InputError
@@ -57,8 +58,16 @@ class EvaluationPlan:
     """Maximum number of objects per image; the seed decides which."""
     limit: int | None = None
     """Maximum number of images, counted from the first; None is all."""
+    recipe: str = "paper"
+    """Recipe of LQ-1 to LQ-3, a key of `degrade.RECIPES`."""
+    empty: float = 1.0
+    """IoU, Dice and boundary IoU of an empty mask against an empty truth. The released code of
+    GleSAM counts 0 for IoU and Dice, and has no number for boundary IoU."""
 
     def __post_init__(self) -> None:
+        recipe_settings(self.recipe)
+        if self.empty not in (0, 1):
+            raise InputError(f"empty {self.empty!r}: must be 0 or 1")
         for name, value in (("max_masks", self.max_masks), ("limit", self.limit)):
             if value is not None and value < 1:
                 raise InputError(f"{name} {value}: must be at least 1")
@@ -77,6 +86,10 @@ class Row:
     iou: float
     dice: float
     pixel_accuracy: float
+    boundary_iou: float | None = None
+    """None in reports of versions that did not measure it, like `quality`."""
+    quality: float | None = None
+    """`metrics.sharpness` of the image in the condition."""
 
 
 def evaluate(
@@ -114,20 +127,33 @@ def _evaluate_sample(
     segmenters: Mapping[str, Segmenter], sample: Sample, plan: EvaluationPlan
 ) -> Iterator[Row]:
     numbers = chosen_masks(sample, plan)
-    truth = sample.masks[numbers]
-    drawn = {
-        kind: draw_prompts(truth, numbers, kind, plan.seed, sample.name) for kind in plan.prompts
-    }
+    still = sample.masks[numbers]
+
+    def drawn(truth: npt.NDArray[np.bool_], left: list[int]) -> dict[str, Prompts]:
+        return {
+            kind: draw_prompts(truth, left, kind, plan.seed, sample.name) for kind in plan.prompts
+        }
+
+    usual = drawn(still, numbers)
     for condition in plan.conditions:
-        shown = show(sample.image, condition, plan.seed, sample.name)
+        shown, truth = show_with_masks(
+            sample.image, still, condition, plan.seed, sample.name, recipe_settings(plan.recipe)
+        )
+        left, prompts = numbers, usual
+        if truth is not still:  # warped: an object at the border may have left the image
+            there = [bool(mask.any()) for mask in truth]
+            truth = truth[there]
+            left = [number for number, is_there in zip(numbers, there, strict=True) if is_there]
+            prompts = drawn(truth, left) if left else {}
+        quality = metrics.sharpness(shown)
         for segmenter_name, segmenter in segmenters.items():
             segmenter.set_image(shown)
-            for kind, prompts in drawn.items():
-                figures = _figures(segmenter, prompts, truth)
-                for number, (iou, dice, accuracy) in zip(numbers, figures.tolist(), strict=True):
-                    yield Row(
-                        sample.name, number, condition, kind, segmenter_name, iou, dice, accuracy
-                    )
+            for kind, some in prompts.items():
+                figures = _figures(segmenter, some, truth, plan.empty)
+                for number, found in zip(left, figures.tolist(), strict=True):
+                    place = (sample.name, number, condition, kind, segmenter_name)
+                    iou, dice, accuracy, boundary = found
+                    yield Row(*place, iou, dice, accuracy, boundary, quality)
 
 
 def chosen_masks(sample: Sample, plan: EvaluationPlan) -> list[int]:
@@ -140,14 +166,19 @@ def chosen_masks(sample: Sample, plan: EvaluationPlan) -> list[int]:
 
 
 def _figures(
-    segmenter: Segmenter, prompts: Prompts, truth: npt.NDArray[np.bool_]
+    segmenter: Segmenter, prompts: Prompts, truth: npt.NDArray[np.bool_], empty: float
 ) -> npt.NDArray[np.float64]:
-    """Return IoU, Dice and pixel accuracy of the mask of each prompt: float64 [B,3]."""
-    measures = (metrics.iou, metrics.dice, metrics.pixel_accuracy)
+    """Return IoU, Dice, pixel accuracy and boundary IoU of the mask of each prompt: [B,4]."""
     figures = []
     for start in range(0, len(truth), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         some = prompts.part(part)
         predicted = segmenter.segment(some.points, some.labels, some.boxes)
-        figures.append(np.stack([measure(predicted, truth[part]) for measure in measures], axis=1))
+        found = (
+            metrics.iou(predicted, truth[part], empty=empty),
+            metrics.dice(predicted, truth[part], empty=empty),
+            metrics.pixel_accuracy(predicted, truth[part]),
+            metrics.boundary_iou(predicted, truth[part], empty=empty),
+        )
+        figures.append(np.stack(found, axis=1))
     return np.concatenate(figures)

@@ -11,16 +11,20 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from glesam_evaluation.conditions import CLEAR, LQ, SEVERITY
-from glesam_evaluation.degrade import UNSEEN
+from glesam_evaluation.conditions import CLEAR, CONDITIONS, LQ, SEVERITY
+from glesam_evaluation.degrade import UNSEEN, VISIBILITY
 from glesam_evaluation.protocol import Row
 from glesam_runtime.errors import InputError
 
 FORMAT, VERSION = "glesam-evaluation", 1
-METRICS = ("iou", "dice", "pixel_accuracy")
-LQ_MEAN, UNSEEN_MEAN = "LQ mean", "unseen mean"
-MEANS: Mapping[str, tuple[str, ...]] = {LQ_MEAN: LQ, UNSEEN_MEAN: tuple(UNSEEN)}
-_COLUMNS = (LQ[2], LQ[1], LQ[0], LQ_MEAN, CLEAR, UNSEEN_MEAN)
+METRICS = ("iou", "dice", "pixel_accuracy", "boundary_iou")
+LQ_MEAN, UNSEEN_MEAN, VISIBILITY_MEAN = "LQ mean", "unseen mean", "visibility mean"
+MEANS: Mapping[str, tuple[str, ...]] = {
+    LQ_MEAN: LQ,
+    UNSEEN_MEAN: tuple(UNSEEN),
+    VISIBILITY_MEAN: tuple(VISIBILITY),
+}
+_COLUMNS = (LQ[2], LQ[1], LQ[0], LQ_MEAN, CLEAR, UNSEEN_MEAN, VISIBILITY_MEAN)
 _FIELDS = tuple(Row.__dataclass_fields__)
 
 
@@ -31,11 +35,13 @@ class Mean:
     segmenter: str
     prompt: str
     condition: str
-    """A condition, `LQ_MEAN` or `UNSEEN_MEAN`."""
+    """A condition, or a key of `MEANS`."""
     masks: int
     iou: float
     dice: float
     pixel_accuracy: float
+    boundary_iou: float | None = None
+    """None if a row has none."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +78,16 @@ class Results:
     def columns(self) -> list[str]:
         """Return the columns of the tables: those of the paper, then other degradations."""
         held = {mean.condition for mean in self.means()}
-        others = [name for name in self.conditions if name not in (*_COLUMNS, *UNSEEN)]
-        # Without all unseen degradations there is no unseen mean, so each one gets a column.
-        single = [name for name in UNSEEN if name in held and UNSEEN_MEAN not in held]
-        return [name for name in _COLUMNS if name in held] + single + others
+        # A set of degradations that did not run completely has no mean, so each one gets a column.
+        in_means = [name for mean, parts in MEANS.items() if mean in held for name in parts]
+        others = [name for name in self.conditions if name not in (*_COLUMNS, *in_means)]
+        ordered = sorted(others, key=CONDITIONS.index)
+        return [name for name in _COLUMNS if name in held] + ordered
 
     def means(self) -> list[Mean]:
         """Return the means over masks, each mask counted once.
 
-        `LQ mean` and `unseen mean` exist only where all of their conditions ran.
+        The means of `MEANS` exist only where all of their conditions ran.
         """
         groups: dict[tuple[str, str], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
         for row in self.rows:
@@ -149,11 +156,15 @@ def read_results(path: Path) -> Results:
 
 
 def _mean(segmenter: str, prompt: str, condition: str, rows: Iterable[Row]) -> Mean:
-    figures = np.asarray([[getattr(row, metric) for metric in METRICS] for row in rows])
-    return Mean(segmenter, prompt, condition, len(figures), *figures.mean(axis=0).tolist())
+    figures = np.asarray(
+        [[getattr(row, metric) for metric in METRICS] for row in rows], dtype=np.float64
+    )
+    iou, dice, accuracy, boundary = figures.mean(axis=0).tolist()
+    measured = None if np.isnan(boundary) else boundary
+    return Mean(segmenter, prompt, condition, len(figures), iou, dice, accuracy, measured)
 
 
-_TITLES = dict(zip(METRICS, ("IoU", "Dice", "PA"), strict=True))
+_TITLES = dict(zip(METRICS, ("IoU", "Dice", "PA", "Boundary IoU"), strict=True))
 
 
 def describe_model(preset: str, unet: str, trained: bool, source: str) -> str:
@@ -176,7 +187,7 @@ def describe_model(preset: str, unet: str, trained: bool, source: str) -> str:
 
 
 def markdown(results: Results) -> str:
-    """Return Markdown tables of IoU, Dice and PA in percent, a row per segmenter and prompt."""
+    """Return a Markdown table per metric in percent, with a row per segmenter and prompt."""
     means = {(mean.segmenter, mean.prompt, mean.condition): mean for mean in results.means()}
     masks = len({(row.image, row.mask) for row in results.rows})
     lines = [
@@ -185,9 +196,12 @@ def markdown(results: Results) -> str:
         f"{_count(masks, 'mask')} in {_count(results.images, 'image')} of {results.dataset}, "
         f"seed {results.seed}. Means over masks, in percent; the decoder's single mask "
         "(`multimask_output=False`); each segmenter sees the same images and prompts. "
-        f"Single degradations have severity {SEVERITY:g}.",
+        "RobustSeg's degradations (unseen) have their published strength, other single ones "
+        f"severity {SEVERITY:g}.",
     ]
     for metric, title in _TITLES.items():
+        if any(getattr(mean, metric) is None for mean in means.values()):
+            continue
         lines += ["", f"## {title}", "", *_table(results, means, metric)]
     return "\n".join(lines) + "\n"
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from glesam_evaluation.degrade import (
     SINGLE,
     UNSEEN,
+    VISIBILITY,
     Blur,
     Jpeg,
     Noise,
@@ -174,7 +175,7 @@ def test_no_level_is_the_clear_image(image: np.ndarray) -> None:
         assert psnr(image, degrade(image, level, 0)) < 40
 
 
-@pytest.mark.parametrize("kind", SINGLE)
+@pytest.mark.parametrize("kind", [kind for kind in SINGLE if kind not in UNSEEN])
 def test_single_degradations_worsen_with_severity(image: np.ndarray, kind: str) -> None:
     quality = [psnr(image, degrade_single(image, kind, s, seed=3)) for s in (0.25, 0.5, 1.0)]
     assert quality == sorted(quality, reverse=True)
@@ -183,13 +184,13 @@ def test_single_degradations_worsen_with_severity(image: np.ndarray, kind: str) 
     assert (one != other).any() == (kind not in ("blur", "jpeg"))
 
 
-@pytest.mark.parametrize("kind", UNSEEN)
+@pytest.mark.parametrize("kind", VISIBILITY)
 def test_unseen_degradations_of_severity_zero_change_nothing(image: np.ndarray, kind: str) -> None:
     np.testing.assert_array_equal(degrade_single(image, kind, 0.0), image)
 
 
 def test_the_unseen_do_what_they_are_called(image: np.ndarray) -> None:
-    hazy, dull, dark = (degrade_single(image, kind, 0.8, 1).astype(float) for kind in UNSEEN)
+    hazy, dull, dark = (degrade_single(image, kind, 0.8, 1).astype(float) for kind in VISIBILITY)
     assert hazy.mean() > image.mean() + 30
     assert hazy[:20].std() < hazy[-20:].std()  # far at the top, near at the bottom
     assert dull.std() == pytest.approx(image.std() * (1 - 0.9 * 0.8), rel=0.05)
@@ -199,7 +200,7 @@ def test_the_unseen_do_what_they_are_called(image: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("kind", "severity", "seed"),
     [
-        ("fog", 0.5, 0),
+        ("smog", 0.5, 0),
         ("haze", -0.1, 0),
         ("haze", 1.1, 0),
         ("haze", float("nan"), 0),

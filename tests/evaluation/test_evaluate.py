@@ -5,11 +5,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
+from scipy import ndimage
 
 from glesam_evaluation.conditions import (
     CONDITIONS,
@@ -17,14 +19,17 @@ from glesam_evaluation.conditions import (
     SEVERITY,
     parse_conditions,
     show,
+    show_with_masks,
 )
 from glesam_evaluation.datasets import Sample, open_dataset
-from glesam_evaluation.degrade import UNSEEN, degrade, degrade_single
-from glesam_evaluation.metrics import iou, pixel_accuracy
+from glesam_evaluation.degrade import RELEASED, UNSEEN, VISIBILITY, degrade, degrade_single
+from glesam_evaluation.metrics import iou, pixel_accuracy, sharpness
 from glesam_evaluation.plot import draw
 from glesam_evaluation.prompting import draw_prompts, parse_prompt_kinds, tight_box
 from glesam_evaluation.protocol import EvaluationPlan, Row, evaluate
+from glesam_evaluation.quality_plot import draw_quality
 from glesam_evaluation.results import Results, describe_model, markdown, read_results
+from glesam_evaluation.scenes import make_scene
 from glesam_evaluation.seeds import derive
 from glesam_evaluation.segmenters import bundle_segmenters, with_and_without
 from glesam_runtime import GleSamPredictor, open_bundle
@@ -94,6 +99,7 @@ def by_key(rows: list[Row]) -> dict[tuple, tuple]:
             row.iou,
             row.dice,
             row.pixel_accuracy,
+            row.boundary_iou,
         )
         for row in rows
     }
@@ -200,16 +206,21 @@ def test_conditions_are_those_of_degrade() -> None:
         np.testing.assert_array_equal(
             show(image, f"LQ-{level}", 3, "name"), degrade(image, level, drawn)
         )
-    for kind in UNSEEN:
         np.testing.assert_array_equal(
-            show(image, kind, 3, "name"), degrade_single(image, kind, SEVERITY, drawn)
+            show(image, f"LQ-{level}", 3, "name", RELEASED), degrade(image, level, drawn, RELEASED)
         )
+    for kinds, severity in ((UNSEEN, 1.0), (VISIBILITY, SEVERITY)):
+        for kind in kinds:
+            np.testing.assert_array_equal(
+                show(image, kind, 3, "name"), degrade_single(image, kind, severity, drawn)
+            )
     assert derive(3, "name", "degradation") != derive(3, "other", "degradation")
     assert derive(0, "a", 1) == 7135187249400549780  # on every machine
 
 
 def test_names_of_conditions_and_prompts() -> None:
-    assert parse_conditions("clear, lq-3,unseen,haze") == ("clear", "LQ-3", *UNSEEN)
+    assert parse_conditions("clear, lq-3,unseen,Fog") == ("clear", "LQ-3", *UNSEEN)
+    assert parse_conditions("visibility,ISO_noise,haze") == (*VISIBILITY, "iso_noise")
     assert parse_conditions(",".join(CONDITIONS)) == CONDITIONS
     assert parse_prompt_kinds("1-points, 03-point,BOX,noise-box,box") == (
         "1-point",
@@ -219,7 +230,7 @@ def test_names_of_conditions_and_prompts() -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["", ",", "fog", "LQ-4", "clear,LQ"])
+@pytest.mark.parametrize("text", ["", ",", "smog", "LQ-4", "clear,LQ"])
 def test_unknown_conditions_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="LQ-1, LQ-2, LQ-3"):
         parse_conditions(text)
@@ -231,15 +242,61 @@ def test_unknown_prompts_are_refused(text: str) -> None:
         parse_prompt_kinds(text)
 
 
+class Edge(list):
+    """A dataset of one image, whose one object is a pixel in the corner."""
+
+    names = ("edge",)
+
+    def __init__(self) -> None:
+        mask = np.zeros((1, HEIGHT, WIDTH), np.bool_)
+        mask[0, 0, 0] = True
+        super().__init__([Sample("edge", np.full((HEIGHT, WIDTH, 3), 9, np.uint8), mask)])
+
+
+def test_truth_and_prompts_move_where_the_image_is_warped() -> None:
+    watched = Watched()
+    plan = EvaluationPlan(("box",), ("elastic_transform", "clear"))
+    evaluate({"a": watched}, Tiles(1), plan)
+    (sample,) = Tiles(1)
+    shown, moved = show_with_masks(sample.image, sample.masks, "elastic_transform", 0, sample.name)
+    np.testing.assert_array_equal(watched.images[0], shown)
+    assert (moved != sample.masks).any()
+    for masks, (_, _, boxes) in zip((moved, sample.masks), watched.prompts, strict=True):
+        np.testing.assert_array_equal(boxes, [tight_box(mask) for mask in masks])
+
+
+def test_an_object_that_a_warp_pushes_out_is_left_out() -> None:
+    counts = {
+        len(
+            evaluate(
+                {"a": Watched()},
+                Edge(),
+                EvaluationPlan(("1-point",), ("clear", "elastic_transform"), seed),
+            )
+        )
+        for seed in range(12)
+    }
+    assert counts == {1, 2}
+
+
+def test_a_plan_chooses_the_recipe() -> None:
+    watched = Watched()
+    evaluate({"a": watched}, Tiles(1), EvaluationPlan(("box",), ("LQ-2",), recipe="released"))
+    expected = degrade(Tiles(1)[0].image, 2, derive(0, "tile-0", "degradation"), RELEASED)
+    np.testing.assert_array_equal(watched.images[0], expected)
+
+
 def test_bad_plans_are_refused() -> None:
     tiles = Tiles()
     for bad in (
         lambda: EvaluationPlan(max_masks=0),
         lambda: EvaluationPlan(limit=0),
+        lambda: EvaluationPlan(recipe="real"),
+        lambda: EvaluationPlan(empty=0.5),
         lambda: evaluate({}, tiles),
         lambda: evaluate({"a": Watched()}, tiles, EvaluationPlan(prompts=())),
         lambda: evaluate({"a": Watched()}, tiles, EvaluationPlan(conditions=())),
-        lambda: evaluate({"a": Watched()}, tiles, EvaluationPlan(conditions=("fog",))),
+        lambda: evaluate({"a": Watched()}, tiles, EvaluationPlan(conditions=("smog",))),
         lambda: evaluate({"a": Watched()}, tiles, EvaluationPlan(prompts=("mask",))),
         lambda: evaluate({"a": Watched()}, tiles, EvaluationPlan(seed=-1)),
     ):
@@ -354,6 +411,7 @@ def test_means_are_numpys() -> None:
         parts = {
             "LQ mean": ("LQ-1", "LQ-2", "LQ-3"),
             "unseen mean": tuple(UNSEEN),
+            "visibility mean": tuple(VISIBILITY),
         }.get(mean.condition, (mean.condition,))
         rows = [
             row
@@ -362,7 +420,7 @@ def test_means_are_numpys() -> None:
             and row.condition in parts
         ]
         assert mean.masks == len(rows) == 6 * len(parts)
-        for metric in ("iou", "dice", "pixel_accuracy"):
+        for metric in ("iou", "dice", "pixel_accuracy", "boundary_iou"):
             expected = np.mean([getattr(row, metric) for row in rows])
             assert getattr(mean, metric) == pytest.approx(expected)
 
@@ -373,7 +431,12 @@ def test_the_table_is_the_papers() -> None:
     lines = text.splitlines()
     assert lines[0] == "toy: a toy"
     assert "6 masks in 2 images of tiles, seed 0" in text
-    assert [line for line in lines if line.startswith("#")] == ["## IoU", "## Dice", "## PA"]
+    assert [line for line in lines if line.startswith("#")] == [
+        "## IoU",
+        "## Dice",
+        "## PA",
+        "## Boundary IoU",
+    ]
     start = lines.index("## IoU") + 2
     head, rule, *rows = lines[start : start + 2 + 2 * len(ALL_PROMPTS)]
     cells = [cell.strip() for cell in head.strip("|").split("|")]
@@ -393,7 +456,11 @@ def test_the_table_is_the_papers() -> None:
         (("clear",), ["clear"]),
         (("haze", "LQ-1", "clear"), ["LQ-1", "clear", "haze"]),
         (("blur", "LQ-1", "LQ-3"), ["LQ-3", "LQ-1", "blur"]),
-        (CONDITIONS, ["LQ-3", "LQ-2", "LQ-1", "LQ mean", "clear", "unseen mean"]),
+        (
+            CONDITIONS,
+            ["LQ-3", "LQ-2", "LQ-1", "LQ mean", "clear", "unseen mean", "visibility mean"],
+        ),
+        (("fog", "snow", "clear"), ["clear", "snow", "fog"]),
     ],
 )
 def test_a_mean_stands_only_where_all_of_it_ran(
@@ -470,3 +537,30 @@ def test_without_matplotlib_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InputError, match=r"glesam-deploy\[calibration\]"):
         draw(results(("clear",), ("box",)), tmp_path / "plot.png")
+
+
+def test_quality_is_the_variance_of_the_laplacian_of_scipy() -> None:
+    image = make_scene(1, 40, 50).image
+    gray = np.asarray(Image.fromarray(image).convert("L"), np.float64)
+    expected = ndimage.laplace(gray, mode="mirror").var()
+    assert sharpness(image) == pytest.approx(expected, rel=0.02)  # gray is rounded otherwise
+    assert sharpness(np.full((5, 5, 3), 9, np.uint8)) == 0
+    soft = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(2)))
+    assert sharpness(soft) < 0.2 * sharpness(image)
+
+
+def test_quality_is_drawn_with_and_without_the_enhancer(tmp_path: Path) -> None:
+    found = results(("clear", "LQ-1", "LQ-3", "fog"), ("box", "3-point"))
+    tile = Tiles()[0]
+    clear = {
+        row.quality for row in found.rows if row.image == tile.name and row.condition == "clear"
+    }
+    assert clear == {sharpness(tile.image)}
+    draw_quality(found, tmp_path / "quality.png")
+    pixels = np.asarray(Image.open(tmp_path / "quality.png").convert("L"))
+    panels = np.array_split(pixels, 3, axis=1)
+    assert all((panel < 128).mean() > 0.002 for panel in panels)
+    old = replace(found, rows=tuple(replace(row, quality=None) for row in found.rows))
+    with pytest.raises(InputError, match="hold no quality"):
+        draw_quality(old, tmp_path / "old.png")
+    assert not (tmp_path / "old.png").exists()

@@ -154,6 +154,8 @@ def test_another_run_in_the_same_folder(train: Run, released: Released, tmp_path
         ("--lr 0", ["--lr 0", "positive"]),
         ("--lr nan", ["--lr nan", "positive"]),
         ("--levels 1,5", ["--levels 1,5", "0 (clear)"]),
+        ("--levels drawn", ["--levels drawn", "--recipe released"]),
+        ("--recipe real", ["recipe 'real'", "released-test"]),
         ("--mixed-precision int8", ["--mixed-precision int8", "bf16"]),
         ("--gamma -1", ["--gamma -1", "positive"]),
         ("--timestep 1000", ["--timestep 1000", "999"]),

@@ -40,13 +40,18 @@ def test_a_bundle_without_torch(tmp_path: Path) -> None:
         "sys.exit(exit_code_of(app, 'glesam-evaluate', sys.argv[1:]))\n"
     )
     out = tmp_path / "made" / "here"
-    arguments = ["nano", "scenes:2@1", *QUICK, "--limit", "1", "-o", str(out)]
+    arguments = ["nano", "scenes:2@1", *QUICK, "--limit", "1", "-o", str(out), "--figures"]
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == "1 of 1 images\n"
-    assert sorted(path.name for path in out.iterdir()) == ["plot.png", "report.json", "report.md"]
+    assert {path.name for path in out.iterdir()} == {
+        "plot.png",
+        "quality.png",
+        "report.json",
+        "report.md",
+    }
     report = (out / "report.md").read_text()
     assert done.stdout.startswith(report)
     assert report.startswith("nano")
@@ -143,7 +148,11 @@ def test_a_device_that_is_not_there(nano_checkpoint: Checkpoint) -> None:
         (("nano", "scenes:0"), "at least 1"),
         (("nano", "scenes:1", "--images", "empty"), "--images"),
         (("nano", "scenes:1", "--prompts", "11-point"), "11-point"),
-        (("nano", "scenes:1", "--conditions", "fog"), "fog"),
+        (("nano", "scenes:1", "--conditions", "smog"), "smog"),
+        (("nano", "scenes:1", "--recipe", "real"), "recipe 'real'"),
+        (("nano", "scenes:1", "--empty", "2"), "--empty"),
+        (("nano", "scenes:1", "--figures"), "--figures: needs a folder"),
+        (("nano", "ecssd:nowhere"), "nowhere: no such folder; ECSSD is"),
         (("nano", "scenes:1", "--limit", "0"), "--limit"),
         (("nano", "scenes:1", "--max-masks", "0"), "--max-masks"),
         (("nano", "scenes:1", "--seed", "-1"), "--seed"),

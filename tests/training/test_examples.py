@@ -19,6 +19,7 @@ from glesam_export.presets import sam_preset, unet_preset
 from glesam_runtime.errors import InputError
 from glesam_training.examples import (
     CORRECTED,
+    DRAWN,
     ExampleOptions,
     Examples,
     draw_prompts,
@@ -89,6 +90,16 @@ def test_levels_come_equally_often() -> None:
     assert torch.equal(clear["clear"], clear["low"])
     low = examples(levels=(3,))[0]
     assert not torch.equal(low["clear"], low["low"])
+
+
+def test_a_recipe_decides_how_images_are_degraded() -> None:
+    paper, released, again, drawn = (
+        examples(levels=(level,), recipe=recipe)[0]["low"]
+        for level, recipe in ((3, "paper"), (3, "released"), (3, "released"), (DRAWN, "released"))
+    )
+    assert not torch.equal(paper, released)
+    assert torch.equal(released, again)
+    assert drawn.shape == released.shape
 
 
 def test_variants_come_again() -> None:

@@ -153,6 +153,7 @@ def nano_table(
     scenes: Annotated[int, typer.Option(min=1, help="Number of held-out scenes.")] = 100,
 ) -> None:
     """Train and measure the paper's Table 5 at nano's size, over several seeds of Algorithm 1."""
+    from glesam_evaluation.conditions import WITH_VISIBILITY
     from glesam_evaluation.protocol import EvaluationPlan
     from glesam_runtime.staging import staged_file
     from glesam_training.nano import ablation_table
@@ -166,9 +167,8 @@ def nano_table(
             recipe = QUICK if given.quick else TABLE
             methods = ablation_table.train_methods(given.output, recipe, given.seed, each, show)
             name, data = f"scenes:{scenes}", held_out(scenes)
-            found.append(
-                ablation_table.evaluate_methods(methods, data, name, each, EvaluationPlan())
-            )
+            plan = EvaluationPlan(conditions=WITH_VISIBILITY)
+            found.append(ablation_table.evaluate_methods(methods, data, name, each, plan))
     text = ablation_table.table_markdown(found)
     with staged_file(given.output / "table.md") as partial:
         partial.write_text(text, encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from glesam_evaluation.protocol import Segmenter
     from glesam_evaluation.results import Results
 
-app = make_app("Measure IoU, Dice and pixel accuracy of a bundle or checkpoint.")
+app = make_app("Measure IoU, Dice, pixel accuracy and boundary IoU of a bundle or checkpoint.")
 
-_REPORT, _JSON, _PLOT = "report.md", "report.json", "plot.png"
+_REPORT, _JSON, _PLOT, _QUALITY = "report.md", "report.json", "plot.png", "quality.png"
 _CHECKPOINT, _MANIFEST = "checkpoint.json", "manifest.json"
 
 
@@ -54,8 +54,9 @@ def run(
     conditions: Annotated[
         str,
         typer.Option(
-            help="Comma-separated conditions: clear, LQ-1, LQ-2, LQ-3, unseen (haze, low_contrast "
-            "and darkness), blur, noise, jpeg."
+            help="Comma-separated conditions: clear, LQ-1, LQ-2, LQ-3, unseen (the fifteen "
+            "degradations of RobustSeg), visibility (haze, low_contrast and darkness), or single "
+            "ones, such as fog, haze, blur, noise and jpeg."
         ),
     ] = "clear,LQ-1,LQ-2,LQ-3,unseen",
     limit: Annotated[
@@ -68,6 +69,23 @@ def run(
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of degradations, prompts and objects.")
     ] = 0,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Recipe of LQ-1 to LQ-3: paper, released (the authors' training code) or "
+            "released-test (their script for the test sets).",
+        ),
+    ] = "paper",
+    empty: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=1,
+            help="IoU, Dice and boundary IoU of an empty mask against an empty truth. The authors' "
+            "code counts 0.",
+        ),
+    ] = 1,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -77,6 +95,14 @@ def run(
             help=f"Also write {_REPORT}, {_JSON} and {_PLOT} to this folder.",
         ),
     ] = None,
+    figures: Annotated[
+        bool,
+        typer.Option(
+            "--figures",
+            help=f"With -o: also write {_QUALITY}, a density map of IoU over the images' quality "
+            "(the paper's Fig. 4).",
+        ),
+    ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of tables.")
     ] = False,
@@ -85,8 +111,11 @@ def run(
 
     All segmenters get the same images and prompts, which the seed decides.
     """
+    files = (_REPORT, _JSON, _PLOT, *((_QUALITY,) if figures else ()))
     if output is not None:
-        _check_output(output)
+        _check_output(output, files)
+    elif figures:
+        raise InputError("--figures: needs a folder to write to; give -o DIR")
     _require_calibration()
     from glesam_evaluation.conditions import parse_conditions
     from glesam_evaluation.datasets.sample import printable
@@ -101,6 +130,8 @@ def run(
         seed,
         max_masks,
         limit,
+        recipe,
+        float(empty),
     )
     if output is not None:
         require_matplotlib()
@@ -110,10 +141,10 @@ def run(
         rows = evaluate(segmenters, dataset, plan, progress)
     results = Results(printable(about), printable(data.data), seed, tuple(rows))
     if output is not None:
-        _write(results, output)
+        _write(results, output, files)
     print(_as_json(results) if json else markdown(results), end="")
     if output is not None and not json:
-        print(f"\n{output}: {_REPORT}, {_JSON}, {_PLOT}")
+        print(f"\n{output}: {', '.join(files)}")
 
 
 def _open_model(model: str, device: str | None) -> tuple[str, dict[str, Segmenter]]:
@@ -177,7 +208,7 @@ def _require_calibration() -> None:
         ) from error
 
 
-def _check_output(folder: Path) -> None:
+def _check_output(folder: Path, files: Sequence[str]) -> None:
     """Check that the reports can be written, before an hour is spent on measuring."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"-o {folder}: is a file; pass a folder")
@@ -186,25 +217,28 @@ def _check_output(folder: Path) -> None:
         raise InputError(f"-o {folder}: a parent of this path is a file; choose another")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(f"-o {folder}: no permission to write in {existing}; choose another")
-    for name in (_REPORT, _JSON, _PLOT):
+    for name in files:
         if (folder / name).is_dir():
             raise InputError(f"-o {folder}: {name} in it is a folder; choose another folder")
 
 
-def _write(results: Results, folder: Path) -> None:
-    """Write the three files: all of them or none."""
+def _write(results: Results, folder: Path, files: Sequence[str]) -> None:
+    """Write the files: all of them or none."""
     from glesam_evaluation.plot import draw
+    from glesam_evaluation.quality_plot import draw_quality
     from glesam_evaluation.results import markdown
     from glesam_runtime.staging import staged_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as files:
-        report, json, plot = (
-            files.enter_context(staged_file(folder / name)) for name in (_REPORT, _JSON, _PLOT)
+    with ExitStack() as staged:
+        report, json, plot, *quality = (
+            staged.enter_context(staged_file(folder / name)) for name in files
         )
         report.write_text(markdown(results), encoding="utf-8")
         json.write_text(_as_json(results), encoding="utf-8")
         draw(results, plot)
+        if quality:
+            draw_quality(results, quality[0])
 
 
 def _as_json(results: Results) -> str:

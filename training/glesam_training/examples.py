@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from glesam_evaluation.datasets import Dataset, Sample
-from glesam_evaluation.degrade import degrade
+from glesam_evaluation.degrade import degrade, recipe_settings
 from glesam_evaluation.prompting import noise_box, random_points, tight_box
 from glesam_export.families import Preset, family_of
 from glesam_runtime.image import geometry_of, preprocess
@@ -30,6 +30,9 @@ MAX_POINTS = 10
 
 CLEAR = 0
 """The level of an image that is not degraded."""
+
+DRAWN = -1
+"""The level of an image whose down-sampling rate is drawn, as the released recipes do."""
 
 SMALLEST = 16
 """Masks with fewer pixels of the original image than this are not used."""
@@ -44,7 +47,8 @@ class ExampleOptions:
         low_seed: seed of the degradations; None means `seed`. With a fixed one, trainings with
             different seeds share stored latents.
         masks: masks per picture, drawn anew every time.
-        levels: the LQSeg levels that x_L is drawn from; 0 leaves it clear.
+        levels: the LQSeg levels that x_L is drawn from; CLEAR leaves it clear, DRAWN draws a rate.
+        recipe: recipe of the degradations, a key of `degrade.RECIPES`.
         jitter: largest shift of a box's corners, as a share of the box's size.
         variants: number of degraded versions per picture; None makes a new one each epoch.
         far: share of the points outside a mask that lie anywhere there; the others are near it.
@@ -57,6 +61,7 @@ class ExampleOptions:
     jitter: float = 0.2
     variants: int | None = None
     far: float = 0.0
+    recipe: str = "paper"
 
 
 class Examples(torch.utils.data.Dataset[dict[str, Tensor]]):
@@ -120,7 +125,12 @@ class Examples(torch.utils.data.Dataset[dict[str, Tensor]]):
         if level == CLEAR:
             return {"clear": clear, "low": clear}
         rng = np.random.default_rng((self.low_seed, 3, index, variant))
-        low = degrade(sample.image, level=level, seed=int(rng.integers(2**31)))
+        low = degrade(
+            sample.image,
+            level=None if level == DRAWN else level,
+            seed=int(rng.integers(2**31)),
+            settings=recipe_settings(self.options.recipe),
+        )
         return {"clear": clear, "low": preprocess(low, self.rules).tensor[0]}
 
     def _prompt(

@@ -133,6 +133,8 @@ def _identity(encoder: nn.Module, examples: Examples) -> str:
     digest = hashlib.sha256(repr(made_of).encode())
     if examples.preset.input != "sam":
         digest.update(examples.preset.input.encode())
+    if options.recipe != "paper":  # the name of latents that are already stored stays valid
+        digest.update(options.recipe.encode())
     for name, parameter in encoder.state_dict().items():
         digest.update(name.encode())
         digest.update(parameter.double().sum().cpu().numpy().tobytes())

@@ -44,8 +44,9 @@ class DataOptions:
         str,
         typer.Argument(
             metavar="DATA",
-            help="A folder of images and masks, a COCO or LVIS JSON file, or scenes:N or "
-            "scenes:N@FIRST for N procedural scenes.",
+            help="A folder of images and masks, a COCO or LVIS JSON file, a published dataset "
+            "(NAME:FOLDER, such as ecssd:ECSSD), or scenes:N or scenes:N@FIRST for N procedural "
+            "scenes.",
         ),
     ]
     images: Annotated[
@@ -91,9 +92,18 @@ class TrainingOptions:
         typer.Option(
             rich_help_panel=TRAINING,
             help="Comma-separated degradation levels: 1, 2 and 3 are LQ-1 to LQ-3, 0 is the clear "
-            "image.",
+            "image, drawn draws the down-sampling rate as the released recipes do.",
         ),
     ] = "1,2,3"
+    recipe: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=TRAINING,
+            help="Recipe of the degradations: paper, released (the authors' training code; use it "
+            "with --levels drawn) or released-test.",
+        ),
+    ] = "paper"
     keep_latents: Annotated[
         Path | None,
         typer.Option(
@@ -127,18 +137,32 @@ class TrainingOptions:
         """Return what the training examples are made of.
 
         Raises:
-            InputError: `--levels` names an unknown level.
+            InputError: `--levels` names an unknown level, or `--recipe` an unknown recipe.
         """
-        from glesam_training.examples import ExampleOptions
+        from glesam_evaluation.degrade import recipe_settings
+        from glesam_training.examples import DRAWN, ExampleOptions
 
         words = [word.strip() for word in self.levels.split(",")]
-        if not all(word in ("0", "1", "2", "3") for word in words):
+        known = {"0": 0, "1": 1, "2": 2, "3": 3, "drawn": DRAWN}
+        if not all(word in known for word in words):
             raise InputError(
-                f"--levels {self.levels}: pass a comma list of 1, 2, 3 (LQ-1..3) and 0 (clear)"
+                f"--levels {self.levels}: pass a comma list of 1, 2, 3 (LQ-1..3), 0 (clear) and "
+                "drawn"
             )
-        chosen = tuple(int(word) for word in words)
+        recipe_settings(self.recipe)
+        if self.recipe == "paper" and "drawn" in words:
+            raise InputError(
+                f"--levels {self.levels}: the paper's recipe draws no rate; pass --recipe released"
+            )
+        chosen = tuple(known[word] for word in words)
         variants = len(chosen) if self.keep_latents else None
-        return ExampleOptions(seed=self.seed, masks=self.masks, levels=chosen, variants=variants)
+        return ExampleOptions(
+            seed=self.seed,
+            masks=self.masks,
+            levels=chosen,
+            variants=variants,
+            recipe=self.recipe,
+        )
 
     def settings(self) -> TrainingSettings:
         """Return the settings of the training loop.

@@ -17,7 +17,7 @@ from glesam_evaluation.datasets import Dataset
 from glesam_export.checkpoints import Checkpoint, write
 from glesam_export.checkpoints.separate_files import FileCheckpoint
 from glesam_export.enhancer.reference import Enhancer
-from glesam_training.examples import ExampleOptions
+from glesam_training.examples import DRAWN, ExampleOptions
 from glesam_training.settings import TrainingSettings, precision_to_use
 from glesam_training.trained_checkpoint import START_FILE, TrainedCheckpoint
 
@@ -79,10 +79,13 @@ def example_record(
     def seed(value: int) -> Fact:
         return Fact("as --seed", "as --seed") if value == settings.seed else fact(value)
 
-    return {
+    levels = ("drawn" if level == DRAWN else str(level) for level in options.levels)
+    # A state that was saved before there were recipes has none, and was trained with the paper's.
+    recipe = {} if options.recipe == "paper" else {"--recipe": fact(options.recipe)}
+    return recipe | {
         "DATA": fact(data_fingerprint(dataset)),
         "--masks": fact(options.masks),
-        "--levels": fact(",".join(map(str, options.levels))),
+        "--levels": fact(",".join(levels)),
         "seed of the examples": seed(options.seed),
         "seed of the degradations": seed(low_seed),
         "degraded versions per image": fact(options.variants),

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
+from glesam_evaluation.datasets.bitmasks import count_bitmasks, read_bitmasks
 from glesam_evaluation.datasets.mask_files import count_objects, read_masks
 from glesam_evaluation.datasets.sample import (
     Sample,
@@ -21,18 +24,22 @@ from glesam_evaluation.datasets.sample import (
     size_of,
 )
 from glesam_runtime.errors import InputError
-from glesam_runtime.image_file import read_image
+from glesam_runtime.image_file import open_picture, read_image
 
-_IMAGES = re.compile(r"(?P<before>.*?[-_])??(images?|imgs?|im)(?P<after>[-_].*)?", re.IGNORECASE)
+_IMAGES = re.compile(r"(?P<before>.*?[-_])??(images?|imgs?|im|lr)(?P<after>[-_].*)?", re.IGNORECASE)
 _MASKS = re.compile(
     r"(?P<before>.*?[-_])??(ground_?truth_masks?|ground_?truth|gts?|masks?)(?P<after>[-_].*)?",
     re.IGNORECASE,
 )
 """Folder names, such as images and ground_truth_mask (ECSSD), DUTS-TE-Image and DUTS-TE-Mask, im
-and gt, images_test and masks_test (ThinObject5K). The rest of both names must be equal."""
+and gt, images_test and masks_test (ThinObject5K), lr and gt (LQSeg). The rest of both names must be
+equal."""
 
 _JPEGS = {".jpg", ".jpeg"}
 _SUFFIXES = _JPEGS | {".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
+_RELEASED_SIZE = (512, 512)
+"""Height and width of all images of LQSeg, whose masks keep the size of the clear images."""
+
 _FLAT_MASK = re.compile(r"(?P<stem>.+)_mask(_.*)?")
 
 
@@ -48,21 +55,37 @@ class _Pair:
 class FolderDataset:
     """A dataset of image and mask files that are paired by name."""
 
-    def __init__(self, folder: Path, warn: Callable[[str], object] = lambda text: None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        warn: Callable[[str], object] = lambda text: None,
+        *,
+        folders: tuple[Path, Path] | None = None,
+        bitmasks: bool = False,
+    ) -> None:
         """Find the pairs, compare their sizes by the file headers, and read every mask once.
+
+        If all images have 512 x 512 pixels and masks do not, as in LQSeg, images are stretched to
+        the size of their masks.
 
         Args:
             folder: the folder.
-            warn: called with one line if images without an object are left out.
+            warn: called with one line if images are stretched, or left out without an object.
+            folders: the folders of the images and of the masks; None finds them.
+            bitmasks: whether the masks are bitmasks of BDD-100K.
 
         Raises:
             InputError: there are no images, an image has no mask, two images have one name, a mask
                 has another size than its image, no mask has an object, or a file is not an image
                 or not a mask.
         """
-        pairs = sorted(_find_pairs(folder), key=lambda pair: pair.name)
-        _check(pairs, folder)
-        self._pairs = _with_objects(pairs, folder, warn)
+        pairs = sorted(_find_pairs(folder, folders), key=lambda pair: pair.name)
+        self.found = len(pairs)
+        """Number of images, including those without an object."""
+        if _check(pairs, folder):
+            warn(f"{folder}: images of 512 x 512 pixels are stretched to the size of their masks")
+        self._read = read_bitmasks if bitmasks else read_masks
+        self._pairs = _with_objects(pairs, folder, warn, bitmasks)
 
     @property
     def names(self) -> Sequence[str]:
@@ -96,9 +119,11 @@ class FolderDataset:
         image = read_image(pair.image)
         masks = []
         for path in pair.masks:
-            found = read_masks(path)
-            if found.shape[1:] != image.shape[:2]:  # replaced since it was checked
-                raise _size_error(path, found.shape[1:], image.shape[:2])
+            found = self._read(path)
+            if found.shape[1:] != image.shape[:2]:
+                if image.shape[:2] != _RELEASED_SIZE:  # replaced since it was checked
+                    raise _size_error(path, found.shape[1:], image.shape[:2])
+                image = _stretched(image, found.shape[1], found.shape[2])
             masks.append(found)
         joined = np.concatenate(masks)
         if not len(joined):
@@ -106,8 +131,8 @@ class FolderDataset:
         return Sample(pair.name, image, joined)
 
 
-def _find_pairs(folder: Path) -> list[_Pair]:
-    folders = _image_and_mask_folder(folder)
+def _find_pairs(folder: Path, folders: tuple[Path, Path] | None) -> list[_Pair]:
+    folders = folders or _image_and_mask_folder(folder)
     if folders is None:
         images, masks = _split_flat(image_files(folder))
         pattern = "beside it"
@@ -223,15 +248,21 @@ def image_files(folder: Path) -> list[Path]:
     )
 
 
-def _check(pairs: Sequence[_Pair], folder: Path) -> None:
-    """Compare the sizes in all file headers, so that a bad pair is found before a long run."""
-    wrong = []
-    for pair in pairs:
-        size = size_of(pair.image)
-        for path in pair.masks:
-            mask_size = size_of(path)
-            if mask_size != size:
-                wrong.append((path, mask_size, size))
+def _check(pairs: Sequence[_Pair], folder: Path) -> bool:
+    """Compare the sizes in all file headers, so that a bad pair is found before a long run.
+
+    Returns:
+        Whether images have to be stretched to the size of their masks.
+    """
+    wrong: list[tuple[Path, tuple[int, int], tuple[int, int]]] = []
+    sizes = [size_of(pair.image) for pair in pairs]
+    may_stretch, stretches = all(size == _RELEASED_SIZE for size in sizes), False
+    for pair, size in zip(pairs, sizes, strict=True):
+        masks = {path: size_of(path) for path in pair.masks}
+        if may_stretch and len(set(masks.values())) == 1:
+            stretches |= size not in masks.values()
+            continue
+        wrong += [(path, mask, size) for path, mask in masks.items() if mask != size]
     if len(wrong) == 1:
         raise _size_error(*wrong[0])
     if wrong:
@@ -239,15 +270,17 @@ def _check(pairs: Sequence[_Pair], folder: Path) -> None:
             f"{folder}: {len(wrong)} masks have another size than their image: "
             f"{name_some(path.name for path, _, _ in wrong)}; resize them"
         )
+    return stretches
 
 
 def _with_objects(
-    pairs: Sequence[_Pair], folder: Path, warn: Callable[[str], object]
+    pairs: Sequence[_Pair], folder: Path, warn: Callable[[str], object], bitmasks: bool
 ) -> list[_Pair]:
     """Return the pairs with an object, so that a black mask does not end a long run."""
     paths = [path for pair in pairs for path in pair.masks]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        counts = dict(zip(paths, pool.map(count_objects, paths), strict=True))
+        count = count_bitmasks if bitmasks else count_objects
+        counts = dict(zip(paths, pool.map(count, paths), strict=True))
     kept = [pair for pair in pairs if any(counts[path] for path in pair.masks)]
     empty = [pair for pair in pairs if not any(counts[path] for path in pair.masks)]
     if not kept:
@@ -261,14 +294,21 @@ def _with_objects(
 
 
 def _empty_error(pair: _Pair) -> InputError:
+    with open_picture(pair.masks[0]) as mask:
+        hint = "; for bitmasks of BDD-100K give bdd100k:FOLDER" if mask.mode == "RGBA" else ""
     return InputError(
         f"{pair.masks[0]}: is empty, so {pair.image.name} has no object; "
-        "remove the image or draw its mask"
+        f"remove the image or draw its mask{hint}"
     )
+
+
+def _stretched(image: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized, dtype=np.uint8)
 
 
 def _size_error(path: Path, mask: tuple[int, ...], image: tuple[int, ...]) -> InputError:
     return InputError(
         f"{path}: the mask has {mask[1]} x {mask[0]} pixels, but its image has {image[1]} x "
-        f"{image[0]}; resize the mask"
+        f"{image[0]}; resize the mask (only images of 512 x 512, as LQSeg has, may differ)"
     )

@@ -1,4 +1,4 @@
-"""Apply a recipe to an image: the single steps, and the two passes made of them.
+"""Apply a recipe of the paper to an image: the single steps, and the two passes made of them.
 
 Every step is a pure function. It takes and returns float32 RGB [H,W,3] in [0, 1], so that no
 precision is lost between steps. Only JPEG rounds to 8 bits, as a camera does.
@@ -12,13 +12,10 @@ import numpy.typing as npt
 
 from glesam_evaluation.degrade.kernels import Kernel, blur_kernel
 from glesam_evaluation.degrade.recipe import (
-    LQSEG,
     Noise,
     Pass,
     Recipe,
     ResizeMethod,
-    Settings,
-    sample_recipe,
 )
 from glesam_runtime import image as any_image
 from glesam_runtime.errors import InputError
@@ -29,7 +26,7 @@ FloatImage = npt.NDArray[np.float32]
 MAX_SIDE = 32_767
 """Largest side, pixels. A JPEG holds 65,535, and the first pass enlarges by up to 1.5."""
 
-_INTERPOLATION: dict[ResizeMethod, int] = {
+INTERPOLATION: dict[ResizeMethod, int] = {
     "area": cv2.INTER_AREA,
     "bilinear": cv2.INTER_LINEAR,
     "bicubic": cv2.INTER_CUBIC,
@@ -69,7 +66,7 @@ def resize(image: FloatImage, height: int, width: int, method: ResizeMethod) -> 
     """Resize to [height,width,3]. Only "area" averages the pixels it drops; the others alias."""
     if image.shape[:2] == (height, width):
         return image
-    resized = cv2.resize(image, (width, height), interpolation=_INTERPOLATION[method])
+    resized = cv2.resize(image, (width, height), interpolation=INTERPOLATION[method])
     return np.clip(np.asarray(resized, dtype=np.float32), 0, 1)
 
 
@@ -106,27 +103,6 @@ def jpeg(image: FloatImage, quality: int) -> FloatImage:
         )
     rgb: Image = np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
     return to_float(rgb)
-
-
-def degrade(image: Image, level: int, seed: int, settings: Settings = LQSEG) -> Image:
-    """Degrade an image to LQ-`level` (GleSAM, Sec. 4.1 and 8).
-
-    Args:
-        image: uint8 RGB [H,W,3], any size from 1x1 on.
-        level: 1, 2 or 3, for a final down-sampling by 1, 2 or 4.
-        seed: a whole number >= 0. The same seed gives the same bytes on one machine, and the same
-            parameters at every level.
-        settings: ranges and probabilities; the default is LQSeg.
-
-    Returns:
-        uint8 RGB [H,W,3] of the original size. The small image is enlarged again (bicubic), because
-        masks and prompts are in pixels of the original. This does not restore lost detail.
-
-    Raises:
-        InputError: the image has another shape or dtype, the level is unknown, or the seed is not a
-            whole number >= 0.
-    """
-    return apply_recipe(image, sample_recipe(level, seed, settings))
 
 
 def apply_recipe(image: Image, recipe: Recipe) -> Image:

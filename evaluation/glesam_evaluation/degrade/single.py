@@ -1,15 +1,16 @@
 """Apply a single degradation of a chosen severity.
 
-`haze`, `low_contrast` and `darkness` are in no LQSeg recipe. They replace the RobustSeg-style
-unseen test of GleSAM's Table 3, whose settings are not published, with formulas of our own. `blur`,
-`noise` and `jpeg` are single steps of LQSeg. Severity 0 leaves an image unchanged for the unseen
-kinds, and is the mild end of LQSeg's range for the steps. Severity 1 is hard to recognise for a
-person, and the far end of the range for the steps.
+The fifteen of `robustseg.ROBUSTSEG` are the unseen test of GleSAM's Table 3. `haze`, `low_contrast`
+and `darkness` are further ones that no LQSeg recipe contains, with formulas of our own. `blur`,
+`noise` and `jpeg` are single steps of LQSeg. Severity 0 leaves an image unchanged, but for the
+steps, where it is the mild end of LQSeg's range. Severity 1 is the published strength of RobustSeg,
+hard to recognise for a person (haze, low contrast, darkness), or the far end of a step's range.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -26,10 +27,30 @@ from glesam_evaluation.degrade.apply import blur as blur_step
 from glesam_evaluation.degrade.apply import jpeg as jpeg_step
 from glesam_evaluation.degrade.kernels import gaussian_kernel
 from glesam_evaluation.degrade.recipe import LQSEG, Noise
+from glesam_evaluation.degrade.robustseg import ROBUSTSEG, Apply
+from glesam_evaluation.degrade.warp import Masks, elastic_field, warp_masks
 from glesam_evaluation.seeds import generator
 from glesam_runtime.errors import InputError
 
-Single = Callable[[FloatImage, float, np.random.Generator], FloatImage]
+
+@dataclass(frozen=True)
+class Single:
+    """A single degradation: the arguments of `degrade_single`, checked.
+
+    Raises:
+        InputError: the kind is unknown, or the strength is outside [0, 1].
+    """
+
+    kind: str
+    strength: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in SINGLE:
+            raise InputError(f"degradation {self.kind!r}: must be one of {', '.join(SINGLE)}")
+        if not 0 <= self.strength <= 1:
+            raise InputError(f"strength {self.strength!r}: must lie between 0 and 1")
+
 
 _GAMMA = 2.2  # approximately that of an sRGB display
 
@@ -41,20 +62,45 @@ def degrade_single(image: Image, kind: str, severity: float = 0.5, seed: int = 0
         image: uint8 RGB [H,W,3], any size from 1x1 on.
         kind: a key of SINGLE.
         severity: from 0 to 1.
-        seed: a whole number >= 0, for the noise, the depth of the haze and the gray of low
-            contrast.
+        seed: a whole number >= 0, for everything that is drawn.
 
     Raises:
         InputError: the image has another shape or dtype, the kind is unknown, the severity is
             outside [0, 1], or the seed is not a whole number >= 0.
     """
     check_image(image)
-    if kind not in SINGLE:
-        raise InputError(f"degradation {kind!r}: must be one of {', '.join(SINGLE)}")
-    if not 0 <= severity <= 1:
-        raise InputError(f"severity {severity!r}: must lie between 0 and 1")
+    Single(kind, severity, seed)
+    if severity == 0 and kind in (*UNSEEN, *VISIBILITY):
+        return image.copy()
     degraded = SINGLE[kind](to_float(image), float(severity), generator(seed))
     return to_uint8(degraded)
+
+
+def degrade_with_masks(
+    image: Image, masks: Masks, kind: str, severity: float = 0.5, seed: int = 0
+) -> tuple[Image, Masks]:
+    """Apply one degradation to an image and, if it is one of WARPS, to its masks.
+
+    Args:
+        image: uint8 RGB [H,W,3].
+        masks: bool [K,H,W]; a warp may empty a small one at the border.
+        kind: a key of SINGLE.
+        severity: from 0 to 1.
+        seed: a whole number >= 0. The image is that of `degrade_single`.
+
+    Raises:
+        InputError: as `degrade_single`, or the masks have another size than the image.
+    """
+    degraded = degrade_single(image, kind, severity, seed)
+    if masks.ndim != 3 or masks.shape[1:] != image.shape[:2]:
+        raise InputError(
+            f"masks of shape {list(masks.shape)}: must be [K,{image.shape[0]},{image.shape[1]}], "
+            "as the image"
+        )
+    if kind not in WARPS or severity == 0:
+        return degraded, masks
+    field = elastic_field(image.shape[0], image.shape[1], float(severity), generator(seed))
+    return degraded, warp_masks(masks, field)
 
 
 def haze(image: FloatImage, severity: float, rng: np.random.Generator) -> FloatImage:
@@ -119,8 +165,24 @@ def _between(mild: float, severe: float, severity: float) -> float:
     return mild + (severe - mild) * severity
 
 
-UNSEEN: Mapping[str, Single] = {"haze": haze, "low_contrast": low_contrast, "darkness": darkness}
-"""Degradations that are in no LQSeg recipe."""
+VISIBILITY: Mapping[str, Apply] = {
+    "haze": haze,
+    "low_contrast": low_contrast,
+    "darkness": darkness,
+}
+"""Degradations of our own, which are in no LQSeg recipe."""
 
-SINGLE: Mapping[str, Single] = {**UNSEEN, "blur": blur, "noise": noise, "jpeg": jpeg}
+UNSEEN: Mapping[str, Apply] = ROBUSTSEG
+"""The unseen test of the paper's tables."""
+
+SINGLE: Mapping[str, Apply] = {
+    **UNSEEN,
+    **VISIBILITY,
+    "blur": blur,
+    "noise": noise,
+    "jpeg": jpeg,
+}
 """All degradations of `degrade_single`, by name."""
+
+WARPS = ("elastic_transform",)
+"""The degradations that move what an image shows, so that its masks have to move too."""

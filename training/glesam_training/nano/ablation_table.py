@@ -32,7 +32,7 @@ UNTRAINED = "GLE, untrained base"
 """The same adapters and the same training on a base U-Net with random weights."""
 
 METHODS = ("SAM", "SAM-FT-T", "SAM-FT-D", "GLE", UNTRAINED, "GLE-FT-T", "GLE-FT-D")
-COLUMNS = ("LQ-3", "LQ-2", "LQ-1", "LQ mean", "unseen mean", "clear")
+COLUMNS = ("LQ-3", "LQ-2", "LQ-1", "LQ mean", "visibility mean", "clear")
 PROMPT = "3-point"
 PARTS: Mapping[str, DecoderPart] = {"T": "tokens", "D": "all"}
 

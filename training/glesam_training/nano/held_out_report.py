@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from glesam_evaluation.conditions import DEFAULT, show
+from glesam_evaluation.conditions import WITH_VISIBILITY, show
 from glesam_evaluation.datasets import Dataset, SceneDataset
 from glesam_evaluation.protocol import EvaluationPlan, evaluate
 from glesam_evaluation.results import Results
@@ -23,7 +23,7 @@ HELD_OUT = 900_000_000
 """Seed of the first held-out scene; the seeds of training scenes stay below it."""
 
 PROMPTS = ("3-point", "box", "noise-box")
-COLUMNS = ("clear", "LQ-1", "LQ-2", "LQ-3", "unseen mean")
+COLUMNS = ("clear", "LQ-1", "LQ-2", "LQ-3", "visibility mean")
 SCENES = 200
 """Number of held-out scenes in a report."""
 
@@ -64,10 +64,10 @@ def measure_nano(
         progress: called with the number of scenes done.
     """
     both = reference_segmenters(checkpoint)
-    plan = EvaluationPlan(prompts=PROMPTS)
+    plan = EvaluationPlan(PROMPTS, WITH_VISIBILITY)
     scenes = evaluate(both, held_out(count), plan, progress)
     # 24 masks: all coins, so that none is left out at random.
-    coins = evaluate(both, Coins(), EvaluationPlan(prompts=PROMPTS, max_masks=24))
+    coins = evaluate(both, Coins(), EvaluationPlan(PROMPTS, WITH_VISIBILITY, max_masks=24))
     return {
         "held-out scenes": Results("nano", f"scenes:{count}@{HELD_OUT}", 0, tuple(scenes)),
         "coins": Results("nano", "scikit-image's coins", 0, tuple(coins)),
@@ -85,7 +85,7 @@ def latent_errors(checkpoint: Checkpoint, dataset: Dataset, seed: int = 0) -> li
     device = PartialState().device
     encoder, enhancer = checkpoint.encoder().to(device), checkpoint.enhancer().to(device)
     rules = family_of(checkpoint.preset).preprocessing(checkpoint.preset)
-    conditions = [condition for condition in DEFAULT if condition != "clear"]
+    conditions = [condition for condition in WITH_VISIBILITY if condition != "clear"]
     sums = np.zeros((len(conditions), 2))
     with torch.inference_mode():
         for index in range(len(dataset)):

@@ -45,9 +45,7 @@ def decoded(mask: dict) -> np.ndarray:
 
 
 def segment(http: httpx.Client, image_id: str, *prompts: dict, **options: object) -> list[dict]:
-    answer = http.post(
-        f"/v1/images/{image_id}/segment", json={"prompts": list(prompts), **options}
-    )
+    answer = http.post(f"/v1/images/{image_id}/segment", json={"prompts": list(prompts), **options})
     assert answer.status_code == 200, answer.text
     return answer.json()["masks"]
 
@@ -138,9 +136,7 @@ def test_polygons_fill_to_the_mask(http: httpx.Client, image_id: str) -> None:
         np.testing.assert_array_equal(filled.reshape(384, 512), decoded(mask))
 
 
-def test_a_png_is_the_best_mask(
-    http: httpx.Client, image_id: str, oracle: GleSamPredictor
-) -> None:
+def test_a_png_is_the_best_mask(http: httpx.Client, image_id: str, oracle: GleSamPredictor) -> None:
     answer = http.post(
         f"/v1/images/{image_id}/segment",
         json={"prompts": [{"box": BOX}], "multimask": True},
@@ -178,9 +174,7 @@ def test_everything_streams_progress_and_the_generator_s_masks(
     assert [line["progress"] for line in lines if "progress" in line][-1] == 1
     masks = [line["mask"] for line in lines if "mask" in line]
     assert lines[-1]["masks"] == len(masks) > 0
-    expected = GleSamMaskGenerator(predictor, points_per_batch=8, **given).generate(
-        sample_image()
-    )
+    expected = GleSamMaskGenerator(predictor, points_per_batch=8, **given).generate(sample_image())
     for mask, want in zip(masks, expected, strict=True):
         np.testing.assert_array_equal(decoded(mask), want["segmentation"])
         assert mask["points"] == want["point_coords"]
@@ -252,9 +246,7 @@ def test_the_client_is_used_as_the_predictor(
         client.predict(box=box[0], multimask_output=False)
         want = predictor.predict([[40, 30]], [1], mask_input=low_res, multimask_output=False)
         for mask_input in (client.answer.masks[0].id, low_res):
-            found = client.predict(
-                [[40, 30]], [1], mask_input=mask_input, multimask_output=False
-            )
+            found = client.predict([[40, 30]], [1], mask_input=mask_input, multimask_output=False)
             np.testing.assert_array_equal(found[0], want[0])
         np.testing.assert_array_equal(client.embedding(), predictor.get_image_embedding())
         progress = list(client.everything(points_per_side=1))

@@ -50,7 +50,7 @@ REFUSED: list[tuple[int, str, object]] = [
     (400, "not JSON", b"{"),
     (400, "not JSON", b"\xff\xfe"),
     (422, "Expected `object`", b"[" * 100_000),
-    (400, "not JSON", b'{"unknown":' + b"[" * 100_000),
+    (422, "unknown field", b'{"unknown":' + b"[" * 100_000),
     (422, "unknown field", {"prompts": [{"points": [[1, 1]], "url": "file:///etc/passwd"}]}),
     (422, "list is empty", {"prompts": []}),
     (422, "neither points nor a box", {"prompts": [{}]}),

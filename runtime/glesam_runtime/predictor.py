@@ -179,7 +179,7 @@ class GleSamPredictor(TorchCalls):
             except InputError as error:
                 raise InputError(f"image_list[{index}]: {error}") from error
             embeddings.append(worker.get_embedding())
-        self._set_features(embeddings[-1].geometry, embeddings[-1].features)
+        self.set_features(embeddings[-1].geometry, embeddings[-1].features)
         self._images = tuple(embeddings)
 
     def predict_batch(
@@ -229,7 +229,7 @@ class GleSamPredictor(TorchCalls):
                 )
         worker, results = copy(self), []
         for index, embedding in enumerate(self._images):
-            worker._set_features(embedding.geometry, embedding.features)
+            worker.set_features(embedding.geometry, embedding.features)
             own = {name: values[index] for name, values in prompts.items() if values is not None}
             try:
                 results.append(

@@ -97,7 +97,8 @@ class PredictorCore:
             "prompt_batch": prompt_batch,
         }
         self._enhance = enhance
-        self._prompt_batch = _max_prompts(self.bundle.manifest, self.engine.device, prompt_batch)
+        self.prompt_batch = _max_prompts(self.bundle.manifest, self.engine.device, prompt_batch)
+        """Maximum number of prompts per decoder call."""
         self._geometry: Geometry | None = None
         self._features: chain.Features | None = None
         self._images: tuple[ImageEmbedding, ...] = ()
@@ -128,7 +129,7 @@ class PredictorCore:
         if self._enhance:
             with self._timed("enhancer"):
                 features = chain.enhance(self.engine, manifest, features)
-        self._set_features(prepared.geometry, features)
+        self.set_features(prepared.geometry, features)
 
     def reset_image(self) -> None:
         """Forget the image, or the images of a batch."""
@@ -164,7 +165,7 @@ class PredictorCore:
             )
         embedding.check(self.bundle, self._enhance)
         features = {name: np.array(value) for name, value in embedding.features.items()}
-        self._set_features(embedding.geometry, features)
+        self.set_features(embedding.geometry, features)
 
     def share(self) -> Self:
         """Return a predictor for another thread. It uses the same loaded graphs and has no image.
@@ -234,7 +235,11 @@ class PredictorCore:
         path = None if builtin else self._folder
         return _Recipe(path, self.bundle.sha256, self._made_with)
 
-    def _set_features(self, geometry: Geometry, features: chain.Features) -> None:
+    def set_features(self, geometry: Geometry, features: chain.Features) -> None:
+        """Set an image by what `chain.encode` or `chain.enhance` returned.
+
+        The features are neither copied nor checked, and stay where the engine computed them.
+        """
         self._geometry, self._features, self._images = geometry, features, ()
 
     def _image_features(self) -> chain.Features:
@@ -249,7 +254,7 @@ class PredictorCore:
         manifest, features = self.bundle.manifest, self._image_features()
         parts = []
         with self._timed("decoder"):
-            for part in split(prompts, self._prompt_batch):
+            for part in split(prompts, self.prompt_batch):
                 tensors = prompt_tensors(part, frame, manifest.coordinates)
                 low_res, iou = chain.decode(self.engine, features, tensors)
                 if np.isnan(low_res).any() or not np.isfinite(iou).all():

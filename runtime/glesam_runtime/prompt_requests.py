@@ -105,7 +105,7 @@ def from_file(path: Path) -> list[PromptRequest]:
     if not listed:
         raise InputError(f"{path}: holds no prompts")
     PROMPTS.check(len(listed), f"{path}: holds {len(listed)} prompts")
-    return [_from_entry(entry, f"{path}: prompt {index}") for index, entry in enumerate(listed)]
+    return [from_entry(entry, f"{path}: prompt {index}") for index, entry in enumerate(listed)]
 
 
 def _content(path: Path) -> bytes:
@@ -238,7 +238,16 @@ def group_alike(
     return joined
 
 
-def _from_entry(raw: msgspec.Raw, where: str) -> PromptRequest:
+def from_entry(raw: msgspec.Raw, where: str) -> PromptRequest:
+    """Read one prompt of a prompts file, or one mask of results.
+
+    Args:
+        raw: the entry, still as JSON.
+        where: its origin, for error messages.
+
+    Raises:
+        InputError: the entry is not a prompt.
+    """
     try:
         if msgspec.json.decode(raw, type=_Kind).rle is not UNSET:
             mask = msgspec.json.decode(raw, type=Mask)

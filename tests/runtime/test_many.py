@@ -229,7 +229,7 @@ def test_batches_equal_singles(
 
     def decode(batch: int) -> tuple[np.ndarray, np.ndarray]:
         made = predictor.with_engine(Counted())
-        made._prompt_batch = batch
+        made.prompt_batch = batch
         made._geometry, made._features = predictor._geometry, predictor._features
         return made.decode(prompts, multimask)
 

@@ -162,14 +162,21 @@ def slowed(seconds: float) -> Any:
     calls: list[int] = []
 
     def change(model: Any) -> None:
-        decode = model.decode
+        decode, search = model.decode, model.search
 
         def slow(image: Any, batch: Any, multimask: bool) -> Any:
             calls.append(batch.size)
             time.sleep(seconds)
             return decode(image, batch, multimask)
 
-        model.decode, model.joins = slow, True
+        def slow_search(image: Any, parameters: Any, decoded: Any, *others: Any) -> Any:
+            def watched(count: int) -> None:
+                time.sleep(seconds / 4)
+                decoded(count)
+
+            return search(image, parameters, watched, *others)
+
+        model.decode, model.search, model.joins = slow, slow_search, True
 
     change.calls = calls  # type: ignore[attr-defined]
     return change
@@ -217,13 +224,21 @@ def test_a_client_that_leaves_frees_its_place(start, make_picture, make_png) -> 
     with running.http() as http:
         name = http.post("/v1/images", content=make_png(make_picture(0))).json()["image_id"]
         many = {"prompts": [{"points": [[1, 1]]}] * 200}
-        for path, body in ((f"{name}/segment", many), (f"{name}/everything", {})):
-            with pytest.raises(httpx.ReadTimeout):
-                http.post(f"/v1/images/{path}", json=body, timeout=0.3)
-            until = time.monotonic() + 5
-            while http.post(f"/v1/images/{name}/segment", json=CLICK).status_code == 429:
-                assert time.monotonic() < until
-    assert sum(change.calls) < 200
+        with pytest.raises(httpx.ReadTimeout):
+            http.post(f"/v1/images/{name}/segment", json=many, timeout=0.3)
+        until = time.monotonic() + 5
+        while http.post(f"/v1/images/{name}/segment", json=CLICK).status_code == 429:
+            assert time.monotonic() < until
+        assert sum(change.calls) < 200
+        few = {"points_per_side": 2}
+        # This search would take over ten seconds; the next one waits for its place.
+        with http.stream("POST", f"/v1/images/{name}/everything", json={}) as answer:
+            received = answer.iter_lines()  # the answer is closed when nobody holds this
+            next(received)
+            assert http.post(f"/v1/images/{name}/everything", json=few).status_code == 429
+        until = time.monotonic() + 5
+        while http.post(f"/v1/images/{name}/everything", json=few).status_code == 429:
+            assert time.monotonic() < until
 
 
 def test_one_failing_prompt_does_not_fail_those_beside_it(start, make_picture, make_png) -> None:

@@ -1,0 +1,158 @@
+/**
+ * Call the server's API. All that the page knows of addresses and of answers is in this file.
+ */
+
+/**
+ * @typedef {object} Mask One mask, as the server answers it
+ * @property {string} [mask_id] what `mask_from` refers to
+ * @property {number} score predicted IoU
+ * @property {number} stability
+ * @property {[number, number, number, number]} box x, y, width, height in pixels
+ * @property {number} area in pixels
+ * @property {import("./rle.js").Rle} rle
+ *
+ * @typedef {object} Encoded An image that the server holds
+ * @property {string} image_id
+ * @property {number} width
+ * @property {number} height
+ * @property {boolean} cached whether it was there already
+ * @property {Record<string, number>} seconds
+ * @property {Record<string, string>} engine
+ */
+
+const TRY_AGAIN = 3;
+
+/** An answer that says what is wrong, in one sentence. */
+export class ServerError extends Error {
+  /** @param {number} status @param {string} message */
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** The server that the page came from. */
+export class Server {
+  #key = sessionStorage.getItem("api-key") ?? "";
+
+  /** @param {() => Promise<string>} askKey called when the server wants an API key */
+  constructor(askKey) {
+    this.askKey = askKey;
+  }
+
+  /** Return the public part of the manifest, and what the server can do. */
+  async bundle() {
+    return (await this.#send("v1/bundle")).json();
+  }
+
+  /** Return the sample picture. */
+  async sample() {
+    return (await this.#send("v1/sample")).blob();
+  }
+
+  /**
+   * Upload a picture and have it encoded.
+   * @param {Blob} picture
+   * @param {boolean} enhance
+   * @param {AbortSignal} [signal]
+   * @returns {Promise<Encoded>}
+   */
+  async encode(picture, enhance, signal) {
+    const headers = { "Content-Type": picture.type || "application/octet-stream" };
+    return (await this.#send(`v1/images?enhance=${enhance}`, { method: "POST", body: picture, headers, signal })).json();
+  }
+
+  /**
+   * Return a degraded copy of a picture.
+   * @param {string} image
+   * @param {number} level 1 to 3
+   */
+  async degrade(image, level) {
+    return (await this.#post(`v1/images/${image}/degrade`, { level: `LQ-${level}` })).blob();
+  }
+
+  /**
+   * Segment one object.
+   * @param {string} image
+   * @param {import("./session.js").Segmented} object
+   * @param {boolean} multimask
+   * @param {AbortSignal} signal
+   * @returns {Promise<{masks: Mask[], seconds: Record<string, number>}>}
+   */
+  async segment(image, object, multimask, signal) {
+    const prompt = {
+      ...(object.points.length && { points: object.points }),
+      ...(object.box && { box: object.box }),
+    };
+    return (await this.#post(`v1/images/${image}/segment`, { prompts: [prompt], multimask }, signal)).json();
+  }
+
+  /**
+   * Find everything in a picture. Calls back for each line as it comes.
+   * @param {string} image
+   * @param {(line: any) => void} onLine
+   * @param {AbortSignal} signal
+   */
+  async everything(image, onLine, signal) {
+    const answer = await this.#post(`v1/images/${image}/everything`, {}, signal);
+    if (!answer.body) return;
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      const lines = (rest + value).split("\n");
+      rest = lines.pop() ?? "";
+      for (const line of lines) if (line) onLine(JSON.parse(line));
+    }
+    if (rest.trim()) onLine(JSON.parse(rest));
+  }
+
+  /** @param {string} path @param {object} body @param {AbortSignal} [signal] */
+  #post(path, body, signal) {
+    const headers = { "Content-Type": "application/json" };
+    return this.#send(path, { method: "POST", body: JSON.stringify(body), headers, signal });
+  }
+
+  /**
+   * Send a request; ask for the API key, or wait, where the server says so.
+   * @param {string} path
+   * @param {RequestInit & {headers?: Record<string, string>}} [request]
+   * @returns {Promise<Response>}
+   */
+  async #send(path, request = {}) {
+    for (let attempt = 1; ; attempt++) {
+      const key = this.#key ? { Authorization: `Bearer ${this.#key}` } : {};
+      let answer;
+      try {
+        answer = await fetch(path, { ...request, headers: { ...request.headers, ...key } });
+      } catch (error) {
+        if (error instanceof DOMException) throw error; // aborted by the page itself
+        throw new ServerError(0, "The server does not answer; check that glesam-serve runs.");
+      }
+      if (answer.ok) return answer;
+      if (answer.status === 401 && attempt < TRY_AGAIN) {
+        this.#key = await this.askKey();
+        sessionStorage.setItem("api-key", this.#key);
+      } else if (answer.status === 429 && attempt < TRY_AGAIN) {
+        const seconds = Number(answer.headers.get("Retry-After")) || 1;
+        await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+      } else {
+        throw new ServerError(answer.status, await problem(answer));
+      }
+    }
+  }
+}
+
+/**
+ * Return the sentence of an answer that reports an error.
+ * @param {Response} answer
+ */
+async function problem(answer) {
+  try {
+    const { detail, title } = await answer.json();
+    return String(detail ?? title);
+  } catch {
+    return `The server answered ${answer.status} ${answer.statusText}.`;
+  }
+}

@@ -54,9 +54,9 @@ async function main() {
   connect();
   try {
     const bundle = await server.bundle();
-    canDegrade = Boolean(bundle.degrade);
+    canDegrade = Boolean(bundle.features?.degrade);
     find("bundle").textContent = [bundle.name, bundle.precision, bundle.engine].filter(Boolean).join(" · ");
-    if (bundle.enhance === false) find("compare-bar").hidden = true;
+    if (!bundle.features?.enhance) find("compare-bar").hidden = true;
   } catch (error) {
     report(error);
   }
@@ -279,16 +279,12 @@ async function searchEverything() {
   const search = new AbortController();
   searching = search;
   find("stop").hidden = find("progress").hidden = false;
-  /** @type {Mask[]} */
-  const masks = [];
   await act(async () => {
     const { image_id } = await encode(true);
     say("Searching…");
     update();
-    await server.everything(image_id, (line) => {
-      if (line.progress !== undefined) /** @type {HTMLProgressElement} */ (find("progress")).value = line.progress;
-      if (line.mask) masks.push(line.mask);
-      if (line.detail) throw new ServerError(500, line.detail);
+    const masks = await server.everything(image_id, (share) => {
+      /** @type {HTMLProgressElement} */ (find("progress")).value = share;
     }, search.signal);
     if (number !== opened) return;
     masks.sort((one, other) => other.area - one.area);
@@ -315,7 +311,7 @@ function maskOf(object, enhance) {
 
 /** @param {Mask[]} masks */
 function bestOf(masks) {
-  return masks.reduce((best, mask, index) => (mask.score > masks[best].score ? index : best), 0);
+  return masks.reduce((best, mask, index) => (mask.predicted_iou > masks[best].predicted_iou ? index : best), 0);
 }
 
 /** Return the objects with masks, the largest first. @param {boolean} [enhance] */
@@ -369,8 +365,8 @@ function update() {
   showList();
   showCandidates();
   rows(find("figures"), mask ? [
-    ["Score", mask.score.toFixed(3)],
-    ["Stability", mask.stability.toFixed(3)],
+    ["Score", mask.predicted_iou.toFixed(3)],
+    ["Stability", mask.stability_score.toFixed(3)],
     ["Area", `${mask.area.toLocaleString()} pixels`],
     ["Box", mask.box.map((value) => Math.round(value)).join(", ")],
   ] : [], "dt", "dd");
@@ -395,7 +391,7 @@ function showList() {
     for (const [key, value] of [["cx", "1"], ["cy", "1"], ["r", "1"], ["fill", object.colour]]) dot.setAttribute(key, value);
     swatch.append(dot);
     const score = document.createElement("small");
-    score.textContent = maskOf(object, true)?.score.toFixed(2) ?? "";
+    score.textContent = maskOf(object, true)?.predicted_iou.toFixed(2) ?? "";
     entry.append(swatch, object.name, score);
     entry.addEventListener("click", () => edit((one) => one.select(index)));
     return entry;
@@ -410,8 +406,8 @@ function showCandidates() {
   find("candidates").replaceChildren(...(masks.length < 2 ? [] : masks).map((mask, index) => {
     const candidate = document.createElement("button");
     candidate.type = "button";
-    candidate.textContent = mask.score.toFixed(2);
-    candidate.setAttribute("aria-label", `Candidate ${index + 1}, score ${mask.score.toFixed(2)}`);
+    candidate.textContent = mask.predicted_iou.toFixed(2);
+    candidate.setAttribute("aria-label", `Candidate ${index + 1}, score ${mask.predicted_iou.toFixed(2)}`);
     candidate.setAttribute("aria-pressed", String(index === chosen));
     candidate.addEventListener("click", () => edit((one) => one.choose(index)));
     return candidate;

@@ -50,10 +50,10 @@ export function saveCoco(name, { width, height }, items, stem) {
       image_id: 1,
       category_id: names.indexOf(object.name) + 1,
       segmentation: mask.rle,
-      bbox: mask.box,
+      bbox: [mask.box[0], mask.box[1], mask.box[2] - mask.box[0], mask.box[3] - mask.box[1]],
       area: mask.area,
       iscrowd: 0,
-      score: mask.score,
+      score: mask.predicted_iou,
     })),
   };
   save(new Blob([JSON.stringify(document)], { type: "application/json" }), `${stem}_coco.json`);

@@ -4,10 +4,9 @@
 
 /**
  * @typedef {object} Mask One mask, as the server answers it
- * @property {string} [mask_id] what `mask_from` refers to
- * @property {number} score predicted IoU
- * @property {number} stability
- * @property {[number, number, number, number]} box x, y, width, height in pixels
+ * @property {number} predicted_iou
+ * @property {number} stability_score
+ * @property {[number, number, number, number]} box x0, y0, x1, y1 in pixels; x1 and y1 are the first outside
  * @property {number} area in pixels
  * @property {import("./rle.js").Rle} rle
  *
@@ -16,8 +15,7 @@
  * @property {number} width
  * @property {number} height
  * @property {boolean} cached whether it was there already
- * @property {Record<string, number>} seconds
- * @property {Record<string, string>} engine
+ * @property {Record<string, number>} seconds of each stage
  */
 
 const TRY_AGAIN = 3;
@@ -68,7 +66,7 @@ export class Server {
    * @param {number} level 1 to 3
    */
   async degrade(image, level) {
-    return (await this.#post(`v1/images/${image}/degrade`, { level: `LQ-${level}` })).blob();
+    return (await this.#post(`v1/images/${image}/degrade`, { level })).blob();
   }
 
   /**
@@ -81,31 +79,36 @@ export class Server {
    */
   async segment(image, object, multimask, signal) {
     const prompt = {
-      ...(object.points.length && { points: object.points }),
+      ...(object.points.length && {
+        points: object.points.map(([x, y]) => [x, y]),
+        labels: object.points.map(([, , label]) => label),
+      }),
       ...(object.box && { box: object.box }),
     };
     return (await this.#post(`v1/images/${image}/segment`, { prompts: [prompt], multimask }, signal)).json();
   }
 
   /**
-   * Find everything in a picture. Calls back for each line as it comes.
+   * Find everything in a picture.
    * @param {string} image
-   * @param {(line: any) => void} onLine
+   * @param {(share: number) => void} onProgress called with the share that is done, 0 to 1
    * @param {AbortSignal} signal
+   * @returns {Promise<Mask[]>}
    */
-  async everything(image, onLine, signal) {
+  async everything(image, onProgress, signal) {
     const answer = await this.#post(`v1/images/${image}/everything`, {}, signal);
-    if (!answer.body) return;
-    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-    let rest = "";
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      const lines = (rest + value).split("\n");
-      rest = lines.pop() ?? "";
-      for (const line of lines) if (line) onLine(JSON.parse(line));
+    /** @type {Mask[]} */
+    const masks = [];
+    let isDone = false;
+    for await (const line of linesOf(answer)) {
+      const { progress, mask, done, error } = JSON.parse(line);
+      if (error) throw new ServerError(error.status, error.detail);
+      if (progress !== undefined) onProgress(progress);
+      if (mask) masks.push(mask);
+      if (done) isDone = true;
     }
-    if (rest.trim()) onLine(JSON.parse(rest));
+    if (!isDone) throw new ServerError(0, "The server ended the search early; try again.");
+    return masks;
   }
 
   /** @param {string} path @param {object} body @param {AbortSignal} [signal] */
@@ -142,6 +145,25 @@ export class Server {
       }
     }
   }
+}
+
+/**
+ * Yield the lines of an answer as they arrive.
+ * @param {Response} answer
+ * @returns {AsyncGenerator<string>}
+ */
+async function* linesOf(answer) {
+  if (!answer.body) return;
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop() ?? "";
+    yield* lines.filter((line) => line !== "");
+  }
+  if (rest !== "") yield rest;
 }
 
 /**

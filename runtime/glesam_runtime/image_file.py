@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,19 +91,22 @@ def read_image(path: str | os.PathLike[str], depth: int | str = "auto") -> NDArr
 
 
 def read_image_with_note(
-    path: str | os.PathLike[str], depth: int | str = "auto"
+    path: str | os.PathLike[str], depth: int | str = "auto", content: bytes | None = None
 ) -> tuple[NDArray[np.uint8], str | None]:
-    """Return the result of `read_image`, and a note if the samples seem to use fewer bits."""
+    """Return the result of `read_image`, and a note if the samples seem to use fewer bits.
+
+    `content` are the bytes of an image from standard input. `path` is then its name in messages.
+    """
     bits = check_depth(depth)
     file = Path(path)
-    if not file.exists():
+    if content is None and not file.exists():
         raise InputError(f"{file}: no such file")
-    if file.is_dir():
+    if content is None and file.is_dir():
         raise InputError(f"{file}: a folder, not an image")
     try:
-        if file.is_file() and file.stat().st_size == 0:
+        if content == b"" or (content is None and file.is_file() and file.stat().st_size == 0):
             raise InputError(f"{file}: empty file")
-        with open_picture(file) as image:
+        with open_picture(file, content) as image:
             width, height = image.size
             if width == 0 or height == 0:
                 raise InputError(f"{file}: {width} x {height} pixels, but it needs at least 1 x 1")
@@ -119,13 +123,13 @@ def read_image_with_note(
         raise InputError(f"{file}: cannot be read as an image ({_brief(error)})") from error
 
 
-def pixels_of(path: str | os.PathLike[str]) -> int:
+def pixels_of(path: str | os.PathLike[str], content: bytes | None = None) -> int:
     """Return the number of pixels in an image file's header, or 0 if `read_image` would refuse it.
 
     The image is not decoded.
     """
     try:
-        with open_picture(Path(path)) as image:
+        with open_picture(Path(path), content) as image:
             width, height = image.size
             check_picture(width, height, str(path))
     except Exception:  # noqa: BLE001 - `read_image` reports the error
@@ -134,22 +138,27 @@ def pixels_of(path: str | os.PathLike[str]) -> int:
 
 
 @contextmanager
-def open_picture(file: Path) -> Iterator[Image.Image]:
+def open_picture(file: Path, content: bytes | None = None) -> Iterator[Image.Image]:
     """Open an image without Pillow's process-wide size limit. The caller checks the size.
+
+    Args:
+        file: the image file, or its name in messages if there is `content`.
+        content: the bytes of an image that is not in a file.
 
     Raises:
         InputError: it is a FIFO, a socket or a device, or in none of the formats of this program.
     """
-    refuse_special(file)
+    if content is None:
+        refuse_special(file)
     # Given a path, Pillow maps a raw TIFF into memory and mistakes its width for its height if the
     # orientation swaps them.
-    with file.open("rb") as content:
+    with file.open("rb") if content is None else io.BytesIO(content) as stream:
         with _bomb_limit_lock:
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
-                image = _open_known(content)
+                image = _open_known(stream)
             except UnidentifiedImageError as error:
-                raise InputError(f"{file}: {explain(content)}") from error
+                raise InputError(f"{file}: {explain(stream)}") from error
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
         with image:

@@ -1,0 +1,326 @@
+"""Answer the requests of the API."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from glesam_runtime.masks import for_mask_input
+from glesam_serving import wire
+from glesam_serving.problems import ProblemError, gone
+from glesam_serving.server import degradation
+from glesam_serving.server.answers import Logits, describe_masks, mask_png
+from glesam_serving.server.body import Bodies, field_of, parts_of
+from glesam_serving.server.images import EncodedImage, image_id
+from glesam_serving.server.metrics import CONTENT_TYPE
+from glesam_serving.server.model import png_of, read_pixels
+from glesam_serving.server.prompts import groups_of, read_request
+from glesam_serving.server.search import count_prompts, lines, read_parameters
+from glesam_serving.server.waiting import wait_for
+
+if TYPE_CHECKING:
+    from glesam_serving.server.metrics import Metrics
+    from glesam_serving.server.scheduler import Scheduler
+    from glesam_serving.settings import ServerOptions
+
+_JSON = "application/json"
+_LARGE = 1 << 18
+"""Bytes from which work on a body is done in a thread."""
+
+
+class Routes:
+    """The endpoints of a server. Each method answers one of them."""
+
+    def __init__(self, scheduler: Scheduler, options: ServerOptions, metrics: Metrics) -> None:
+        self._scheduler, self._options, self._metrics = scheduler, options, metrics
+        self._model = scheduler.model
+        self._rules = self._model.bundle.manifest.postprocessing
+        self._bodies = Bodies(options.max_body, options.receive_timeout)
+        self.draining = False
+
+    async def create_image(self, request: Request) -> Response:
+        """Encode an image, or answer from the cache."""
+        enhance = self._enhance(request)
+        async with self._bodies.read(request) as body:
+            parts = await self._parts(request, body)
+            content = body if parts is None else field_of(parts, "image")
+            image, cached = await self._encoded(request, content, enhance)
+        answer = self._describe(image, cached)
+        headers = {"Location": f"/v1/images/{image.id}"}
+        return Response(wire.encode(answer), 200 if cached else 201, headers, _JSON)
+
+    async def get_image(self, request: Request) -> Response:
+        """Describe an image in the cache."""
+        image = self._scheduler.find(request.path_params["image_id"])
+        return Response(wire.encode(self._describe(image, True)), media_type=_JSON)
+
+    async def delete_image(self, request: Request) -> Response:
+        """Drop an image from the cache."""
+        name = request.path_params["image_id"]
+        if not self._scheduler.cache.remove(name):
+            raise gone(name)
+        self._metrics.cache(self._scheduler.cache)
+        return Response(status_code=204)
+
+    async def segment_image(self, request: Request) -> Response:
+        """Segment an image in the cache."""
+        image = self._scheduler.find(request.path_params["image_id"])
+        async with self._bodies.read(request) as body:
+            prompts = read_request(body, self._options)
+            async with self._scheduler.place():
+                return await wait_for(
+                    request, self._segment(request, image, prompts), self._options.timeout
+                )
+
+    async def segment(self, request: Request) -> Response:
+        """Encode an image and segment it."""
+        enhance = self._enhance(request)
+        async with self._bodies.read(request) as body:
+            parts = await self._parts(request, body)
+            if parts is None:
+                raise ProblemError(
+                    415,
+                    "the body must be multipart/form-data with the fields image and request; for "
+                    "the two in turn use POST /v1/images",
+                )
+            prompts = read_request(field_of(parts, "request"), self._options)
+            content = field_of(parts, "image")
+            name = await self._name(content, enhance)
+
+            async def work() -> Response:
+                image, _ = await self._scheduler.encode(name, content, enhance)
+                return await self._segment(request, image, prompts)
+
+            async with self._scheduler.place():
+                return await wait_for(request, work(), self._options.timeout)
+
+    async def everything(self, request: Request) -> Response:
+        """Find all masks of an image; the answer comes line by line."""
+        image = self._scheduler.find(request.path_params["image_id"])
+        async with self._bodies.read(request) as body:
+            parameters = read_parameters(body, self._model.prompt_batch)
+        total = count_prompts(parameters, image)
+
+        async def placed() -> AsyncIterator[bytes]:
+            async with self._scheduler.place():
+                found = lines(self._scheduler, image, parameters, total)
+                async with aclosing(found):
+                    async for line in found:
+                        yield line
+
+        stream = placed()
+        first = await anext(stream)  # a full queue is answered before the status is sent
+
+        async def all_lines() -> AsyncIterator[bytes]:
+            async with aclosing(stream):
+                yield first
+                async for line in stream:
+                    yield line
+
+        return StreamingResponse(all_lines(), media_type="application/x-ndjson")
+
+    async def degrade(self, request: Request) -> Response:
+        """Return a degraded version of an image as a PNG."""
+        image = self._scheduler.find(request.path_params["image_id"])
+        async with self._bodies.read(request) as body:
+            try:
+                wanted = msgspec.json.decode(body, type=wire.DegradeRequest)
+            except msgspec.ValidationError as error:
+                raise ProblemError(422, f"the request: {error}; /docs shows its form") from error
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise ProblemError(400, f"the request is not JSON ({error})") from error
+
+        def work() -> bytes:
+            pixels = read_pixels(image.content, self._options.max_pixels)
+            return png_of(degradation.degrade(pixels, wanted.level, wanted.seed))
+
+        async with self._scheduler.place():
+            made = await wait_for(request, self._scheduler.finish(work), self._options.timeout)
+        return Response(made, media_type="image/png")
+
+    async def embedding(self, request: Request) -> Response:
+        """Return an image's features as raw bytes."""
+        image = self._scheduler.find(request.path_params["image_id"])
+        dtype = request.query_params.get("dtype", "float32")
+        kinds = {"float32": "<f4", "float16": "<f2"}
+        if dtype not in kinds:
+            raise ProblemError(422, f"dtype {dtype[:32]!r}: must be float32 or float16")
+        name = request.query_params.get("name", "image_embeddings")
+        if name not in image.features:
+            raise ProblemError(
+                404, f"name {name[:64]!r}: this model has {', '.join(image.features)}"
+            )
+
+        def work() -> tuple[bytes, tuple[int, ...]]:
+            value = self._model.predictor.engine.to_host(image.features[name])
+            return np.ascontiguousarray(value).astype(kinds[dtype]).tobytes(), value.shape
+
+        raw, shape = await self._scheduler.finish(work)
+        geometry = image.geometry
+        headers = {
+            "X-GleSAM-Shape": ",".join(map(str, shape)),
+            "X-GleSAM-Dtype": dtype,
+            "X-GleSAM-Names": ",".join(image.features),
+            "X-GleSAM-Bundle-SHA256": self._model.bundle.sha256,
+            "X-GleSAM-Enhanced": str(image.enhanced).lower(),
+            "X-GleSAM-Image-Size": f"{geometry.original[1]}x{geometry.original[0]}",
+            "X-GleSAM-Resized-Size": f"{geometry.resized[1]}x{geometry.resized[0]}",
+        }
+        return Response(raw, headers=headers, media_type="application/octet-stream")
+
+    async def bundle(self, request: Request) -> Response:
+        """Describe the bundle, the engine and this server."""
+        manifest, options = self._model.bundle.manifest, self._options
+        predictor = self._model.predictor
+        try:
+            released = version("glesam-deploy")
+        except PackageNotFoundError:
+            released = version("glesam-runtime")
+        answer = wire.BundleAnswer(
+            sha256=self._model.bundle.sha256,
+            model=msgspec.to_builtins(manifest.model),
+            preprocessing=msgspec.to_builtins(manifest.preprocessing),
+            postprocessing=msgspec.to_builtins(manifest.postprocessing),
+            coordinates=msgspec.to_builtins(manifest.coordinates),
+            precision={name: stage.precision for name, stage in manifest.stages.items()},
+            engine={**predictor.engine.describe(), "reason": predictor.engine_reason},
+            features={"enhance": self._model.enhance, "degrade": degradation.is_available()},
+            limits={
+                "body_bytes": options.max_body,
+                "pixels": options.max_pixels,
+                "prompts": options.max_prompts,
+                "points": options.max_points,
+            },
+            version=released,
+        )
+        return Response(wire.encode(answer), media_type=_JSON)
+
+    async def sample(self, request: Request) -> Response:
+        """Return the built-in sample picture."""
+        picture = files("glesam_runtime") / "sample" / "sample.jpg"
+        return Response(picture.read_bytes(), media_type="image/jpeg")
+
+    async def live(self, request: Request) -> Response:
+        """Say that the process runs."""
+        return Response(b'{"status":"live"}', media_type=_JSON)
+
+    async def ready(self, request: Request) -> Response:
+        """Say whether requests are taken."""
+        if self.draining:
+            raise ProblemError(503, "the server shuts down; use another one")
+        return Response(b'{"status":"ready"}', media_type=_JSON)
+
+    async def metrics(self, request: Request) -> Response:
+        """Return the metrics for Prometheus."""
+        return Response(self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    def _enhance(self, request: Request) -> bool:
+        text = request.query_params.get("enhance", "true" if self._model.enhance else "false")
+        if text not in ("true", "false"):
+            raise ProblemError(422, f"enhance={text[:32]!r}: must be true or false")
+        if text == "true" and not self._model.enhance:
+            raise ProblemError(
+                422, "enhance=true: this server runs with --no-enhance; leave it out or send false"
+            )
+        return text == "true"
+
+    async def _parts(self, request: Request, body: bytes) -> dict[str, bytes] | None:
+        kind = request.headers.get("content-type", "")
+        if not kind.lower().startswith("multipart/form-data"):
+            return None
+        if len(body) < _LARGE:
+            return parts_of(kind, body)
+        return await self._scheduler.finish(parts_of, kind, body)
+
+    async def _name(self, content: bytes, enhance: bool) -> str:
+        """Return the id of an image file."""
+
+        def work() -> str:
+            digest = hashlib.sha256(content).digest()
+            return image_id(digest, self._model.bundle.sha256, enhance)
+
+        return work() if len(content) < _LARGE else await self._scheduler.finish(work)
+
+    async def _encoded(
+        self, request: Request, content: bytes, enhance: bool
+    ) -> tuple[EncodedImage, bool]:
+        name = await self._name(content, enhance)
+        async with self._scheduler.place():
+            return await wait_for(
+                request, self._scheduler.encode(name, content, enhance), self._options.timeout
+            )
+
+    async def _segment(
+        self, request: Request, image: EncodedImage, prompts: wire.SegmentRequest
+    ) -> Response:
+        groups = groups_of(prompts, image)
+        side, count = image.geometry.image_size // 4, 3 if prompts.multimask else 1
+        logits = Logits(
+            np.empty((len(prompts.prompts), count, side, side), np.float32),
+            np.empty((len(prompts.prompts), count), np.float32),
+        )
+        start = time.perf_counter()
+        for group in groups:
+            found = await self._scheduler.decode(image, group.batch, prompts.multimask)
+            logits.low_res[group.members], logits.scores[group.members] = found
+        decoder = time.perf_counter() - start
+        if "image/png" in request.headers.get("accept", ""):
+            png, best, headers = await self._scheduler.finish(
+                mask_png, logits, image, self._rules, prompts.threshold
+            )
+            headers["X-GleSAM-Mask-Id"] = self._keep(image, logits)[best]
+            return Response(png, headers=headers, media_type="image/png")
+        stopped = False
+        try:
+            masks, seconds = await self._scheduler.finish(
+                describe_masks, logits, image, self._rules, prompts, lambda: stopped
+            )
+        finally:
+            stopped = True
+        names = self._keep(image, logits)
+        self._metrics.stages({"masks": seconds})
+        height, width = image.geometry.original
+        answer = wire.SegmentAnswer(
+            image_id=image.id,
+            width=width,
+            height=height,
+            masks=[
+                msgspec.structs.replace(mask, id=name)
+                for mask, name in zip(masks, names, strict=True)
+            ],
+            seconds={"decoder": round(decoder, 6), "masks": round(seconds, 6)},
+        )
+        return Response(wire.encode(answer), media_type=_JSON)
+
+    def _keep(self, image: EncodedImage, logits: Logits) -> list[str]:
+        """Keep the logits for refinement; return the ids of the masks."""
+        clipped = for_mask_input(logits.low_res, self._rules)
+        names = [image.keep(each) for each in clipped.reshape(-1, *clipped.shape[2:])]
+        self._scheduler.cache.grown(image)
+        return names
+
+    def _describe(self, image: EncodedImage, cached: bool) -> wire.ImageAnswer:
+        (height, width), (stored_height, stored_width) = image.geometry.original, image.stored
+        return wire.ImageAnswer(
+            image_id=image.id,
+            width=width,
+            height=height,
+            stored_width=stored_width,
+            stored_height=stored_height,
+            enhanced=image.enhanced,
+            cached=cached,
+            bytes=image.bytes,
+            note=image.note,
+            engine=self._model.predictor.engine.describe(),
+            seconds={name: round(value, 6) for name, value in image.seconds.items()},
+        )

@@ -1,5 +1,5 @@
 /**
- * Decode COCO's compressed run lengths, and draw masks from them.
+ * Decode COCO's compressed run lengths, and compare masks. Knows no DOM.
  *
  * Runs go down the columns of the picture and alternate between background and mask.
  */
@@ -13,7 +13,6 @@
 const OFFSET = 48;
 const MORE = 0x20;
 const SIGN = 0x10;
-const TINT = 115; // alpha of a mask's area, of 255
 
 /**
  * Return the run lengths of a mask.
@@ -68,82 +67,30 @@ export function maskPixels(rle) {
 }
 
 /**
- * Draw a mask into a canvas of its own, tinted, with a solid contour of one pixel.
- * @param {Rle} rle
- * @param {string} colour "#rrggbb"
- * @returns {HTMLCanvasElement} a canvas of the picture's size, transparent outside the mask
+ * Return the intersection of two masks over their union, 1 if both are empty.
+ * @param {Rle} one
+ * @param {Rle} other a mask of the same size
  */
-export function drawMask(rle, colour) {
-  const [height, width] = rle.size;
-  const pixels = maskPixels(rle);
-  const canvas = newCanvas(width, height);
-  const context = context2d(canvas);
-  const image = context.createImageData(width, height);
-  const tint = colourWord(colour, TINT);
-  const solid = colourWord(colour, 255);
-  const words = new Uint32Array(image.data.buffer);
-  for (let y = 0, at = 0; y < height; y++) {
-    for (let x = 0; x < width; x++, at++) {
-      if (!pixels[at]) continue;
-      const inside =
-        x > 0 && y > 0 && x < width - 1 && y < height - 1 &&
-        pixels[at - 1] && pixels[at + 1] && pixels[at - width] && pixels[at + width];
-      words[at] = inside ? tint : solid;
+export function iou(one, other) {
+  const runs = [runLengths(one), runLengths(other)];
+  const next = [0, 0];
+  const left = [0, 0];
+  let union = 0;
+  let both = 0;
+  for (let start = 0, end = one.size[0] * one.size[1]; start < end; ) {
+    for (const side of [0, 1]) {
+      while (left[side] === 0 && next[side] < runs[side].length) left[side] = runs[side][next[side]++];
+      // A side whose runs have ended stays as it is up to the end.
+      if (left[side] === 0) left[side] = end - start;
     }
+    const step = Math.min(left[0], left[1]);
+    // The first run is background, so an even count of runs begun means mask.
+    const isOn = next.map((count) => count % 2 === 0);
+    if (isOn[0] || isOn[1]) union += step;
+    if (isOn[0] && isOn[1]) both += step;
+    left[0] -= step;
+    left[1] -= step;
+    start += step;
   }
-  context.putImageData(image, 0, 0);
-  return canvas;
-}
-
-/**
- * Draw a mask in white on black, as glesam-run writes it.
- * @param {Rle} rle
- * @returns {HTMLCanvasElement}
- */
-export function drawBinary(rle) {
-  const [height, width] = rle.size;
-  const canvas = newCanvas(width, height);
-  const context = context2d(canvas);
-  const image = context.createImageData(width, height);
-  const words = new Uint32Array(image.data.buffer);
-  const white = colourWord("#ffffff", 255);
-  const black = colourWord("#000000", 255);
-  maskPixels(rle).forEach((on, at) => {
-    words[at] = on ? white : black;
-  });
-  context.putImageData(image, 0, 0);
-  return canvas;
-}
-
-/**
- * Return a new canvas.
- * @param {number} width in pixels
- * @param {number} height in pixels
- */
-export function newCanvas(width, height) {
-  const canvas = document.createElement("canvas");
-  canvas.width = width;
-  canvas.height = height;
-  return canvas;
-}
-
-/**
- * Return the drawing context of a canvas.
- * @param {HTMLCanvasElement} canvas
- * @returns {CanvasRenderingContext2D}
- */
-export function context2d(canvas) {
-  const context = canvas.getContext("2d");
-  if (!context) throw new Error("This browser cannot draw on a canvas; use a newer one.");
-  return context;
-}
-
-/**
- * Return a colour as the machine word that ImageData holds: R, G, B, A in the order of bytes.
- * @param {string} colour "#rrggbb"
- * @param {number} alpha 0 to 255
- */
-function colourWord(colour, alpha) {
-  const rgb = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
-  return new Uint32Array(new Uint8Array([...rgb, alpha]).buffer)[0];
+  return union === 0 ? 1 : both / union;
 }

@@ -1,7 +1,7 @@
 /**
  * Save masks, the overlay and COCO JSON as files.
  */
-import { context2d, drawBinary, newCanvas } from "./rle.js";
+import { context2d, drawBinary, newCanvas } from "./draw.js";
 
 /**
  * @typedef {object} Item An object with its mask

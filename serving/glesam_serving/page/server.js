@@ -16,6 +16,12 @@
  * @property {number} height
  * @property {boolean} cached whether it was there already
  * @property {Record<string, number>} seconds of each stage
+ *
+ * @typedef {object} Bundle What the server serves
+ * @property {{family: string, preset: string | null, trained: boolean}} model
+ * @property {Record<string, string>} precision of each stage
+ * @property {Record<string, string>} engine what runs where, and why
+ * @property {{enhance: boolean, degrade: boolean}} features
  */
 
 const TRY_AGAIN = 3;
@@ -32,13 +38,18 @@ export class ServerError extends Error {
 /** The server that the page came from. */
 export class Server {
   #key = sessionStorage.getItem("api-key") ?? "";
+  /** @type {Promise<void> | null} */
+  #asking = null;
 
   /** @param {() => Promise<string>} askKey called when the server wants an API key */
   constructor(askKey) {
     this.askKey = askKey;
   }
 
-  /** Return the public part of the manifest, and what the server can do. */
+  /**
+   * Return the public part of the manifest, and what the server can do.
+   * @returns {Promise<Bundle>}
+   */
   async bundle() {
     return (await this.#send("v1/bundle")).json();
   }
@@ -117,6 +128,16 @@ export class Server {
     return this.#send(path, { method: "POST", body: JSON.stringify(body), headers, signal });
   }
 
+  /** Ask for the key once, however many requests want it. */
+  #newKey() {
+    this.#asking ??= this.askKey().then((key) => {
+      this.#key = key.trim();
+      sessionStorage.setItem("api-key", this.#key);
+      this.#asking = null;
+    });
+    return this.#asking;
+  }
+
   /**
    * Send a request; ask for the API key, or wait, where the server says so.
    * @param {string} path
@@ -125,6 +146,7 @@ export class Server {
    */
   async #send(path, request = {}) {
     for (let attempt = 1; ; attempt++) {
+      /** @type {Record<string, string>} */
       const key = this.#key ? { Authorization: `Bearer ${this.#key}` } : {};
       let answer;
       try {
@@ -135,8 +157,8 @@ export class Server {
       }
       if (answer.ok) return answer;
       if (answer.status === 401 && attempt < TRY_AGAIN) {
-        this.#key = await this.askKey();
-        sessionStorage.setItem("api-key", this.#key);
+        await this.#newKey();
+        if (!this.#key) throw new ServerError(401, await problem(answer));
       } else if (answer.status === 429 && attempt < TRY_AGAIN) {
         const seconds = Number(answer.headers.get("Retry-After")) || 1;
         await new Promise((resolve) => setTimeout(resolve, seconds * 1000));

@@ -1,7 +1,8 @@
 /**
  * Show the picture, its masks and its prompts, and turn pointer and keys into prompts.
  */
-import { context2d } from "./rle.js";
+import { context2d } from "./draw.js";
+import { canvas, find } from "./elements.js";
 
 /**
  * @typedef {import("./session.js").Point} Point
@@ -16,10 +17,14 @@ import { context2d } from "./rle.js";
  */
 
 const DRAG = 5; // pixels of the screen that make a click a drag
-const MARK = 6; // radius of a point, in pixels of the screen
+const MARK = 7; // radius of a point, in pixels of the screen
 const SVG = "http://www.w3.org/2000/svg";
 
-/** The stage: picture, masks, marks and the keyboard's cursor. */
+/**
+ * The stage: picture, masks, marks and the keyboard's cursor.
+ *
+ * Events: "point" with a Point, "box" with a Box, "cursor" with its x and y, "split" with the divider's place.
+ */
 export class View extends EventTarget {
   /** @type {Shown | null} */
   #shown = null;
@@ -34,14 +39,14 @@ export class View extends EventTarget {
   /** "object", "background" or "box": what a click adds */
   mode = "object";
 
-  /** @param {(id: string) => HTMLElement} find */
-  constructor(find) {
+  constructor() {
     super();
     this.stage = find("stage");
-    this.image = /** @type {HTMLCanvasElement} */ (find("image"));
-    this.masks = /** @type {HTMLCanvasElement} */ (find("masks"));
+    this.image = canvas("image");
+    this.masks = canvas("masks");
     this.marks = /** @type {Element} */ (/** @type {unknown} */ (find("marks")));
     this.divider = find("divider");
+    this.handle = /** @type {HTMLElement} */ (this.divider.querySelector("i"));
     this.empty = find("empty");
     this.stage.addEventListener("pointerdown", (event) => this.#press(event));
     this.stage.addEventListener("pointermove", (event) => this.#move(event));
@@ -51,6 +56,15 @@ export class View extends EventTarget {
     this.stage.addEventListener("keydown", (event) => this.#key(event));
     this.stage.addEventListener("focus", () => this.#drawMarks());
     this.stage.addEventListener("blur", () => this.#drawMarks());
+    this.handle.addEventListener("pointerdown", (event) => {
+      this.handle.setPointerCapture(event.pointerId);
+      event.stopPropagation();
+    });
+    this.handle.addEventListener("pointermove", (event) => {
+      if (!this.handle.hasPointerCapture(event.pointerId)) return;
+      const { left, width } = this.image.getBoundingClientRect();
+      this.#tell("split", Math.max(0, Math.min(1, (event.clientX - left) / width)));
+    });
     new ResizeObserver(() => this.#drawMarks()).observe(this.stage);
   }
 
@@ -65,14 +79,19 @@ export class View extends EventTarget {
    * @param {boolean} same whether it is the same picture in another quality
    */
   open(picture, same) {
-    for (const canvas of [this.image, this.masks]) {
-      canvas.width = picture.width;
-      canvas.height = picture.height;
-      canvas.hidden = false;
+    for (const layer of [this.image, this.masks]) {
+      layer.width = picture.width;
+      layer.height = picture.height;
+      layer.hidden = false;
     }
     context2d(this.image).drawImage(picture, 0, 0);
     this.empty.hidden = true;
     this.stage.classList.add("open");
+    this.stage.setAttribute("role", "application");
+    this.stage.setAttribute("aria-roledescription", "picture to click on");
+    this.stage.setAttribute("aria-describedby", "stage-keys");
+    this.stage.tabIndex = 0;
+    this.stage.style.setProperty("--ratio", String(picture.width / picture.height));
     this.marks.setAttribute("viewBox", `0 0 ${picture.width} ${picture.height}`);
     this.#cancel();
     if (!same) {
@@ -102,11 +121,6 @@ export class View extends EventTarget {
     this.divider.hidden = !shown.plain;
     this.divider.style.left = `${shown.split * 100}%`;
     this.#drawMarks();
-  }
-
-  /** @param {string} sentence */
-  describe(sentence) {
-    this.stage.setAttribute("aria-label", sentence);
   }
 
   /** @param {PointerEvent} event */
@@ -178,7 +192,7 @@ export class View extends EventTarget {
       Math.max(0, Math.min(this.image.width - 1, x)),
       Math.max(0, Math.min(this.image.height - 1, y)),
     ];
-    this.describe(`Cursor at ${this.#cursor[0]}, ${this.#cursor[1]}.`);
+    this.#tell("cursor", this.#cursor);
     this.#drawMarks();
   }
 
@@ -190,7 +204,7 @@ export class View extends EventTarget {
     this.#drawMarks();
   }
 
-  /** @param {"point" | "box"} kind @param {Point | Box} detail */
+  /** @param {"point" | "box" | "cursor" | "split"} kind @param {Point | Box | [number, number] | number} detail */
   #tell(kind, detail) {
     this.dispatchEvent(new CustomEvent(kind, { detail }));
   }
@@ -227,14 +241,19 @@ export class View extends EventTarget {
       add("rect", { x: Math.min(x0, x1), y: Math.min(y0, y1), width: Math.abs(x1 - x0), height: Math.abs(y1 - y0), ...look });
     if (object.box) rectangle(object.box, { stroke: object.colour });
     for (const [x, y, label] of object.points) {
-      add("circle", { cx: x + 0.5, cy: y + 0.5, r: MARK * scale, class: label ? "object" : "background" });
+      const r = MARK * scale;
+      add("circle", { cx: x + 0.5, cy: y + 0.5, r, class: label ? "object" : "background" });
+      // A sign, because colours alone do not tell everyone which point is which.
+      const plus = label ? `M${x + 0.5} ${y + 0.5 - r / 2}v${r}` : "";
+      add("path", { class: "sign", d: `M${x + 0.5 - r / 2} ${y + 0.5}h${r}${plus}` });
     }
     if (this.#drawn) rectangle(this.#drawn, { class: "drawn" });
     if (this.#corner && this.#cursor) rectangle([...this.#corner, ...this.#cursor], { class: "drawn" });
     if (this.#cursor && document.activeElement === this.stage && this.stage.matches(":focus-visible")) {
       const [x, y] = this.#cursor;
       const arm = 2 * MARK * scale;
-      add("path", { class: "cursor", d: `M${x + 0.5 - arm} ${y + 0.5}h${2 * arm}M${x + 0.5} ${y + 0.5 - arm}v${2 * arm}` });
+      const d = `M${x + 0.5 - arm} ${y + 0.5}h${2 * arm}M${x + 0.5} ${y + 0.5 - arm}v${2 * arm}`;
+      for (const look of ["under", "cursor"]) add("path", { class: look, d });
     }
   }
 }

@@ -20,7 +20,10 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 	--box 84,108,122,145 --box 315,156,380,218 --box 80,175,124,217 --box 18,233,75,288
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test dist test-export test-readme test-pages test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
+# Engine of `make bench-serve`, and a full-size bundle for it if you have one.
+SERVE_BUNDLE ?=
+
+.PHONY: help setup demo serve test test-serving bench-serve dist test-export test-readme test-pages test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
 	nano-table builtin backbones precision quantization quantization-full docs schema pictures clean
 
 help:  ## List the targets
@@ -46,6 +49,15 @@ demo: $(READY)  ## Export nano, segment a photograph clear and degraded, print t
 
 test: $(READY)  ## Run the fast tests in WORKERS processes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=25
+
+serve: $(READY)  ## Serve the built-in model at http://127.0.0.1:8000, with a page to click on
+	$(BIN)/glesam-serve
+
+test-serving: $(READY)  ## Test the server under load and under attack (three minutes)
+	$(BIN)/pytest -q -m serving -rP tests/serving
+
+bench-serve: $(READY)  ## Compare the server to a loop over the predictor; SERVE_BUNDLE=DIR runs another model
+	$(BIN)/python -m tests.studies.serving $(SERVE_BUNDLE)
 
 test-export: $(READY)  ## Export ViT-B with SD 2.1 at full size and check its accuracy gates (10 GB of disk)
 	$(BIN)/pytest -q -m full -rP tests/full/test_full_export.py::test_fp32_passes_its_gates_within_memory
@@ -83,7 +95,7 @@ check:  ## Run every check, and print the seconds that each takes
 lint: $(READY)  ## Check style, import walls and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy runtime/glesam_runtime evaluation/glesam_evaluation calibration/glesam_calibration export/glesam_export benchmark/glesam_benchmark training/glesam_training
+	$(BIN)/mypy runtime/glesam_runtime evaluation/glesam_evaluation calibration/glesam_calibration export/glesam_export benchmark/glesam_benchmark training/glesam_training serving/glesam_serving
 
 format: $(READY)  ## Format the code
 	$(BIN)/ruff check --fix

@@ -44,8 +44,10 @@ _EXTRAS = {
         "transformers",
     ),
     "training": ("accelerate", "pycocotools", "skimage", "tensorboard"),
+    "serve": ("fastapi", "httpx", "prometheus_client", "python_multipart", "starlette", "uvicorn"),
 }
-"""The extras of glesam-deploy and the modules that they install; each contains the one before."""
+"""The extras of glesam-deploy and the modules that they install; each but the last, serve, contains
+the one before."""
 
 _EXTRA_OF_PROGRAM = {
     "glesam-bench": "export",

@@ -57,7 +57,7 @@ def serve(
         from glesam_runtime.bundle import open_bundle
         from glesam_runtime.predictor import GleSamPredictor
         from glesam_serving.server.model import Model
-        from glesam_serving.server.run import run_server
+        from glesam_serving.server.run import BACKLOG, run_server
 
         opened = open_bundle(bundle)
         if bundle is None:
@@ -75,6 +75,7 @@ def serve(
         if predictor.engine_reason:
             print_note(predictor.engine_reason)
         model = Model(predictor, engine.streams, not no_enhance)
+        listening.listen(BACKLOG)
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         print_line(f"http://{shown}:{port}")

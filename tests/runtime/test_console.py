@@ -170,6 +170,7 @@ COMMANDS = [
     ("glesam_calibration.cli", ("BUNDLE", "image.png", "-o", "out", "--int8"), "calibration"),
     ("glesam_benchmark.cli", ("run",), "export"),
     ("glesam_training.cli", ("nano", "-o", "out"), "training"),
+    ("glesam_serving.cli", ("--port", "0"), "serve"),
 ]
 
 

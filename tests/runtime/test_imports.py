@@ -63,7 +63,7 @@ def test_every_module_imports_and_names_nothing_above_it(toy_bundle: Path) -> No
 
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("runtime", "evaluation", "calibration", "export", "benchmark", "training")
+PACKAGES = ("runtime", "evaluation", "calibration", "export", "benchmark", "training", "serving")
 
 
 @pytest.mark.parametrize("library", ["onnxruntime", "openvino", "openvino_telemetry"])

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from glesam_runtime.everything.search import Found
     from glesam_runtime.image import Geometry
     from glesam_runtime.manifest import Postprocessing
+    from glesam_runtime.rle import RunLengths
     from glesam_serving.server.images import EncodedImage
 
 
@@ -89,7 +90,7 @@ def _describe(
         stability_score=float(made.stability),
         area=area,
         box=(x0, y0, x1 + 1, y1 + 1) if area else (0, 0, 0, 0),
-        rle=Rle(**encode_runs(runs, height, width)) if request.rle else None,
+        rle=_rle(runs, height, width) if request.rle else None,
         polygons=polygons_of(made.masks) if request.polygons else None,
         low_res=_base64(masks.for_mask_input(low_res, rules)) if request.low_res else None,
     )
@@ -133,5 +134,9 @@ def everything_mask(found: Found, height: int, width: int) -> EverythingMask:
         box=(x0, y0, x1 + 1, y1 + 1) if area else (0, 0, 0, 0),
         points=[list(found.point)],
         crop=found.crop.box,
-        rle=Rle(**encode_runs(found.runs, height, width)),
+        rle=_rle(found.runs, height, width),
     )
+
+
+def _rle(runs: RunLengths, height: int, width: int) -> Rle:
+    return Rle(size=(height, width), counts=encode_runs(runs, height, width)["counts"])

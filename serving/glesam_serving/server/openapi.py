@@ -28,7 +28,7 @@ _BINARY = {"type": "string", "format": "binary"}
 def body(schema: type | None = None, **fields: Any) -> dict[str, Any]:
     """Describe a body: JSON of a type, or a form with these fields."""
     if schema is not None:
-        content = {"application/json": {"schema": _ref(schema)}}
+        content: dict[str, Any] = {"application/json": {"schema": _ref(schema)}}
     else:
         form = {"type": "object", "properties": fields, "required": list(fields)}
         content = {_FORM: {"schema": form}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -111,7 +111,7 @@ class Routes:
             parameters = read_parameters(body, self._model.prompt_batch)
         total = count_prompts(parameters, image)
 
-        async def placed() -> AsyncIterator[bytes]:
+        async def placed() -> AsyncGenerator[bytes, None]:
             async with self._scheduler.place():
                 found = lines(self._scheduler, image, parameters, total)
                 async with aclosing(found):
@@ -121,7 +121,7 @@ class Routes:
         stream = placed()
         first = await anext(stream)  # a full queue is answered before the status is sent
 
-        async def all_lines() -> AsyncIterator[bytes]:
+        async def all_lines() -> AsyncGenerator[bytes, None]:
             async with aclosing(stream):
                 yield first
                 async for line in stream:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _KEEP_ALIVE = 15
 """Seconds that an idle connection stays open."""
+BACKLOG = 512
+"""Connections that may wait to be accepted."""
 _SWITCH = 0.001
 """Seconds after which a busy Python thread lets the event loop run; Python's own value, 0.005, is
 more than a click should wait."""
@@ -45,7 +47,7 @@ def run_server(
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=int(options.timeout) + 5,
-        backlog=512,
+        backlog=BACKLOG,
         h11_max_incomplete_event_size=32 * 1024,
     )
     sys.setswitchinterval(_SWITCH)

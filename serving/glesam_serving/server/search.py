@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,7 @@ def count_prompts(parameters: Parameters, image: EncodedImage) -> int:
 
 async def lines(
     scheduler: Scheduler, image: EncodedImage, parameters: Parameters, total: int
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Yield the lines of the answer. Closing the iterator ends the search."""
     progress: asyncio.Queue[int | None] = asyncio.Queue()
     start, done = time.perf_counter(), 0

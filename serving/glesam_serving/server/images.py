@@ -36,7 +36,7 @@ def image_id(content_hash: bytes, bundle_sha256: str, enhance: bool) -> str:
     return hashlib.sha256(parts).hexdigest()[:32]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class EncodedImage:
     """An image that can be prompted."""
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class _Prompts:
     """Prompts of the same kind that wait for the decoder."""
 
@@ -195,7 +195,7 @@ class Scheduler:
             try:
                 parts.append(await future)
             finally:
-                with suppress(ValueError):
+                if job in self._waiting:  # the client left
                     self._waiting.remove(job)
         if len(parts) == 1:
             return parts[0]

@@ -58,7 +58,9 @@ def test_divider_is_dragged_on_the_picture(site: Site, oracle: Oracle) -> None:
 
 
 @pytest.mark.parametrize("level", [1, 3])
-def test_degraded_picture(site: Site, pixels: NDArray[np.uint8], oracle: Oracle, level: int) -> None:
+def test_degraded_picture(
+    site: Site, pixels: NDArray[np.uint8], oracle: Oracle, level: int
+) -> None:
     site.click(*COIN)
     clear = oracle.mask([[*COIN, 1]], enhance=False)
     degraded = oracle_of(apply_recipe(pixels, sample_recipe(level, 0)))
@@ -81,10 +83,15 @@ def test_everything(site: Site, oracle: Oracle, pixels: NDArray[np.uint8], tmp_p
     from glesam_runtime import GleSamPredictor
 
     generator = GleSamMaskGenerator(
-        GleSamPredictor(backend="onnxruntime"), points_per_batch=8, output_mode="coco_rle"
+        GleSamPredictor(backend="onnxruntime"),
+        points_per_batch=8,
+        pred_iou_thresh=0.65,
+        stability_score_thresh=0.65,
+        output_mode="coco_rle",
     )
     records = sorted(generator.generate(pixels), key=lambda one: -one["area"])
     assert len(records) > 3
+    site.find("#least").fill("0.65")
     site.page.keyboard.press("e")
     progress = site.find("#progress")
     expect(progress).to_be_visible()

@@ -112,7 +112,7 @@ def test_full_queue_and_server_gone(open_site: Callable[..., Site], oracle: Orac
         site.page.click("#everything")
         expect(site.find("#progress")).to_be_visible()
         site.page.mouse.click(*site.place(*COIN))
-        error_of(site, "queue")
+        error_of(site, "try again in")
         site.page.click("#stop")
         site.status("stopped")
         site.page.click("#reset")
@@ -199,7 +199,18 @@ def test_roles_labels_and_focus(site: Site) -> None:
                 }"""
             )
         )
-    wanted = {"open", "sample", "undo", "reset", "stage", "compare", "level", "list", "add", "remove"}
+    wanted = {
+        "open",
+        "sample",
+        "undo",
+        "reset",
+        "stage",
+        "compare",
+        "level",
+        "list",
+        "add",
+        "remove",
+    }
     wanted |= {"everything", "name", "multimask", "save-mask", "save-overlay", "save-coco"}
     assert {f"{name},true" for name in wanted} <= seen
     assert not any(each.endswith("false") and not each.startswith("BODY") for each in seen)

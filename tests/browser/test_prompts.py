@@ -73,7 +73,9 @@ def test_several_objects_with_names(site: Site, oracle: Oracle) -> None:
     entries = site.find("#list [role=option]")
     expect(entries).to_have_count(2)
     expect(entries.nth(0)).to_contain_text("coin")
-    fills = entries.locator("circle").evaluate_all("all => all.map((one) => one.getAttribute('fill'))")
+    fills = entries.locator("circle").evaluate_all(
+        "all => all.map((one) => one.getAttribute('fill'))"
+    )
     assert len(set(fills)) == 2
     entries.nth(0).click()
     assert site.points() == [[*COIN, 1]]
@@ -163,9 +165,7 @@ def test_keyboard_alone(open_site: Callable[..., Site], server: str, oracle: Ora
 
 
 def test_touch_at_360_pixels(open_site: Callable[..., Site], server: str, oracle: Oracle) -> None:
-    site = open_site(
-        server, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True
-    )
+    site = open_site(server, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
     widths = "[document.documentElement.scrollWidth, window.innerWidth]"
     site.page.goto(server)
     assert site.page.evaluate(widths) == [360, 360]

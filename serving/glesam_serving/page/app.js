@@ -35,6 +35,7 @@ connect(view, {
   refresh,
   draw,
   setLevel,
+  setLeast,
   searchEverything,
   stopSearch: () => searching?.abort(),
   save,
@@ -48,6 +49,8 @@ async function describeServer() {
   canDegrade = features.degrade;
   find("bundle").textContent = [model.preset ?? model.family, engine.engine, engine.device].filter(Boolean).join(" · ");
   find("bundle").hidden = false;
+  // The scores of a small model are low, so SAM's default would find next to nothing.
+  if (model.preset === "nano") setLeast(0.5);
   const stages = Object.entries(precision).map(([stage, kind]) => `${stage} ${kind}`).join(", ");
   find("engine").textContent = `${engine.engine} ${engine.version ?? ""} on ${engine.device}: ${stages}`;
   if (!model.trained) report(new Error("This bundle is untrained: its masks are meaningless."));
@@ -143,7 +146,7 @@ async function searchEverything() {
   await act(async () => {
     say("Searching for all objects…");
     const masks = await from.picture.withImage(from.picture.level, canEnhance, (image) =>
-      server.everything(image, (share) => (progress.value = share), search.signal),
+      server.everything(image, Number(input("least").value), (share) => (progress.value = share), search.signal),
     );
     if (from !== answers) return;
     masks.sort((one, other) => other.area - one.area);
@@ -200,6 +203,12 @@ function draw() {
     split: Number(input("split").value) / 100,
     object: session.object,
   });
+}
+
+/** @param {number} least score of the masks that a search returns */
+function setLeast(least) {
+  input("least").value = String(least);
+  find("least-value").textContent = least.toFixed(2);
 }
 
 /** Bring all controls up to date. */

@@ -13,6 +13,7 @@ import { button, find, input } from "./elements.js";
  * @property {() => void} refresh ask for the masks that are missing
  * @property {() => void} draw
  * @property {(level: number) => void} setLevel
+ * @property {(least: number) => void} setLeast
  * @property {() => void} searchEverything
  * @property {() => void} stopSearch
  * @property {(what: "mask" | "overlay" | "coco") => void} save
@@ -93,6 +94,7 @@ export function connect(view, actions) {
   input("compare").addEventListener("change", actions.refresh);
   input("split").addEventListener("input", actions.draw);
   input("level").addEventListener("change", () => actions.setLevel(Number(input("level").value)));
+  input("least").addEventListener("input", () => actions.setLeast(Number(input("least").value)));
   document.addEventListener("keydown", (event) => {
     if (view.isOpen && shortcut(event)) event.preventDefault();
   });

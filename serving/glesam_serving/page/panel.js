@@ -71,7 +71,7 @@ export function showCandidates(group, masks, chosen, picture, layerOf) {
       const score = mask.predicted_iou.toFixed(2);
       button.type = "button";
       button.dataset.index = String(index);
-      button.setAttribute("aria-label", `Candidate ${index + 1}, score ${score}`);
+      button.setAttribute("aria-label", `Candidate ${index + 1}: ${score}`);
       button.setAttribute("aria-pressed", String(index === chosen));
       button.append(thumbnail(picture, layerOf(mask)), `${index + 1}: ${score}`);
       return button;

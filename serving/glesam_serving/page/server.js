@@ -102,12 +102,14 @@ export class Server {
   /**
    * Find everything in a picture.
    * @param {string} image
+   * @param {number} least score and stability that a mask needs, 0 to 1
    * @param {(share: number) => void} onProgress called with the share that is done, 0 to 1
    * @param {AbortSignal} signal
    * @returns {Promise<Mask[]>}
    */
-  async everything(image, onProgress, signal) {
-    const answer = await this.#post(`v1/images/${image}/everything`, {}, signal);
+  async everything(image, least, onProgress, signal) {
+    const parameters = { pred_iou_thresh: least, stability_score_thresh: least };
+    const answer = await this.#post(`v1/images/${image}/everything`, parameters, signal);
     /** @type {Mask[]} */
     const masks = [];
     let isDone = false;

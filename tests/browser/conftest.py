@@ -33,7 +33,8 @@ document.addEventListener("securitypolicyviolation", (event) =>
 _MASK = """() => {
   const canvas = document.getElementById("masks");
   // Chromium warns of readbacks from a canvas that was not made for them.
-  const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+  const empty = new OffscreenCanvas(canvas.width, canvas.height);
+  const copy = empty.getContext("2d", { willReadFrequently: true });
   copy.drawImage(canvas, 0, 0);
   const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
   let text = "";
@@ -41,7 +42,8 @@ _MASK = """() => {
   return [canvas.height, canvas.width, text];
 }"""
 _POINTS = """() => [...document.querySelectorAll("#marks circle")].map((circle) => [
-  circle.cx.baseVal.value - 0.5, circle.cy.baseVal.value - 0.5, Number(circle.matches(".object"))])"""
+  circle.cx.baseVal.value - 0.5, circle.cy.baseVal.value - 0.5,
+  Number(circle.matches(".object"))])"""
 
 
 @contextmanager

@@ -184,7 +184,7 @@ def test_roles_labels_and_focus(site: Site) -> None:
     for role in ("button", "radio", "checkbox", "slider", "textbox"):
         for control in site.page.get_by_role(role).all():
             assert control.evaluate(
-                "(one) => Boolean(one.textContent || one.getAttribute('aria-label') || one.labels?.length)"
+                "(one) => Boolean(one.textContent || one.ariaLabel || one.labels?.length)"
             )
     site.click(*COIN)
     seen = set()
@@ -195,7 +195,8 @@ def test_roles_labels_and_focus(site: Site) -> None:
                 """() => {
                   const one = document.activeElement;
                   const shown = one.name === "mode" ? one.nextElementSibling : one;
-                  return [one.id || one.tagName, getComputedStyle(shown).outlineStyle !== "none"].join();
+                  const isOutlined = getComputedStyle(shown).outlineStyle !== "none";
+                  return [one.id || one.tagName, isOutlined].join();
                 }"""
             )
         )
@@ -221,8 +222,15 @@ def test_colours_have_contrast(open_site: Callable[..., Site], server: str, sche
     """Check texts against their grounds: 4.5 to 1, as WCAG 2.2 AA requires."""
     site = open_site(server, color_scheme=scheme, reduced_motion="reduce")
     site.page.goto(server)
-    for ink, ground in [("--ink", "--paper"), ("--faint", "--paper"), ("--faint", "--panel"),
-                        ("--accent", "--wash"), ("--on-accent", "--accent"), ("--fault", "--fault-wash")]:  # fmt: skip
+    pairs = [
+        ("--ink", "--paper"),
+        ("--faint", "--paper"),
+        ("--faint", "--panel"),
+        ("--accent", "--wash"),
+        ("--on-accent", "--accent"),
+        ("--fault", "--fault-wash"),
+    ]
+    for ink, ground in pairs:
         colours = site.page.evaluate(
             """(names) => names.map((name) => {
               const probe = document.body.appendChild(document.createElement("i"));

@@ -1,4 +1,4 @@
-"""Check the page's modules that know no browser, in Node: run lengths and the history of prompts."""
+"""Check the page's modules that know no browser, in Node: run lengths, history of prompts."""
 
 from __future__ import annotations
 
@@ -89,7 +89,8 @@ def test_session_undoes_and_redoes() -> None:
     body = """
       const session = new Session();
       const seen = [];
-      const see = () => seen.push(session.objects.map(({ name, points, box }) => [name, points.length, box]));
+      const see = () => seen.push(
+        session.objects.map(({ name, points, box }) => [name, points.length, box]));
       session.addPoint([1, 2, 1]); session.addPoint([3, 4, 0]); see();
       session.undo(); see();
       session.redo(); see();

@@ -7,6 +7,8 @@ READY  := $(VENV)/.ready
 BUILD  := .venv-build
 DOCS   := .venv-docs
 CLIENTS := .venv-clients
+BROWSER := .venv-browser
+CHROMIUM := /usr/bin/chromium
 OUT    := out
 # Processes of `make test`; each uses one core. An idle one takes tests from the others.
 WORKERS ?= 2
@@ -24,7 +26,7 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 # Engine of `make bench-serve`, and a full-size bundle for it if you have one.
 SERVE_BUNDLE ?=
 
-.PHONY: help setup demo serve test test-attacks test-serving bench-serve test-clients dist test-export test-readme test-pages test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
+.PHONY: help setup demo serve test test-attacks test-serving test-browser page-picture bench-serve test-clients dist test-export test-readme test-pages test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
 	nano-table builtin backbones precision quantization quantization-full inputs recipes docs schema pictures clean
 
 help:  ## List the targets
@@ -59,6 +61,24 @@ serve: $(READY)  ## Serve the built-in model at http://127.0.0.1:8000, with a pa
 
 test-serving: $(READY)  ## Test the server under load and under attack (three minutes)
 	$(BIN)/pytest -q -m serving -rP tests/serving
+
+$(BROWSER)/.ready: pyproject.toml runtime/pyproject.toml
+	$(PYTHON) -m venv $(BROWSER)
+	$(BROWSER)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e './runtime[cpu]' -e '.[serve]' \
+		hypothesis opencv-python-headless playwright pycocotools pytest scipy
+	@touch $@
+
+# Playwright's own browsers are not downloaded; the tests use the system's.
+$(CHROMIUM):
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q && apt-get install -q -y --no-install-recommends chromium; \
+	else echo "error: $@ is missing; install it, for example with: sudo apt-get install chromium" >&2; exit 1; fi
+
+test-browser: $(BROWSER)/.ready | $(CHROMIUM)  ## Test the server's page in Chromium (two minutes)
+	$(BROWSER)/bin/pytest -q --durations=5 tests/browser
+
+page-picture: $(BROWSER)/.ready | $(CHROMIUM)  ## Take the picture of the server's page
+	$(BROWSER)/bin/python docs/make_page_picture.py docs/images/page.jpg
 
 bench-serve: $(READY)  ## Compare the server to a loop over the predictor; SERVE_BUNDLE=DIR runs another model
 	$(BIN)/python -m tests.studies.serving $(SERVE_BUNDLE)
@@ -182,4 +202,4 @@ pictures: demo  ## Draw the pictures of README and docs/degradations.md
 	$(BIN)/python docs/make_demo_picture.py $(OUT)/demo docs/images/demo.jpg
 
 clean:  ## Remove environments and outputs
-	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(OUT)
+	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(BROWSER) $(OUT)

@@ -148,6 +148,8 @@ class BundleAnswer(msgspec.Struct, frozen=True, kw_only=True):
     preprocessing: dict[str, Any]
     postprocessing: dict[str, Any]
     coordinates: dict[str, Any]
+    everything: dict[str, float]
+    """Thresholds of everything-mode where a request says none."""
     precision: dict[str, str]
     engine: dict[str, str | None]
     features: dict[str, bool]

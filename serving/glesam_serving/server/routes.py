@@ -15,6 +15,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from glesam_runtime.everything.parameters import Parameters, thresholds
 from glesam_runtime.masks import for_mask_input
 from glesam_serving import wire
 from glesam_serving.problems import ProblemError, gone
@@ -192,6 +193,7 @@ class Routes:
             preprocessing=msgspec.to_builtins(manifest.preprocessing),
             postprocessing=msgspec.to_builtins(manifest.postprocessing),
             coordinates=msgspec.to_builtins(manifest.coordinates),
+            everything=msgspec.to_builtins(thresholds(manifest, Parameters())),
             precision={name: stage.precision for name, stage in manifest.stages.items()},
             engine={**predictor.engine.describe(), "reason": predictor.engine_reason},
             features={"enhance": self._model.enhance, "degrade": degradation.is_available()},

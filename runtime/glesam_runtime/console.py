@@ -40,7 +40,15 @@ _EXTRAS = {
         "transformers",
     ),
     "training": ("accelerate", "pycocotools", "skimage", "tensorboard"),
-    "serve": ("fastapi", "httpx", "prometheus_client", "python_multipart", "starlette", "uvicorn"),
+    "serve": (
+        "fastapi",
+        "h11",
+        "httpx",
+        "prometheus_client",
+        "python_multipart",
+        "starlette",
+        "uvicorn",
+    ),
 }
 """The extras of glesam-deploy and the modules that they install; each but the last, serve, contains
 the one before."""

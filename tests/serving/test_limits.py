@@ -218,6 +218,13 @@ def test_a_full_queue_and_late_answers(start, make_picture, make_png) -> None:
     assert sum(change.calls) < 64, "the work of late answers went on"
 
 
+def free(http: httpx.Client, name: str) -> None:
+    """Click until there is a place, for 5 seconds at most."""
+    until = time.monotonic() + 5
+    while http.post(f"/v1/images/{name}/segment", json=CLICK).status_code == 429:
+        assert time.monotonic() < until
+
+
 def test_a_client_that_leaves_frees_its_place(start, make_picture, make_png) -> None:
     change = slowed(0.2)
     running = start(change=change, queue=1)
@@ -226,9 +233,7 @@ def test_a_client_that_leaves_frees_its_place(start, make_picture, make_png) -> 
         many = {"prompts": [{"points": [[1, 1]]}] * 200}
         with pytest.raises(httpx.ReadTimeout):
             http.post(f"/v1/images/{name}/segment", json=many, timeout=0.3)
-        until = time.monotonic() + 5
-        while http.post(f"/v1/images/{name}/segment", json=CLICK).status_code == 429:
-            assert time.monotonic() < until
+        free(http, name)
         assert sum(change.calls) < 200
         few = {"points_per_side": 2}
         # This search would take over ten seconds; the next one waits for its place.

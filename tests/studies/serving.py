@@ -1,7 +1,8 @@
 """Compare glesam-serve to the predictor in one run: clicks, images per second, and memory.
 
 `make bench-serve` prints the table of docs/serving.md. An argument is a bundle folder; the default
-is the built-in nano. Everything compared runs in turns, because other programs share the CPU.
+is the built-in nano. The environment variables SERVE_BACKEND and SERVE_THREADS choose the engine of
+both sides. Everything compared runs in turns, because other programs share the CPU.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from glesam_runtime import GleSamPredictor, read_image
+from glesam_runtime import EngineOptions, GleSamPredictor, read_image
 from glesam_runtime.demo import sample_image
 from glesam_runtime.masks import mask_to_xywh
 from glesam_runtime.prompts import as_batch
 from glesam_runtime.rle import encode_rle
 
-CLICKS, ROUNDS, CLIENTS = 60, 5, 16
+CLICKS, ROUNDS, CLIENTS = 60, 3, 16
 IMAGES_PER_ROUND = 48
 LARGE = (4000, 3000)
 """Width and height of the pictures that another client uploads, 12 megapixels."""
@@ -38,8 +39,11 @@ def main() -> None:
     """Print the figures."""
     bundle = sys.argv[1] if len(sys.argv) > 1 else None
     backend = os.environ.get("SERVE_BACKEND", "onnxruntime")
-    predictor = GleSamPredictor(bundle, backend=backend)
+    threads = os.environ.get("SERVE_THREADS")
+    options = EngineOptions(threads=int(threads)) if threads else None
+    predictor = GleSamPredictor(bundle, backend=backend, options=options)
     arguments = [*([bundle] if bundle else []), "--backend", backend]
+    arguments += ["--threads", threads] if threads else []
     with _Server(arguments) as server:
         print(f"{predictor.bundle.manifest.model.preset} on {predictor.engine.describe()}")
         _clicks(server, predictor)

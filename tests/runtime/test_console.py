@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -148,7 +149,7 @@ def test_the_extras_are_those_of_the_distribution() -> None:
         named = {requirement.partition(">")[0] for requirement in required if ">" in requirement}
         assert {distributions.get(module, module) for module in modules} == named, extra
     chain = [extra for extra in console._EXTRAS if extra != "serve"]  # serve needs no other extra
-    for order in zip(chain, chain[1:], strict=False):
+    for order in itertools.pairwise(chain):
         assert (
             f"glesam-deploy[{order[0]}]" in metadata["project"]["optional-dependencies"][order[1]]
         )

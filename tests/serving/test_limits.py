@@ -230,7 +230,8 @@ def test_a_client_that_leaves_frees_its_place(start, make_picture, make_png) -> 
         with http.stream(
             "POST", f"/v1/images/{name}/everything", json={"points_per_side": 128}
         ) as search:
-            assert next(search.iter_lines()) == '{"progress":0.0}'
+            lines = search.iter_lines()  # httpx closes the connection with its iterator
+            assert next(lines) == '{"progress":0.0}'
             assert http.post(f"/v1/images/{name}/segment", json=CLICK).status_code == 429
         free(http, name)
     assert sum(change.calls) < 200

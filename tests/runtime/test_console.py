@@ -1,8 +1,9 @@
 """Every error is reported as one line and an exit code."""
 
-from __future__ import itertools
+from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import subprocess

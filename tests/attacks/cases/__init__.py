@@ -14,6 +14,7 @@ from . import (
     manifests,
     options,
     prompts,
+    second_images,
     signals,
 )
 
@@ -28,5 +29,6 @@ CASES: list[Case] = [
     *manifests.CASES,
     *options.CASES,
     *prompts.CASES,
+    *second_images.CASES,
     *signals.CASES,
 ]

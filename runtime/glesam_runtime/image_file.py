@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import io
-import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -17,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from glesam_runtime.errors import InputError
 from glesam_runtime.input_paths import refuse_special
 from glesam_runtime.limits import check_picture
+from glesam_runtime.metered_stream import MeteredStream
 from glesam_runtime.sample_depth import (
     check_depth,
     colour_note,
@@ -63,8 +65,6 @@ _OTHER_FORMATS = (
 )
 """The other formats that are opened: pictures that Pillow or pillow-heif decodes itself. EPS would
 start Ghostscript, whatever the file's name, and others start a program or are no pictures."""
-_LONGEST_HEADER = 1 << 16
-"""Bytes of the header of a PPM file."""
 _bomb_limit_lock = threading.Lock()
 
 
@@ -155,7 +155,8 @@ def open_picture(file: Path, content: bytes | None = None) -> Iterator[Image.Ima
         refuse_special(file)
     # Given a path, Pillow maps a raw TIFF into memory and mistakes its width for its height if the
     # orientation swaps them.
-    with file.open("rb") if content is None else io.BytesIO(content) as stream:
+    with file.open("rb") if content is None else io.BytesIO(content) as opened:
+        stream = cast("BinaryIO", metered := MeteredStream(opened, str(file)))
         with _bomb_limit_lock:
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
@@ -164,14 +165,13 @@ def open_picture(file: Path, content: bytes | None = None) -> Iterator[Image.Ima
                 raise InputError(f"{file}: {explain(stream)}") from error
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
+        metered.opened()
         with image:
             yield image
 
 
 def _open_known(content: BinaryIO) -> Image.Image:
     """Open an image in one of the formats of this program."""
-    if _has_long_ppm_header(content):
-        raise InputError(f"{content.name}: has comments of more than {_LONGEST_HEADER} bytes")
     try:
         return Image.open(content, formats=_COMMON_FORMATS)
     except UnidentifiedImageError:
@@ -182,19 +182,6 @@ def _open_known(content: BinaryIO) -> Image.Image:
         content.seek(0)
         known = [name for name in _OTHER_FORMATS if name in Image.OPEN]
         return Image.open(content, formats=known)
-
-
-def _has_long_ppm_header(content: BinaryIO) -> bool:
-    """Return whether the header of a PPM file is longer than any real one, as comments can be.
-
-    Pillow reads the header byte by byte: 20 MB of comments take 6 seconds.
-    """
-    start = content.read(_LONGEST_HEADER)
-    content.seek(0)
-    if len(start) < _LONGEST_HEADER or not re.match(rb"P[1-7fFyY0]", start):
-        return False
-    words = re.sub(rb"#[^\r\n]*", b"", start).split(None, 3)
-    return len(words) < 4
 
 
 def _add_heic() -> None:
@@ -208,10 +195,22 @@ def _add_heic() -> None:
 
 def load_upright(image: Image.Image) -> Image.Image:
     """Decode an opened image and turn it as its EXIF orientation says."""
+    if image.format == "TIFF":
+        _silence_libtiff()
     # Pillow turns a TIFF while it decodes it, and then removes the tag.
     image.load()
     turn = _TURNS.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Keep libtiff from printing its own errors on stderr, beside the exception that Pillow raises.
+
+    Pillow's binary for Windows does not show libtiff's functions; there the lines stay.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(importlib.import_module("PIL._imaging").__file__).TIFFSetErrorHandler(None)
 
 
 def is_lossy(image: Image.Image, file: Path) -> bool:

@@ -139,6 +139,8 @@ def _listed(argument: str, recursive: bool) -> list[Path] | str | None:
         return None
     if not argument:
         return "an image argument is empty; name a file, a folder or a pattern"
+    if "\0" in argument:
+        return f"{argument}: holds a null character, which no file's name has"
     try:
         if exists(path) and path.is_dir():
             found = _in_folder(path, recursive)

@@ -13,6 +13,7 @@ LONGEST_LINE = 2200
 """Characters of a line on stderr."""
 MOST_FAULTS = 9
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_PROGRESS = re.compile(r"\d+ of \d+ images")
 _UNTRANSLATED = ("a bug in this program", "Traceback (most recent call last)")
 
 State = dict[str, tuple[object, ...]]
@@ -70,6 +71,7 @@ def _spoken(case: Case, outcome: Outcome) -> list[str]:
     lines = stderr.splitlines()
     errors = [line for line in lines if line.startswith("error: ")]
     beside = [line for line in lines if not line.startswith("error: ")]
+    beside = [line for line in beside if not _PROGRESS.fullmatch(line)]
     if case.notes:
         beside = [line for line in beside if not line.startswith("note: ")]
     if beside:

@@ -30,10 +30,12 @@ MOST_MEMORY = 5 << 30
 """Bytes that a program may map beyond what it has when it starts, so that no machine is harmed."""
 LARGEST_FILE = 1 << 30
 _MODULES = {
-    "glesam-run": ("glesam_runtime.cli", "glesam_runtime"),
-    "glesam-export": ("glesam_export.cli", "glesam_export"),
+    "glesam-run": ("glesam_runtime.cli", "main"),
+    "glesam-export": ("glesam_export.cli", "main"),
+    "glesam-degrade": ("glesam_evaluation.degrade_cli", "degrade_main"),
+    "glesam-evaluate": ("glesam_training.evaluate_cli", "main"),
 }
-"""The module with the function `main`, and the package that `python -m` runs."""
+"""The module of each program and the function that starts it."""
 _WARM = {
     "glesam-run": (
         "numpy",
@@ -46,6 +48,13 @@ _WARM = {
         "glesam_runtime.selftest",
     ),
     "glesam-export": ("torch", "glesam_export.checkpoints.formats"),
+    "glesam-degrade": ("cv2", "glesam_evaluation.degrade"),
+    "glesam-evaluate": (
+        "glesam_evaluation.degrade",
+        "glesam_evaluation.plot",
+        "glesam_evaluation.segmenters",
+        "pycocotools.mask",
+    ),
 }
 _CHANGING_EVENTS = {
     "os.chmod": 1,
@@ -158,13 +167,16 @@ def _become(case: Case, arguments: list[str], place: Place, files: list[Path]) -
         os.environ.update(environment)
         os.chdir(place.cwd)
         tempfile.tempdir = None
+        # A shell that starts the tests in the background has SIGINT ignored.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         _limit_resources()
         files[3].write_text(str(_memory()))
         if case.before is not None:
             case.before(place)
         if case.separate:
-            package = _MODULES[case.program][1]
+            package = _MODULES[case.program][0].partition(".")[0]
             os.execv(sys.executable, [sys.executable, "-m", package, *arguments])
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.stdin, sys.stdout, sys.stderr = (_stream(number) for number in (0, 1, 2))
         _watch(case, place, events)
         sys.argv = [case.program, *arguments]
@@ -242,7 +254,8 @@ def _watch(case: Case, place: Place, events: int) -> None:
 def _exit_code(case: Case) -> int:
     """Run `main` as the interpreter would, and return the exit code."""
     try:
-        importlib.import_module(_MODULES[case.program][0]).main()
+        module, start = _MODULES[case.program]
+        getattr(importlib.import_module(module), start)()
     except SystemExit as end:
         code = 0 if end.code is None else end.code if isinstance(end.code, int) else 1
     except BaseException:  # noqa: BLE001 - as the interpreter does

@@ -204,7 +204,7 @@ def test_an_input_image_is_never_overwritten(
 BAD = {
     "points 12": (["--points", "12"], "x,y"),
     "NaN": (["--points", "nan,4"], "NaN"),
-    "outside": (["--points", "120,4"], "outside the image of 120 x 90"),
+    "outside": (["--points", "121,4"], "outside the image of 120 x 90"),
     "wrong label": (["--points", "1,4,7"], "label 7"),
     "box backwards": (["--box", "50,5,40,20"], "x1 must exceed x0"),
     "box of three": (["--box", "50,5,40"], "x0,y0,x1,y1"),

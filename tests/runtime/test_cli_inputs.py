@@ -103,9 +103,9 @@ def test_standard_input_in_a_process_of_its_own(toy_bundle: Path, pics: Path) ->
 
 
 EARLY: dict[str, tuple[list[str], str]] = {
-    "outside": (["PNG", "--points", "120,4"], "b9.png: --points: point 120,4 lies outside the im"),
+    "outside": (["PNG", "--points", "121,4"], "b9.png: --points: point 121,4 lies outside the im"),
     "box outside": (["PNG", "--box", "500,500,600,600"], "b9.png: --box: "),
-    "a pattern of one": (["pics/b10*", "--points", "9,90"], "pics/b10.png: --points: point 9,90"),
+    "a pattern of one": (["pics/b10*", "--points", "9,91"], "pics/b10.png: --points: point 9,91"),
     "no image": (["pics/broken.jpg", "--points", "1,1"], "broken.jpg: not an image"),
     "empty folder": (["empty", "--points", "1,1"], "empty: a folder without images"),
     "no match": (["*.png", "--points", "1,1"], "*.png: no image matches this pattern"),

@@ -433,7 +433,7 @@ def test_heic_is_read_where_pillow_heif_is_installed(orientation: int, tmp_path:
 def test_pictures_are_opened_in_one_place() -> None:
     root = Path(__file__).parents[2]
     packages = [path.parent for path in root.glob("*/glesam_*/__init__.py")]
-    assert len(packages) == 6
+    assert len(packages) == 7
     opening = [
         path.name
         for package in packages

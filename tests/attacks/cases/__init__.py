@@ -14,6 +14,7 @@ from . import (
     manifests,
     options,
     prompts,
+    second_images,
     second_list,
     signals,
 )
@@ -30,5 +31,6 @@ CASES: list[Case] = [
     *options.CASES,
     *prompts.CASES,
     *second_list.CASES,
+    *second_images.CASES,
     *signals.CASES,
 ]

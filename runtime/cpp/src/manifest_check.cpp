@@ -9,6 +9,9 @@
 namespace glesam {
 namespace {
 
+// Pixels of all images of the encoder's input, which has 12 bytes per pixel. SAM's have 1024^2.
+constexpr std::int64_t kMostPixels = std::int64_t{1} << 26;
+
 [[noreturn]] void refuse(const std::string& where, std::string_view what) {
   bundle_error(cat(where, ": ", what, "; export the bundle again"));
 }
@@ -125,6 +128,12 @@ void check_consistency(const Manifest& manifest, const std::string& where) {
   const std::int64_t step = manifest.model.family == "sam" ? 16 : 32;
   if (rules.image_size % step != 0) {
     refuse(where, cat("image_size ", rules.image_size, " is not a multiple of ", step));
+  }
+  const std::int64_t images = std::max<std::int64_t>(1, manifest.target.batch);
+  const auto side = static_cast<long double>(rules.image_size);
+  if (static_cast<long double>(images) * side * side > kMostPixels) {
+    refuse(where, cat(images, " x ", rules.image_size, " x ", rules.image_size,
+                      " pixels of input, more than ", kMostPixels, " pixels"));
   }
   if (rules.square == rules.padded) {
     refuse(where, cat("resize '", rules.square ? "square" : "longest_side", "' contradicts pad '",

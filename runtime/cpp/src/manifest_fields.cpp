@@ -1,11 +1,17 @@
 #include "manifest_fields.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "text.h"
 
 namespace glesam {
 namespace {
+
+constexpr double kNoBound = std::numeric_limits<double>::infinity();
+constexpr Range kBounded{-kNoBound, -1e6, 1e6, kNoBound};
+// Of a divisor or an offset. Beyond these bounds float32 loses all digits of a pixel or a logit.
+constexpr Range kScale{-kNoBound, 1e-6, 1e6, kNoBound};
 
 bool is_alphanumeric(char c) {
   return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
@@ -140,8 +146,8 @@ Preprocessing read_preprocessing(const Node& node) {
                             read_word(n, {"pillow_bilinear", "float_bilinear"}) == "float_bilinear";
                       }},
                      {"channel_order", [](const Node& n) { read_word(n, {"RGB"}); }},
-                     {"mean", triple(rules.mean, {})},
-                     {"std", triple(rules.std, {0})},
+                     {"mean", triple(rules.mean, kBounded)},
+                     {"std", triple(rules.std, kScale)},
                      {"pad",
                       [&](const Node& n) {
                         rules.padded = read_word(n, {"right_bottom", "none"}) != "none";
@@ -154,7 +160,7 @@ Preprocessing read_preprocessing(const Node& node) {
 Stability read_stability(const Node& node) {
   Stability stability;
   read_object(node,
-              {{"offset", [&](const Node& n) { stability.offset = read_number(n, {0}); }},
+              {{"offset", [&](const Node& n) { stability.offset = read_number(n, kScale); }},
                {"threshold",
                 [&](const Node& n) {
                   Range unit;
@@ -174,8 +180,8 @@ Postprocessing read_postprocessing(const Node& node) {
         [&](const Node& n) {
           rules.direct = read_word(n, {"bilinear", "bilinear_direct"}) == "bilinear_direct";
         }},
-       {"mask_threshold", [&](const Node& n) { rules.mask_threshold = read_number(n); }},
-       {"stability_offset", [&](const Node& n) { rules.stability_offset = read_number(n, {0}); }},
+       {"mask_threshold", [&](const Node& n) { rules.mask_threshold = read_number(n, kBounded); }},
+       {"stability_offset", [&](const Node& n) { rules.stability_offset = read_number(n, kScale); }},
        {"single_mask",
         [&](const Node& n) {
           rules.first_if_stable = read_word(n, {"first", "first_if_stable"}) == "first_if_stable";
@@ -189,7 +195,7 @@ Postprocessing read_postprocessing(const Node& node) {
        {"low_res_limit",
         [&](const Node& n) {
           rules.low_res_limit.reset();
-          if (!is_null(n)) rules.low_res_limit = read_number(n, {0}, "float | null");
+          if (!is_null(n)) rules.low_res_limit = read_number(n, kScale, "float | null");
         },
         false}});
   return rules;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 
 #include "text.h"
 
@@ -12,8 +13,8 @@ namespace {
   fail(node, cat("Expected `", expected, "`, got `", kind_name(node.value), "`"));
 }
 
-std::string bound(double value) {  // a float as Python prints it: 0 is 0.0
-  const std::string text = general(value, 17);
+std::string bound(double value) {  // a float as Python prints it: 0 is 0.0, 1e-6 is 1e-06
+  const std::string text = general(value, value == std::floor(value) ? 17 : 15);
   return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;
 }
 

@@ -15,6 +15,7 @@ from . import (
     options,
     prompts,
     second_images,
+    second_inputs,
     signals,
 )
 
@@ -30,5 +31,6 @@ CASES: list[Case] = [
     *options.CASES,
     *prompts.CASES,
     *second_images.CASES,
+    *second_inputs.CASES,
     *signals.CASES,
 ]

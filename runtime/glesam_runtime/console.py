@@ -2,7 +2,7 @@
 
 Exit codes: 0 success, 1 exceeded accuracy limits or a bug in this program, 2 bad input,
 130 interrupted (Ctrl-C), 141 nobody reads stdout or stderr any more (`| head -0`; no message), 143
-terminated (SIGTERM).
+terminated (SIGTERM), 129 terminated (SIGHUP).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from functools import partial
 from typing import NoReturn
 
 import typer
@@ -24,7 +24,7 @@ from glesam_runtime.common_options import check_completion
 from glesam_runtime.engine_libraries import disable_reports
 from glesam_runtime.errors import GlesamError
 from glesam_runtime.printing import message_line
-from glesam_runtime.termination import TERMINATED, Termination
+from glesam_runtime.termination import Termination
 
 _EXTRAS = {
     "calibration": ("cv2", "matplotlib", "ml_dtypes", "onnx", "onnx_ir", "scipy"),
@@ -63,6 +63,8 @@ _EXTRA_OF_PROGRAM = {
 _INTERRUPTED = 130
 _READER_GONE = 141
 """The exit code: 128 + SIGPIPE, as of a program that SIGPIPE ends."""
+_WIDEST = 4
+"""Digits of the number of columns of a terminal."""
 _REPEAT_AFTER = 0.05
 """Seconds after which a lost Ctrl-C is repeated."""
 
@@ -74,12 +76,20 @@ def run_app(app: typer.Typer, prog_name: str) -> NoReturn:
     """
     arguments = sys.argv[1:]
     disable_reports()
+    _limit_width()
     _replace_closed_streams()
     _print_any_character()
-    sys.unraisablehook = _repeat_interrupt
     termination = Termination()
     termination.install()
+    sys.unraisablehook = partial(_repeat_interrupt, termination)
     sys.exit(exit_code_of(app, prog_name, arguments, termination))
+
+
+def _limit_width() -> None:
+    """Ignore a COLUMNS beyond any terminal: Rich fills each line of a help text with spaces."""
+    width = os.environ.get("COLUMNS", "")
+    if width.isdigit() and len(width) > _WIDEST:
+        del os.environ["COLUMNS"]
 
 
 def _replace_closed_streams() -> None:
@@ -120,9 +130,11 @@ def exit_code_of(
     code = _run(app, prog_name, arguments)
     if code != _INTERRUPTED:
         return code
-    terminated = termination is not None and termination.seen
-    report("terminated" if terminated else "interrupted")
-    return TERMINATED if terminated else _INTERRUPTED
+    if termination is None or not termination.seen:
+        report("interrupted")
+        return _INTERRUPTED
+    report("terminated")
+    return termination.exit_code
 
 
 def _run(app: typer.Typer, prog_name: str, arguments: Sequence[str]) -> int:
@@ -146,11 +158,20 @@ def _run(app: typer.Typer, prog_name: str, arguments: Sequence[str]) -> int:
     except Exception as error:
         if "--debug" in arguments:
             raise
+        if _was_interrupted(error):
+            return _INTERRUPTED
         message, code = _explain(error, prog_name)
         report(message)
         _discard_output()
         return code
     return int(code or 0)
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Return whether Ctrl-C caused an error, as the ImportError of a library that was loading."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _discard_output() -> int:
@@ -168,11 +189,12 @@ def _discard_output() -> int:
     return _READER_GONE
 
 
-def _repeat_interrupt(lost: sys.UnraisableHookArgs) -> None:
+def _repeat_interrupt(termination: Termination, lost: sys.UnraisableHookArgs) -> None:
     """Repeat a Ctrl-C that Python dropped because it came while a `__del__` ran."""
     if lost.exc_type is not KeyboardInterrupt:
         sys.__unraisablehook__(lost)
         return
+    termination.expect_repeat()
     if sys.platform == "win32":
         again = threading.Timer(_REPEAT_AFTER, _thread.interrupt_main)
     else:  # a signal also interrupts a wait
@@ -184,8 +206,10 @@ def _repeat_interrupt(lost: sys.UnraisableHookArgs) -> None:
 
 def report(message: str) -> None:
     """Print `error: ...` on stderr as one line, with control characters escaped."""
-    with suppress(OSError):  # nobody reads it or its disk is full, and the exit code says it too
+    try:
         print("error:", message_line(message), file=sys.stderr, flush=True)
+    except OSError:  # nobody reads it or its disk is full, and the exit code says it too
+        _discard_output()
 
 
 def _explain(error: Exception, prog_name: str) -> tuple[str, int]:

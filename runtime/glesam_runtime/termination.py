@@ -1,4 +1,7 @@
-"""SIGTERM ends a program as Ctrl-C does, within 5 seconds. Schedulers and containers send it."""
+"""SIGTERM and SIGHUP end a program as Ctrl-C does, within 5 seconds.
+
+Schedulers and containers send SIGTERM, and a terminal or SSH session that closes sends SIGHUP.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,20 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-TERMINATED = 143
-"""The exit code: 128 + SIGTERM."""
+_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""The signals that end a program: of a scheduler, and of a terminal or SSH session that closes."""
 
 _PATIENCE = 4.0
 """Seconds for the program to end by itself."""
+_QUIET = 1.0
+"""Seconds after Ctrl-C in which further ones are ignored; many people press it several times."""
 
 partial_work: set[Path] = set()
 """The temporary files and folders that this process has in work; `staging` enters them."""
 
 
 class Termination:
-    """Handles SIGTERM as whatever handles SIGINT at that time would.
+    """Handles SIGTERM and SIGHUP as whatever handles SIGINT at that time would.
 
     Ctrl-C raises KeyboardInterrupt, so partial files are removed on the way out. Python handles
     signals between two operations only, and an operation of an engine can take minutes: a thread
@@ -32,14 +37,24 @@ class Termination:
     takes its time, such as that of a training that completes its iteration, is waited for.
     """
 
-    seen = False
-    """Whether SIGTERM has come."""
+    def __init__(self) -> None:
+        """Handle no signal yet."""
+        self.seen = 0
+        """The signal that ends the program, SIGTERM or SIGHUP; 0 before it has come."""
+        self._quiet_until = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        """Return the exit code that shells expect of a program that `seen` ended."""
+        return 128 + self.seen
 
     def install(self) -> None:
-        """Handle SIGTERM, unless the process was started with SIGTERM ignored."""
-        if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-            return
-        signal.signal(signal.SIGTERM, self._handle)
+        """Handle the signals, except those that the process was started to ignore."""
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._interrupt)
+        handled = [each for each in _ENDING if signal.getsignal(each) is signal.SIG_DFL]
+        for number in handled:
+            signal.signal(number, self._end)
         try:
             woken, waking = socket.socketpair()
         except OSError:  # too many open files: what the program does next reports it
@@ -48,39 +63,59 @@ class Termination:
         # Python writes the number of each signal here at once, whatever the main thread does.
         signal.set_wakeup_fd(waking.detach(), warn_on_full_buffer=False)
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_restore)
-        threading.Thread(target=_watch, args=[woken], name="glesam-sigterm", daemon=True).start()
+            os.register_at_fork(after_in_child=self._restore)
+        watch = threading.Thread(
+            target=self._watch, args=[woken, handled], name="glesam-signals", daemon=True
+        )
+        watch.start()
 
-    def _handle(self, _number: int, frame: FrameType | None) -> None:
+    def expect_repeat(self) -> None:
+        """Let the next Ctrl-C interrupt, because the last one was lost."""
+        self._quiet_until = 0.0
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        """Raise KeyboardInterrupt, but not again while the first one removes partial files."""
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _QUIET
+            raise KeyboardInterrupt
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
         if self.seen:
             return  # a second one must not interrupt the removal of partial files
-        self.seen = True
+        self.seen = number
         interrupt = signal.getsignal(signal.SIGINT)
         if callable(interrupt):
             interrupt(signal.SIGINT, frame)
         else:  # a shell starts programs in the background with Ctrl-C ignored
             raise KeyboardInterrupt
 
+    def _restore(self) -> None:
+        """Let signals end a forked worker at once, and say nothing of it to the parent's thread."""
+        signal.set_wakeup_fd(-1)
+        for number in _ENDING:
+            if signal.getsignal(number) == self._end:
+                signal.signal(number, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) == self._interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
-def _restore() -> None:
-    """Let SIGTERM end a forked worker at once, and say nothing of it to the parent's thread."""
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _watch(woken: socket.socket) -> None:
-    """Wait for SIGTERM, and end the process if nothing else does."""
-    while signal.SIGTERM not in woken.recv(16):
-        pass
-    interrupt = signal.getsignal(signal.SIGINT)
-    if callable(interrupt) and interrupt is not signal.default_int_handler:
-        return
-    time.sleep(_PATIENCE)
-    for path in list(partial_work):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                path.unlink()
-    print("error: terminated", file=sys.stderr, flush=True)
-    os._exit(TERMINATED)
+    def _watch(self, woken: socket.socket, handled: list[signal.Signals]) -> None:
+        """Wait for a signal that ends the program, and end it if nothing else does."""
+        while (number := next((each for each in woken.recv(16) if each in handled), 0)) == 0:
+            pass
+        interrupt = signal.getsignal(signal.SIGINT)
+        if callable(interrupt) and interrupt not in (
+            signal.default_int_handler,
+            self._interrupt,
+        ):
+            return
+        time.sleep(_PATIENCE)
+        for path in list(partial_work):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
+        with suppress(OSError):  # the terminal may be gone
+            print("error: terminated", file=sys.stderr, flush=True)
+        os._exit(128 + number)

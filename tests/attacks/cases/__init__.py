@@ -15,6 +15,7 @@ from . import (
     options,
     prompts,
     second_images,
+    second_inputs,
     second_list,
     signals,
 )
@@ -32,5 +33,6 @@ CASES: list[Case] = [
     *prompts.CASES,
     *second_list.CASES,
     *second_images.CASES,
+    *second_inputs.CASES,
     *signals.CASES,
 ]

@@ -53,7 +53,7 @@ demo: $(READY)  ## Export nano, segment a photograph clear and degraded, print t
 test: $(READY)  ## Run the fast tests in WORKERS processes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=25
 
-test-attacks: $(READY)  ## Run the hostile inputs in WORKERS processes (90 seconds at most)
+test-attacks: $(READY)  ## Run the hostile inputs in WORKERS processes (three minutes)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m attack -n $(WORKERS) --dist worksteal tests/attacks
 
 serve: $(READY)  ## Serve the built-in model at http://127.0.0.1:8000, with a page to click on

@@ -225,7 +225,7 @@ _TEXTS = {
     "a plus": '[{"points": [[+1, 1]]}]',
     "a trailing comma": f"[{_POINT},]",
     "a line for each prompt": f"{_POINT}\n{_POINT}\n",
-    "a box in the corner beyond the image": '[{"box": [60, 40, 70, 50]}]',
+    "a box in the corner beyond the image": '[{"box": [60.1, 40.1, 70, 50]}]',
     "a box of width 0": '[{"box": [5, 5, 5, 9]}]',
     "a box that begins below 0": '[{"box": [-1e9, 5, 9, 9]}]',
     "a point on the last edge": '[{"points": [[60.1, 40]]}]',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -188,7 +189,9 @@ def store_scenes(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"scenes-{first}-{count}-{size}.npy"
     if not path.is_file():
-        with staged_file(path) as partial_path, ProcessPoolExecutor() as pool:
+        # A fork of a process that has threads, as libraries start them, may lock up or crash.
+        context = multiprocessing.get_context("spawn")
+        with staged_file(path) as partial_path, ProcessPoolExecutor(mp_context=context) as pool:
             stored = np.lib.format.open_memmap(
                 partial_path, "w+", dtype=np.uint8, shape=(count, size, size, 4)
             )

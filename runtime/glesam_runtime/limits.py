@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from glesam_runtime.errors import BundleError, GlesamError, InputError
+from glesam_runtime.errors import BundleError, CheckpointError, GlesamError, InputError
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,9 @@ MANIFEST_BYTES = Limit("GLESAM_MAX_MANIFEST_MIB", 16, "MiB", _MIB, BundleError)
 """The manifest of the largest models has 0.1 MiB, and more with the images of a calibration."""
 GOLDEN_BYTES = Limit("GLESAM_MAX_GOLDEN_MIB", 512, "MiB", _MIB, BundleError)
 """The golden file of the largest models has about 60 MiB."""
+PICKLE_BYTES = Limit("GLESAM_MAX_PICKLE_MIB", 4, "MiB", _MIB, CheckpointError)
+"""The pickle of a checkpoint, without its numbers; 1 MiB describes some 5000 tensors. Each of its
+bytes can take 120 bytes of memory."""
 EMBEDDING_BYTES = Limit("GLESAM_MAX_EMBEDDING_MIB", 256, "MiB", _MIB)
 """The embedding of an image has 4 MiB with SAM and 16 MiB with SAM 2."""
 

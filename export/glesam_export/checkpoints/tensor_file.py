@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from glesam_export.checkpoints.pickle_limits import limited
 from glesam_runtime.errors import CheckpointError, GlesamError
 
 WRAPPERS = ("model", "state_dict")
@@ -194,12 +195,13 @@ class TensorFile:
         """Unpickle the file and return its tensors by their names in a plain state dict."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols and TorchScript
-            loaded: Any = torch.load(
-                self.path,
-                map_location=device,
-                weights_only=True,
-                mmap=zipfile.is_zipfile(self.path),
-            )
+            with limited(self.path, self.where) as source:
+                loaded: Any = torch.load(
+                    source,
+                    map_location=device,
+                    weights_only=True,
+                    mmap=isinstance(source, Path),
+                )
         if not isinstance(loaded, dict) or not loaded:
             found = "an empty one" if isinstance(loaded, dict) else f"a {type(loaded).__name__}"
             raise CheckpointError(

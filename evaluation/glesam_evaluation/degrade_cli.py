@@ -123,10 +123,13 @@ def degrade(
     from glesam_runtime.staging import staged_file
 
     clear = read_image(image)
-    if isinstance(drawn, Single):
-        low = degrade_single(clear, drawn.kind, drawn.strength, drawn.seed)
-    else:
-        low = apply_recipe(clear, drawn, square)
+    try:
+        if isinstance(drawn, Single):
+            low = degrade_single(clear, drawn.kind, drawn.strength, drawn.seed)
+        else:
+            low = apply_recipe(clear, drawn, square)
+    except InputError as error:
+        raise InputError(f"{image}: {error}") from error
     with staged_file(output) as partial:
         Image.fromarray(low).save(partial, format=file_format)
 

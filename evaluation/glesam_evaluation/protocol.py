@@ -117,7 +117,11 @@ def evaluate(
     total = len(dataset) if plan.limit is None else min(plan.limit, len(dataset))
     rows: list[Row] = []
     for index in range(total):
-        rows += _evaluate_sample(segmenters, dataset[index], plan)
+        sample = dataset[index]
+        try:
+            rows += _evaluate_sample(segmenters, sample, plan)
+        except InputError as error:
+            raise InputError(f"{sample.name}: {error}") from error
         if progress is not None:
             progress(index + 1, total)
     return rows

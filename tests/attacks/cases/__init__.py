@@ -19,6 +19,7 @@ from . import (
     second_images,
     second_inputs,
     second_list,
+    second_tools,
     signals,
 )
 
@@ -34,6 +35,7 @@ CASES: list[Case] = [
     *options.CASES,
     *prompts.CASES,
     *second_list.CASES,
+    *second_tools.CASES,
     *second_bundles.CASES,
     *second_checkpoints.CASES,
     *second_images.CASES,

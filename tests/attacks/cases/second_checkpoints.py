@@ -9,6 +9,7 @@ import os
 import pickle
 import pickletools
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -47,7 +48,8 @@ def _archive() -> dict[str, bytes]:
 
 def _zip(members: list[tuple[str, bytes]], method: int = zipfile.ZIP_STORED) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", method) as archive:
+        warnings.simplefilter("ignore")  # about a name that is there twice
         for name, content in members:
             archive.writestr(name, content)
     return buffer.getvalue()
@@ -348,14 +350,9 @@ _SAVED = [
         **_ANY,
     ),
     _file(
-        "a complex and a quantized tensor",
+        "a complex tensor",
         "a.pth",
-        _saved(
-            lambda: {
-                "x": torch.zeros(2, dtype=torch.cfloat),
-                "y": torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.qint8),
-            }
-        ),
+        _saved(lambda: {"x": torch.zeros(2, dtype=torch.cfloat)}),
         **_ANY,
     ),
     _file("a meta tensor", "a.pth", _saved(lambda: {"x": torch.zeros(2, device="meta")}), **_ANY),

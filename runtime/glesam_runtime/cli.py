@@ -17,7 +17,7 @@ from glesam_runtime.everything.parameters import EverythingOptions
 from glesam_runtime.input_paths import STANDARD_INPUT, resolved
 from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.printing import describe_bundle, print_json, print_line, print_result
-from glesam_runtime.run_options import ImageOptions, OutputOptions, PromptOptions
+from glesam_runtime.run_options import ImageOptions, NoEnhance, OutputOptions, PromptOptions
 from glesam_runtime.verbosity import is_debug, print_detail, print_note, spell_seconds
 
 # Everything else is imported where it is used: `--help` needs no numpy, and a wrong option is
@@ -56,9 +56,7 @@ def run(
         Path | None,
         typer.Option(metavar="DIR", help="Bundle folder. Default: the built-in nano."),
     ] = None,
-    no_enhance: Annotated[
-        bool, typer.Option("--no-enhance", help="Skip the enhancer and run plain SAM.")
-    ] = False,
+    no_enhance: NoEnhance = False,
     in_flight: Annotated[
         int | None,
         typer.Option(

@@ -17,13 +17,11 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from glesam_runtime.backends.base import ForwardingEngine
 from glesam_runtime.errors import GlesamError, InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from glesam_runtime.backends.base import Engine, Value
+    from glesam_runtime.backends.base import Value
     from glesam_runtime.manifest import StageName
     from glesam_runtime.predictor import GleSamPredictor
 
@@ -206,25 +204,10 @@ class StopSignal:
 
 
 @dataclass(frozen=True)
-class StoppableEngine:
+class StoppableEngine(ForwardingEngine):
     """An engine that checks for a stop request before each run."""
 
-    engine: Engine
     stop: StopSignal
-
-    @property
-    def name(self) -> str:
-        """Return the backend's name."""
-        return self.engine.name
-
-    @property
-    def device(self) -> str:
-        """Return the device that the engine runs on."""
-        return self.engine.device
-
-    def describe(self) -> dict[str, str]:
-        """Return the engine's description."""
-        return self.engine.describe()
 
     def run(self, stage: StageName, inputs: Mapping[str, Value]) -> dict[str, Value]:
         """Run one graph, unless a stop has been requested.
@@ -234,15 +217,7 @@ class StoppableEngine:
             BackendError: the engine failed.
         """
         self.stop.check()
-        return self.engine.run(stage, inputs)
-
-    def to_host(self, value: Value) -> NDArray[np.float32]:
-        """Return a tensor's values as a float32 array on the host."""
-        return self.engine.to_host(value)
-
-    def share(self) -> StoppableEngine:
-        """Return a share of the engine that sees the same stop request."""
-        return StoppableEngine(self.engine.share(), self.stop)
+        return super().run(stage, inputs)
 
 
 class _PixelBudget:

@@ -205,39 +205,6 @@ def check_request(request: PromptRequest, geometry: Geometry) -> PromptBatch:
         raise InputError(f"{request.where}: {error}") from error
 
 
-def group_alike(
-    batches: Sequence[PromptBatch],
-) -> list[tuple[list[int], PromptBatch]]:
-    """Join prompts that have the same number of points and boxes, for one decoder call per group.
-
-    Returns:
-        For each group the positions of its members in `batches`, and the joined batch.
-    """
-    import numpy as np
-
-    from glesam_runtime.prompts import PromptBatch
-
-    groups: dict[tuple[int, bool], list[int]] = {}
-    for index, batch in enumerate(batches):
-        groups.setdefault((batch.points.shape[1], batch.boxes is None), []).append(index)
-    joined = []
-    for members in groups.values():
-        parts = [batches[index] for index in members]
-        boxes = [part.boxes for part in parts if part.boxes is not None]
-        joined.append(
-            (
-                members,
-                PromptBatch(
-                    np.concatenate([part.points for part in parts]),
-                    np.concatenate([part.labels for part in parts]),
-                    np.concatenate(boxes) if boxes else None,
-                    None,
-                ),
-            )
-        )
-    return joined
-
-
 def from_entry(raw: msgspec.Raw, where: str) -> PromptRequest:
     """Read one prompt of a prompts file, or one mask of results.
 

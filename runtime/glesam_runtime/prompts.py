@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,11 @@ class PromptBatch:
     def size(self) -> int:
         """Return the number of prompts, B."""
         return len(self.points)
+
+    @property
+    def kind(self) -> tuple[int, bool, bool]:
+        """Return what prompts must share to be joined: points per prompt, and which inputs."""
+        return self.points.shape[1], self.boxes is None, self.masks is None
 
 
 def as_batch(
@@ -135,6 +140,32 @@ def split(prompts: PromptBatch, size: int) -> Iterator[PromptBatch]:
             None if prompts.boxes is None else prompts.boxes[part],
             None if prompts.masks is None else prompts.masks[part],
         )
+
+
+def join(parts: Sequence[PromptBatch]) -> PromptBatch:
+    """Return prompts of the same kind, one batch or more, as one batch."""
+    if len(parts) == 1:
+        return parts[0]
+    boxes = [part.boxes for part in parts if part.boxes is not None]
+    masks = [part.masks for part in parts if part.masks is not None]
+    return PromptBatch(
+        np.concatenate([part.points for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate(boxes) if boxes else None,
+        np.concatenate(masks) if masks else None,
+    )
+
+
+def group_alike(batches: Sequence[PromptBatch]) -> list[tuple[list[int], PromptBatch]]:
+    """Join prompts of the same kind, for one decoder call per group.
+
+    Returns:
+        For each group the positions of its members in `batches`, and the joined batch.
+    """
+    groups: dict[tuple[int, bool, bool], list[int]] = {}
+    for index, batch in enumerate(batches):
+        groups.setdefault(batch.kind, []).append(index)
+    return [(members, join([batches[index] for index in members])) for members in groups.values()]
 
 
 def prompt_tensors(

@@ -1,4 +1,7 @@
-"""Declare the options of glesam-run, other than those of the engine and of everything-mode."""
+"""Declare the options of glesam-run, other than those of the engine and of everything-mode.
+
+glesam-serve takes some of them.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,19 @@ from glesam_runtime.sample_depth import Depth
 # No numpy here: the command line reads the options for its --help.
 
 _PROMPTS, _OUTPUT = "Prompts", "Output"
+
+NoEnhance = Annotated[
+    bool, typer.Option("--no-enhance", help="Skip the enhancer and run plain SAM.")
+]
+PromptBatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        rich_help_panel=_PROMPTS,
+        help="Maximum number of prompts per decoder call. Default: 8 on a CPU, else 64.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -84,15 +100,7 @@ class PromptOptions:
             "predict returns three by default, as segment_anything does).",
         ),
     ] = False
-    prompt_batch: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            rich_help_panel=_PROMPTS,
-            help="Maximum number of prompts per decoder call. Default: 8 on a CPU, else 64.",
-        ),
-    ] = None
+    prompt_batch: PromptBatchSize = None
 
     @property
     def given(self) -> bool:

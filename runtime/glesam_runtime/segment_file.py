@@ -19,7 +19,8 @@ from glesam_runtime.errors import InputError
 from glesam_runtime.image import Preprocessed, geometry_of, preprocess
 from glesam_runtime.manifest import STAGES
 from glesam_runtime.output_files import OutputFiles, refuse_inputs, save_mask, save_overlay
-from glesam_runtime.prompt_requests import PromptRequest, check_request, group_alike
+from glesam_runtime.prompt_requests import PromptRequest, check_request
+from glesam_runtime.prompts import group_alike
 from glesam_runtime.results import ImageResult, Mask, Rle
 from glesam_runtime.rle import encode_rle
 from glesam_runtime.staging import staged_file

@@ -14,6 +14,7 @@ from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import InputError
 from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.printing import print_line
+from glesam_runtime.run_options import NoEnhance, PromptBatchSize
 from glesam_runtime.verbosity import is_debug, print_note
 from glesam_serving.settings import ServerOptions
 
@@ -34,17 +35,8 @@ def serve(
         Path | None,
         typer.Argument(metavar="[BUNDLE]", help="Bundle folder. Default: the built-in nano."),
     ] = None,
-    prompt_batch: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Maximum number of prompts per decoder call. Default: 8 on a CPU, else 64.",
-        ),
-    ] = None,
-    no_enhance: Annotated[
-        bool, typer.Option("--no-enhance", help="Do not load the enhancer; run plain SAM.")
-    ] = False,
+    prompt_batch: PromptBatchSize = None,
+    no_enhance: NoEnhance = False,
 ) -> None:
     """Load BUNDLE and serve it until SIGTERM or Ctrl-C.
 

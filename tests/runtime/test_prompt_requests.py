@@ -9,7 +9,8 @@ import pytest
 
 from glesam_runtime import InputError
 from glesam_runtime.image import geometry_of
-from glesam_runtime.prompt_requests import check_request, from_file, from_options, group_alike
+from glesam_runtime.prompt_requests import check_request, from_file, from_options
+from glesam_runtime.prompts import group_alike
 
 GEOMETRY = geometry_of(90, 120, 64)
 

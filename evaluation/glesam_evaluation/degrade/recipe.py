@@ -172,7 +172,10 @@ def sample_recipe(level: int, seed: int, settings: Settings = LQSEG) -> Recipe:
 def _sample_pass(rng: np.random.Generator, settings: Settings, one: PassSettings) -> Pass:
     return Pass(
         blur=_sample_blur(rng, settings) if rng.random() < one.p_blur else None,
-        resize=Resize(method=_sample_method(rng, settings), scale=_sample_scale(rng, one)),
+        resize=Resize(
+            method=_sample_method(rng, settings),
+            scale=sample_scale(rng, one.scale, one.p_up, one.p_down),
+        ),
         noise=_sample_noise(rng, settings),
         jpeg=Jpeg(quality=int(rng.integers(*settings.jpeg_quality, endpoint=True))),
     )
@@ -199,12 +202,13 @@ def _sample_blur(rng: np.random.Generator, settings: Settings) -> Blur:
     return Blur(kind=kind, size=size, sigma_x=sigma_x, sigma_y=sigma_y, angle=angle, beta=beta)
 
 
-def _sample_scale(rng: np.random.Generator, one: PassSettings) -> float:
-    low, high = one.scale
+def sample_scale(rng: np.random.Generator, scale: Range, p_up: float, p_down: float) -> float:
+    """Draw the scale of a resize: up to `scale[1]`, down to `scale[0]`, or 1."""
+    low, high = scale
     direction = rng.random()
-    if direction < one.p_up:
+    if direction < p_up:
         return _uniform(rng, (1.0, high))
-    if direction < one.p_up + one.p_down:
+    if direction < p_up + p_down:
         return _uniform(rng, (low, 1.0))
     return 1.0
 

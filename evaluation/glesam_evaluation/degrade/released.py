@@ -26,6 +26,7 @@ from glesam_evaluation.degrade.recipe import (
     Resize,
     ResizeMethod,
     Settings,
+    sample_scale,
 )
 from glesam_evaluation.seeds import generator
 from glesam_runtime.errors import InputError
@@ -192,7 +193,10 @@ def _sample_pass(rng: np.random.Generator, settings: ReleasedSettings, one: Rele
     poisson = rng.random() < settings.p_poisson
     return Pass(
         blur=blur,
-        resize=Resize(method=_choice(rng, settings.resize_methods), scale=_sample_scale(rng, one)),
+        resize=Resize(
+            method=_choice(rng, settings.resize_methods),
+            scale=sample_scale(rng, one.scale, one.p_up, one.p_down),
+        ),
         noise=Noise(
             kind="poisson" if poisson else "gaussian",
             strength=_uniform(rng, one.poisson_scale if poisson else one.gaussian_sigma),
@@ -234,16 +238,6 @@ def _sample_sinc(
 def _sample_beta(rng: np.random.Generator, bounds: Range) -> float:
     low, high = bounds
     return _uniform(rng, (low, 1.0) if rng.random() < 0.5 else (1.0, high))
-
-
-def _sample_scale(rng: np.random.Generator, one: ReleasedPass) -> float:
-    low, high = one.scale
-    direction = rng.random()
-    if direction < one.p_up:
-        return _uniform(rng, (1.0, high))
-    if direction < one.p_up + one.p_down:
-        return _uniform(rng, (low, 1.0))
-    return 1.0
 
 
 def _choice(rng: np.random.Generator, values: Sequence[_T]) -> _T:

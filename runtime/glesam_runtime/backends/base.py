@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
@@ -75,6 +75,43 @@ class Engine(Protocol):
         Raises:
             BackendError: the engine cannot be shared.
         """
+
+
+@dataclass(frozen=True)
+class ForwardingEngine:
+    """An engine that leaves everything to another; a subclass changes how graphs are run."""
+
+    engine: Engine
+
+    @property
+    def name(self) -> str:
+        """Return the backend's name."""
+        return self.engine.name
+
+    @property
+    def device(self) -> str:
+        """Return the device that the engine runs on."""
+        return self.engine.device
+
+    def describe(self) -> dict[str, str]:
+        """Return the engine's description."""
+        return self.engine.describe()
+
+    def run(self, stage: StageName, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        """Run one graph.
+
+        Raises:
+            BackendError: the engine failed.
+        """
+        return self.engine.run(stage, inputs)
+
+    def to_host(self, value: Value) -> NDArray[np.float32]:
+        """Return a tensor's values as a float32 array on the host."""
+        return self.engine.to_host(value)
+
+    def share(self) -> Engine:
+        """Return an engine of the same kind on a share of the other engine's graphs."""
+        return replace(self, engine=self.engine.share())
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from glesam_runtime import chain
+from glesam_runtime.backends.base import ForwardingEngine
 from glesam_runtime.errors import BackendError, InputError
 from glesam_runtime.image import preprocess
 from glesam_runtime.image_file import open_picture, read_image_with_note
@@ -241,39 +242,21 @@ def png_of(pixels: NDArray[np.uint8]) -> bytes:
 
 
 @dataclass(frozen=True)
-class _WatchedEngine:
+class _WatchedEngine(ForwardingEngine):
     """An engine that reports each run of the decoder, and that may leave out the enhancer."""
 
-    engine: Engine
     decoded: Callable[[int], None]
     skip_enhancer: bool
     turns: Turns | None
-
-    @property
-    def name(self) -> str:
-        return self.engine.name
-
-    @property
-    def device(self) -> str:
-        return self.engine.device
-
-    def describe(self) -> dict[str, str]:
-        return self.engine.describe()
 
     def run(self, stage: StageName, inputs: Mapping[str, Value]) -> dict[str, Value]:
         self.decoded(0)
         if stage == "enhancer" and self.skip_enhancer:
             return {"enhanced_embeddings": inputs["image_embeddings"]}
         with Turns.of(self.turns, urgent=False):
-            outputs = self.engine.run(stage, inputs)
+            outputs = super().run(stage, inputs)
             if self.turns is not None:
                 outputs = {n: np.array(self.engine.to_host(v)) for n, v in outputs.items()}
         if stage == "decoder":
             self.decoded(inputs["point_coords"].shape[0])
         return outputs
-
-    def to_host(self, value: Value) -> NDArray[np.float32]:
-        return self.engine.to_host(value)
-
-    def share(self) -> _WatchedEngine:
-        return _WatchedEngine(self.engine.share(), self.decoded, self.skip_enhancer, self.turns)

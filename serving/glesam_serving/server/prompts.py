@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from glesam_runtime.prompt_requests import (
     check_without_image,
     from_entry,
 )
-from glesam_runtime.prompts import PromptBatch, check_prompts
+from glesam_runtime.prompts import PromptBatch, check_prompts, group_alike
 from glesam_serving.problems import ProblemError
 from glesam_serving.wire import Prompt, SegmentRequest
 
@@ -80,25 +79,7 @@ def groups_of(request: SegmentRequest, image: EncodedImage) -> list[Group]:
     batches = [
         _batch_of(prompt, f"prompt {index}", image) for index, prompt in enumerate(request.prompts)
     ]
-    groups: dict[tuple[int, bool, bool], list[int]] = {}
-    for index, batch in enumerate(batches):
-        kind = (batch.points.shape[1], batch.boxes is None, batch.masks is None)
-        groups.setdefault(kind, []).append(index)
-    return [
-        Group(members, _joined([batches[index] for index in members]))
-        for members in groups.values()
-    ]
-
-
-def _joined(parts: Sequence[PromptBatch]) -> PromptBatch:
-    boxes = [part.boxes for part in parts if part.boxes is not None]
-    masks = [part.masks for part in parts if part.masks is not None]
-    return PromptBatch(
-        np.concatenate([part.points for part in parts]),
-        np.concatenate([part.labels for part in parts]),
-        np.concatenate(boxes) if boxes else None,
-        np.concatenate(masks) if masks else None,
-    )
+    return [Group(members, batch) for members, batch in group_alike(batches)]
 
 
 def _batch_of(prompt: Prompt, where: str, image: EncodedImage) -> PromptBatch:

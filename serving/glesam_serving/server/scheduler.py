@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from glesam_runtime.prompts import PromptBatch, split
+from glesam_runtime.prompts import PromptBatch, join, split
 from glesam_serving.problems import ProblemError, gone
 from glesam_serving.server.images import EncodedImage, ImageCache
 from glesam_serving.server.model import StoppedError
@@ -45,16 +45,9 @@ class _Prompts:
     since: float = field(default_factory=time.perf_counter)
 
     @property
-    def kind(self) -> tuple[int, int, bool, bool, bool]:
+    def kind(self) -> tuple[int, bool, int, bool, bool]:
         """Return what prompts must share to go through the decoder in one call."""
-        batch = self.batch
-        return (
-            id(self.image),
-            batch.points.shape[1],
-            batch.boxes is None,
-            batch.masks is None,
-            self.multimask,
-        )
+        return (id(self.image), self.multimask, *self.batch.kind)
 
 
 @dataclass(eq=False)
@@ -224,10 +217,11 @@ class Scheduler:
 
     async def _decode_together(self, jobs: list[_Prompts]) -> None:
         image, multimask = jobs[0].image, jobs[0].multimask
+        batch = join([job.batch for job in jobs])
         start = time.perf_counter()
         try:
             low_res, scores = await self._run(
-                self.model.decoding, self.model.decode, image, _join(jobs), multimask
+                self.model.decoding, self.model.decode, image, batch, multimask
             )
         except Exception as error:  # noqa: BLE001 - each job raises it
             if len(jobs) > 1:  # one prompt must not fail the others
@@ -282,18 +276,3 @@ class Scheduler:
 
     async def _run(self, pool: ThreadPoolExecutor, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
-
-
-def _join(jobs: list[_Prompts]) -> PromptBatch:
-    """Return the prompts of jobs of one kind as one batch."""
-    if len(jobs) == 1:
-        return jobs[0].batch
-    batches = [job.batch for job in jobs]
-    boxes = [batch.boxes for batch in batches if batch.boxes is not None]
-    masks = [batch.masks for batch in batches if batch.masks is not None]
-    return PromptBatch(
-        np.concatenate([batch.points for batch in batches]),
-        np.concatenate([batch.labels for batch in batches]),
-        np.concatenate(boxes) if boxes else None,
-        np.concatenate(masks) if masks else None,
-    )

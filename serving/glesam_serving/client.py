@@ -131,8 +131,8 @@ class Client:
     ) -> tuple[NDArray[np.bool_] | NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Predict masks for one prompt, or for B prompts at once, as `GleSamPredictor.predict`.
 
-        `mask_input` may also be the `id` of a mask of an earlier `answer`: its logits are then not
-        sent.
+        The server refuses boxes whose corners are swapped, which the predictor takes. `mask_input`
+        may also be the `id` of a mask of an earlier `answer`: its logits are then not sent.
 
         Raises:
             InputError: no image is set, or a prompt cannot be used.
@@ -160,9 +160,16 @@ class Client:
         request = wire.SegmentRequest(
             prompts, multimask_output, rle=not return_logits, low_res=True
         )
-        answer = self._segment(request)
         count, side = 3 if multimask_output else 1, geometry.image_size // 4
         shape = (len(prompts), count)
+        if not prompts:  # such as no boxes, [0, 4]
+            kind = np.float32 if return_logits else np.bool_
+            return (
+                np.zeros((*shape, *geometry.original), kind),
+                np.zeros(shape, np.float32),
+                np.zeros((*shape, side, side), np.float32),
+            )
+        answer = self._segment(request)
         low_res = np.stack([_logits(mask.low_res or "", side) for mask in answer.masks])
         low_res = low_res.reshape(*shape, side, side)
         scores = np.asarray([mask.predicted_iou for mask in answer.masks], np.float32)

@@ -237,6 +237,12 @@ def test_the_client_is_used_as_the_predictor(
             {"point_coords": [[40, 30]], "point_labels": [1]},
             {"box": np.asarray(box)},
             {"box": box[0], "multimask_output": False, "return_logits": True},
+            {"box": box[:1]},
+            {"point_coords": [[40, 30]], "point_labels": [1], "box": box[:1]},
+            {"box": np.zeros((0, 4))},
+            {"box": np.zeros((0, 4)), "multimask_output": False, "return_logits": True},
+            {"point_coords": [[40, 30], [0, 0]], "point_labels": [1, -1]},
+            {"point_coords": [[96, 72]], "point_labels": [1]},
         ):
             expected = predictor.predict(**arguments)
             for found, want in zip(client.predict(**arguments), expected, strict=True):

@@ -14,7 +14,6 @@ from glesam_runtime.errors import InputError
 from glesam_runtime.prompt_requests import (
     PromptRequest,
     check_request,
-    check_without_image,
     from_entry,
 )
 from glesam_runtime.prompts import PromptBatch, check_prompts, group_alike
@@ -89,7 +88,6 @@ def _batch_of(prompt: Prompt, where: str, image: EncodedImage) -> PromptBatch:
         return check_prompts(image.geometry, masks=mask)
     plain = msgspec.structs.replace(prompt, mask_from=None, mask_input=None)
     request: PromptRequest = from_entry(msgspec.Raw(msgspec.json.encode(plain)), where)
-    check_without_image([request])
     batch = check_request(request, image.geometry)
     return batch if mask is None else replace(batch, masks=mask)
 

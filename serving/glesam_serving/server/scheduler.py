@@ -100,8 +100,7 @@ class Scheduler:
             wait = max(1, math.ceil(self._mean_seconds * self._taken))
             raise ProblemError(
                 429,
-                f"{self._taken} requests run or wait already, which is the server's limit; try "
-                f"again in {wait} s",
+                f"the queue is full ({self._taken} running or waiting); try again in {wait} s",
                 {"Retry-After": str(wait)},
             )
         self._taken += 1

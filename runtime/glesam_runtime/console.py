@@ -24,7 +24,7 @@ from glesam_runtime.common_options import check_completion
 from glesam_runtime.engine_libraries import disable_reports
 from glesam_runtime.errors import GlesamError
 from glesam_runtime.printing import message_line
-from glesam_runtime.termination import Termination
+from glesam_runtime.termination import Termination, was_interrupted
 
 _EXTRAS = {
     "calibration": ("cv2", "matplotlib", "ml_dtypes", "onnx", "onnx_ir", "scipy"),
@@ -82,7 +82,11 @@ def run_app(app: typer.Typer, prog_name: str) -> NoReturn:
     termination = Termination()
     termination.install()
     sys.unraisablehook = partial(_repeat_interrupt, termination)
-    sys.exit(exit_code_of(app, prog_name, arguments, termination))
+    code = exit_code_of(app, prog_name, arguments, termination)
+    # CPython notes that Ctrl-C ended the text of an exec(), as dataclasses use while a module
+    # loads, and `python -m` then ends by SIGINT whatever the exit code is. The next text clears it.
+    eval("None")
+    sys.exit(code)
 
 
 def _limit_width() -> None:
@@ -139,8 +143,8 @@ def exit_code_of(
 
 def _run(app: typer.Typer, prog_name: str, arguments: Sequence[str]) -> int:
     """Run an app, report an error, and return the exit code; the caller reports interruptions."""
-    command = typer.main.get_command(app)
     try:
+        command = typer.main.get_command(app)
         check_completion(arguments)
         # Outside standalone mode Typer returns the code of typer.Exit, or None.
         # Newer Typer turns Ctrl-C into the code 130 and prints nothing.
@@ -158,20 +162,13 @@ def _run(app: typer.Typer, prog_name: str, arguments: Sequence[str]) -> int:
     except Exception as error:
         if "--debug" in arguments:
             raise
-        if _was_interrupted(error):
+        if was_interrupted(error):
             return _INTERRUPTED
         message, code = _explain(error, prog_name)
         report(message)
         _discard_output()
         return code
     return int(code or 0)
-
-
-def _was_interrupted(error: BaseException | None) -> bool:
-    """Return whether Ctrl-C caused an error, as the ImportError of a library that was loading."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def _discard_output() -> int:

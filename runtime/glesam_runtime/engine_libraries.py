@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from glesam_runtime.termination import interruptible_import
+
 ORT_SWITCH = "ORT_DISABLE_TELEMETRY"
 """ONNX Runtime reads this environment variable when it is loaded. A value of the user's stays."""
 
@@ -30,7 +32,8 @@ def import_onnxruntime() -> Any:
         ImportError: it is not installed or cannot be loaded.
     """
     os.environ.setdefault(ORT_SWITCH, "1")
-    import onnxruntime
+    with interruptible_import():
+        import onnxruntime
 
     return onnxruntime
 
@@ -41,7 +44,7 @@ def import_openvino() -> Any:
     Raises:
         ImportError: it is not installed or cannot be loaded.
     """
-    with _lock, _openvino_reports_hidden():
+    with _lock, _openvino_reports_hidden(), interruptible_import():
         import openvino
 
         return openvino

@@ -12,7 +12,8 @@ import socket
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -119,3 +120,24 @@ class Termination:
         with suppress(OSError):  # the terminal may be gone
             print("error: terminated", file=sys.stderr, flush=True)
         os._exit(128 + number)
+
+
+def was_interrupted(error: BaseException | None) -> bool:
+    """Return whether Ctrl-C caused an error, as the ImportError of a library that was loading."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+@contextmanager
+def interruptible_import() -> Iterator[None]:
+    """Raise KeyboardInterrupt where Ctrl-C made an import fail: the library is not missing.
+
+    Compiled modules turn what interrupts their initialization into an ImportError.
+    """
+    try:
+        yield
+    except ImportError as error:
+        if was_interrupted(error):
+            raise KeyboardInterrupt from error
+        raise

@@ -226,6 +226,48 @@ def test_ctrl_c_while_an_object_is_taken_apart() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "goes on\n", "error: interrupted\n")
 
 
+LOADING = """
+import signal, sys
+from glesam_runtime.common_options import make_app
+from glesam_runtime.console import run_app
+from glesam_runtime.engine_libraries import import_onnxruntime
+
+class Interrupted:
+    def find_spec(self, name, path=None, target=None):
+        if name == "onnxruntime":
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except KeyboardInterrupt as error:  # as compiled modules do
+                raise ImportError("initialization failed") from error
+
+sys.modules.pop("onnxruntime", None)
+sys.meta_path.insert(0, Interrupted())
+app = make_app("A test.")
+
+@app.command()
+def run(how: str):
+    if how == "library":
+        try:
+            import_onnxruntime()
+        except ImportError:
+            print("taken for missing")
+    else:
+        exec("signal.raise_signal(signal.SIGTERM)", {"signal": signal})
+
+run_app(app, "t")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("how", ["library", "text"])
+def test_sigterm_while_modules_load(how: str, tmp_path: Path) -> None:
+    """`python -m` ends by SIGINT, not by the exit code, once Ctrl-C has ended an exec()."""
+    (tmp_path / "loading.py").write_text(LOADING)
+    command = [sys.executable, "-m", "loading", how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "error: terminated\n")
+
+
 TERMINATED = """
 import hashlib, signal, sys, time
 from pathlib import Path

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glesam_runtime.errors import BackendError
+from glesam_runtime.termination import interruptible_import
 
 _FLOAT = 4
 """Size of a float32, in bytes."""
@@ -41,7 +42,8 @@ class Device:
             BackendError: cuda-python, the driver or the GPU is missing.
         """
         try:
-            from cuda.bindings import runtime
+            with interruptible_import():
+                from cuda.bindings import runtime
         except ImportError as error:
             raise BackendError(
                 f"cuda-python cannot be imported ({error}); pip install 'glesam-runtime[rtx]' "

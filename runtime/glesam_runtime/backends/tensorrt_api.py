@@ -22,6 +22,7 @@ from typing import Any
 
 from glesam_runtime.errors import BackendError
 from glesam_runtime.target import EngineFamily
+from glesam_runtime.termination import interruptible_import
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,8 @@ def import_family(name: EngineFamily) -> Api:
     """
     family = FAMILIES[name]
     try:
-        module = importlib.import_module(family.module)
+        with interruptible_import():
+            module = importlib.import_module(family.module)
     except (ImportError, OSError) as error:  # OSError: a shared library does not load
         raise BackendError(
             f"{name} cannot be imported ({error}); pip install 'glesam-runtime[{family.extra}]'"

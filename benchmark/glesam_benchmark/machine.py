@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 
+from glesam_runtime.machine import cores
+
 _LEAST_SECONDS = 0.5
 """Shortest time to judge: the system counts processor time in hundredths of a second."""
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -69,13 +71,6 @@ def load_average() -> float | None:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
-def processors() -> int:
-    """Return the number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class Host(msgspec.Struct, frozen=True):
     """The machine that ran the benchmark."""
 
@@ -102,7 +97,7 @@ def host(threads: int | None) -> Host:
     name = named[1].strip() if named else platform.processor() or platform.machine()
     system = f"{platform.system().lower()}-{platform.machine().lower()}"
     features = tuple(feature for feature in _FEATURES if feature in words)
-    return Host(processors(), name, features, system, threads)
+    return Host(cores(), name, features, system, threads)
 
 
 def _busy_seconds() -> float | None:

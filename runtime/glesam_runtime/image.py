@@ -11,6 +11,7 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from glesam_runtime.errors import InputError
+from glesam_runtime.limits import check_picture
 from glesam_runtime.resample import resize_bilinear
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def check_image(image: object) -> NDArray[np.uint8]:
     """Return an image array unchanged if it is uint8 [H, W, 3] with at least one pixel.
 
     Raises:
-        InputError: it has another type, dtype or shape.
+        InputError: it has another type, dtype or shape, or exceeds `limits.MEGAPIXELS`.
     """
     if not isinstance(image, np.ndarray):
         raise InputError(f"image: must be a uint8 array [H, W, 3], not {type(image).__name__}")
@@ -60,6 +61,7 @@ def check_image(image: object) -> NDArray[np.uint8]:
         raise InputError(
             f"image: {image.shape[1]} x {image.shape[0]} pixels, but it needs at least 1 x 1"
         )
+    check_picture(image.shape[1], image.shape[0], "image")
     return image
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from pathlib import Path
@@ -12,6 +13,13 @@ _DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 """Features of an x86 CPU that accumulates products of bytes in 32 bits."""
 _BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
 """Features of an x86 or ARM CPU that has bfloat16 arithmetic."""
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def cpu_name() -> str:

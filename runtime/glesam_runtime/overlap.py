@@ -8,7 +8,6 @@ alone may exceed it).
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from glesam_runtime.backends.base import ForwardingEngine
 from glesam_runtime.errors import GlesamError, InputError
+from glesam_runtime.machine import cores
 
 if TYPE_CHECKING:
     from glesam_runtime.backends.base import Value
@@ -163,14 +163,7 @@ def _of_the_image(error: GlesamError | OSError | MemoryError) -> GlesamError:
 
 def default_in_flight(streams: int) -> int:
     """Return the default for `in_flight`: one per stream, plus one per core up to 8."""
-    return streams + min(_MAX_HELPERS, _cores())
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return streams + min(_MAX_HELPERS, cores())
 
 
 class Stopped(BaseException):

@@ -254,7 +254,7 @@ def _pixels_of(image: Image.Image, image_format: str) -> NDArray[np.uint8]:
     """Return the pixels of a PIL image, uint8 [H, W, 3].
 
     Raises:
-        InputError: its mode is not RGB, or `image_format` says BGR.
+        InputError: its mode is not RGB, it is closed, or `image_format` says BGR.
     """
     if image_format != "RGB":
         raise InputError(f"image_format {image_format!r}: PIL images are RGB; leave it out")
@@ -263,7 +263,10 @@ def _pixels_of(image: Image.Image, image_format: str) -> NDArray[np.uint8]:
             f'image: a PIL image of the mode {image.mode}; call image.convert("RGB"), or read its '
             "file with glesam_runtime.read_image"
         )
-    return np.array(image, np.uint8)
+    try:
+        return np.array(image, np.uint8)
+    except ValueError as error:  # Pillow's, for a closed image
+        raise InputError(f"image: the PIL image cannot be read ({error})") from error
 
 
 def _scaled(

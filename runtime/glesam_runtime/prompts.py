@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glesam_runtime.errors import InputError
-from glesam_runtime.limits import POINTS
+from glesam_runtime.limits import POINTS, PROMPTS
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -232,11 +232,17 @@ def _with_batch_axis(value: ArrayLike | None, axes: int, name: str) -> NDArray[A
 
 
 def _numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Convert values to float64."""
+    """Convert values of B prompts to float64.
+
+    Raises:
+        InputError: they are no numbers, or there are too many prompts.
+    """
     try:
         array: NDArray[Any] = np.asarray(values)
         if array.dtype.kind not in "biuf":
             raise ValueError(array.dtype.name)
+        if array.ndim:
+            PROMPTS.check(len(array), f"{name}: {len(array)} prompts")
         return array.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name}: not an array of numbers ({error})") from error

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.attack
 _NAN, _INF = float("nan"), float("inf")
 _PIXELS = np.arange(40 * 60 * 3, dtype=np.uint8).reshape(40, 60, 3)
 _POINT: dict[str, Any] = {"point_coords": [[9.0, 9.0]], "point_labels": [1]}
+_CLOSED = Image.new("RGB", (20, 20))
+_CLOSED.close()
 _IMAGES: dict[str, Any] = {
     "objects": np.full((4, 4, 3), None, object),
     "text": np.full((4, 4, 3), "x"),
@@ -37,6 +39,8 @@ _IMAGES: dict[str, Any] = {
     "a path": "x.png",
     "nothing": None,
     "CMYK": Image.new("CMYK", (20, 20)),
+    "a closed image": _CLOSED,
+    "10^10 pixels": np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (100_000, 100_000, 3)),
 }
 _PROMPTS: dict[str, dict[str, Any]] = {
     "nothing": {},
@@ -63,6 +67,7 @@ _PROMPTS: dict[str, dict[str, Any]] = {
     "a box of NaN": {"box": [_NAN, 1, 2, 3]},
     "a box of infinity": {"box": [0, 0, _INF, _INF]},
     "a box of 1e308": {"box": [-1e308, -1e308, 1e308, 1e308]},
+    "10^9 boxes": {"box": np.broadcast_to(np.asarray([1.0, 1, 9, 9]), (10**9, 4))},
     "a box of three": {"box": [1, 2, 3]},
     "a box of text": {"box": "1,2,3,4"},
     "a box of a mapping": {"box": {"x0": 1}},

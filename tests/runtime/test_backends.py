@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from glesam_runtime import BackendError, EngineOptions, backends, open_bundle
+from glesam_runtime import BackendError, EngineOptions, InputError, backends, open_bundle
 from glesam_runtime.backends import BACKENDS, Backend, installed
 from glesam_runtime.backends.base import FoundTensor, check_interface
 from glesam_runtime.backends.loading import load_engine, module_of
@@ -74,6 +75,13 @@ def test_an_option_is_supported_or_refused(
     spelled = option.replace("_", "-")
     with pytest.raises(BackendError, match=rf"{name} does not support --{spelled}; leave it out"):
         load_engine(bundle, name, options=options)
+
+
+def test_threads_far_above_the_cores_are_refused(toy_bundle: Path) -> None:
+    most = 8 * len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    most = most or 8 * (os.cpu_count() or 1)
+    with pytest.raises(InputError, match=f"--threads {most + 1}: more than 8 per core"):
+        load_engine(open_bundle(toy_bundle), "onnxruntime", options=EngineOptions(threads=most + 1))
 
 
 def found(name: str, *shape: int | None, dtype: str = "float32") -> FoundTensor:

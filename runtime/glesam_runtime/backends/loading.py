@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from glesam_runtime.backends import BACKENDS, Backend
 from glesam_runtime.engine_options import EngineOptions, changed_options
-from glesam_runtime.errors import BackendError
+from glesam_runtime.errors import BackendError, InputError
+from glesam_runtime.machine import cores
 from glesam_runtime.manifest import STAGES, StageName
 from glesam_runtime.option_groups import flag
 from glesam_runtime.verbosity import print_detail
@@ -17,6 +18,11 @@ from glesam_runtime.verbosity import print_detail
 if TYPE_CHECKING:
     from glesam_runtime.backends.base import Engine
     from glesam_runtime.bundle import Bundle
+
+
+_THREADS_PER_CORE = 8
+"""Threads of an engine wait for each other by spinning: with 32 per core, nano takes 15 times as
+long as with one, and with 500 it does not end in a minute."""
 
 
 class BackendModule(Protocol):
@@ -63,6 +69,7 @@ def load_engine(
     Raises:
         BackendError: the backend is unknown or not installed, does not run such a bundle, does not
             support an option or the device, or refuses a graph.
+        InputError: more than 8 threads per core are asked for.
     """
     if backend not in BACKENDS:
         known = ", ".join(["auto", *BACKENDS])
@@ -75,6 +82,7 @@ def load_engine(
     options = options or EngineOptions()
     module = module_of(BACKENDS[backend])
     _check_options(backend, module.OPTIONS, options)
+    _check_threads(options.threads)
     names = STAGES if stages is None else stages
     start = time.perf_counter()
     engine = module.load(bundle, device, names, options)
@@ -105,3 +113,13 @@ def _check_options(name: str, supported: frozenset[str], options: EngineOptions)
                 f"{name} does not support {flag(option)}; leave it out, or choose a backend that "
                 f"supports it: {', '.join(named)}"
             )
+
+
+def _check_threads(threads: int | None) -> None:
+    """Refuse a number of threads that makes the engine slower beyond use."""
+    usable = cores()
+    if threads is not None and threads > _THREADS_PER_CORE * usable:
+        raise InputError(
+            f"{flag('threads')} {threads}: more than {_THREADS_PER_CORE} per core make the engine "
+            f"many times slower, and this process has {usable}; leave it out, or give {usable}"
+        )

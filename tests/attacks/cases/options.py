@@ -89,6 +89,7 @@ CASES = [
     _with("--threads", "0"),
     _with("--threads", "1000000000000"),
     _with("--threads", "nan"),
+    _with("--threads", "4096"),
     _with("--streams", "0"),
     _with("--streams", "1000000000", codes=(0, 2)),
     _with("--in-flight", "0"),

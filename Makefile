@@ -26,7 +26,7 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 # Engine of `make bench-serve`, and a full-size bundle for it if you have one.
 SERVE_BUNDLE ?=
 
-.PHONY: help setup demo serve test test-attacks test-serving test-browser page-picture bench-serve test-clients dist test-export test-readme test-pages test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
+.PHONY: help setup demo serve test test-attacks check-attacks test-serving test-browser page-picture bench-serve test-clients dist test-export test-readme test-pages test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
 	nano-table builtin backbones precision quantization quantization-full inputs recipes docs schema pictures clean
 
 help:  ## List the targets
@@ -53,7 +53,10 @@ demo: $(READY)  ## Export nano, segment a photograph clear and degraded, print t
 test: $(READY)  ## Run the fast tests in WORKERS processes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=25
 
-test-attacks: $(READY)  ## Run the hostile inputs in WORKERS processes (three minutes)
+test-attacks: $(READY)  ## Run the first list of hostile inputs in WORKERS processes (90 seconds)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m 'attack and not second' -n $(WORKERS) --dist worksteal tests/attacks
+
+check-attacks: $(READY)  ## Run both lists of hostile inputs in WORKERS processes (three minutes)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m attack -n $(WORKERS) --dist worksteal tests/attacks
 
 serve: $(READY)  ## Serve the built-in model at http://127.0.0.1:8000, with a page to click on
@@ -125,7 +128,7 @@ check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under saniti
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT)
 
 check:  ## Run every check, and print the seconds that each takes
-	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) test-attacks" "$(MAKE) test-serving" "$(MAKE) test-browser" "$(MAKE) test-clients" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
+	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-attacks" "$(MAKE) test-serving" "$(MAKE) test-browser" "$(MAKE) test-clients" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
 
 lint: $(READY)  ## Check style, import walls and types
 	$(BIN)/ruff check

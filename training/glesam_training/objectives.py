@@ -9,6 +9,7 @@ zero on an edge means that the edge runs through the middle of the cell.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -69,6 +70,33 @@ FOCAL_ALPHA = 0.25
 """Weight of the object's pixels; the background's have the rest (Lin et al. 2017, Sec. 4)."""
 
 
+@dataclass(frozen=True)
+class LossWeights:
+    """The weights of the mask loss.
+
+    Attributes:
+        dice: weight of Dice.
+        focal: weight of the focal loss.
+        background: weight of the background's pixels in the focal loss; None gives them the rest of
+            alpha. The released code multiplies every pixel by its alpha of 0.25.
+    """
+
+    dice: float = 1.0
+    focal: float = FOCAL_WEIGHT
+    background: float | None = None
+
+    @property
+    def words(self) -> str:
+        """Return the weights as `--loss-weights` takes them, with what no option sets."""
+        ratio = f"{self.dice:g}:{self.focal:g}"
+        if self.background is None:
+            return ratio
+        return f"{ratio} (background pixels {self.background:g})"
+
+
+SAMS_WEIGHTS = LossWeights()
+
+
 def coverage(masks: Tensor, side: int) -> Tensor:
     """Return how much masks [..., H, W] (bool or 0..1) cover of each cell, [..., side, side]."""
     flat = masks.reshape(-1, 1, *masks.shape[-2:]).float()
@@ -84,16 +112,22 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def focal_loss(
-    logits: Tensor, target: Tensor, gamma: float = 2.0, alpha: float = FOCAL_ALPHA
+    logits: Tensor,
+    target: Tensor,
+    gamma: float = 2.0,
+    alpha: float = FOCAL_ALPHA,
+    background: float | None = None,
 ) -> Tensor:
     """Return the focal loss, mean over pixels, [..., h, w] -> [...] (Lin et al. 2017, Eq. 5).
 
     For a target between 0 and 1 the modulating factor is |target - p|^gamma, which equals the
     paper's (1 - p_t)^gamma at 0 and 1. At the minimum, a pixel counts as object if that is at least
     (1 - alpha) / alpha times as likely as background; only alpha 0.5 treats both alike.
+    `background` replaces 1 - alpha.
     """
     entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    weight = alpha * target + (1 - alpha) * (1 - target)
+    other = 1 - alpha if background is None else background
+    weight = alpha * target + other * (1 - target)
     factor = (target - logits.sigmoid()).abs().pow(gamma)
     return (weight * factor * entropy).mean((-2, -1))
 
@@ -115,9 +149,18 @@ def balanced_bce_loss(logits: Tensor, target: Tensor, most: float = 20.0) -> Ten
     return (entropy * (1 + (weight - 1) * target)).mean((-2, -1))
 
 
-def mask_loss(logits: Tensor, target: Tensor, alpha: float = FOCAL_ALPHA) -> Tensor:
-    """Return Dice + 20 Focal (paper, Sec. 3.4; weights as SAM's), [..., h, w] -> [...]."""
-    return dice_loss(logits, target) + FOCAL_WEIGHT * focal_loss(logits, target, alpha=alpha)
+def mask_loss(
+    logits: Tensor,
+    target: Tensor,
+    alpha: float = FOCAL_ALPHA,
+    weights: LossWeights = SAMS_WEIGHTS,
+) -> Tensor:
+    """Return Dice + 20 Focal, or with other weights, [..., h, w] -> [...].
+
+    The paper (Sec. 3.4) names the two losses and no weights; 1 and 20 are SAM's.
+    """
+    focal = focal_loss(logits, target, alpha=alpha, background=weights.background)
+    return weights.dice * dice_loss(logits, target) + weights.focal * focal
 
 
 def soft_iou(logits: Tensor, target: Tensor) -> Tensor:
@@ -150,6 +193,7 @@ class EnhancerObjective(Objective):
         mask_weight: weight of Dice + Focal next to the MSE, which is then divided by the latent's
             variance; 0 is the paper's loss.
         alpha: alpha of the mask loss.
+        weights: weights of the mask loss.
     """
 
     def __init__(
@@ -159,10 +203,11 @@ class EnhancerObjective(Objective):
         decoder: Decoder | None = None,
         mask_weight: float = 0.0,
         alpha: float = FOCAL_ALPHA,
+        weights: LossWeights = SAMS_WEIGHTS,
     ) -> None:
         super().__init__()
         self.encoder, self.enhancer, self.decoder = encoder, enhancer, decoder
-        self.mask_weight, self.alpha = mask_weight, alpha
+        self.mask_weight, self.alpha, self.weights = mask_weight, alpha, weights
         for part in (encoder, decoder):
             if part is not None:
                 part.requires_grad_(False)
@@ -181,7 +226,8 @@ class EnhancerObjective(Objective):
         losses = {"loss": mse, "mse": mse, "mse_before": latent_mse(z_low, z_clear)}
         if self.mask_weight and self.decoder is not None:
             logits, _ = predict_masks(self.decoder, enhanced, batch["coords"], batch["labels"])
-            masks = mask_loss(logits[:, :, 0].float(), batch["target"], self.alpha).mean()
+            single = logits[:, :, 0].float()
+            masks = mask_loss(single, batch["target"], self.alpha, self.weights).mean()
             losses["loss"] = mse / z_clear.var() + self.mask_weight * masks
             losses["mask"] = masks
         return losses
@@ -198,6 +244,7 @@ class DecoderObjective(Objective):
         decoder: the part that `part` names is trained.
         part: the mask tokens, all but the IoU head, or the embedding of background points.
         alpha: alpha of the mask loss.
+        weights: weights of the mask loss.
     """
 
     def __init__(
@@ -207,10 +254,11 @@ class DecoderObjective(Objective):
         decoder: Decoder,
         part: DecoderPart,
         alpha: float = FOCAL_ALPHA,
+        weights: LossWeights = SAMS_WEIGHTS,
     ) -> None:
         super().__init__()
         self.encoder, self.enhancer, self.decoder = encoder, enhancer, decoder
-        self.alpha = alpha
+        self.alpha, self.weights = alpha, weights
         for frozen in (encoder, enhancer, decoder):
             if frozen is not None:
                 frozen.requires_grad_(False)
@@ -235,7 +283,7 @@ class DecoderObjective(Objective):
         logits, _ = predict_masks(self.decoder, z, batch["coords"], batch["labels"])
         logits = logits.float()
         target = batch["target"].unsqueeze(2).expand_as(logits)
-        each = mask_loss(logits, target, self.alpha)
+        each = mask_loss(logits, target, self.alpha, self.weights)
         single, several = each[..., 0].mean(), each[..., 1:].amin(-1).mean()
         reached = soft_iou(logits[:, :, 0].detach(), batch["target"]).mean()
         return {"loss": single + several, "mask": single, "iou": reached}

@@ -21,7 +21,14 @@ from glesam_runtime.errors import InputError
 from glesam_training.examples import CORRECTED, PROMPTS, ExampleOptions, Examples, with_prompts
 from glesam_training.latents import StoredLatents, store_latents
 from glesam_training.loop import Objective, Report, run_training
-from glesam_training.objectives import FOCAL_ALPHA, DecoderObjective, DecoderPart, EnhancerObjective
+from glesam_training.objectives import (
+    FOCAL_ALPHA,
+    SAMS_WEIGHTS,
+    DecoderObjective,
+    DecoderPart,
+    EnhancerObjective,
+    LossWeights,
+)
 from glesam_training.progress_display import ShowProgress
 from glesam_training.saved_state import read_state
 from glesam_training.settings import TrainingSettings, worker_count
@@ -42,6 +49,7 @@ class Job:
         report: called with the losses.
         encoded: called with the number of pictures whose latents were stored.
         focal_alpha: weight of the object's pixels in mask losses.
+        loss_weights: weights of Dice and the focal loss in mask losses.
     """
 
     dataset: Dataset
@@ -52,6 +60,7 @@ class Job:
     report: Report = lambda _done, _total, _losses: None
     encoded: Callable[[int, int], object] = lambda _done, _total: None
     focal_alpha: float = FOCAL_ALPHA
+    loss_weights: LossWeights = SAMS_WEIGHTS
 
 
 def named_job(
@@ -63,6 +72,7 @@ def named_job(
     latents: Path | None,
     show: ShowProgress,
     focal_alpha: float = FOCAL_ALPHA,
+    loss_weights: LossWeights = SAMS_WEIGHTS,
 ) -> Job:
     """Return a job whose progress is shown under a name."""
     return Job(
@@ -74,6 +84,7 @@ def named_job(
         lambda done, total, losses: show(name, done, total, losses),
         lambda done, total: show("latents", done, total, {}),
         focal_alpha,
+        loss_weights,
     )
 
 
@@ -100,7 +111,9 @@ def train_enhancer(
     enhancer = checkpoint.enhancer()
     decoder = _sams_decoder(checkpoint) if mask_weight else None
     encoder = None if job.latents else checkpoint.encoder()
-    objective = EnhancerObjective(encoder, enhancer, decoder, mask_weight, job.focal_alpha)
+    objective = EnhancerObjective(
+        encoder, enhancer, decoder, mask_weight, job.focal_alpha, job.loss_weights
+    )
     made_of = {"stage": fact("enhancer"), "--mask-loss": fact(float(mask_weight))}
     _train(checkpoint, objective, job, lambda: saved(enhancer), made_of)
     return enhancer.requires_grad_(False)
@@ -133,7 +146,9 @@ def train_decoder(
     decoder = _sams_decoder(checkpoint)
     enhancer = checkpoint.enhancer() if enhance else None
     encoder = None if job.latents else checkpoint.encoder()
-    objective = DecoderObjective(encoder, enhancer, decoder, part, job.focal_alpha)
+    objective = DecoderObjective(
+        encoder, enhancer, decoder, part, job.focal_alpha, job.loss_weights
+    )
     kinds = CORRECTED if part == "background" else PROMPTS
     made_of = {
         "stage": fact("decoder"),
@@ -145,15 +160,20 @@ def train_decoder(
 
 
 def new_adapters(
-    preset: UNetPreset, rank: int, seed: int, ranks: Mapping[str, int] = MappingProxyType({})
+    preset: UNetPreset,
+    rank: int,
+    seed: int,
+    ranks: Mapping[str, int] = MappingProxyType({}),
+    alpha: float | None = None,
 ) -> dict[str, Tensor]:
-    """Return adapters without effect, in the released format with alpha = rank: A random, B zero.
+    """Return adapters without effect, in the released format: A random, B zero.
 
     Args:
         preset: the U-Net.
         rank: r (paper, Table 8: 4, 8 or 16).
         seed: seed of A.
         ranks: other ranks for some layers, by module path.
+        alpha: alpha of every layer; None is the rank of each layer.
 
     Raises:
         ValueError: `ranks` names a layer that is not adapted.
@@ -170,7 +190,7 @@ def new_adapters(
         a = torch.empty(r, *shape[1:]).uniform_(-bound, bound, generator=generator)
         factors[f"unet.{name}.lora_A.weight"] = a
         factors[f"unet.{name}.lora_B.weight"] = torch.zeros(shape[0], r, *[1] * (len(shape) - 2))
-        factors[f"unet.{name}.alpha"] = torch.tensor(float(r))
+        factors[f"unet.{name}.alpha"] = torch.tensor(float(r if alpha is None else alpha))
     if strangers := [name for name in ranks if f"unet.{name}.lora_A.weight" not in factors]:
         raise ValueError(f"{strangers[0]}: not a layer of this U-Net that adapters are added to")
     return factors
@@ -226,6 +246,7 @@ def _train(
         **example_record(job.dataset, job.examples, job.settings),
         "--keep-latents": fact("no" if job.latents is None else "yes"),
         "alpha of the focal loss": fact(job.focal_alpha),
+        "--loss-weights": fact(job.loss_weights.words),
     }
     if job.latents:
         # Encoding may take hours, so a state of another training is refused before it.

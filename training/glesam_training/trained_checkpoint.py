@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -10,7 +11,7 @@ from torch import nn
 from glesam_export.checkpoints import Checkpoint, write
 from glesam_export.checkpoints.checkpoint_folder import write_checkpoint_json
 from glesam_export.checkpoints.packed_file import pack
-from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
+from glesam_export.checkpoints.separate_files import FileCheckpoint
 from glesam_export.enhancer.reference import Enhancer
 from glesam_export.families.reference_decoder import ReferenceDecoder
 from glesam_export.families.sam.reference import Decoder
@@ -111,9 +112,7 @@ def write_checkpoint(
     if decoder is not None:
         sam, overlay = folder / SAM_FILE, None
         write.save_sam(sam, base.preset, base.encoder(), decoder)
-    weights = WeightFiles(
-        sam, files.sd, lora, files.prompt_embeds, files.unet_config, alpha, overlay
-    )
+    weights = replace(files, sam=sam, lora=lora, lora_alpha=alpha, decoder=overlay)
     preset = base.preset
     write_checkpoint_json(
         folder, weights, preset.name, base.unet.name, base.gamma, base.timestep, preset.input

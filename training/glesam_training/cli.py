@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -130,7 +130,13 @@ def decoder(
 
 @app.command("nano")
 @expand_groups
-def nano(given: options.NanoOptions) -> None:
+def nano(
+    given: options.NanoOptions,
+    preset: Annotated[
+        Literal["nano", "nano2"],
+        typer.Option(help="nano is a SAM, nano2 a SAM 2. Both take the same steps."),
+    ] = "nano",
+) -> None:
     """Train the built-in nano from scratch and measure it on pictures that it never saw."""
     from glesam_export.checkpoints.formats import open_checkpoint
     from glesam_runtime.staging import staged_file
@@ -140,7 +146,8 @@ def nano(given: options.NanoOptions) -> None:
     from glesam_training.progress_display import progress_display
 
     with progress_display() as show:
-        packed = make_nano(given.output, QUICK if given.quick else FULL, given.seed, show)
+        recipe = replace(QUICK if given.quick else FULL, preset=preset)
+        packed = make_nano(given.output, recipe, given.seed, show)
         scenes = 8 if given.quick else held_out_report.SCENES
         checkpoint = open_checkpoint(packed)
         results = held_out_report.measure_nano(
@@ -209,17 +216,16 @@ def _refuse_to_overwrite(given: WeightOptions, folder: Path, stage: Stage) -> No
     """
     if not folder.is_dir():
         return
-    from glesam_training.trained_checkpoint import LORA_FILE, PACKED_FILE, SAM_FILE
+    from glesam_training.trained_checkpoint import LORA_FILE, PACKED_FILE, SAM_FILES
 
     whole = given.checkpoint
-    written = {
-        "--checkpoint": (whole, folder if whole and whole.is_dir() else folder / PACKED_FILE)
-    }
+    packed = folder if whole and whole.is_dir() else folder / PACKED_FILE
+    written = [("--checkpoint", whole, packed)]
     if stage == "enhancer":
-        written["--lora"] = (given.lora, folder / LORA_FILE)
+        written.append(("--lora", given.lora, folder / LORA_FILE))
     else:
-        written["--sam"] = (given.sam, folder / SAM_FILE)
-    for option, (path, result) in written.items():
+        written += [("--sam", given.sam, folder / name) for name in SAM_FILES]
+    for option, path, result in written:
         if path is not None and path.exists() and result.exists() and path.samefile(result):
             raise InputError(
                 f"-o {folder}: training would overwrite {option} {path}, which it starts from; "

@@ -15,9 +15,9 @@ from torch import Tensor
 from glesam_evaluation.datasets import Dataset
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.enhancer.reference import Enhancer, build_unet
-from glesam_export.families.sam.reference import Decoder
+from glesam_export.families import family_of
+from glesam_export.families.reference_decoder import ReferenceDecoder
 from glesam_export.presets import LORA_TARGETS, UNetPreset
-from glesam_runtime.errors import InputError
 from glesam_training.examples import CORRECTED, PROMPTS, ExampleOptions, Examples, with_prompts
 from glesam_training.latents import StoredLatents, store_latents
 from glesam_training.loop import Objective, Report, run_training
@@ -106,16 +106,17 @@ def train_enhancer(
         The trained enhancer.
 
     Raises:
-        InputError: the folder's state does not fit, or a mask loss is asked for with SAM 2.
+        InputError: the folder's state does not fit.
     """
     enhancer = checkpoint.enhancer()
-    decoder = _sams_decoder(checkpoint) if mask_weight else None
+    decoder = checkpoint.decoder() if mask_weight else None
     encoder = None if job.latents else checkpoint.encoder()
     objective = EnhancerObjective(
         encoder, enhancer, decoder, mask_weight, job.focal_alpha, job.loss_weights
     )
     made_of = {"stage": fact("enhancer"), "--mask-loss": fact(float(mask_weight))}
-    _train(checkpoint, objective, job, lambda: saved(enhancer), made_of)
+    masks = decoder is not None
+    _train(checkpoint, objective, job, lambda: saved(enhancer), made_of, masks=masks)
     return enhancer.requires_grad_(False)
 
 
@@ -125,8 +126,8 @@ def train_decoder(
     part: DecoderPart,
     *,
     enhance: bool = True,
-    saved: Callable[[Decoder], object] = lambda _: None,
-) -> Decoder:
+    saved: Callable[[ReferenceDecoder], object] = lambda _: None,
+) -> ReferenceDecoder:
     """Train the decoder on enhanced latents (stage 2).
 
     Args:
@@ -141,9 +142,9 @@ def train_decoder(
         The trained decoder.
 
     Raises:
-        InputError: the folder's state does not fit, or the checkpoint is a SAM 2.
+        InputError: the folder's state does not fit.
     """
-    decoder = _sams_decoder(checkpoint)
+    decoder = checkpoint.decoder()
     enhancer = checkpoint.enhancer() if enhance else None
     encoder = None if job.latents else checkpoint.encoder()
     objective = DecoderObjective(
@@ -155,7 +156,7 @@ def train_decoder(
         "trained part": fact(part),
         "--no-enhance": fact(not enhance),
     }
-    _train(checkpoint, objective, job, lambda: saved(decoder), made_of, kinds)
+    _train(checkpoint, objective, job, lambda: saved(decoder), made_of, kinds, masks=True)
     return decoder.requires_grad_(False)
 
 
@@ -196,12 +197,13 @@ def new_adapters(
     return factors
 
 
-def stored_latents(checkpoint: Checkpoint, job: Job) -> StoredLatents:
+def stored_latents(checkpoint: Checkpoint, job: Job, high_res: bool = False) -> StoredLatents:
     """Return a job's examples with their latents, encoding them unless they are stored already.
 
     Args:
         checkpoint: the checkpoint whose encoder is used.
         job: a job with a folder for latents.
+        high_res: whether the high-resolution features are stored too, if the family has them.
 
     Raises:
         InputError: the number of degraded versions is not fixed.
@@ -211,23 +213,13 @@ def stored_latents(checkpoint: Checkpoint, job: Job) -> StoredLatents:
         raise ValueError("this job has no folder for latents; set latents")
     encoder = checkpoint.encoder().to(PartialState().device)
     helpers = worker_count(job.settings.workers)
-    return store_latents(job.latents, encoder, _examples(checkpoint, job), helpers, job.encoded)
+    examples = _examples(checkpoint, job)
+    return store_latents(job.latents, encoder, examples, helpers, job.encoded, high_res)
 
 
 def _examples(checkpoint: Checkpoint, job: Job) -> Examples:
     count = job.settings.iterations * job.settings.batch
     return Examples(job.dataset, checkpoint.preset, count, job.examples)
-
-
-def _sams_decoder(checkpoint: Checkpoint) -> Decoder:
-    """Return the decoder if it is SAM's, the only kind that can be trained here."""
-    decoder = checkpoint.decoder()
-    if not isinstance(decoder, Decoder):
-        raise InputError(
-            f"{checkpoint.preset.name}: only SAM's decoder can be trained; for SAM 2, train only "
-            "the enhancer, without --mask-loss"
-        )
-    return decoder
 
 
 def _train(
@@ -237,9 +229,15 @@ def _train(
     saved: Callable[[], object],
     made_of: Record,
     kinds: Sequence[str] = PROMPTS,
+    *,
+    masks: bool,
 ) -> None:
-    """Run a stage's loop on images, or on their stored latents."""
-    collate = partial(with_prompts, kinds=kinds)
+    """Run a stage's loop on images, or on their stored latents.
+
+    `masks` says whether the loss needs the decoder, and with it the high-resolution features.
+    """
+    rules = family_of(checkpoint.preset).coordinates(checkpoint.preset)
+    collate = partial(with_prompts, kinds=kinds, padded_boxes=rules.box == "two_points_padded")
     record = {
         **made_of,
         **checkpoint_record(checkpoint, job.folder),
@@ -251,7 +249,7 @@ def _train(
     if job.latents:
         # Encoding may take hours, so a state of another training is refused before it.
         read_state(job.folder, job.settings, record, objective.uses_progress)
-        examples: Examples = stored_latents(checkpoint, job)
+        examples: Examples = stored_latents(checkpoint, job, high_res=masks)
     else:
         examples = _examples(checkpoint, job)
     run_training(

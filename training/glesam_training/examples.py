@@ -7,9 +7,9 @@ examples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import cv2
@@ -234,6 +234,14 @@ def with_prompts(
     # Contiguous copies: a view that repeats a row cannot be pinned for a GPU.
     batch["coords"], batch["labels"] = coords.contiguous(), labels.contiguous()
     return batch
+
+
+def prompts_for(
+    preset: Preset, kinds: Sequence[str] = PROMPTS
+) -> Callable[[list[dict[str, Tensor]]], dict[str, Tensor]]:
+    """Return `with_prompts` for the prompts that a SAM takes."""
+    padded = family_of(preset).coordinates(preset).box == "two_points_padded"
+    return partial(with_prompts, kinds=kinds, padded_boxes=padded)
 
 
 @lru_cache(maxsize=2)  # with millions of pictures the order takes longer than the example

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,10 +14,9 @@ from torch import Tensor
 from glesam_evaluation.datasets import Dataset
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.enhancer.reference import Enhancer, build_unet
-from glesam_export.families import family_of
 from glesam_export.families.reference_decoder import ReferenceDecoder
 from glesam_export.presets import LORA_TARGETS, UNetPreset
-from glesam_training.examples import CORRECTED, PROMPTS, ExampleOptions, Examples, with_prompts
+from glesam_training.examples import CORRECTED, PROMPTS, ExampleOptions, Examples, prompts_for
 from glesam_training.latents import StoredLatents, store_latents
 from glesam_training.loop import Objective, Report, run_training
 from glesam_training.objectives import (
@@ -236,8 +234,7 @@ def _train(
 
     `masks` says whether the loss needs the decoder, and with it the high-resolution features.
     """
-    rules = family_of(checkpoint.preset).coordinates(checkpoint.preset)
-    collate = partial(with_prompts, kinds=kinds, padded_boxes=rules.box == "two_points_padded")
+    collate = prompts_for(checkpoint.preset, kinds)
     record = {
         **made_of,
         **checkpoint_record(checkpoint, job.folder),

@@ -18,7 +18,7 @@ from glesam_export.checkpoints.formats import open_checkpoint
 from glesam_export.checkpoints.packed_file import pack
 from glesam_export.checkpoints.stable_diffusion import SCHEDULE
 from glesam_export.presets import sam_preset, unet_preset
-from glesam_training.examples import ExampleOptions, with_prompts
+from glesam_training.examples import ExampleOptions, prompts_for
 from glesam_training.loop import Report, run_training
 from glesam_training.nano.diffusion import (
     Crops,
@@ -93,7 +93,7 @@ def make_sam(
                 replace(settings, seed=seed),
                 folder / name,
                 report,
-                with_prompts,
+                prompts_for(preset),
                 made_of=made_of,
             )
         write.save_sam(path, preset, sam.encoder, sam.decoder)

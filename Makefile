@@ -26,11 +26,11 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 # Engine of `make bench-serve`, and a full-size bundle for it if you have one.
 SERVE_BUNDLE ?=
 
-.PHONY: help setup demo serve test test-attacks check-attacks test-serving test-browser page-picture bench-serve test-clients dist test-export test-readme test-pages test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
-	nano-table builtin backbones precision quantization quantization-full inputs recipes docs schema pictures clean
+# Every target with a help text is a command, not a file.
+.PHONY: $(shell sed -n 's/^\([a-z0-9-]*\):.*\#\#.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-17s\033[0m %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[36m%-17s\033[0m %s\n", $$1, $$2}' Makefile
 
 setup: $(READY)  ## Make the environment in .venv (about 6 GB, most of it torch)
 
@@ -161,6 +161,9 @@ bench-full: $(FULL)/bundle/manifest.json  ## Compare ViT-B with SD 2.1 to PyTorc
 
 nano: $(READY)  ## Train nano from scratch (a quarter of an hour on an H100, over five hours on two cores) and measure it
 	$(BIN)/glesam-train nano -o $(OUT)/nano
+
+nano2: $(READY)  ## Train nano2, a SAM 2 of nano's size, by the same steps and measure it (hours on two cores)
+	$(BIN)/glesam-train nano --preset nano2 -o $(OUT)/nano2
 
 nano-table: $(READY)  ## Measure the paper's Table 5 at nano's size, with three seeds (run make nano first)
 	$(BIN)/glesam-train nano-table -o $(OUT)/nano

@@ -43,6 +43,9 @@ class Stages(Protocol):
     def enhance(self, embeddings: Any) -> Any:
         """Turn z_L into z_H."""
 
+    def latent(self, embeddings: Any) -> npt.NDArray[np.float32]:
+        """Return z_L or z_H as an array, [256,S/16,S/16]."""
+
     def decode(
         self, embeddings: Any, prompts: Mapping[str, npt.NDArray[np.float32]]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -85,6 +88,10 @@ class BundleStages:
     def enhance(self, embeddings: Any) -> Any:
         """Turn z_L into z_H; both stay on the device of the engine."""
         return chain.enhance(self._engine, self._manifest, embeddings)
+
+    def latent(self, embeddings: Any) -> npt.NDArray[np.float32]:
+        """Copy z_L or z_H from the engine, [256,S/16,S/16]."""
+        return self._engine.to_host(embeddings[chain.EMBEDDINGS])[0]
 
     def decode(
         self, embeddings: Any, prompts: Mapping[str, npt.NDArray[np.float32]]

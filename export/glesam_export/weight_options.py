@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -121,6 +121,15 @@ class WeightOptions:
             rich_help_panel=WEIGHTS,
             help="Alpha of the LoRA's training, for a --lora that does not say it: 8 in released "
             "code.",
+        ),
+    ] = None
+
+    prediction_type: Annotated[
+        Literal["epsilon"] | None,
+        typer.Option(
+            rich_help_panel=WEIGHTS,
+            help="Read the output of the U-Net of --sd as noise, whatever its scheduler says, as "
+            "the released code does. Default: refuse a base that predicts something else.",
         ),
     ] = None
 

@@ -36,7 +36,8 @@ def make_checkpoint(
 
     Args:
         options: where the weights come from.
-        warn: called with a message if `--input` differs from what the checkpoint was trained with.
+        warn: called with a message if `--input` differs from what the checkpoint was trained with,
+            or `--prediction-type` from what the scheduler says.
 
     Raises:
         InputError: options are missing or contradict one another.
@@ -58,7 +59,7 @@ def make_checkpoint(
     if options.checkpoint is not None:
         return _whole(options, options.checkpoint, warn)
     if options.given_files:
-        return _from_files(options)
+        return _from_files(options, warn)
     if options.preset is None:
         raise InputError(
             "neither weights nor a --preset given; pass --checkpoint PATH, or files with --sam, "
@@ -147,7 +148,7 @@ def for_bundle(options: WeightOptions, manifest: Manifest) -> WeightOptions:
     )
 
 
-def _from_files(options: WeightOptions) -> Checkpoint:
+def _from_files(options: WeightOptions, warn: Callable[[str], object]) -> Checkpoint:
     """Open the user's files. All must be given, with the LoRA's gamma and timestep."""
     if options.sam is None or options.sd is None or options.lora is None:
         missing = [name for name in ("--sam", "--sd", "--lora") if name not in options.given_files]
@@ -172,9 +173,16 @@ def _from_files(options: WeightOptions) -> Checkpoint:
         options.unet_config,
         options.lora_alpha,
         options.decoder,
+        options.prediction_type,
     )
     preset, unet = with_input(sam_preset(known.preset), options.input), unet_preset(known.unet)
-    return FileCheckpoint(weights, preset, unet, options.gamma, options.timestep, opened)
+    made = FileCheckpoint(weights, preset, unet, options.gamma, options.timestep, opened)
+    if options.prediction_type not in (None, made.own_prediction_type):
+        warn(
+            f"--prediction-type {options.prediction_type}: {opened.base.schedule_from} says "
+            f"{made.own_prediction_type}; the enhancer reads the U-Net's output as noise"
+        )
+    return made
 
 
 def _from_seed(options: WeightOptions, seed: int, preset: Preset, unet: UNetPreset) -> Checkpoint:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from glesam_training.nano.steps import make_nano
 pytestmark = pytest.mark.full
 
 
-def test_every_loss_falls(tmp_path: Path) -> None:
+@pytest.mark.parametrize("preset", ["nano", "nano2"])
+def test_every_loss_falls(preset: str, tmp_path: Path) -> None:
+    recipe = replace(QUICK, preset=preset)
     losses: dict[str, list[float]] = defaultdict(list)
 
     def show(step: str, done: int, total: int, found: Mapping[str, float]) -> None:
@@ -27,7 +30,7 @@ def test_every_loss_falls(tmp_path: Path) -> None:
             share = found["mse"] / found["mse_before"] if "mse" in found else found["loss"]
             losses[step].append(share)
 
-    packed = make_nano(tmp_path, QUICK, 0, show)
+    packed = make_nano(tmp_path, recipe, 0, show)
     print({step: [round(value, 4) for value in values] for step, values in losses.items()})
     sams = {"SAM-nano", "SAM-nano, varied"}
     assert set(losses) == sams | {"base U-Net", "enhancer", "decoder", "background"}
@@ -39,9 +42,10 @@ def test_every_loss_falls(tmp_path: Path) -> None:
         assert values[-1] < values[0], step
     checkpoint = open_checkpoint(packed)
     assert checkpoint.trained
+    assert checkpoint.preset.name == preset
     assert packed.stat().st_size < 12e6
 
-    again = make_nano(tmp_path, QUICK, 0, show)
+    again = make_nano(tmp_path, recipe, 0, show)
     assert again == packed, "found, not made again"
 
 

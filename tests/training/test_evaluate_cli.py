@@ -47,6 +47,7 @@ def test_a_bundle_without_torch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == "1 of 1 images\n"
     assert {path.name for path in out.iterdir()} == {
+        "features.png",
         "plot.png",
         "quality.png",
         "report.json",

@@ -127,7 +127,12 @@ def refused(result: tuple[int, str], *words: str) -> None:
         ("mask_loss", 0.5, "--mask-loss 0.0, not 0.5"),
         ("seed", 1, "--seed 0, not 1"),
         ("rank", 4, "--rank 8, not 4"),
+        ("alpha", 4, "--alpha as --rank, not 4"),
         ("lr", 0.5, "--lr 0.0001, not 0.5"),
+        ("warmup", 5, "--warmup 0, not 5"),
+        ("loss_weights", "1:1", "--loss-weights 1:20, not 1:1"),
+        ("input", "released", "--input sam, not released"),
+        ("recipe", "released", "--recipe paper, not released"),
         ("batch", 1, "--batch 2, not 1"),
         ("mixed_precision", "bf16", "--mixed-precision no, not bf16"),
         ("iterations", 1, "has done 2 iterations already, more than --iterations 1"),
@@ -243,6 +248,8 @@ def write_coco(folder: Path, polygons: list[list[float]]) -> Path:
         {"lr": "1e-4", "seed": "00"},
         {"mask_loss": 0},
         {"rank": 8},
+        {"alpha": "8.0"},
+        {"loss_weights": "1.0:2e1", "warmup": 0},
     ],
 )
 def test_the_same_training_in_other_words(
@@ -277,6 +284,32 @@ def test_more_iterations(train: Run, saved: Saved) -> None:
 def test_the_other_stage(train: Run, saved: Saved) -> None:
     given = saved.command(lora=saved.files.lora, lora_alpha=8)[1:]
     refused(train("decoder", *given, "--all"), "stage enhancer, not decoder")
+
+
+NEW = ("--warmup", "--recipe", "--input", "--loss-weights", "--alpha")
+"""Facts that states of the version before do not record, or record under another name."""
+
+
+def test_a_state_from_before_there_were_these_options(train: Run, saved: Saved) -> None:
+    state = torch.load(saved.run / STATE_FILE, weights_only=True)
+    for name in NEW:
+        del state["made_of"][name]
+    state["made_of"]["warmup"] = [0, "0"]
+    torch.save(state, saved.run / STATE_FILE)
+    refused(train(*saved.command(loss_weights="1:1")), "--loss-weights 1:20, not 1:1;")
+    refused(train(*saved.command(warmup=3)), "--warmup 0, not 3;")
+    code, err = train(*saved.command())
+    assert code == 0, err
+
+
+def test_a_prediction_type_that_the_base_does_not_have(train: Run, saved: Saved) -> None:
+    sd = shutil.copytree(saved.files.sd, saved.home / "v")
+    scheduler = sd / "scheduler" / "scheduler_config.json"
+    schedule = json.loads(scheduler.read_text()) | {"prediction_type": "v_prediction"}
+    scheduler.write_text(json.dumps(schedule))
+    given = {"sd": sd, "prediction_type": "epsilon"}
+    words = "--prediction-type epsilon, not epsilon instead of v_prediction;"
+    refused(train(*saved.command(**given)), words)
 
 
 def make_old(saved: Saved) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
@@ -16,13 +17,12 @@ from glesam_runtime.console import run_app
 from glesam_runtime.errors import InputError
 from glesam_runtime.option_groups import expand_groups
 from glesam_training import options
+from glesam_training.released_recipe import Stage, as_released
 
 # Imported in the functions that need them: importing torch takes seconds, and neither --help nor a
 # wrong option should wait for it.
 if TYPE_CHECKING:
     from glesam_export.checkpoints import Checkpoint
-
-Stage = Literal["enhancer", "decoder"]
 
 app = make_app(
     "Train GleSAM's enhancer and decoder (Algorithm 1), or the built-in nano.", commands=True
@@ -36,15 +36,8 @@ def enhancer(
     output: options.Output,
     weights: WeightOptions,
     training: options.TrainingOptions,
-    rank: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            rich_help_panel=options.TRAINING,
-            help="Rank of the new LoRA that training starts with if --lora is not given; its "
-            "alpha has the same value.",
-        ),
-    ] = 8,
+    adapters: options.AdapterOptions,
+    context: typer.Context,
     mask_loss: Annotated[
         float,
         typer.Option(
@@ -56,9 +49,14 @@ def enhancer(
     ] = 0.0,
 ) -> None:
     """Stage 1: train the enhancer's LoRA to turn a degraded image's latent into the clear one's."""
-    _refuse_to_overwrite(weights, output, "enhancer")
-    checkpoint = _checkpoint_to_start_from(weights, output, rank, training.seed)
+    adapters.check(weights)
+    weights, training, adapters = as_released(
+        "enhancer", weights, training, adapters, is_given=_is_given(context)
+    )
+    losses = training.weights_of_losses()
     examples, settings = training.examples(), training.settings()
+    _refuse_to_overwrite(weights, output, "enhancer")
+    checkpoint = _checkpoint_to_start_from(weights, output, adapters, training.seed)
     dataset = data.open()
     from glesam_training.progress_display import progress_display
     from glesam_training.train import named_job, train_enhancer
@@ -68,7 +66,10 @@ def enhancer(
     with progress_display() as show:
         trained = train_enhancer(
             checkpoint,
-            named_job("enhancer", dataset, settings, examples, output, latents, show),
+            named_job(
+                *("enhancer", dataset, settings, examples, output, latents, show),
+                loss_weights=losses,
+            ),
             mask_loss,
             lambda part: write_checkpoint(checkpoint, output, enhancer=part),
         )
@@ -82,6 +83,7 @@ def decoder(
     output: options.Output,
     weights: WeightOptions,
     training: options.DecoderTrainingOptions,
+    context: typer.Context,
     tokens: Annotated[
         bool, typer.Option("--tokens", help="Train the mask tokens only (FT-T).")
     ] = False,
@@ -99,9 +101,13 @@ def decoder(
     """Stage 2: train the decoder to read enhanced latents."""
     if tokens == everything:
         raise InputError("pass one of --tokens (FT-T) and --all (FT-D)")
+    weights, training, _ = as_released(
+        "decoder", weights, training, options.AdapterOptions(), is_given=_is_given(context)
+    )
+    losses = training.weights_of_losses()
+    examples, settings = training.examples(), training.settings()
     _refuse_to_overwrite(weights, output, "decoder")
     checkpoint = make_checkpoint(weights)
-    examples, settings = training.examples(), training.settings()
     dataset = data.open()
     from glesam_training.progress_display import progress_display
     from glesam_training.train import named_job, train_decoder
@@ -111,7 +117,10 @@ def decoder(
     with progress_display() as show:
         trained = train_decoder(
             checkpoint,
-            named_job("decoder", dataset, settings, examples, output, latents, show),
+            named_job(
+                *("decoder", dataset, settings, examples, output, latents, show),
+                loss_weights=losses,
+            ),
             "tokens" if tokens else "all",
             enhance=not no_enhance,
             saved=lambda part: write_checkpoint(checkpoint, output, decoder=part),
@@ -121,7 +130,13 @@ def decoder(
 
 @app.command("nano")
 @expand_groups
-def nano(given: options.NanoOptions) -> None:
+def nano(
+    given: options.NanoOptions,
+    preset: Annotated[
+        Literal["nano", "nano2"],
+        typer.Option(help="nano is a SAM, nano2 a SAM 2. Both take the same steps."),
+    ] = "nano",
+) -> None:
     """Train the built-in nano from scratch and measure it on pictures that it never saw."""
     from glesam_export.checkpoints.formats import open_checkpoint
     from glesam_runtime.staging import staged_file
@@ -131,7 +146,8 @@ def nano(given: options.NanoOptions) -> None:
     from glesam_training.progress_display import progress_display
 
     with progress_display() as show:
-        packed = make_nano(given.output, QUICK if given.quick else FULL, given.seed, show)
+        recipe = replace(QUICK if given.quick else FULL, preset=preset)
+        packed = make_nano(given.output, recipe, given.seed, show)
         scenes = 8 if given.quick else held_out_report.SCENES
         checkpoint = open_checkpoint(packed)
         results = held_out_report.measure_nano(
@@ -180,6 +196,16 @@ def main() -> NoReturn:
     run_app(app, "glesam-train")
 
 
+def _is_given(context: typer.Context) -> Callable[[str], bool]:
+    """Return whether the user gave the option of a name."""
+
+    def is_given(name: str) -> bool:
+        source = context.get_parameter_source(name)
+        return source is not None and source.name != "DEFAULT"
+
+    return is_given
+
+
 def _refuse_to_overwrite(given: WeightOptions, folder: Path, stage: Stage) -> None:
     """Refuse an output folder whose files the training starts from.
 
@@ -190,17 +216,16 @@ def _refuse_to_overwrite(given: WeightOptions, folder: Path, stage: Stage) -> No
     """
     if not folder.is_dir():
         return
-    from glesam_training.trained_checkpoint import LORA_FILE, PACKED_FILE, SAM_FILE
+    from glesam_training.trained_checkpoint import LORA_FILE, PACKED_FILE, SAM_FILES
 
     whole = given.checkpoint
-    written = {
-        "--checkpoint": (whole, folder if whole and whole.is_dir() else folder / PACKED_FILE)
-    }
+    packed = folder if whole and whole.is_dir() else folder / PACKED_FILE
+    written = [("--checkpoint", whole, packed)]
     if stage == "enhancer":
-        written["--lora"] = (given.lora, folder / LORA_FILE)
+        written.append(("--lora", given.lora, folder / LORA_FILE))
     else:
-        written["--sam"] = (given.sam, folder / SAM_FILE)
-    for option, (path, result) in written.items():
+        written += [("--sam", given.sam, folder / name) for name in SAM_FILES]
+    for option, path, result in written:
         if path is not None and path.exists() and result.exists() and path.samefile(result):
             raise InputError(
                 f"-o {folder}: training would overwrite {option} {path}, which it starts from; "
@@ -209,7 +234,7 @@ def _refuse_to_overwrite(given: WeightOptions, folder: Path, stage: Stage) -> No
 
 
 def _checkpoint_to_start_from(
-    given: WeightOptions, folder: Path, rank: int, seed: int
+    given: WeightOptions, folder: Path, adapters: options.AdapterOptions, seed: int
 ) -> Checkpoint:
     """Return the checkpoint that stage 1 starts from; its LoRA is new unless one is given."""
     built_in = given.preset is not None and sam_preset(given.preset).builtin is not None
@@ -231,5 +256,6 @@ def _checkpoint_to_start_from(
     unet = unet_preset(known.unet)
     folder.mkdir(parents=True, exist_ok=True)
     start = folder / START_FILE
-    save_tensors(start, new_adapters(unet, rank, seed))
+    new = new_adapters(unet, adapters.rank, seed, alpha=adapters.alpha)
+    save_tensors(start, new)
     return make_checkpoint(replace(known, lora=start))

@@ -21,12 +21,14 @@ from glesam_training.options import DataOptions
 # Imported in the functions that need them: --help should not wait, and evaluating a bundle needs no
 # torch.
 if TYPE_CHECKING:
-    from glesam_evaluation.protocol import Segmenter
+    from glesam_evaluation.features_plot import Features
     from glesam_evaluation.results import Results
+    from glesam_evaluation.segmenters import Stages
 
 app = make_app("Measure IoU, Dice, pixel accuracy and boundary IoU of a bundle or checkpoint.")
 
-_REPORT, _JSON, _PLOT, _QUALITY = "report.md", "report.json", "plot.png", "quality.png"
+_REPORT, _JSON, _PLOT = "report.md", "report.json", "plot.png"
+_QUALITY, _FEATURES = "quality.png", "features.png"
 _CHECKPOINT, _MANIFEST = "checkpoint.json", "manifest.json"
 
 
@@ -100,7 +102,8 @@ def run(
         typer.Option(
             "--figures",
             help=f"With -o: also write {_QUALITY}, a density map of IoU over the images' quality "
-            "(the paper's Fig. 4).",
+            f"(the paper's Fig. 4), and {_FEATURES}, the latents of the first images as pictures "
+            "(Figs. 2, 5 and 9).",
         ),
     ] = False,
     json: Annotated[
@@ -111,7 +114,7 @@ def run(
 
     All segmenters get the same images and prompts, which the seed decides.
     """
-    files = (_REPORT, _JSON, _PLOT, *((_QUALITY,) if figures else ()))
+    files = (_REPORT, _JSON, _PLOT, *((_QUALITY, _FEATURES) if figures else ()))
     if output is not None:
         _check_output(output, files)
     elif figures:
@@ -119,10 +122,12 @@ def run(
     _require_calibration()
     from glesam_evaluation.conditions import parse_conditions
     from glesam_evaluation.datasets.sample import printable
+    from glesam_evaluation.features_plot import measure_features
     from glesam_evaluation.plot import require_matplotlib
     from glesam_evaluation.prompting import parse_prompt_kinds
     from glesam_evaluation.protocol import EvaluationPlan, evaluate
     from glesam_evaluation.results import Results, markdown
+    from glesam_evaluation.segmenters import with_and_without
 
     plan = EvaluationPlan(
         parse_prompt_kinds(prompts),
@@ -136,19 +141,20 @@ def run(
     if output is not None:
         require_matplotlib()
     dataset = data.open()
-    about, segmenters = _open_model(model, where.device)
+    about, stages = _open_model(model, where.device)
     with _progress() as progress:
-        rows = evaluate(segmenters, dataset, plan, progress)
+        rows = evaluate(with_and_without(stages), dataset, plan, progress)
     results = Results(printable(about), printable(data.data), seed, tuple(rows))
     if output is not None:
-        _write(results, output, files)
+        features = measure_features(stages, dataset, plan) if figures else []
+        _write(results, features, output, files)
     print(_as_json(results) if json else markdown(results), end="")
     if output is not None and not json:
         print(f"\n{output}: {', '.join(files)}")
 
 
-def _open_model(model: str, device: str | None) -> tuple[str, dict[str, Segmenter]]:
-    """Return a line that describes the model, and its segmenters."""
+def _open_model(model: str, device: str | None) -> tuple[str, Stages]:
+    """Return a line that describes the model, and its stages."""
     path = Path(model)
     if model == "nano" or (path / _MANIFEST).is_file():
         return _open_bundle(None if model == "nano" else path, device)
@@ -162,9 +168,9 @@ def _open_model(model: str, device: str | None) -> tuple[str, dict[str, Segmente
     raise InputError(f"{model}: no such file or folder; pass nano for the built-in bundle")
 
 
-def _open_bundle(path: Path | None, device: str | None) -> tuple[str, dict[str, Segmenter]]:
+def _open_bundle(path: Path | None, device: str | None) -> tuple[str, Stages]:
     from glesam_evaluation.results import describe_model
-    from glesam_evaluation.segmenters import bundle_segmenters
+    from glesam_evaluation.segmenters import BundleStages
     from glesam_runtime.bundle import open_bundle
 
     bundle = open_bundle(path)
@@ -173,13 +179,13 @@ def _open_bundle(path: Path | None, device: str | None) -> tuple[str, dict[str, 
     name = "the built-in bundle" if path is None else f"bundle {path}"
     source = f"{name}, {'/'.join(precisions)}, sha256 {bundle.sha256[:12]}"
     about = describe_model(model.preset, model.unet, model.trained, source)
-    return about, bundle_segmenters(bundle, device=device)
+    return about, BundleStages(bundle, device=device)
 
 
-def _open_checkpoint(path: Path, device: str | None) -> tuple[str, dict[str, Segmenter]]:
+def _open_checkpoint(path: Path, device: str | None) -> tuple[str, Stages]:
     try:
         from glesam_export.checkpoints.formats import open_checkpoint
-        from glesam_training.reference_segmenters import reference_segmenters
+        from glesam_training.reference_segmenters import ReferenceStages
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("glesam"):
             raise
@@ -193,7 +199,7 @@ def _open_checkpoint(path: Path, device: str | None) -> tuple[str, dict[str, Seg
     about = describe_model(
         checkpoint.preset.name, checkpoint.unet.name, checkpoint.trained, f"checkpoint {path}"
     )
-    return about, reference_segmenters(checkpoint, device)
+    return about, ReferenceStages(checkpoint, device)
 
 
 def _require_calibration() -> None:
@@ -222,8 +228,9 @@ def _check_output(folder: Path, files: Sequence[str]) -> None:
             raise InputError(f"-o {folder}: {name} in it is a folder; choose another folder")
 
 
-def _write(results: Results, folder: Path, files: Sequence[str]) -> None:
+def _write(results: Results, features: list[Features], folder: Path, files: Sequence[str]) -> None:
     """Write the files: all of them or none."""
+    from glesam_evaluation.features_plot import draw_features
     from glesam_evaluation.plot import draw
     from glesam_evaluation.quality_plot import draw_quality
     from glesam_evaluation.results import markdown
@@ -231,14 +238,15 @@ def _write(results: Results, folder: Path, files: Sequence[str]) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as staged:
-        report, json, plot, *quality = (
+        report, json, plot, *figures = (
             staged.enter_context(staged_file(folder / name)) for name in files
         )
         report.write_text(markdown(results), encoding="utf-8")
         json.write_text(_as_json(results), encoding="utf-8")
         draw(results, plot)
-        if quality:
-            draw_quality(results, quality[0])
+        if figures:
+            draw_quality(results, figures[0])
+            draw_features(features, results.model, figures[1])
 
 
 def _as_json(results: Results) -> str:

@@ -7,9 +7,9 @@ examples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import cv2
@@ -186,7 +186,10 @@ CORRECTED = ("corrected",)
 
 
 def draw_prompts(
-    batch: dict[str, Tensor], rng: np.random.Generator, kinds: Sequence[str] = PROMPTS
+    batch: dict[str, Tensor],
+    rng: np.random.Generator,
+    kinds: Sequence[str] = PROMPTS,
+    padded_boxes: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Draw one kind of prompt for a whole batch.
 
@@ -194,6 +197,7 @@ def draw_prompts(
         batch: a collated batch of examples.
         rng: decides the kind and the number of points.
         kinds: the kinds to choose from, `PROMPTS` or `CORRECTED`.
+        padded_boxes: whether a padding point follows a box, as SAM 2 has it.
 
     Returns:
         Coordinates [N, B, P, 2] and labels [N, B, P] as in the contract.
@@ -202,7 +206,11 @@ def draw_prompts(
     if kind == "box":
         boxes = batch["boxes"]
         coords = boxes.reshape(*boxes.shape[:-1], 2, 2)
-        labels = torch.tensor(BOX_CORNERS, dtype=coords.dtype, device=coords.device)
+        corners = [float(label) for label in BOX_CORNERS]
+        if padded_boxes:
+            coords = torch.cat([coords, torch.zeros_like(coords[:, :, :1])], dim=2)
+            corners.append(float(PADDING))
+        labels = torch.tensor(corners, dtype=coords.dtype, device=coords.device)
         return coords, labels.expand(*coords.shape[:-1])
     inside = int(rng.integers(1, 7))
     corrected = rng.uniform() < 0.25 or kind == "corrected"
@@ -215,15 +223,25 @@ def draw_prompts(
 
 
 def with_prompts(
-    examples: list[dict[str, Tensor]], kinds: Sequence[str] = PROMPTS
+    examples: list[dict[str, Tensor]],
+    kinds: Sequence[str] = PROMPTS,
+    padded_boxes: bool = False,
 ) -> dict[str, Tensor]:
     """Collate a batch and draw one kind of prompt for it, seeded by the first example's number."""
     batch = {key: torch.stack([example[key] for example in examples]) for key in examples[0]}
     rng = np.random.default_rng((4, int(batch["number"][0])))
-    coords, labels = draw_prompts(batch, rng, kinds)
+    coords, labels = draw_prompts(batch, rng, kinds, padded_boxes)
     # Contiguous copies: a view that repeats a row cannot be pinned for a GPU.
     batch["coords"], batch["labels"] = coords.contiguous(), labels.contiguous()
     return batch
+
+
+def prompts_for(
+    preset: Preset, kinds: Sequence[str] = PROMPTS
+) -> Callable[[list[dict[str, Tensor]]], dict[str, Tensor]]:
+    """Return `with_prompts` for the prompts that a SAM takes."""
+    padded = family_of(preset).coordinates(preset).box == "two_points_padded"
+    return partial(with_prompts, kinds=kinds, padded_boxes=padded)
 
 
 @lru_cache(maxsize=2)  # with millions of pictures the order takes longer than the example

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ class StoredLatents(Examples):
     """Examples with `z_h` and `z_l` [256, s, s] instead of `clear` and `low`.
 
     The file holds float16 `[pictures, 1 + variants, 256, s, s]`: the clear latent, then the latent
-    of each degraded version.
+    of each degraded version. With SAM 2 and a mask loss, the degraded versions' high-resolution
+    features lie beside it, in one file `[pictures, variants, C, h, w]` for each of the two.
     """
 
     def __init__(
@@ -42,28 +44,34 @@ class StoredLatents(Examples):
         count: int,
         options: ExampleOptions,
         path: Path,
+        high_res: Sequence[str] = (),
     ) -> None:
         super().__init__(dataset, preset, count, options)
-        self.path = path
-        self._stored: npt.NDArray[np.float16] | None = None
+        self.path, self.high_res = path, high_res
+        self._opened: dict[str, npt.NDArray[np.float16]] = {}
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_stored": None}
+        return self.__dict__ | {"_opened": {}}
 
     def inputs(
         self, sample: Sample, index: int, variant: int
     ) -> dict[str, npt.NDArray[np.floating[Any]]]:
         """Return the picture's latents."""
         z_l, z_h = self.latents(index, variant)
-        return {"z_h": z_h, "z_l": z_l}
+        more = {name: self._stored(name)[index, variant] for name in self.high_res}
+        return {"z_h": z_h, "z_l": z_l} | more
 
     def latents(
         self, index: Places, variant: Places
     ) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float16]]:
         """Return z_L and z_H of one picture [256, s, s], or of many [N, 256, s, s]."""
-        if self._stored is None:
-            self._stored = np.load(self.path, mmap_mode="r")
-        return self._stored[index, 1 + variant], self._stored[index, 0]
+        stored = self._stored(EMBEDDINGS)
+        return stored[index, 1 + variant], stored[index, 0]
+
+    def _stored(self, name: str) -> npt.NDArray[np.float16]:
+        if name not in self._opened:
+            self._opened[name] = np.load(_file_of(self.path, name), mmap_mode="r")
+        return self._opened[name]
 
 
 class _Versions(torch.utils.data.Dataset[Tensor]):
@@ -88,6 +96,7 @@ def store_latents(
     examples: Examples,
     workers: int = 1,
     progress: Callable[[int, int], object] = lambda _done, _total: None,
+    high_res: bool = False,
 ) -> StoredLatents:
     """Encode every picture and all its degraded versions, unless the folder already holds them.
 
@@ -97,6 +106,7 @@ def store_latents(
         examples: the examples; their `options.variants` must be a number.
         workers: number of processes that prepare images.
         progress: called with the number of pictures done and their total.
+        high_res: whether to store the high-resolution features of the degraded versions too.
 
     Raises:
         InputError: the number of variants is not fixed.
@@ -107,23 +117,48 @@ def store_latents(
     keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"latents-{_identity(encoder, examples)}.npy"
-    if not path.is_file():
+    side = examples.preset.latent_size
+    shapes = {EMBEDDINGS: (len(dataset), 1 + variants, LATENT_CHANNELS, side, side)}
+    device = next(encoder.parameters()).device
+    if high_res:
+        size = examples.preset.image_size
+        with torch.no_grad():
+            features = named_features(encoder(torch.zeros(1, 3, size, size, device=device)))
+        for name in features.keys() - {EMBEDDINGS}:
+            shapes[name] = (len(dataset), variants, *features[name].shape[1:])
+    missing = {n: shape for n, shape in shapes.items() if not _file_of(path, n).is_file()}
+    if missing:
         loader = DataLoader(
             ErrorsAsItems(_Versions(examples, variants)),
             batch_size=None,
             **worker_settings(workers),
         )
-        side = examples.preset.latent_size
-        shape = (len(dataset), 1 + variants, LATENT_CHANNELS, side, side)
-        device = next(encoder.parameters()).device
-        with staged_file(path) as partial, torch.no_grad():
-            stored = np.lib.format.open_memmap(partial, "w+", dtype=np.float16, shape=shape)
+        with ExitStack() as stack, torch.no_grad():
+            stored = {
+                name: np.lib.format.open_memmap(
+                    stack.enter_context(staged_file(_file_of(path, name))),
+                    "w+",
+                    dtype=np.float16,
+                    shape=shape,
+                )
+                for name, shape in missing.items()
+            }
             for index, images in enumerate(raise_errors(loader)):
-                z_l = named_features(encoder(images.to(device)))[EMBEDDINGS]
-                stored[index] = z_l.cpu().numpy().astype(np.float16)
+                features = named_features(encoder(images.to(device)))
+                for name, array in stored.items():
+                    # Of the clear version, which comes first, only the embedding is used.
+                    kept = features[name] if name == EMBEDDINGS else features[name][1:]
+                    array[index] = kept.cpu().numpy().astype(np.float16)
                 progress(index + 1, len(dataset))
-            stored.flush()
-    return StoredLatents(dataset, examples.preset, examples.count, options, path)
+            for array in stored.values():
+                array.flush()
+    others = tuple(sorted(shapes.keys() - {EMBEDDINGS}))
+    return StoredLatents(dataset, examples.preset, examples.count, options, path, others)
+
+
+def _file_of(path: Path, name: str) -> Path:
+    """Return the file of some features, beside that of the embeddings."""
+    return path if name == EMBEDDINGS else path.with_name(f"{path.stem}-{name}.npy")
 
 
 def _identity(encoder: nn.Module, examples: Examples) -> str:

@@ -1,7 +1,7 @@
 """Compute what each stage of Algorithm 1 minimises: batched masks, losses, objectives.
 
-`MaskDecoder.predict_masks` takes one image per call, because it repeats that image's embedding for
-every prompt. `predict_masks` here runs N images with B prompts each through the same modules.
+`MaskDecoder.predict_masks` of SAM takes one image per call, because it repeats that image's
+embedding for every prompt. `predict_masks` here takes N images with B prompts each.
 
 Targets are coverages: the share of a low-resolution cell that lies inside the mask. So a logit of
 zero on an edge means that the edge runs through the middle of the cell.
@@ -9,6 +9,8 @@ zero on an edge means that the edge runs through the middle of the cell.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -16,24 +18,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from glesam_export.enhancer.reference import Enhancer
-from glesam_export.families import named_features
-from glesam_export.families.sam.reference import Decoder
+from glesam_export.families import HIGH_RES, named_features
+from glesam_export.families.reference_decoder import ReferenceDecoder
 from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.prompts import BACKGROUND
 from glesam_training.loop import Objective
 
 
 def predict_masks(
-    decoder: Decoder,
-    embeddings: Tensor,
-    coords: Tensor,
-    labels: Tensor,
+    decoder: ReferenceDecoder, features: Mapping[str, Tensor], coords: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Predict the masks of B prompts on each of N images.
 
     Args:
-        decoder: SAM's prompt encoder and mask decoder.
-        embeddings: [N, 256, s, s].
+        decoder: prompt encoder and mask decoder of any family.
+        features: the embeddings [N, 256, s, s], and the high-resolution features of a family that
+            has them, by the contract's names.
         coords: [N, B, P, 2], (x, y) in resized pixels.
         labels: [N, B, P] as in the contract (1, 0, box corners 2 and 3, padding -1); every prompt
             has the same kinds of tokens in the same places.
@@ -43,19 +43,8 @@ def predict_masks(
     """
     count, prompts = labels.shape[:2]
     sparse, dense = decoder.embed_prompts(coords.flatten(0, 1), labels.flatten(0, 1))
-    sam = decoder.mask_decoder
-    output = torch.cat([sam.iou_token.weight, sam.mask_tokens.weight])
-    tokens = torch.cat([output.expand(len(sparse), -1, -1), sparse], dim=1)
-    image = embeddings.repeat_interleave(prompts, dim=0) + dense
-    positions = decoder.prompt_encoder.get_dense_pe().expand(len(image), -1, -1, -1)
-    tokens, image = sam.transformer(image, positions, tokens)
-    square = image.transpose(1, 2).reshape(-1, *embeddings.shape[1:])
-    upscaled = sam.output_upscaling(square)
-    weights = torch.stack(
-        [mlp(tokens[:, 1 + i]) for i, mlp in enumerate(sam.output_hypernetworks_mlps)], dim=1
-    )
-    masks = torch.einsum("bmc,bchw->bmhw", weights, upscaled)
-    scores = sam.iou_prediction_head(tokens[:, 0])
+    rows = {name: each.repeat_interleave(prompts, dim=0) for name, each in features.items()}
+    masks, scores = decoder.predict_masks(rows, sparse, dense, repeat=False)
     return (
         masks.reshape(count, prompts, *masks.shape[1:]),
         scores.reshape(count, prompts, *scores.shape[1:]),
@@ -67,6 +56,33 @@ FOCAL_WEIGHT = 20.0
 
 FOCAL_ALPHA = 0.25
 """Weight of the object's pixels; the background's have the rest (Lin et al. 2017, Sec. 4)."""
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """The weights of the mask loss.
+
+    Attributes:
+        dice: weight of Dice.
+        focal: weight of the focal loss.
+        background: weight of the background's pixels in the focal loss; None gives them the rest of
+            alpha. The released code multiplies every pixel by its alpha of 0.25.
+    """
+
+    dice: float = 1.0
+    focal: float = FOCAL_WEIGHT
+    background: float | None = None
+
+    @property
+    def words(self) -> str:
+        """Return the weights as `--loss-weights` takes them, with what no option sets."""
+        ratio = f"{self.dice:g}:{self.focal:g}"
+        if self.background is None:
+            return ratio
+        return f"{ratio} (background pixels {self.background:g})"
+
+
+SAMS_WEIGHTS = LossWeights()
 
 
 def coverage(masks: Tensor, side: int) -> Tensor:
@@ -84,16 +100,22 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def focal_loss(
-    logits: Tensor, target: Tensor, gamma: float = 2.0, alpha: float = FOCAL_ALPHA
+    logits: Tensor,
+    target: Tensor,
+    gamma: float = 2.0,
+    alpha: float = FOCAL_ALPHA,
+    background: float | None = None,
 ) -> Tensor:
     """Return the focal loss, mean over pixels, [..., h, w] -> [...] (Lin et al. 2017, Eq. 5).
 
     For a target between 0 and 1 the modulating factor is |target - p|^gamma, which equals the
     paper's (1 - p_t)^gamma at 0 and 1. At the minimum, a pixel counts as object if that is at least
     (1 - alpha) / alpha times as likely as background; only alpha 0.5 treats both alike.
+    `background` replaces 1 - alpha.
     """
     entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    weight = alpha * target + (1 - alpha) * (1 - target)
+    other = 1 - alpha if background is None else background
+    weight = alpha * target + other * (1 - target)
     factor = (target - logits.sigmoid()).abs().pow(gamma)
     return (weight * factor * entropy).mean((-2, -1))
 
@@ -115,9 +137,18 @@ def balanced_bce_loss(logits: Tensor, target: Tensor, most: float = 20.0) -> Ten
     return (entropy * (1 + (weight - 1) * target)).mean((-2, -1))
 
 
-def mask_loss(logits: Tensor, target: Tensor, alpha: float = FOCAL_ALPHA) -> Tensor:
-    """Return Dice + 20 Focal (paper, Sec. 3.4; weights as SAM's), [..., h, w] -> [...]."""
-    return dice_loss(logits, target) + FOCAL_WEIGHT * focal_loss(logits, target, alpha=alpha)
+def mask_loss(
+    logits: Tensor,
+    target: Tensor,
+    alpha: float = FOCAL_ALPHA,
+    weights: LossWeights = SAMS_WEIGHTS,
+) -> Tensor:
+    """Return Dice + 20 Focal, or with other weights, [..., h, w] -> [...].
+
+    The paper (Sec. 3.4) names the two losses and no weights; 1 and 20 are SAM's.
+    """
+    focal = focal_loss(logits, target, alpha=alpha, background=weights.background)
+    return weights.dice * dice_loss(logits, target) + weights.focal * focal
 
 
 def soft_iou(logits: Tensor, target: Tensor) -> Tensor:
@@ -150,19 +181,21 @@ class EnhancerObjective(Objective):
         mask_weight: weight of Dice + Focal next to the MSE, which is then divided by the latent's
             variance; 0 is the paper's loss.
         alpha: alpha of the mask loss.
+        weights: weights of the mask loss.
     """
 
     def __init__(
         self,
         encoder: nn.Module | None,
         enhancer: Enhancer,
-        decoder: Decoder | None = None,
+        decoder: ReferenceDecoder | None = None,
         mask_weight: float = 0.0,
         alpha: float = FOCAL_ALPHA,
+        weights: LossWeights = SAMS_WEIGHTS,
     ) -> None:
         super().__init__()
         self.encoder, self.enhancer, self.decoder = encoder, enhancer, decoder
-        self.mask_weight, self.alpha = mask_weight, alpha
+        self.mask_weight, self.alpha, self.weights = mask_weight, alpha, weights
         for part in (encoder, decoder):
             if part is not None:
                 part.requires_grad_(False)
@@ -175,13 +208,16 @@ class EnhancerObjective(Objective):
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Return the MSE, the MSE without enhancement for comparison, and the mask loss."""
-        z_low, z_clear = latents(self.encoder, batch)
+        low, z_clear = latents(self.encoder, batch)
+        z_low = low[EMBEDDINGS]
         enhanced = self.enhancer(z_low).float()
         mse = latent_mse(enhanced, z_clear)
         losses = {"loss": mse, "mse": mse, "mse_before": latent_mse(z_low, z_clear)}
         if self.mask_weight and self.decoder is not None:
-            logits, _ = predict_masks(self.decoder, enhanced, batch["coords"], batch["labels"])
-            masks = mask_loss(logits[:, :, 0].float(), batch["target"], self.alpha).mean()
+            features = low | {EMBEDDINGS: enhanced}
+            logits, _ = predict_masks(self.decoder, features, batch["coords"], batch["labels"])
+            single = logits[:, :, 0].float()
+            masks = mask_loss(single, batch["target"], self.alpha, self.weights).mean()
             losses["loss"] = mse / z_clear.var() + self.mask_weight * masks
             losses["mask"] = masks
         return losses
@@ -198,19 +234,21 @@ class DecoderObjective(Objective):
         decoder: the part that `part` names is trained.
         part: the mask tokens, all but the IoU head, or the embedding of background points.
         alpha: alpha of the mask loss.
+        weights: weights of the mask loss.
     """
 
     def __init__(
         self,
         encoder: nn.Module | None,
         enhancer: Enhancer | None,
-        decoder: Decoder,
+        decoder: ReferenceDecoder,
         part: DecoderPart,
         alpha: float = FOCAL_ALPHA,
+        weights: LossWeights = SAMS_WEIGHTS,
     ) -> None:
         super().__init__()
         self.encoder, self.enhancer, self.decoder = encoder, enhancer, decoder
-        self.alpha = alpha
+        self.alpha, self.weights = alpha, weights
         for frozen in (encoder, enhancer, decoder):
             if frozen is not None:
                 frozen.requires_grad_(False)
@@ -220,7 +258,8 @@ class DecoderObjective(Objective):
             decoder.prompt_encoder.point_embeddings[BACKGROUND].requires_grad_(True)
         else:
             decoder.requires_grad_(True)
-            decoder.mask_decoder.iou_prediction_head.requires_grad_(False)
+            for head in decoder.score_heads:
+                head.requires_grad_(False)
 
     def trained(self) -> nn.Module:
         """Return the decoder."""
@@ -229,13 +268,13 @@ class DecoderObjective(Objective):
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Return the mask loss and the IoU at low resolution."""
         with torch.no_grad():
-            z, _ = latents(self.encoder, batch)
+            features, _ = latents(self.encoder, batch)
             if self.enhancer is not None:
-                z = self.enhancer(z).float()
-        logits, _ = predict_masks(self.decoder, z, batch["coords"], batch["labels"])
+                features[EMBEDDINGS] = self.enhancer(features[EMBEDDINGS]).float()
+        logits, _ = predict_masks(self.decoder, features, batch["coords"], batch["labels"])
         logits = logits.float()
         target = batch["target"].unsqueeze(2).expand_as(logits)
-        each = mask_loss(logits, target, self.alpha)
+        each = mask_loss(logits, target, self.alpha, self.weights)
         single, several = each[..., 0].mean(), each[..., 1:].amin(-1).mean()
         reached = soft_iou(logits[:, :, 0].detach(), batch["target"]).mean()
         return {"loss": single + several, "mask": single, "iou": reached}
@@ -247,10 +286,18 @@ def train_adapters(enhancer: Enhancer) -> None:
         parameter.requires_grad_(".lora_A." in name or ".lora_B." in name)
 
 
-def latents(encoder: nn.Module | None, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return z_L and z_H of a batch, [N, 256, s, s] each, encoded now or read from the batch."""
+def latents(
+    encoder: nn.Module | None, batch: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the low image's features and the clear one's latent, encoded or read from the batch.
+
+    Returns:
+        z_L [N, 256, s, s] with the family's high-resolution features, which the enhancer does not
+        touch, by the contract's names; and z_H [N, 256, s, s].
+    """
     if encoder is None:
-        return batch["z_l"], batch["z_h"]
+        stored = {name: batch[name].float() for name in HIGH_RES if name in batch}
+        return {EMBEDDINGS: batch["z_l"], **stored}, batch["z_h"]
     with torch.no_grad():
         low, clear = (named_features(encoder(batch[key])) for key in ("low", "clear"))
-        return low[EMBEDDINGS].float(), clear[EMBEDDINGS].float()
+        return {name: each.float() for name, each in low.items()}, clear[EMBEDDINGS].float()

@@ -15,7 +15,9 @@ from glesam_runtime.errors import InputError
 # wrong option should wait for it.
 if TYPE_CHECKING:
     from glesam_evaluation.datasets import Dataset
+    from glesam_export.weight_options import WeightOptions
     from glesam_training.examples import ExampleOptions
+    from glesam_training.objectives import LossWeights
     from glesam_training.settings import TrainingSettings
 
 TRAINING = "Training"
@@ -81,6 +83,24 @@ class TrainingOptions:
     lr: Annotated[float, typer.Option(rich_help_panel=TRAINING, help="Learning rate of AdamW.")] = (
         1e-4
     )
+    warmup: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            rich_help_panel=TRAINING,
+            help="Steps over which the learning rate rises from zero.",
+        ),
+    ] = 0
+    loss_weights: Annotated[
+        str,
+        typer.Option(
+            metavar="DICE:FOCAL",
+            rich_help_panel=TRAINING,
+            help="Weights of Dice and the focal loss in the mask loss. The default is SAM's; the "
+            "released code has 1:1.",
+        ),
+    ] = "1:20"
     masks: Annotated[
         int,
         typer.Option(
@@ -132,6 +152,36 @@ class TrainingOptions:
         int,
         typer.Option(min=0, rich_help_panel=TRAINING, help="Random seed."),
     ] = 0
+    as_released: Annotated[
+        bool,
+        typer.Option(
+            "--as-released",
+            rich_help_panel=TRAINING,
+            help="Train as the released GleSAM code does: sets degradations, input, timestep, "
+            "batch, warm-up, rank, alpha and loss weights, and prints them. Options that are given "
+            "win.",
+        ),
+    ] = False
+
+    def weights_of_losses(self) -> LossWeights:
+        """Return the weights of the mask loss.
+
+        Raises:
+            InputError: `--loss-weights` is not two numbers of which one is positive.
+        """
+        from glesam_training.objectives import FOCAL_ALPHA, LossWeights
+
+        try:
+            dice, focal = (float(word) for word in self.loss_weights.split(":"))
+        except ValueError:
+            dice = focal = math.nan
+        if not (math.isfinite(dice + focal) and min(dice, focal) >= 0 and dice + focal > 0):
+            raise InputError(
+                f"--loss-weights {self.loss_weights}: pass the weights of Dice and the focal loss "
+                "as DICE:FOCAL, such as 1:20; none is negative, and one is positive"
+            )
+        # The released focal loss weighs every pixel alike, with its alpha.
+        return LossWeights(dice, focal, FOCAL_ALPHA if self.as_released else None)
 
     def examples(self) -> ExampleOptions:
         """Return what the training examples are made of.
@@ -181,11 +231,55 @@ class TrainingOptions:
             iterations=self.iterations,
             batch=self.batch,
             lr=self.lr,
+            warmup=self.warmup,
             save_every=self.save_every,
             workers=self.workers,
             mixed_precision=self.mixed_precision,
             seed=self.seed,
         )
+
+
+@dataclass(frozen=True)
+class AdapterOptions:
+    """The size of the new LoRA that stage 1 starts with if none is given."""
+
+    rank: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            rich_help_panel=TRAINING,
+            help="Rank of the new LoRA that training starts with if --lora is not given.",
+        ),
+    ] = 8
+    alpha: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=TRAINING,
+            help="Alpha of the new LoRA. Its effect is multiplied by alpha / rank. Default: the "
+            "rank.",
+        ),
+    ] = None
+
+    def check(self, weights: WeightOptions) -> None:
+        """Check `--alpha`.
+
+        Raises:
+            InputError: it is not positive, or the LoRA is not new.
+        """
+        if self.alpha is None:
+            return
+        if not (math.isfinite(self.alpha) and self.alpha > 0):
+            raise InputError(f"--alpha {self.alpha:g}: must be a positive number")
+        if not self.are_new(weights):
+            raise InputError(
+                f"--alpha {self.alpha:g}: goes with a new LoRA; training continues from a given "
+                "one, which has its own alpha"
+            )
+
+    def are_new(self, weights: WeightOptions) -> bool:
+        """Return whether stage 1 makes a new LoRA: files are given, and none of a LoRA."""
+        whole = weights.checkpoint or weights.lora or weights.random_weights is not None
+        return bool(weights.given_files) and not whole
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,10 @@ class ReferenceStages:
         z_h: Tensor = self._enhancer(embeddings[EMBEDDINGS])
         return {**embeddings, EMBEDDINGS: z_h.float()}
 
+    def latent(self, embeddings: dict[str, Tensor]) -> npt.NDArray[np.float32]:
+        """Return z_L or z_H as an array, [256,S/16,S/16]."""
+        return embeddings[EMBEDDINGS][0].float().cpu().numpy()
+
     @torch.inference_mode()
     def decode(
         self, embeddings: dict[str, Tensor], prompts: Mapping[str, npt.NDArray[np.float32]]

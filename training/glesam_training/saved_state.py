@@ -15,10 +15,13 @@ from torch import Tensor, nn
 from glesam_runtime.errors import InputError
 from glesam_runtime.staging import staged_file
 from glesam_training.settings import TrainingSettings
-from glesam_training.training_record import ABSENT, Fact, Record, settings_record
+from glesam_training.training_record import ABSENT, BEFORE, Fact, Record, settings_record
 
 STATE_FILE = "state.pt"
 LENGTH = "--iterations"
+
+RENAMED = {"warmup": "--warmup"}
+"""Facts that saved states of earlier versions have under another name."""
 
 
 def read_state(
@@ -46,7 +49,7 @@ def read_state(
         done = int(state["iteration"])
         recorded = "made_of" in state
         if recorded:
-            saved = {name: Fact(*entry) for name, entry in state["made_of"].items()}
+            saved = {RENAMED.get(n, n): Fact(*entry) for n, entry in state["made_of"].items()}
         else:
             saved = settings_record(TrainingSettings(**state["plan"]))
     except (
@@ -84,7 +87,10 @@ def _differences(
     saved: Record, given: Record, names: Iterable[str], may_differ: Collection[str]
 ) -> list[str]:
     """Return "NAME SAVED, not GIVEN" for each name whose facts differ."""
-    pairs = {name: (saved.get(name, ABSENT), given.get(name, ABSENT)) for name in names}
+    pairs = {
+        name: tuple(record.get(name, BEFORE.get(name, ABSENT)) for record in (saved, given))
+        for name in names
+    }
     return [
         f"{name} {before.words}, not {now.words}"
         for name, (before, now) in pairs.items()

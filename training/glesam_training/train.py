@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,13 +14,19 @@ from torch import Tensor
 from glesam_evaluation.datasets import Dataset
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.enhancer.reference import Enhancer, build_unet
-from glesam_export.families.sam.reference import Decoder
+from glesam_export.families.reference_decoder import ReferenceDecoder
 from glesam_export.presets import LORA_TARGETS, UNetPreset
-from glesam_runtime.errors import InputError
-from glesam_training.examples import CORRECTED, PROMPTS, ExampleOptions, Examples, with_prompts
+from glesam_training.examples import CORRECTED, PROMPTS, ExampleOptions, Examples, prompts_for
 from glesam_training.latents import StoredLatents, store_latents
 from glesam_training.loop import Objective, Report, run_training
-from glesam_training.objectives import FOCAL_ALPHA, DecoderObjective, DecoderPart, EnhancerObjective
+from glesam_training.objectives import (
+    FOCAL_ALPHA,
+    SAMS_WEIGHTS,
+    DecoderObjective,
+    DecoderPart,
+    EnhancerObjective,
+    LossWeights,
+)
 from glesam_training.progress_display import ShowProgress
 from glesam_training.saved_state import read_state
 from glesam_training.settings import TrainingSettings, worker_count
@@ -42,6 +47,7 @@ class Job:
         report: called with the losses.
         encoded: called with the number of pictures whose latents were stored.
         focal_alpha: weight of the object's pixels in mask losses.
+        loss_weights: weights of Dice and the focal loss in mask losses.
     """
 
     dataset: Dataset
@@ -52,6 +58,7 @@ class Job:
     report: Report = lambda _done, _total, _losses: None
     encoded: Callable[[int, int], object] = lambda _done, _total: None
     focal_alpha: float = FOCAL_ALPHA
+    loss_weights: LossWeights = SAMS_WEIGHTS
 
 
 def named_job(
@@ -63,6 +70,7 @@ def named_job(
     latents: Path | None,
     show: ShowProgress,
     focal_alpha: float = FOCAL_ALPHA,
+    loss_weights: LossWeights = SAMS_WEIGHTS,
 ) -> Job:
     """Return a job whose progress is shown under a name."""
     return Job(
@@ -74,6 +82,7 @@ def named_job(
         lambda done, total, losses: show(name, done, total, losses),
         lambda done, total: show("latents", done, total, {}),
         focal_alpha,
+        loss_weights,
     )
 
 
@@ -95,14 +104,17 @@ def train_enhancer(
         The trained enhancer.
 
     Raises:
-        InputError: the folder's state does not fit, or a mask loss is asked for with SAM 2.
+        InputError: the folder's state does not fit.
     """
     enhancer = checkpoint.enhancer()
-    decoder = _sams_decoder(checkpoint) if mask_weight else None
+    decoder = checkpoint.decoder() if mask_weight else None
     encoder = None if job.latents else checkpoint.encoder()
-    objective = EnhancerObjective(encoder, enhancer, decoder, mask_weight, job.focal_alpha)
+    objective = EnhancerObjective(
+        encoder, enhancer, decoder, mask_weight, job.focal_alpha, job.loss_weights
+    )
     made_of = {"stage": fact("enhancer"), "--mask-loss": fact(float(mask_weight))}
-    _train(checkpoint, objective, job, lambda: saved(enhancer), made_of)
+    masks = decoder is not None
+    _train(checkpoint, objective, job, lambda: saved(enhancer), made_of, masks=masks)
     return enhancer.requires_grad_(False)
 
 
@@ -112,8 +124,8 @@ def train_decoder(
     part: DecoderPart,
     *,
     enhance: bool = True,
-    saved: Callable[[Decoder], object] = lambda _: None,
-) -> Decoder:
+    saved: Callable[[ReferenceDecoder], object] = lambda _: None,
+) -> ReferenceDecoder:
     """Train the decoder on enhanced latents (stage 2).
 
     Args:
@@ -128,32 +140,39 @@ def train_decoder(
         The trained decoder.
 
     Raises:
-        InputError: the folder's state does not fit, or the checkpoint is a SAM 2.
+        InputError: the folder's state does not fit.
     """
-    decoder = _sams_decoder(checkpoint)
+    decoder = checkpoint.decoder()
     enhancer = checkpoint.enhancer() if enhance else None
     encoder = None if job.latents else checkpoint.encoder()
-    objective = DecoderObjective(encoder, enhancer, decoder, part, job.focal_alpha)
+    objective = DecoderObjective(
+        encoder, enhancer, decoder, part, job.focal_alpha, job.loss_weights
+    )
     kinds = CORRECTED if part == "background" else PROMPTS
     made_of = {
         "stage": fact("decoder"),
         "trained part": fact(part),
         "--no-enhance": fact(not enhance),
     }
-    _train(checkpoint, objective, job, lambda: saved(decoder), made_of, kinds)
+    _train(checkpoint, objective, job, lambda: saved(decoder), made_of, kinds, masks=True)
     return decoder.requires_grad_(False)
 
 
 def new_adapters(
-    preset: UNetPreset, rank: int, seed: int, ranks: Mapping[str, int] = MappingProxyType({})
+    preset: UNetPreset,
+    rank: int,
+    seed: int,
+    ranks: Mapping[str, int] = MappingProxyType({}),
+    alpha: float | None = None,
 ) -> dict[str, Tensor]:
-    """Return adapters without effect, in the released format with alpha = rank: A random, B zero.
+    """Return adapters without effect, in the released format: A random, B zero.
 
     Args:
         preset: the U-Net.
         rank: r (paper, Table 8: 4, 8 or 16).
         seed: seed of A.
         ranks: other ranks for some layers, by module path.
+        alpha: alpha of every layer; None is the rank of each layer.
 
     Raises:
         ValueError: `ranks` names a layer that is not adapted.
@@ -170,18 +189,19 @@ def new_adapters(
         a = torch.empty(r, *shape[1:]).uniform_(-bound, bound, generator=generator)
         factors[f"unet.{name}.lora_A.weight"] = a
         factors[f"unet.{name}.lora_B.weight"] = torch.zeros(shape[0], r, *[1] * (len(shape) - 2))
-        factors[f"unet.{name}.alpha"] = torch.tensor(float(r))
+        factors[f"unet.{name}.alpha"] = torch.tensor(float(r if alpha is None else alpha))
     if strangers := [name for name in ranks if f"unet.{name}.lora_A.weight" not in factors]:
         raise ValueError(f"{strangers[0]}: not a layer of this U-Net that adapters are added to")
     return factors
 
 
-def stored_latents(checkpoint: Checkpoint, job: Job) -> StoredLatents:
+def stored_latents(checkpoint: Checkpoint, job: Job, high_res: bool = False) -> StoredLatents:
     """Return a job's examples with their latents, encoding them unless they are stored already.
 
     Args:
         checkpoint: the checkpoint whose encoder is used.
         job: a job with a folder for latents.
+        high_res: whether the high-resolution features are stored too, if the family has them.
 
     Raises:
         InputError: the number of degraded versions is not fixed.
@@ -191,23 +211,13 @@ def stored_latents(checkpoint: Checkpoint, job: Job) -> StoredLatents:
         raise ValueError("this job has no folder for latents; set latents")
     encoder = checkpoint.encoder().to(PartialState().device)
     helpers = worker_count(job.settings.workers)
-    return store_latents(job.latents, encoder, _examples(checkpoint, job), helpers, job.encoded)
+    examples = _examples(checkpoint, job)
+    return store_latents(job.latents, encoder, examples, helpers, job.encoded, high_res)
 
 
 def _examples(checkpoint: Checkpoint, job: Job) -> Examples:
     count = job.settings.iterations * job.settings.batch
     return Examples(job.dataset, checkpoint.preset, count, job.examples)
-
-
-def _sams_decoder(checkpoint: Checkpoint) -> Decoder:
-    """Return the decoder if it is SAM's, the only kind that can be trained here."""
-    decoder = checkpoint.decoder()
-    if not isinstance(decoder, Decoder):
-        raise InputError(
-            f"{checkpoint.preset.name}: only SAM's decoder can be trained; for SAM 2, train only "
-            "the enhancer, without --mask-loss"
-        )
-    return decoder
 
 
 def _train(
@@ -217,20 +227,26 @@ def _train(
     saved: Callable[[], object],
     made_of: Record,
     kinds: Sequence[str] = PROMPTS,
+    *,
+    masks: bool,
 ) -> None:
-    """Run a stage's loop on images, or on their stored latents."""
-    collate = partial(with_prompts, kinds=kinds)
+    """Run a stage's loop on images, or on their stored latents.
+
+    `masks` says whether the loss needs the decoder, and with it the high-resolution features.
+    """
+    collate = prompts_for(checkpoint.preset, kinds)
     record = {
         **made_of,
         **checkpoint_record(checkpoint, job.folder),
         **example_record(job.dataset, job.examples, job.settings),
         "--keep-latents": fact("no" if job.latents is None else "yes"),
         "alpha of the focal loss": fact(job.focal_alpha),
+        "--loss-weights": fact(job.loss_weights.words),
     }
     if job.latents:
         # Encoding may take hours, so a state of another training is refused before it.
         read_state(job.folder, job.settings, record, objective.uses_progress)
-        examples: Examples = stored_latents(checkpoint, job)
+        examples: Examples = stored_latents(checkpoint, job, high_res=masks)
     else:
         examples = _examples(checkpoint, job)
     run_training(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -10,19 +11,24 @@ from torch import nn
 from glesam_export.checkpoints import Checkpoint, write
 from glesam_export.checkpoints.checkpoint_folder import write_checkpoint_json
 from glesam_export.checkpoints.packed_file import pack
-from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
+from glesam_export.checkpoints.separate_files import FileCheckpoint
 from glesam_export.enhancer.reference import Enhancer
+from glesam_export.families import FAMILIES, Preset, family_of
 from glesam_export.families.reference_decoder import ReferenceDecoder
-from glesam_export.families.sam.reference import Decoder
 from glesam_runtime.manifest import Source
 
-SAM_FILE, LORA_FILE, PACKED_FILE = (
-    "sam.pth",
-    "pytorch_lora_weights.safetensors",
-    "checkpoint.safetensors",
-)
+LORA_FILE, PACKED_FILE = "pytorch_lora_weights.safetensors", "checkpoint.safetensors"
 START_FILE = "start.safetensors"
 """The new LoRA that a training without `--lora` starts from."""
+
+
+SAM_FILES = tuple(f"sam{family.suffix}" for family in FAMILIES.values())
+"""Names of the file of a whole SAM, one for each family."""
+
+
+def sam_file(preset: Preset) -> str:
+    """Return the name of the file of a whole SAM: sam.pth, or sam.pt for SAM 2."""
+    return f"sam{family_of(preset).suffix}"
 
 
 class TrainedCheckpoint(Checkpoint):
@@ -39,7 +45,10 @@ class TrainedCheckpoint(Checkpoint):
     """
 
     def __init__(
-        self, base: Checkpoint, enhancer: Enhancer | None = None, decoder: Decoder | None = None
+        self,
+        base: Checkpoint,
+        enhancer: Enhancer | None = None,
+        decoder: ReferenceDecoder | None = None,
     ) -> None:
         self.base, self.own_enhancer, self.own_decoder = base, enhancer, decoder
         self.preset, self.unet = base.preset, base.unet
@@ -72,12 +81,13 @@ def write_checkpoint(
     base: Checkpoint,
     folder: Path,
     enhancer: Enhancer | None = None,
-    decoder: Decoder | None = None,
+    decoder: ReferenceDecoder | None = None,
 ) -> Path:
     """Write the trained parts in the released file formats, with what belongs to them.
 
-    A checkpoint made of files becomes a checkpoint folder. It always holds the LoRA file, and SAM's
-    .pth if the decoder was trained; its `checkpoint.json` refers to the Stable Diffusion base and
+    A checkpoint made of files becomes a checkpoint folder. It always holds the LoRA file, and the
+    whole SAM in Meta's format if the decoder was trained, with what only video needs of the file
+    that training started from; its `checkpoint.json` refers to the Stable Diffusion base and
     to an unchanged SAM and decoder. Any other checkpoint becomes one packed file in float32.
 
     Args:
@@ -109,11 +119,10 @@ def write_checkpoint(
         # Written again: the file may leave its alpha to an option or to a file beside it.
         write.save_factors(lora, base.lora_factors)
     if decoder is not None:
-        sam, overlay = folder / SAM_FILE, None
-        write.save_sam(sam, base.preset, base.encoder(), decoder)
-    weights = WeightFiles(
-        sam, files.sd, lora, files.prompt_embeds, files.unet_config, alpha, overlay
-    )
+        sam, overlay = folder / sam_file(base.preset), None
+        unused = family_of(base.preset).unused(base.state("sam").tensors)
+        write.save_sam(sam, base.preset, base.encoder(), decoder, unused)
+    weights = replace(files, sam=sam, lora=lora, lora_alpha=alpha, decoder=overlay)
     preset = base.preset
     write_checkpoint_json(
         folder, weights, preset.name, base.unet.name, base.gamma, base.timestep, preset.input

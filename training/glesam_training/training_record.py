@@ -53,10 +53,21 @@ def fact(value: Value) -> Fact:
     return Fact(value, "none" if value is None else str(value))
 
 
+BEFORE: Record = {
+    "--warmup": fact(0),
+    "--recipe": fact("paper"),
+    "--input": fact("sam"),
+    "--loss-weights": fact("1:20"),
+    "--alpha": fact("as --rank"),
+    "--prediction-type": fact("epsilon"),
+}
+"""What a saved state means that does not record a fact: the value before there was an option."""
+
+
 def settings_record(settings: TrainingSettings) -> dict[str, Fact]:
     """Return what the loop's settings decide; precision is what "auto" becomes on this device."""
-    options = ("iterations", "batch", "lr", "seed")
-    others = ("warmup", "decay", "weight_decay", "clip")
+    options = ("iterations", "batch", "lr", "seed", "warmup")
+    others = ("decay", "weight_decay", "clip")
     values = asdict(settings)
     record = {f"--{name}": fact(values[name]) for name in options}
     record |= {name.replace("_", " "): fact(values[name]) for name in others}
@@ -80,9 +91,8 @@ def example_record(
         return Fact("as --seed", "as --seed") if value == settings.seed else fact(value)
 
     levels = ("drawn" if level == DRAWN else str(level) for level in options.levels)
-    # A state that was saved before there were recipes has none, and was trained with the paper's.
-    recipe = {} if options.recipe == "paper" else {"--recipe": fact(options.recipe)}
-    return recipe | {
+    return {
+        "--recipe": fact(options.recipe),
         "DATA": fact(data_fingerprint(dataset)),
         "--masks": fact(options.masks),
         "--levels": fact(",".join(levels)),
@@ -151,8 +161,7 @@ def checkpoint_record(checkpoint: Checkpoint, folder: Path) -> dict[str, Fact]:
             f"{checkpoint.timestep} (alpha_bar {checkpoint.alpha_bar:.6g})",
         ),
     }
-    if checkpoint.preset.input != "sam":
-        record["--input"] = fact(checkpoint.preset.input)
+    record["--input"] = fact(checkpoint.preset.input)
     sources = checkpoint.sources()
     if not sources:
         record["--random-weights"] = fact(checkpoint.origin)
@@ -160,10 +169,15 @@ def checkpoint_record(checkpoint: Checkpoint, folder: Path) -> dict[str, Fact]:
         shown = f"{source.file} (sha256 {source.sha256[:12]})"
         record[_OPTION_OF_ROLE.get(source.role, source.role)] = Fact(source.sha256, shown)
     if isinstance(checkpoint, FileCheckpoint):
+        own_type = checkpoint.own_prediction_type
+        if own_type != "epsilon":
+            record["--prediction-type"] = fact(f"epsilon instead of {own_type}")
         factors = checkpoint.lora_factors
         if checkpoint.weights.lora == folder / START_FILE:  # its alpha is its rank
             record["--lora"] = Fact("new", "a new LoRA")
             record["--rank"] = fact(max(len(a) for a, _, _ in factors.values()))
+            own = {alpha for a, _, alpha in factors.values() if alpha != len(a)}
+            record["--alpha"] = fact(f"{own.pop():g}") if own else BEFORE["--alpha"]
         else:
             alphas = sorted((name, float(alpha)) for name, (_, _, alpha) in factors.items())
             shown = ", ".join(f"{alpha:g}" for alpha in sorted({alpha for _, alpha in alphas}))

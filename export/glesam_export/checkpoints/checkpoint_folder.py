@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from glesam_export.checkpoints import Contents, Finding, Format
 from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
@@ -55,6 +55,8 @@ class CheckpointJson(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A fine-tuned decoder that is laid over `sam`."""
     input: InputName = "sam"
     """How images were prepared in the training."""
+    prediction_type: Literal["epsilon"] | UnsetType = UNSET
+    """What the U-Net's output was read as in the training, if its scheduler says something else."""
 
 
 def write_checkpoint_json(
@@ -105,6 +107,7 @@ def write_checkpoint_json(
         lora_alpha=weights.lora_alpha,
         decoder=spelled(weights.decoder),
         input=input,
+        prediction_type=weights.prediction_type or UNSET,
     )
     try:
         raw = msgspec.json.format(msgspec.json.encode(described), indent=2)
@@ -155,6 +158,7 @@ def open_folder(folder: Path) -> FileCheckpoint:
         None if config is None else folder / config,
         described.lora_alpha,
         None if described.decoder is None else folder / described.decoder,
+        described.prediction_type or None,
     )
     with within(f"{path}"):
         preset = with_input(sam_preset(described.preset), described.input)
@@ -174,6 +178,8 @@ def _describe(contents: Contents) -> Finding:
     words = f"GleSAM checkpoint folder: {described.preset} with {described.unet}, "
     words += f"gamma {described.gamma:g}, timestep {described.timestep}"
     words += "" if described.input == "sam" else f", input {described.input}"
+    if described.prediction_type:
+        words += f", its U-Net's output is read as {described.prediction_type}"
     return Finding(contents.path, "checkpoint", words, (described.preset,))
 
 

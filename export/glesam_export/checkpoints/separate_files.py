@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from glesam_export.checkpoints import hugging_face, stable_diffusion, text_embedding
 from glesam_export.checkpoints.lora_alpha import (
@@ -34,6 +35,8 @@ class WeightFiles:
         unet_config: config.json of a U-Net that is a bare file.
         lora_alpha: alpha of a LoRA whose file does not say it.
         decoder: a fine-tuned decoder that replaces the tensors of the same names in `sam`.
+        prediction_type: "epsilon" reads the U-Net's output as noise, whatever its schedule says;
+            None takes the schedule's.
     """
 
     sam: Path
@@ -43,6 +46,7 @@ class WeightFiles:
     unet_config: Path | None = None
     lora_alpha: float | None = None
     decoder: Path | None = None
+    prediction_type: Literal["epsilon"] | None = None
 
 
 class OpenedFiles:
@@ -117,6 +121,11 @@ class FileCheckpoint(StateCheckpoint):
     trained = True
     origin = "files"
 
+    @property
+    def own_prediction_type(self) -> str:
+        """Return the prediction type that the base's scheduler says."""
+        return stable_diffusion.prediction_type(self._opened.base.schedule)
+
     def __init__(
         self,
         weights: WeightFiles,
@@ -133,6 +142,8 @@ class FileCheckpoint(StateCheckpoint):
         )
         base = self._opened.base
         self.unet, self.schedule = base.preset(unet), base.schedule
+        if weights.prediction_type is not None:
+            self.schedule = dict(base.schedule) | {"prediction_type": weights.prediction_type}
         self.alpha_bar = stable_diffusion.alpha_bar(timestep, self.schedule, base.schedule_from)
         hugging_face.check_config(self._opened.sam, preset)
         self.check_parts()

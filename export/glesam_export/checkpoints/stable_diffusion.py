@@ -74,11 +74,12 @@ def alpha_bar(timestep: int, schedule: Mapping[str, Any], where: str) -> float:
     """
     if problem := schedule_problem(schedule):
         raise CheckpointError(f"{where}: {problem}")
-    kind = schedule.get("prediction_type", "epsilon")
-    if kind != "epsilon":
+    if (kind := prediction_type(schedule)) != "epsilon":
         raise CheckpointError(
             f"{where}: prediction_type is {kind!r}, but GleSAM's single step (Eq. 4) takes a U-Net "
-            "that predicts the noise; use a base with prediction_type 'epsilon'"
+            "that predicts the noise; use a base with prediction_type 'epsilon', or pass "
+            "--prediction-type epsilon if the LoRA was trained on this one, as the released code "
+            "allows"
         )
     try:
         scheduler = DDPMScheduler.from_config(dict(schedule))
@@ -91,6 +92,11 @@ def alpha_bar(timestep: int, schedule: Mapping[str, Any], where: str) -> float:
     if not 0 < value < 1:
         raise CheckpointError(f"{where}: alphas_cumprod[{timestep}] is {value:g}, not inside 0..1")
     return value
+
+
+def prediction_type(schedule: Mapping[str, Any]) -> str:
+    """Return what a U-Net with this schedule predicts."""
+    return str(schedule.get("prediction_type", "epsilon"))
 
 
 def schedule_problem(schedule: Mapping[str, Any]) -> str | None:
@@ -267,11 +273,11 @@ def _describe_folder(contents: Contents) -> Finding:
     """Describe a diffusers folder."""
     path = contents.path
     base = Base(path)
-    name, kind = base.preset().name, base.schedule.get("prediction_type", "epsilon")
+    name, kind = base.preset().name, prediction_type(base.schedule)
     weight_file(path)
     words = f"diffusers folder, U-Net {name}, predicts {kind}"
     if kind != "epsilon":
-        words += " (GleSAM's single step needs one that predicts epsilon)"
+        words += " (GleSAM's single step needs one that predicts epsilon, or --prediction-type)"
     if problem := schedule_problem(base.schedule):
         words += f", whose noise schedule cannot be used: {problem}"
     try:

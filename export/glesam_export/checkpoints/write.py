@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -23,13 +24,26 @@ from glesam_runtime.interface import LATENT_CHANNELS
 from glesam_runtime.staging import staged_file
 
 
-def save_sam(path: Path, preset: Preset, encoder: nn.Module, decoder: ReferenceDecoder) -> None:
+def save_sam(
+    path: Path,
+    preset: Preset,
+    encoder: nn.Module,
+    decoder: ReferenceDecoder,
+    unused: Mapping[str, Tensor] = MappingProxyType({}),
+) -> None:
     """Write the weights of a whole SAM in the form of its family's released files.
+
+    Args:
+        path: the file.
+        preset: the SAM.
+        encoder: its image encoder.
+        decoder: its prompt encoder and mask decoder.
+        unused: tensors of a released file that no image needs, but its own builder.
 
     Raises:
         InputError: `path` cannot be written.
     """
-    content = family_of(preset).file_content(sam_state(preset, encoder, decoder))
+    content = family_of(preset).file_content({**sam_state(preset, encoder, decoder), **unused})
     _write(path, lambda partial: torch.save(content, partial))
 
 

@@ -154,6 +154,11 @@ class Family(ABC, Generic[P]):
         """Return the tensors of a state dict that an export reads."""
         return state
 
+    def unused(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the other tensors of a state dict, which an export does not read."""
+        used = self.used(state)
+        return {name: tensor for name, tensor in state.items() if name not in used}
+
     @abstractmethod
     def load_encoder(self, state: Mapping[str, Tensor], preset: P) -> nn.Module:
         """Build the reference encoder with these weights, in float32 and eval mode."""

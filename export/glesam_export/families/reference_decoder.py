@@ -26,6 +26,11 @@ class ReferenceDecoder(nn.Module):
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
 
+    @property
+    def score_heads(self) -> tuple[nn.Module, ...]:
+        """Return the layers that predict scores of masks, which no mask loss trains."""
+        raise NotImplementedError
+
     def embed_prompts(
         self, point_coords: Tensor, point_labels: Tensor, masks: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -38,10 +43,11 @@ class ReferenceDecoder(nn.Module):
         """Predict all four masks and their IoU for embedded prompts.
 
         Args:
-            features: the encoder's outputs for one image, by the contract's names.
+            features: the encoder's outputs for one image, by the contract's names; without
+                `repeat`, one row for each prompt.
             sparse: [B, P, 256].
             dense: [B, 256, S/16, S/16].
-            repeat: whether the features are repeated for every prompt; not needed when B is 1.
+            repeat: whether the features are repeated for every prompt.
 
         Returns:
             Logits [B, 4, S/4, S/4] and predicted IoU [B, 4].

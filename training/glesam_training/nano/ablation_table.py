@@ -19,6 +19,7 @@ from glesam_evaluation.protocol import EvaluationPlan, Segmenter, evaluate
 from glesam_evaluation.results import Mean, Results
 from glesam_evaluation.segmenters import SharedEncoder, StagedSegmenter
 from glesam_export.checkpoints import Checkpoint
+from glesam_export.presets import sam_preset
 from glesam_training.nano.recipe import Recipe
 from glesam_training.nano.starting_point import starting_checkpoint
 from glesam_training.nano.steps import make_base, make_sam, paint_scenes, stage_jobs
@@ -66,7 +67,8 @@ def train_methods(
         settings = replace(recipe.base, iterations=base_iterations, seed=nano_seed)
         base = make_base(home, scenes, settings, recipe.crop, show)
         learn = first(f"{name} {seed}")
-        start = starting_checkpoint(home, sam, base, seed, learn, recipe.fit_pairs)
+        preset = sam_preset(recipe.preset)
+        start = starting_checkpoint(home, sam, base, seed, learn, recipe.fit_pairs, preset)
         enhancer = train_enhancer(start, learn, recipe.mask_weight)
         return start, TrainedCheckpoint(start, enhancer)
 

@@ -14,7 +14,8 @@ from glesam_evaluation.datasets import Dataset, SceneDataset
 from glesam_evaluation.protocol import EvaluationPlan, evaluate
 from glesam_evaluation.results import Results
 from glesam_export.checkpoints import Checkpoint
-from glesam_export.families import family_of
+from glesam_export.families import family_of, named_features
+from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.image import preprocess
 from glesam_training.nano.coins import Coins
 from glesam_training.reference_segmenters import reference_segmenters
@@ -63,14 +64,16 @@ def measure_nano(
         count: number of scenes.
         progress: called with the number of scenes done.
     """
-    both = reference_segmenters(checkpoint)
+    both, name = reference_segmenters(checkpoint), checkpoint.preset.name
     plan = EvaluationPlan(PROMPTS, WITH_VISIBILITY)
     scenes = evaluate(both, held_out(count), plan, progress)
     # 24 masks: all coins, so that none is left out at random.
     coins = evaluate(both, Coins(), EvaluationPlan(PROMPTS, WITH_VISIBILITY, max_masks=24))
     return {
-        "held-out scenes": Results("nano", f"scenes:{count}@{HELD_OUT}", 0, tuple(scenes)),
-        "coins": Results("nano", "scikit-image's coins", 0, tuple(coins)),
+        "held-out scenes": Results(
+            checkpoint.preset.name, f"scenes:{count}@{HELD_OUT}", 0, tuple(scenes)
+        ),
+        "coins": Results(name, "scikit-image's coins", 0, tuple(coins)),
     }
 
 
@@ -94,7 +97,7 @@ def latent_errors(checkpoint: Checkpoint, dataset: Dataset, seed: int = 0) -> li
             versions += [show(sample.image, c, seed, sample.name) for c in conditions]
             tensors = [preprocess(image, rules).tensor for image in versions]
             images = torch.from_numpy(np.concatenate(tensors)).to(device)
-            clear, *low = encoder(images).split(1)
+            clear, *low = named_features(encoder(images))[EMBEDDINGS].split(1)
             for row, z_low in enumerate(low):
                 pair = (z_low, enhancer(z_low))
                 sums[row] += [float((z - clear).square().mean()) for z in pair]

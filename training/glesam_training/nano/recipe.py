@@ -35,6 +35,8 @@ class Recipe:
     tune_decoder: bool = False
     """Whether the packed decoder has gone through stage 2. On SAM-nano, stage 2 loses a third of
     the enhancer's gain on degraded pictures and half a point on clear ones (docs/nano.md)."""
+    preset: str = "nano"
+    """The SAM: nano, or nano2 for a SAM 2 of the same size."""
     crop: int = 128
     """Side in pixels of the base's training images: 16 x 16 latents, as many as z_L has."""
 

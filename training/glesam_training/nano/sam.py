@@ -13,13 +13,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from glesam_evaluation.datasets import Sample
-from glesam_export.families.sam.presets import SamPreset
-from glesam_export.families.sam.reference import (
-    Decoder,
-    build_encoder,
-    build_mask_decoder,
-    build_prompt_encoder,
-)
+from glesam_export.families import Preset, family_of, named_features
 from glesam_runtime.image import preprocess
 from glesam_training.examples import Examples
 from glesam_training.loop import Objective
@@ -49,15 +43,21 @@ class ClearExamples(Examples):
         return {"clear": preprocess(sample.image, self.rules).tensor[0]}
 
 
+POSITIONS = ("pos_embed", "pos_embed_window")
+"""Names of the position embeddings of ViT and Hiera."""
+
+
 class SamNano(nn.Module):
     """Encoder and decoder, trained together."""
 
-    def __init__(self, preset: SamPreset) -> None:
+    def __init__(self, preset: Preset) -> None:
         super().__init__()
-        self.encoder = build_encoder(preset)
-        self.decoder = Decoder(build_prompt_encoder(preset), build_mask_decoder(preset))
-        # With ViT's initial zeros, patches would have no position for a long time.
-        nn.init.trunc_normal_(self.encoder.pos_embed, std=0.02)
+        family = family_of(preset)
+        self.encoder, self.decoder = family.build_encoder(preset), family.build_decoder(preset)
+        # With the initial zeros, patches would have no position for a long time.
+        for name, parameter in self.encoder.named_parameters():
+            if name.rpartition(".")[2] in POSITIONS:
+                nn.init.trunc_normal_(parameter, std=0.02)
 
 
 class SamObjective(Objective):
@@ -80,10 +80,8 @@ class SamObjective(Objective):
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Return the losses of a batch with drawn prompts."""
-        embeddings = self.sam.encoder(batch["clear"])
-        logits, scores = predict_masks(
-            self.sam.decoder, embeddings, batch["coords"], batch["labels"]
-        )
+        features = named_features(self.sam.encoder(batch["clear"]))
+        logits, scores = predict_masks(self.sam.decoder, features, batch["coords"], batch["labels"])
         logits, scores = logits.float(), scores.float()
         target = batch["target"].unsqueeze(2).expand_as(logits)
         if progress < self.balanced:

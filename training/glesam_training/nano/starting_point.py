@@ -21,6 +21,7 @@ from torch.nn import functional
 from glesam_export.checkpoints import write
 from glesam_export.checkpoints.separate_files import FileCheckpoint, WeightFiles
 from glesam_export.enhancer.reference import ADAPTER, Enhancer
+from glesam_export.families import Preset
 from glesam_export.families.sam.presets import SAM_PRESETS
 from glesam_export.presets import unet_preset
 from glesam_training.latents import StoredLatents
@@ -28,6 +29,8 @@ from glesam_training.train import Job, new_adapters, stored_latents
 
 Pairs = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 """Returns batches of z_L and z_H, [N, 256, s, s] float32 each, the same ones at every call."""
+
+NANO: Preset = SAM_PRESETS["nano"]
 
 LEAD = 10.0
 """Strength of the head's fitted output, relative to the base's own signal."""
@@ -168,13 +171,17 @@ def _factors(layer: LoraLayer) -> tuple[Tensor, Tensor]:
     return layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
 
 
-PRESET = "nano"
+UNET = "nano"
 TIMESTEP = 1
 """T of the released scripts. Minutes of training cannot undo 1 / sqrt(abar_T) = 14.6 at T = 999."""
 
 GAMMA = 0.125
 """CRE sums 64 channels of SAM's unit variance into each of the base's four channels. That gives
-eight times the standard deviation the base was trained with; gamma undoes it (FDA, Sec. 3.3)."""
+eight times the standard deviation the base was trained with; gamma undoes it (FDA, Sec. 3.3).
+SAM's latents end in a norm. Those of a SAM 2 do not, so gamma is divided by their deviation."""
+
+MEASURED = 64
+"""Pictures from whose latents the deviation is computed."""
 
 RANK = 16
 END_RANK = 32
@@ -186,7 +193,13 @@ BATCH = 32
 
 
 def starting_checkpoint(
-    folder: Path, sam: Path, base: tuple[Path, Path], seed: int, learn: Job, fit_pairs: int
+    folder: Path,
+    sam: Path,
+    base: tuple[Path, Path],
+    seed: int,
+    learn: Job,
+    fit_pairs: int,
+    preset: Preset = NANO,
 ) -> FileCheckpoint:
     """Return a GleSAM of trained parts, whose adapters have no effect except in head and tail.
 
@@ -197,6 +210,7 @@ def starting_checkpoint(
         seed: seed of the adapters.
         learn: the job of Algorithm 1, with stored latents.
         fit_pairs: pairs of latents to fit to, in whole batches of 32.
+        preset: the SAM of `sam`.
 
     Returns:
         The checkpoint. Its adapters are read from the folder if they are there.
@@ -207,18 +221,30 @@ def starting_checkpoint(
     """
     new, lora = (folder / f"{name}-{seed}.safetensors" for name in ("adapters", "fitted"))
 
-    def checkpoint_with(adapters: Path) -> FileCheckpoint:
+    def checkpoint_with(adapters: Path, gamma: float) -> FileCheckpoint:
         files = WeightFiles(sam, base[0], adapters, base[1])
-        return FileCheckpoint(files, SAM_PRESETS[PRESET], unet_preset(PRESET), GAMMA, TIMESTEP)
+        return FileCheckpoint(files, preset, unet_preset(UNET), gamma, TIMESTEP)
 
+    gamma = GAMMA
     if not lora.is_file():
         ends = {"conv_in": END_RANK, "conv_out": END_RANK}
-        write.save_tensors(new, new_adapters(unet_preset(PRESET), RANK, seed, ends))
-        unfitted = checkpoint_with(new)
-        enhancer, latents = unfitted.enhancer(), stored_latents(unfitted, learn)
+        write.save_tensors(new, new_adapters(unet_preset(UNET), RANK, seed, ends))
+    if preset.name != NANO.name:
+        stored = stored_latents(checkpoint_with(new, GAMMA), learn, high_res=True)
+        gamma = gamma_of(stored)
+    if not lora.is_file():
+        unfitted = checkpoint_with(new, gamma)
+        enhancer, latents = unfitted.enhancer(), stored_latents(unfitted, learn, high_res=True)
         fit_ends(enhancer, _pairs(latents, fit_pairs, seed), seed)
         write.save_lora(lora, enhancer.unet)
-    return checkpoint_with(lora)
+    return checkpoint_with(lora, gamma)
+
+
+def gamma_of(latents: StoredLatents) -> float:
+    """Return the gamma that gives clear latents the deviation of nano's, to three digits."""
+    some = np.arange(min(MEASURED, len(latents.dataset)))
+    _, clear = latents.latents(some, np.zeros_like(some))
+    return float(f"{GAMMA / float(clear.astype(np.float64).std()):.3g}")
 
 
 def _pairs(latents: StoredLatents, count: int, seed: int) -> Pairs:

@@ -17,9 +17,8 @@ from glesam_export.checkpoints import write
 from glesam_export.checkpoints.formats import open_checkpoint
 from glesam_export.checkpoints.packed_file import pack
 from glesam_export.checkpoints.stable_diffusion import SCHEDULE
-from glesam_export.families.sam.presets import SAM_PRESETS
-from glesam_export.presets import unet_preset
-from glesam_training.examples import ExampleOptions, with_prompts
+from glesam_export.presets import sam_preset, unet_preset
+from glesam_training.examples import ExampleOptions, prompts_for
 from glesam_training.loop import Report, run_training
 from glesam_training.nano.diffusion import (
     Crops,
@@ -36,14 +35,13 @@ from glesam_training.nano.sam import (
     SamObjective,
 )
 from glesam_training.nano.scenes import StoredScenes, Varied, store_scenes
-from glesam_training.nano.starting_point import PRESET, starting_checkpoint
+from glesam_training.nano.starting_point import UNET, starting_checkpoint
 from glesam_training.progress_display import ShowProgress
 from glesam_training.settings import TrainingSettings
 from glesam_training.train import Job, named_job, train_decoder, train_enhancer
-from glesam_training.trained_checkpoint import SAM_FILE, TrainedCheckpoint, write_checkpoint
+from glesam_training.trained_checkpoint import TrainedCheckpoint, sam_file, write_checkpoint
 from glesam_training.training_record import example_record, fact, weights_fact
 
-PACKED_FILE = "nano.safetensors"
 SD_FOLDER, TEXT_FILE = "sd", "prompt_embeds.safetensors"
 
 SCENES_A_SEED = 1_000_000
@@ -55,7 +53,7 @@ FAR = 0.5
 
 def paint_scenes(folder: Path, recipe: Recipe, seed: int, show: ShowProgress) -> StoredScenes:
     """Return the scenes that everything is trained on; other seeds have other scenes."""
-    side = SAM_PRESETS[PRESET].image_size
+    side = sam_preset(recipe.preset).image_size
     painted = 0
 
     def progress(count: int) -> None:
@@ -69,10 +67,10 @@ def paint_scenes(folder: Path, recipe: Recipe, seed: int, show: ShowProgress) ->
 def make_sam(
     folder: Path, scenes: StoredScenes, recipe: Recipe, seed: int, show: ShowProgress
 ) -> Path:
-    """Train SAM-nano on clear scenes, then on varied ones, and return its .pth."""
-    path = folder / SAM_FILE
+    """Train SAM-nano on clear scenes, then on varied ones, and return its file."""
+    preset = sam_preset(recipe.preset)
+    path = folder / sam_file(preset)
     if not path.is_file():
-        preset = SAM_PRESETS[PRESET]
         torch.manual_seed(seed)
         sam = SamNano(preset)
         copies = -(-recipe.varied.iterations * recipe.varied.batch // len(scenes))
@@ -95,7 +93,7 @@ def make_sam(
                 replace(settings, seed=seed),
                 folder / name,
                 report,
-                with_prompts,
+                prompts_for(preset),
                 made_of=made_of,
             )
         write.save_sam(path, preset, sam.encoder, sam.decoder)
@@ -109,7 +107,7 @@ def make_base(
     sd, text_path = folder / SD_FOLDER, folder / TEXT_FILE
     schedule = sd / "scheduler" / "scheduler_config.json"
     if not schedule.is_file():
-        unet, text = build_base(unet_preset(PRESET), settings.seed)
+        unet, text = build_base(unet_preset(UNET), settings.seed)
         objective = DiffusionObjective(PatchAutoencoder(scenes, settings.seed), unet, text)
         crops = Crops(scenes, settings.iterations * settings.batch, crop, settings.seed)
         made_of = {"step": fact("base"), "DATA": fact(scenes.fingerprint), "crop": fact(crop)}
@@ -164,7 +162,8 @@ def make_nano(folder: Path, recipe: Recipe, seed: int, show: ShowProgress) -> Pa
     base = make_base(folder, scenes, replace(recipe.base, seed=seed), recipe.crop, show)
     stage_1 = stage_jobs(folder, scenes, recipe, replace(recipe.enhancer, seed=seed), show)
     learn = stage_1("enhancer")
-    start = starting_checkpoint(folder, sam, base, seed, learn, recipe.fit_pairs)
+    preset = sam_preset(recipe.preset)
+    start = starting_checkpoint(folder, sam, base, seed, learn, recipe.fit_pairs, preset)
     enhancer = train_enhancer(start, learn, recipe.mask_weight)
     decoder = None
     if recipe.tune_decoder:
@@ -176,8 +175,8 @@ def make_nano(folder: Path, recipe: Recipe, seed: int, show: ShowProgress) -> Pa
     checkpoint = folder / "checkpoint"
     checkpoint.mkdir(exist_ok=True)
     write_checkpoint(start, checkpoint, enhancer, decoder)
-    packed = folder / PACKED_FILE
-    pack(open_checkpoint(checkpoint), packed, origin=f"glesam-train nano, seed {seed}")
+    packed = folder / f"{preset.name}.safetensors"
+    pack(open_checkpoint(checkpoint), packed, origin=f"glesam-train {preset.name}, seed {seed}")
     return packed
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
+import torch
 from segment_anything.modeling import (
     ImageEncoderViT,
     MaskDecoder,
@@ -22,6 +23,11 @@ from glesam_runtime.interface import LATENT_CHANNELS
 
 class Decoder(ReferenceDecoder):
     """SAM's prompt encoder and mask decoder, unchanged."""
+
+    @property
+    def score_heads(self) -> tuple[nn.Module, ...]:
+        """Return the head that predicts IoU."""
+        return (self.mask_decoder.iou_prediction_head,)
 
     def embed_prompts(
         self, point_coords: Tensor, point_labels: Tensor, masks: Tensor | None = None
@@ -47,7 +53,9 @@ class Decoder(ReferenceDecoder):
     def predict_masks(
         self, features: Mapping[str, Tensor], sparse: Tensor, dense: Tensor, *, repeat: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """Predict all four masks and their IoU. SAM repeats the features in any case."""
+        """Predict all four masks and their IoU. SAM's own method always repeats the features."""
+        if not repeat:
+            return self._predict_rows(features[EMBEDDINGS], sparse, dense)
         result: tuple[Tensor, Tensor] = self.mask_decoder.predict_masks(
             image_embeddings=features[EMBEDDINGS],
             image_pe=self.prompt_encoder.get_dense_pe(),
@@ -55,6 +63,24 @@ class Decoder(ReferenceDecoder):
             dense_prompt_embeddings=dense,
         )
         return result
+
+    def _predict_rows(
+        self, embeddings: Tensor, sparse: Tensor, dense: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Predict masks by the same modules, for embeddings [B, 256, s, s] of B prompts."""
+        sam = self.mask_decoder
+        output = torch.cat([sam.iou_token.weight, sam.mask_tokens.weight])
+        tokens = torch.cat([output.expand(len(sparse), -1, -1), sparse], dim=1)
+        image = embeddings + dense
+        positions = self.prompt_encoder.get_dense_pe().expand(len(image), -1, -1, -1)
+        tokens, image = sam.transformer(image, positions, tokens)
+        square = image.transpose(1, 2).reshape(embeddings.shape)
+        upscaled = sam.output_upscaling(square)
+        weights = torch.stack(
+            [mlp(tokens[:, 1 + i]) for i, mlp in enumerate(sam.output_hypernetworks_mlps)], dim=1
+        )
+        masks = torch.einsum("bmc,bchw->bmhw", weights, upscaled)
+        return masks, sam.iou_prediction_head(tokens[:, 0])
 
 
 def build_encoder(preset: SamPreset) -> ImageEncoderViT:

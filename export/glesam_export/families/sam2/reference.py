@@ -60,6 +60,11 @@ class Sam2Encoder(nn.Module):
 class Sam2Decoder(ReferenceDecoder):
     """SAM 2's prompt encoder and mask decoder, unchanged."""
 
+    @property
+    def score_heads(self) -> tuple[nn.Module, ...]:
+        """Return the heads that predict IoU, and whether the object is there at all."""
+        return (self.mask_decoder.iou_prediction_head, self.mask_decoder.pred_obj_score_head)
+
     def embed_prompts(
         self, point_coords: Tensor, point_labels: Tensor, masks: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@
  * @property {Record<string, string>} precision of each stage
  * @property {Record<string, string>} engine what runs where, and why
  * @property {{enhance: boolean, degrade: boolean}} features
+ * @property {{pred_iou_thresh: number}} everything thresholds of a search that names none
  */
 
 const TRY_AGAIN = 3;

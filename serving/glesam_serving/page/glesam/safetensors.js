@@ -46,7 +46,7 @@ export function readSafetensors(raw, where) {
     if (stop > body.length || stop - start !== elements(shape) * BYTES[/** @type {"F32" | "U8"} */ (dtype)]) {
       throw refuse(`${name} does not lie within the file`);
     }
-    const bytes = body.slice(start, stop); // a copy, because a Float32Array must start at a multiple of 4
+    const bytes = new Uint8Array(body.subarray(start, stop)); // a copy, because a Float32Array must start at a multiple of 4
     tensors.set(name, { dtype, shape, data: dtype === "F32" ? new Float32Array(bytes.buffer) : bytes });
   }
   return tensors;

@@ -139,6 +139,39 @@ def refit(
     _say_engines_are_written(output)
 
 
+@app.command("web")
+def export_site(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(metavar="[BUNDLE]", help="ONNX bundle. Default: the built-in nano."),
+    ] = None,
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    engine_files: Annotated[
+        Path, typer.Option(help="Folder 'dist' of the npm package onnxruntime-web.")
+    ] = Path("node_modules/onnxruntime-web/dist"),
+    max_mb: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Maximum size of the graphs in MB. A larger bundle gets the decoder only, and a "
+            "server encodes the pictures.",
+        ),
+    ] = 2048,
+    webgpu: Annotated[
+        bool, typer.Option("--webgpu", help="Add the engine for WebGPU (27 MB).")
+    ] = False,
+) -> None:
+    """Write a static site that segments pictures in the browser, without a server."""
+    from glesam_export.web_site import write_site
+    from glesam_runtime.bundle import open_bundle
+
+    site = write_site(open_bundle(bundle), output, engine_files, max_mb, webgpu)
+    if site.note is not None:
+        print_note(site.note)
+    typer.echo(f"wrote {output}, {site.bytes / 1e6:.1f} MB")
+
+
 @app.command("debug")
 def debug_stage(
     bundle: Annotated[Path, typer.Argument(help="ONNX bundle folder.")],

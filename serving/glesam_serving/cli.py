@@ -45,6 +45,10 @@ def serve(
     """
     engine.check_backend()
     server.check()
+    if server.page is not None:
+        from glesam_serving.server.pages import check_site
+
+        check_site(server.page)
     listening = _bind(server)
     try:
         from glesam_runtime.bundle import open_bundle

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from glesam_runtime.errors import InputError
 from glesam_runtime.option_groups import option
@@ -97,6 +98,15 @@ class ServerOptions:
     max_points: int = field(
         default=256,
         metadata=option("Maximum number of points per prompt.", panel=_PANEL, minimum=1),
+    )
+    page: Path | None = field(
+        default=None,
+        metadata=option(
+            "Folder of `glesam-export web` to serve as the page, which then can also run the "
+            "model, or its decoder, in the browser. Default: the built-in page.",
+            panel=_PANEL,
+            metavar="FOLDER",
+        ),
     )
     max_connections: int = field(
         default=512,

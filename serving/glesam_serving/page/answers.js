@@ -101,7 +101,7 @@ export class Answers {
 
 /**
  * Return the index of the candidate that is chosen: the user's, else the one with the highest score.
- * @param {Segmented} object
+ * @param {Pick<Segmented, "choice">} object
  * @param {Mask[]} masks
  */
 export function chosenOf(object, masks) {

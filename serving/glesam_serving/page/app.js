@@ -8,13 +8,23 @@ import { showCandidates, showFigures, showList, showTimes } from "./panel.js";
 import { LEVELS, Picture, readPicture } from "./picture.js";
 import { iou } from "./rle.js";
 import { saveCoco, saveMask, saveOverlay } from "./save.js";
+import { Hover } from "./hover.js";
+import { LocalModel } from "./local.js";
 import { Server } from "./server.js";
 import { Session, hasMask, isPrompted } from "./session.js";
 import { View } from "./view.js";
+import { WAYS, installServiceWorker, modelOf, readSite, waysOf } from "./ways.js";
 
-/** @typedef {import("./session.js").Segmented} Segmented */
+/**
+ * @typedef {import("./session.js").Segmented} Segmented
+ * @typedef {import("./ways.js").Way} Way
+ */
 
 const server = new Server(askKey);
+/** What runs the model. @type {Server | LocalModel} */
+let model = server;
+/** @type {import("./ways.js").Site | null} */
+let site = null;
 const view = new View();
 let session = new Session();
 /** @type {Answers | null} The answers for the picture that is open */
@@ -23,6 +33,8 @@ let answers = null;
 let opened = 0;
 let canEnhance = true;
 let canDegrade = false;
+let canSearch = true;
+const hover = new Hover(draw);
 /** @type {AbortController | null} */
 let searching = null;
 /** Milliseconds of each stage. @type {Map<string, number>} */
@@ -30,7 +42,7 @@ const times = new Map();
 
 connect(view, {
   open,
-  openSample: () => act(async () => open(await server.sample(), "sample.jpg")),
+  openSample: () => act(async () => open(await model.sample(), "sample.jpg")),
   edit,
   refresh,
   draw,
@@ -40,19 +52,64 @@ connect(view, {
   stopSearch: () => searching?.abort(),
   save,
   say,
+  hover: (pixel) => hover.move(pixel),
+  setWay: (way) => act(() => setWay(/** @type {Way} */ (way))),
 });
-act(describeServer);
+find("selftest").addEventListener("click", () => act(testModel));
+act(start);
 
-async function describeServer() {
-  const { model, engine, precision, features, everything } = await server.bundle();
+async function start() {
+  site = await readSite();
+  if (await installServiceWorker(site)) return;
+  const ways = waysOf(site);
+  const choice = /** @type {HTMLSelectElement} */ (find("way"));
+  choice.replaceChildren(...ways.map((way) => new Option(WAYS[way], way)));
+  find("way-bar").hidden = site.bundle === null;
+  if (ways.length === 0) throw new Error(site.note ?? "This site holds no model that runs in a browser; export it again.");
+  await setWay(ways[0]);
+  if (site.note) say(site.note);
+}
+
+/** Run the model in another way, and show the open picture with it. @param {Way} way */
+async function setWay(way) {
+  if (!site) return;
+  const { picture } = answers ?? {};
+  if (model instanceof LocalModel) model.close();
+  hover.stop();
+  model = modelOf(way, site, server);
+  times.clear();
+  await describeModel(way);
+  if (picture) await open((await picture.quality(0)).blob, picture.name);
+}
+
+/** @param {Way} way */
+async function describeModel(way) {
+  const used = model;
+  const { model: kind, engine, precision, features, everything } = await used.bundle();
+  if (used !== model) return;
   canEnhance = features.enhance;
   canDegrade = features.degrade;
-  find("bundle").textContent = [model.preset ?? model.family, engine.engine, engine.device].filter(Boolean).join(" · ");
+  canSearch = features.everything ?? true;
+  find("everything").hidden = find("least-bar").hidden = !canSearch;
+  find("selftest").hidden = way !== "browser";
+  find("bundle").textContent = [kind.preset ?? kind.family, engine.engine, engine.device].filter(Boolean).join(" · ");
   find("bundle").hidden = false;
-  setLeast(everything.pred_iou_thresh);
-  const stages = Object.entries(precision).map(([stage, kind]) => `${stage} ${kind}`).join(", ");
-  find("engine").textContent = `${engine.engine} ${engine.version ?? ""} on ${engine.device}: ${stages}`;
-  if (!model.trained) report(new Error("This bundle is untrained: its masks are meaningless."));
+  if (everything) setLeast(everything.pred_iou_thresh);
+  const stages = Object.entries(precision).map(([stage, precise]) => `${stage} ${precise}`).join(", ");
+  const encoder = engine.encoder ? `; the encoder by ${engine.encoder}` : "";
+  find("engine").textContent = `${WAYS[way]}: ${engine.engine} ${engine.version ?? ""} on ${engine.device}${encoder}: ${stages}`;
+  if (!kind.trained) report(new Error("This bundle is untrained: its masks are meaningless."));
+  else say("");
+}
+
+/** Run the golden self-test and show its result. */
+async function testModel() {
+  if (!(model instanceof LocalModel)) return;
+  say("Testing the model…");
+  const { passed, errors, failures, mask_iou_mean: mean } = await model.selftest();
+  if (!passed) throw new Error(`The self-test failed: ${failures.join("; ")}.`);
+  const largest = Math.max(...errors.map(({ relative_l2: error }) => error));
+  say(`The self-test passed: largest error of a stage ${largest.toExponential(1)}, mean mask IoU ${mean.toFixed(5)}.`);
 }
 
 /** Open a picture. @param {Blob} blob @param {string} name */
@@ -64,8 +121,9 @@ async function open(blob, name) {
     if (number !== opened) return;
     searching?.abort();
     answers?.abort();
-    const picture = new Picture(server, name, blob, bitmap);
+    const picture = new Picture(model, name, blob, bitmap);
     answers = new Answers(picture);
+    hover.stop();
     session = new Session();
     times.clear();
     input("level").value = "0";
@@ -81,8 +139,19 @@ async function open(blob, name) {
     const { seconds } = await picture.encode(0, canEnhance);
     if (answers?.picture !== picture) return;
     addTimes(seconds);
+    if (model instanceof LocalModel) startHover(model, picture);
     update();
     say("Ready: click an object.");
+  });
+}
+
+/** Show the mask under the pointer from now on. @param {LocalModel} local @param {Picture} picture */
+function startHover(local, picture) {
+  hover.start(async (point) => {
+    const object = { points: [point], box: null };
+    const { level } = picture;
+    const { masks } = await picture.withImage(level, canEnhance, (image) => local.segment(image, object, input("multimask").checked));
+    return { masks, colour: session.object.colour };
   });
 }
 
@@ -145,7 +214,7 @@ async function searchEverything() {
   await act(async () => {
     say("Searching for all objects…");
     const masks = await from.picture.withImage(from.picture.level, canEnhance, (image) =>
-      server.everything(image, Number(input("least").value), (share) => (progress.value = share), search.signal),
+      model.everything(image, Number(input("least").value), (share) => (progress.value = share), search.signal),
     );
     if (from !== answers) return;
     masks.sort((one, other) => other.area - one.area);
@@ -201,7 +270,12 @@ function draw() {
     plain: isComparing() ? items(false).map(({ layer }) => layer) : null,
     split: Number(input("split").value) / 100,
     object: session.object,
+    preview: hover.layer,
   });
+  if (hover.milliseconds !== null) {
+    times.set("hover", hover.milliseconds);
+    showTimes(table("times"), times);
+  }
 }
 
 /** @param {number} least score of the masks that a search returns */

@@ -18,6 +18,8 @@ import { button, find, input } from "./elements.js";
  * @property {() => void} stopSearch
  * @property {(what: "mask" | "overlay" | "coco") => void} save
  * @property {(sentence: string) => void} say
+ * @property {(pixel: [number, number] | null) => void} hover show the mask under the pointer
+ * @property {(way: string) => void} setWay
  */
 
 /**
@@ -70,6 +72,7 @@ export function connect(view, actions) {
     view.addEventListener(kind, (event) => handle(/** @type {CustomEvent} */ (event).detail));
   onView("point", (point) => edit((session) => session.addPoint(point)));
   onView("box", (box) => edit((session) => session.setBox(box)));
+  onView("hover", actions.hover);
   onView("cursor", ([x, y]) => actions.say(`Cursor at ${x}, ${y}.`));
   onView("split", (share) => {
     input("split").value = String(share * 100);
@@ -92,6 +95,7 @@ export function connect(view, actions) {
   input("name").addEventListener("change", () => edit((session) => session.rename(input("name").value.trim() || session.object.name)));
   input("multimask").addEventListener("change", actions.refresh);
   input("compare").addEventListener("change", actions.refresh);
+  input("way").addEventListener("change", () => actions.setWay(input("way").value));
   input("split").addEventListener("input", actions.draw);
   input("level").addEventListener("change", () => actions.setLevel(Number(input("level").value)));
   input("least").addEventListener("input", () => actions.setLeast(Number(input("least").value)));

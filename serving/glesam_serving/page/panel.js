@@ -16,14 +16,17 @@ import { context2d, newCanvas } from "./draw.js";
 const SVG = "http://www.w3.org/2000/svg";
 const THUMBNAIL = 96; // width in pixels
 const STAGES = new Map([
+  ["load", "load the model"],
   ["read", "read the file"],
   ["preprocess", "resize"],
   ["encoder", "encoder"],
   ["enhancer", "enhancer"],
+  ["embedding", "download embedding"],
   ["queue", "wait"],
   ["decoder", "decoder"],
   ["masks", "mask at full size"],
   ["answer", "click to mask"],
+  ["hover", "mask under pointer"],
 ]);
 
 /**

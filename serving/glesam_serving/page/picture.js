@@ -23,7 +23,7 @@ export class Picture {
   #qualities = new Map();
 
   /**
-   * @param {import("./server.js").Server} server
+   * @param {import("./server.js").Server | import("./local.js").LocalModel} server
    * @param {string} name of the file
    * @param {Blob} blob
    * @param {ImageBitmap} bitmap

@@ -19,9 +19,11 @@
  *
  * @typedef {object} Bundle What the server serves
  * @property {{family: string, preset: string | null, trained: boolean}} model
+ * @property {string} [sha256] of manifest.json
  * @property {Record<string, string>} precision of each stage
  * @property {Record<string, string>} engine what runs where, and why
- * @property {{enhance: boolean, degrade: boolean}} features
+ * @property {{enhance: boolean, degrade: boolean, everything?: boolean, hover?: boolean}} features
+ * @property {{pred_iou_thresh: number} | null} everything thresholds of a search that names none; null cannot search
  */
 
 const TRY_AGAIN = 3;
@@ -72,6 +74,34 @@ export class Server {
   }
 
   /**
+   * Download the embedding of an encoded picture.
+   * @param {string} image
+   * @returns {Promise<import("./glesam/predictor.js").Embedding>}
+   */
+  async embedding(image) {
+    /** @type {import("./glesam/tensor.js").Tensors} */
+    const features = {};
+    let answer = await this.#send(`v1/images/${image}/embedding`);
+    const { headers } = answer;
+    /** @param {string} name @param {string} separator */
+    const numbers = (name, separator) => (headers.get(name) ?? "").split(separator).map(Number);
+    for (const name of (headers.get("X-GleSAM-Names") ?? "image_embeddings").split(",")) {
+      if (name !== "image_embeddings") answer = await this.#send(`v1/images/${image}/embedding?name=${name}`);
+      const shape = (answer.headers.get("X-GleSAM-Shape") ?? "").split(",").map(Number);
+      features[name] = { data: new Float32Array(await answer.arrayBuffer()), shape };
+    }
+    const [width, height] = numbers("X-GleSAM-Image-Size", "x");
+    const [resizedWidth, resizedHeight] = numbers("X-GleSAM-Resized-Size", "x");
+    const imageSize = 16 * features.image_embeddings.shape[3];
+    return {
+      features,
+      geometry: { imageSize, resized: [resizedHeight, resizedWidth], original: [height, width] },
+      bundle_sha256: headers.get("X-GleSAM-Bundle-SHA256") ?? "",
+      enhanced: headers.get("X-GleSAM-Enhanced") === "true",
+    };
+  }
+
+  /**
    * Return a degraded copy of a picture.
    * @param {string} image
    * @param {number} level 1 to 3
@@ -83,9 +113,9 @@ export class Server {
   /**
    * Segment one object.
    * @param {string} image
-   * @param {import("./session.js").Segmented} object
+   * @param {Pick<import("./session.js").Segmented, "points" | "box">} object
    * @param {boolean} multimask
-   * @param {AbortSignal} signal
+   * @param {AbortSignal} [signal]
    * @returns {Promise<{masks: Mask[], seconds: Record<string, number>}>}
    */
   async segment(image, object, multimask, signal) {

@@ -14,6 +14,7 @@ import { canvas, find } from "./elements.js";
  * @property {HTMLCanvasElement[] | null} plain masks of plain SAM; null without a comparison
  * @property {number} split share of the width on which plain SAM is shown, 0 to 1
  * @property {Segmented} object the object whose prompts are drawn
+ * @property {HTMLCanvasElement | null} preview the mask under the pointer
  */
 
 const DRAG = 5; // pixels of the screen that make a click a drag
@@ -23,7 +24,8 @@ const SVG = "http://www.w3.org/2000/svg";
 /**
  * The stage: picture, masks, marks and the keyboard's cursor.
  *
- * Events: "point" with a Point, "box" with a Box, "cursor" with its x and y, "split" with the divider's place.
+ * Events: "point" with a Point, "box" with a Box, "cursor" with its x and y, "split" with the divider's place,
+ * "hover" with the pixel under the pointer, or null when it leaves.
  */
 export class View extends EventTarget {
   /** @type {Shown | null} */
@@ -52,6 +54,7 @@ export class View extends EventTarget {
     this.stage.addEventListener("pointermove", (event) => this.#move(event));
     this.stage.addEventListener("pointerup", (event) => this.#release(event));
     this.stage.addEventListener("pointercancel", () => this.#cancel());
+    this.stage.addEventListener("pointerleave", () => this.#tell("hover", null));
     this.stage.addEventListener("contextmenu", (event) => event.preventDefault());
     this.stage.addEventListener("keydown", (event) => this.#key(event));
     this.stage.addEventListener("focus", () => this.#drawMarks());
@@ -118,6 +121,7 @@ export class View extends EventTarget {
     };
     if (shown.plain) draw(shown.plain, 0, edge);
     draw(shown.enhanced, edge, width);
+    if (shown.preview) draw([shown.preview], 0, width);
     this.divider.hidden = !shown.plain;
     this.divider.style.left = `${shown.split * 100}%`;
     this.#drawMarks();
@@ -137,6 +141,7 @@ export class View extends EventTarget {
   /** @param {PointerEvent} event */
   #move(event) {
     const from = this.#pressed;
+    if (!from && this.isOpen && event.pointerType !== "touch") this.#tell("hover", this.#position(event));
     if (!from || !from.box) return;
     const far = Math.hypot(event.clientX - from.clientX, event.clientY - from.clientY) > DRAG;
     if (!far && !this.#drawn) return;
@@ -204,7 +209,7 @@ export class View extends EventTarget {
     this.#drawMarks();
   }
 
-  /** @param {"point" | "box" | "cursor" | "split"} kind @param {Point | Box | [number, number] | number} detail */
+  /** @param {"point" | "box" | "cursor" | "split" | "hover"} kind @param {Point | Box | [number, number] | number | null} detail */
   #tell(kind, detail) {
     this.dispatchEvent(new CustomEvent(kind, { detail }));
   }

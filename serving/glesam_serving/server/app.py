@@ -66,7 +66,7 @@ def create_app(model: Model, options: ServerOptions, *, debug: bool = False) -> 
     docs = openapi.Docs(openapi.with_schemas(app.openapi()))
     app.add_route("/docs", docs.page)
     app.add_route("/openapi.json", docs.document)
-    app.add_route("/{path:path}", Page().file)
+    app.add_route("/{path:path}", Page(options.page).file)
     app.add_exception_handler(GlesamError, _problem)
     app.add_exception_handler(HTTPException, _unknown)
     guarded: ASGIApp = Guard(app, options, metrics, debug)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
+from dataclasses import dataclass
 
 import httpx
 import numpy as np
@@ -13,6 +16,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from glesam_runtime import GleSamMaskGenerator, GleSamPredictor
+from glesam_runtime.backends.base import ForwardingEngine
 from glesam_runtime.demo import sample_image
 from glesam_serving import Client
 
@@ -178,6 +182,53 @@ def test_everything_streams_progress_and_the_generator_s_masks(
     for mask, want in zip(masks, expected, strict=True):
         np.testing.assert_array_equal(decoded(mask), want["segmentation"])
         assert mask["points"] == want["point_coords"]
+
+
+@pytest.mark.parametrize("enhance", [True, False])
+def test_everything_is_that_of_glesam_run_and_encodes_only_crops(
+    start, tmp_path, enhance: bool
+) -> None:
+    runs: list[str] = []
+
+    def change(model) -> None:
+        engine = model._searcher.engine
+        model._searcher = model._searcher.with_engine(_Counted(engine, runs))
+
+    given = {"points_per_side": 3, "pred_iou_thresh": 0.5, "stability_score_thresh": 0.5}
+    given["crop_n_layers"] = 1  # four crops beside the whole image
+    file = tmp_path / "sample.png"
+    Image.fromarray(sample_image()).save(file)
+    with start(change=change).http() as http:
+        asked = {"enhance": str(enhance).lower()}
+        image = http.post("/v1/images", content=file.read_bytes(), params=asked).json()
+        answer = http.post(f"/v1/images/{image['image_id']}/everything", json=given)
+    masks = [line["mask"] for line in map(json.loads, answer.text.splitlines()) if "mask" in line]
+    assert runs.count("encoder") == 4
+    assert runs.count("enhancer") == 4 * enhance
+
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    options += ["--backend", "onnxruntime", "--json", "-o", str(tmp_path)]
+    options += [] if enhance else ["--no-enhance"]
+    code = "from glesam_runtime.cli import main; main()"
+    command = [sys.executable, "-c", code, str(file), "--everything", *options]
+    told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    expected = told["images"][0]["masks"]
+    assert len(masks) == len(expected) > 0
+    for mask, want in zip(masks, expected, strict=True):
+        assert mask["rle"] == want["rle"]
+        assert mask["points"] == want["points"]
+        assert round(mask["predicted_iou"], 6) == want["predicted_iou"]
+
+
+@dataclass(frozen=True)
+class _Counted(ForwardingEngine):
+    """An engine that records the stages that it runs."""
+
+    runs: list[str]
+
+    def run(self, stage, inputs):
+        self.runs.append(stage)
+        return super().run(stage, inputs)
 
 
 def test_a_degraded_image_is_that_of_the_evaluation_package(

@@ -58,8 +58,37 @@ def find_masks(
     Raises:
         InputError: the array is not such an image, or it is too small for the crops.
     """
-    keep = thresholds(predictor.bundle.manifest, parameters)
     height, width = check_image(image).shape[:2]
+
+    def set_crop(crop: Crop) -> None:
+        x0, y0, x1, y1 = crop.box
+        predictor.set_image(np.ascontiguousarray(image[y0:y1, x0:x1]))
+
+    return search_crops(predictor, height, width, set_crop, parameters, progress)
+
+
+def search_crops(
+    predictor: GleSamPredictor,
+    height: int,
+    width: int,
+    set_crop: Callable[[Crop], None],
+    parameters: Parameters,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Found]:
+    """Return the masks of everything in an image that the caller encodes, as `find_masks`.
+
+    Args:
+        predictor: the predictor to use; its image is reset.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
+        set_crop: makes a crop the predictor's image. The first one is the whole image.
+        parameters: how densely to search and which masks to keep.
+        progress: called with how many points of all crops are done of how many.
+
+    Raises:
+        InputError: the image is too small for the crops.
+    """
+    keep = thresholds(predictor.bundle.manifest, parameters)
     grids = layer_grids(
         parameters.points_per_side,
         parameters.point_grids,
@@ -81,7 +110,7 @@ def find_masks(
     try:
         for crop in crops:
             x0, y0, x1, y1 = crop.box
-            predictor.set_image(np.ascontiguousarray(image[y0:y1, x0:x1]))
+            set_crop(crop)
             points = grids[crop.layer] * [x1 - x0, y1 - y0]
             here = list(_search_crop(predictor, crop, crops[0], points, parameters, keep, advance))
             scores = [one.predicted_iou for one in here]

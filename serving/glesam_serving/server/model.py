@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from glesam_runtime.backends.base import Engine, Value
+    from glesam_runtime.everything.crops import Crop
     from glesam_runtime.everything.parameters import Parameters
     from glesam_runtime.everything.search import Found
     from glesam_runtime.image import Preprocessed
@@ -169,19 +170,32 @@ class Model:
     ) -> list[Found]:
         """Find all masks of an image. One thread calls it.
 
+        The whole image is in the cache. Only its crops are encoded, for which the file is read.
+
         Args:
-            image: the image, whose file is decoded again.
+            image: the image.
             parameters: how to search.
             decoded: called with the number of prompts of each decoder run; it may raise.
             max_pixels: maximum number of pixels of the image.
         """
-        from glesam_runtime.everything.search import find_masks
+        from glesam_runtime.everything.search import search_crops
 
-        check_pixels(image.content, max_pixels)
-        pixels, _ = read_image_with_note(_FILE, content=image.content)
         skip = self.enhance and not image.enhanced
         engine = _WatchedEngine(self._searcher.engine, decoded, skip, self.turns)
-        return find_masks(self._searcher.with_engine(engine), pixels, parameters)
+        searcher = self._searcher.with_engine(engine)
+        pixels: NDArray[np.uint8] | None = None
+
+        def set_crop(crop: Crop) -> None:
+            nonlocal pixels
+            if crop.layer == 0:
+                searcher.set_features(image.geometry, image.features)
+                return
+            if pixels is None:
+                pixels = read_pixels(image.content, max_pixels)
+            x0, y0, x1, y1 = crop.box
+            searcher.set_image(np.ascontiguousarray(pixels[y0:y1, x0:x1]))
+
+        return search_crops(searcher, *image.geometry.original, set_crop, parameters)
 
 
 def _is_exact_together(predictor: GleSamPredictor) -> bool:

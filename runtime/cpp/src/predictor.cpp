@@ -152,8 +152,13 @@ Decoded Predictor::State::decode_in_batches(const Prompts& prompts, bool multima
     const std::size_t count = std::min(prompt_batch, prompts.count - first);
     const Tensors tensors = prompt_tensors(part_of(prompts, first, count, image->geometry),
                                            image->geometry, manifest().coordinates);
-    const Decoded part = choose(decode(*opened.engine, image->features, tensors), multimask,
-                                manifest().postprocessing);
+    const Decoded decoded = decode(*opened.engine, image->features, tensors);
+    if (!is_usable(decoded)) {
+      backend_error(cat("decoder on ", info.engine,
+                        ": returned NaN or an infinite IoU; test the bundle with --selftest, or "
+                        "use another backend or precision"));
+    }
+    const Decoded part = choose(decoded, multimask, manifest().postprocessing);
     all.batch += part.batch;
     all.masks = part.masks;
     all.side = part.side;

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from glesam_runtime.errors import (
         BackendError,
         BundleError,
+        BusyError,
         GlesamError,
         InputError,
         ParityError,
@@ -39,6 +40,7 @@ _HOMES = {
     "BackendError": "errors",
     "Bundle": "bundle",
     "BundleError": "errors",
+    "BusyError": "errors",
     "EngineOptions": "engine_options",
     "GleSamMaskGenerator": "everything.generator",
     "GleSamPredictor": "predictor",
@@ -61,6 +63,7 @@ __all__ = [
     "BackendError",
     "Bundle",
     "BundleError",
+    "BusyError",
     "EngineOptions",
     "GleSamMaskGenerator",
     "GleSamPredictor",

@@ -19,6 +19,13 @@ class BackendError(GlesamError):
     """Raised for an engine that is not installed, cannot run here or cannot load a graph."""
 
 
+class BusyError(GlesamError):
+    """Raised for a call of a predictor during a call of another thread, which it does not wait for.
+
+    The call did nothing. `GleSamPredictor.share` returns a predictor for another thread.
+    """
+
+
 class CheckpointError(GlesamError):
     """Raised for weights that are unreadable, unsafe or do not fit the preset."""
 

@@ -15,6 +15,7 @@ from PIL import Image
 from glesam_runtime import chain, masks
 from glesam_runtime.errors import InputError
 from glesam_runtime.image import check_image, preprocess
+from glesam_runtime.predictor_core import one_thread_at_a_time
 from glesam_runtime.prompts import as_batch
 from glesam_runtime.sam_attributes import ModelAttributes, Transform
 from glesam_runtime.torch_calls import TorchCalls
@@ -29,9 +30,10 @@ class GleSamPredictor(TorchCalls):
     It also has those of sam2's SAM2ImagePredictor, and it refuses what both of them compute
     nonsense from: points and boxes far outside the image, NaN, unknown labels and no prompt.
 
-    A predictor holds one image at a time, or the images of `set_image_batch`. It is not
-    thread-safe: give each other thread a `share`. Pickling it keeps the bundle's path, the backend
-    and the options; unpickling loads the bundle again, without the image.
+    A predictor holds one image at a time, or the images of `set_image_batch`. It serves one thread
+    at a time: give each other thread a `share`. A call during a call of another thread raises
+    `BusyError` and changes nothing. Pickling it keeps the bundle's path, the backend and the
+    options; unpickling loads the bundle again, without the image.
     """
 
     @property
@@ -70,6 +72,7 @@ class GleSamPredictor(TorchCalls):
         """Return what resizes images and coordinates to the encoder's input."""
         return Transform(self.bundle.manifest.preprocessing)
 
+    @one_thread_at_a_time
     def set_image(self, image: NDArray[np.uint8] | Image.Image, image_format: str = "RGB") -> None:
         """Encode and enhance an image.
 
@@ -91,6 +94,7 @@ class GleSamPredictor(TorchCalls):
             prepared = preprocess(rgb, self.bundle.manifest.preprocessing)
         self.set_prepared(prepared)
 
+    @one_thread_at_a_time
     def get_image_embedding(self) -> NDArray[np.float32]:
         """Return the image's embeddings, float32 [1, 256, S/16, S/16], enhanced if `enhance` is on.
 
@@ -103,6 +107,7 @@ class GleSamPredictor(TorchCalls):
             return np.concatenate([each.features[chain.EMBEDDINGS] for each in self._images])
         return self.engine.to_host(self._image_features()[chain.EMBEDDINGS])
 
+    @one_thread_at_a_time
     def predict(
         self,
         point_coords: ArrayLike | None = None,
@@ -157,6 +162,7 @@ class GleSamPredictor(TorchCalls):
             low_res = masks.for_mask_input(low_res, rules)
         return (full, iou, low_res) if batched else (full[0], iou[0], low_res[0])
 
+    @one_thread_at_a_time
     def set_image_batch(self, image_list: Sequence[NDArray[np.uint8] | Image.Image]) -> None:
         """Encode and enhance several images of any sizes, for `predict_batch`.
 
@@ -182,6 +188,7 @@ class GleSamPredictor(TorchCalls):
         self.set_features(embeddings[-1].geometry, embeddings[-1].features)
         self._images = tuple(embeddings)
 
+    @one_thread_at_a_time
     def predict_batch(
         self,
         point_coords_batch: Sequence[ArrayLike | None] | None = None,

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from glesam_runtime import chain, masks
 from glesam_runtime.bundle import Bundle, builtin_bundle_path, open_bundle
 from glesam_runtime.embedding import ImageEmbedding
 from glesam_runtime.engine_selection import select_engine
-from glesam_runtime.errors import BackendError, BundleError, InputError
+from glesam_runtime.errors import BackendError, BundleError, BusyError, InputError
 from glesam_runtime.manifest import STAGES, Manifest, StageName
 from glesam_runtime.prompts import PromptBatch, prompt_tensors, split
 
@@ -39,6 +41,24 @@ full size each prompt takes about 65 MB in float32 (docs/performance.md). The de
 is that of segment_anything."""
 
 Core = TypeVar("Core", bound="PredictorCore")
+Arguments = ParamSpec("Arguments")
+Returned = TypeVar("Returned")
+
+
+def one_thread_at_a_time(
+    call: Callable[Concatenate[Core, Arguments], Returned],
+) -> Callable[Concatenate[Core, Arguments], Returned]:
+    """Make a method raise `BusyError` while another thread is in such a method of the predictor.
+
+    Methods that it calls in the same thread may be of this kind too.
+    """
+
+    @wraps(call)
+    def reserved(self: Core, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
+        with self.reserved():
+            return call(self, *args, **kwargs)
+
+    return reserved
 
 
 class PredictorCore:
@@ -101,6 +121,8 @@ class PredictorCore:
         """Maximum number of prompts per decoder call."""
         self._geometry: Geometry | None = None
         self._features: chain.Features | None = None
+        self._in_use = threading.RLock()
+        """Held during a call; copies that run on the same engine have the same lock."""
         self._images: tuple[ImageEmbedding, ...] = ()
         """The images of `set_image_batch`. They are kept on the host, because the next run of a
         compiled engine replaces what it left on its device."""
@@ -121,6 +143,7 @@ class PredictorCore:
             raise InputError("no image is set; call set_image first")
         return self._geometry
 
+    @one_thread_at_a_time
     def set_prepared(self, prepared: Preprocessed) -> None:
         """Encode and enhance an image that `image.preprocess` prepared in any thread."""
         manifest = self.bundle.manifest
@@ -131,10 +154,12 @@ class PredictorCore:
                 features = chain.enhance(self.engine, manifest, features)
         self.set_features(prepared.geometry, features)
 
+    @one_thread_at_a_time
     def reset_image(self) -> None:
         """Forget the image, or the images of a batch."""
         self._geometry, self._features, self._images = None, None, ()
 
+    @one_thread_at_a_time
     def get_embedding(self) -> ImageEmbedding:
         """Return the image's embedding as arrays on the host, for `set_embedding` or a file.
 
@@ -147,6 +172,7 @@ class PredictorCore:
             features[name].flags.writeable = False
         return ImageEmbedding(features, self.geometry, self.bundle.sha256, self._enhance)
 
+    @one_thread_at_a_time
     def set_embedding(self, embedding: ImageEmbedding) -> None:
         """Set an image by its embedding: neither the encoder nor the enhancer runs.
 
@@ -178,10 +204,11 @@ class PredictorCore:
     def with_engine(self, engine: Engine) -> Self:
         """Return a copy of this predictor that runs on another engine and has no image."""
         other = copy(self)
-        other.engine, other.timings = engine, {}
+        other.engine, other.timings, other._in_use = engine, {}, threading.RLock()
         other.reset_image()
         return other
 
+    @one_thread_at_a_time
     def decode(
         self, prompts: PromptBatch, multimask_output: bool = True
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -214,6 +241,7 @@ class PredictorCore:
         other.__dict__.update(self.__dict__)
         return other
 
+    @one_thread_at_a_time
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return an independent predictor with the same image, on the same graphs if possible."""
         try:
@@ -271,6 +299,23 @@ class PredictorCore:
         return np.concatenate([low_res for low_res, _ in parts]), np.concatenate(
             [iou for _, iou in parts]
         )
+
+    @contextmanager
+    def reserved(self) -> Iterator[None]:
+        """Keep the predictor for this thread until the block ends.
+
+        Raises:
+            BusyError: another thread uses it.
+        """
+        if not self._in_use.acquire(blocking=False):
+            raise BusyError(
+                "the predictor is in use by another thread; give each thread a predictor of its "
+                "own, which share() returns"
+            )
+        try:
+            yield
+        finally:
+            self._in_use.release()
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:

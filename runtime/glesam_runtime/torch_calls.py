@@ -14,7 +14,7 @@ from glesam_runtime import masks
 from glesam_runtime.errors import InputError
 from glesam_runtime.image import Geometry, Preprocessed
 from glesam_runtime.limits import check_picture
-from glesam_runtime.predictor_core import PredictorCore
+from glesam_runtime.predictor_core import PredictorCore, one_thread_at_a_time
 from glesam_runtime.prompts import check_prompts
 from glesam_runtime.torch_tensors import Tensor, first_tensor, like, to_numpy, torch_module
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 class TorchCalls(PredictorCore):
     """Calls with torch tensors, for programs that have imported torch."""
 
+    @one_thread_at_a_time
     def set_torch_image(
         self, transformed_image: Tensor, original_image_size: Sequence[int]
     ) -> None:
@@ -62,6 +63,7 @@ class TorchCalls(PredictorCore):
         geometry = Geometry(side, (shape[2], shape[3]), (height, width))
         self.set_prepared(Preprocessed(tensor, geometry))
 
+    @one_thread_at_a_time
     def predict_torch(
         self,
         point_coords: Tensor | None,

@@ -1,5 +1,5 @@
 // The C++ API of the GleSAM runtime. It opens a bundle and turns an image and prompts into masks.
-// It needs no Python and no image library: images are raw RGB.
+// It needs no Python and no image library: images are raw pixels, also in the formats of cameras.
 //
 // Usage:
 //
@@ -28,8 +28,8 @@
 // does nothing. Different predictors may run at the same time, also when they opened the same
 // bundle. The engine starts its own threads; Params::threads limits their number.
 //
-// Ownership. The library reads the pointers in Image and Prompts only during the call. Results are
-// values that the caller owns.
+// Ownership. The library reads the pointers in Image, Frame and Prompts only during the call. Results
+// are values that the caller owns.
 #pragma once
 
 #include <cstddef>
@@ -112,7 +112,55 @@ struct Image {
   int width = 0;           // pixels
   int height = 0;          // pixels; see Limits for the largest image
   std::size_t stride = 0;  // bytes from one row to the next, at most 2^31 - 1; 0 means 3 * width.
-                           // A negative stride (bottom row first) is not supported
+                           // A Frame can have a negative stride (bottom row first)
+};
+
+// How the bytes of a frame are arranged. Each sample has 8 bits.
+enum class Format {
+  rgb = 0,
+  bgr = 1,
+  rgba = 2,  // the fourth byte of each pixel is ignored
+  bgra = 3,  // the fourth byte of each pixel is ignored
+  gray = 4,
+  nv12 = 5,  // two planes: Y, and U and V in turns. Each U and V covers 2 x 2 pixels
+  i420 = 6,  // three planes: Y, U, V. Each U and V covers 2 x 2 pixels
+};
+
+// The coefficients of a YUV format: Recommendation ITU-R BT.601, BT.709 or BT.2020. Their Kr and Kb
+// are 0.299 and 0.114, 0.2126 and 0.0722, 0.2627 and 0.0593.
+enum class YuvMatrix { bt601 = 0, bt709 = 1, bt2020 = 2 };
+
+// limited: Y from 16 to 235, U and V from 16 to 240. full: all from 0 to 255, as in JPEG files.
+enum class YuvRange { limited = 0, full = 1 };
+
+// A rectangle of pixels. All zeros mean the whole frame.
+struct Region {
+  int x = 0, y = 0, width = 0, height = 0;
+};
+
+// A frame of a camera or a video decoder.
+//
+// The result is that of converting the frame to RGB first. YUV becomes RGB by this formula, without
+// rounding on the way; the sums are then rounded to the nearest integer, one half upwards, and
+// clamped to 0..255. With y = 255 / 219 * (Y - 16), u = 255 / 224 * (U - 128) and v = 255 / 224 * (V
+// - 128), or y = Y, u = U - 128 and v = V - 128 in the full range, and Kg = 1 - Kr - Kb:
+//
+//     R = y + 2 * (1 - Kr) * v
+//     G = y - 2 * (1 - Kb) * Kb / Kg * u - 2 * (1 - Kr) * Kr / Kg * v
+//     B = y + 2 * (1 - Kb) * u
+//
+// U and V are not interpolated: all pixels that a sample covers have its value.
+struct Frame {
+  Format format = Format::rgb;
+  int width = 0;                                                // pixels; may be odd in all formats
+  int height = 0;                                               // pixels; may be odd too
+  const std::uint8_t* planes[3] = {nullptr, nullptr, nullptr};  // the top row of each plane
+  std::ptrdiff_t strides[3] = {0, 0, 0};  // bytes from a row of a plane to the next lower one: at
+                                          // least a row, and at most 2^31 - 1. Negative: the rows
+                                          // are stored bottom first. 0: the bytes of a row
+  Region region;  // the part that becomes the image; points, boxes and masks are relative to it
+  YuvMatrix matrix = YuvMatrix::bt601;  // of nv12 and i420
+  YuvRange range = YuvRange::limited;   // of nv12 and i420
 };
 
 // B prompts for one image. Each prompt describes one object, by N points, by one box, by a mask, or
@@ -197,6 +245,9 @@ class GLESAM_API Predictor {
   // Errors: invalid_input (no pixels, too large, a wrong stride), backend, out_of_memory, busy.
   Status set_image(const Image& image) noexcept;
 
+  // Does the same with a frame of any format.
+  Status set_frame(const Frame& frame) noexcept;
+
   // Releases the image that is set, with its features. Does nothing if none is set.
   //
   // Errors: busy.
@@ -214,6 +265,7 @@ class GLESAM_API Predictor {
   // tensor: receives [3, S, S] float32, normalised and padded as the manifest says.
   // Errors: invalid_input, out_of_memory.
   Status preprocess(const Image& image, std::vector<float>* tensor) const noexcept;
+  Status preprocess(const Frame& frame, std::vector<float>* tensor) const noexcept;
 
   // These references are valid as long as the predictor. set_image and predict change the timings:
   // read them in the thread that called.

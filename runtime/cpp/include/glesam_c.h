@@ -72,6 +72,46 @@ typedef struct glesam_limits {
   size_t golden_mib; /* MiB of golden.safetensors; default 512 */
 } glesam_limits;
 
+/* How the bytes of a frame are arranged, 8 bits per sample. glesam.h says how each one becomes RGB. */
+typedef enum glesam_format {
+  GLESAM_FORMAT_RGB = 0,
+  GLESAM_FORMAT_BGR = 1,
+  GLESAM_FORMAT_RGBA = 2, /* the fourth byte of each pixel is ignored */
+  GLESAM_FORMAT_BGRA = 3, /* the fourth byte of each pixel is ignored */
+  GLESAM_FORMAT_GRAY = 4,
+  GLESAM_FORMAT_NV12 = 5, /* two planes: Y, and U and V in turns, one for 2 x 2 pixels */
+  GLESAM_FORMAT_I420 = 6  /* three planes: Y, U, V; one U and V for 2 x 2 pixels */
+} glesam_format;
+
+/* The coefficients and the range of YUV formats. */
+typedef enum glesam_yuv_matrix {
+  GLESAM_YUV_BT601 = 0,
+  GLESAM_YUV_BT709 = 1,
+  GLESAM_YUV_BT2020 = 2
+} glesam_yuv_matrix;
+typedef enum glesam_yuv_range {
+  GLESAM_YUV_LIMITED = 0, /* Y from 16 to 235, U and V from 16 to 240 */
+  GLESAM_YUV_FULL = 1     /* all from 0 to 255, as in JPEG files */
+} glesam_yuv_range;
+
+/* A frame of a camera or a video decoder.
+ *
+ * A struct that begins with struct_size may get more fields in later versions, always at its end.
+ * Set all its bytes to zero, then struct_size to its sizeof, then the fields that you need. */
+typedef struct glesam_frame {
+  size_t struct_size;       /* sizeof(glesam_frame) */
+  int format;               /* a glesam_format */
+  int width, height;        /* pixels; may be odd in all formats */
+  const uint8_t* planes[3]; /* the top row of each plane */
+  ptrdiff_t strides[3]; /* bytes from a row of a plane to the next lower one: at least a row, and
+                               at most 2^31 - 1. Negative: the rows are stored bottom first. 0: the
+                               bytes of a row */
+  int region_x, region_y, region_width, region_height; /* the part that becomes the image, to which
+                               points, boxes and masks are relative; all zeros: the whole frame */
+  int yuv_matrix;                                      /* a glesam_yuv_matrix */
+  int yuv_range;                                       /* a glesam_yuv_range */
+} glesam_frame;
+
 /* Options for opening a bundle. A null string is the same as an empty one. A struct of zeros has
  * the default options. */
 typedef struct glesam_params {
@@ -141,11 +181,14 @@ GLESAM_C_API void glesam_close(glesam_predictor* predictor);
  *
  * rgb: 8 bits per channel, channels interleaved, top row first.
  * width, height: pixels.
- * stride: bytes from one row to the next, at most 2^31 - 1; 0 means 3 * width. A negative stride
- *     (bottom row first) is not supported.
+ * stride: bytes from one row to the next, at most 2^31 - 1; 0 means 3 * width. glesam_set_frame
+ *     takes negative strides (bottom row first).
  */
 GLESAM_C_API int glesam_set_image(glesam_predictor* predictor, const uint8_t* rgb, int width,
                                   int height, size_t stride);
+
+/* Does the same with a frame of any format. */
+GLESAM_C_API int glesam_set_frame(glesam_predictor* predictor, const glesam_frame* frame);
 
 /* Runs the decoder on B prompts and computes their masks at the image's size.
  *

@@ -14,6 +14,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// Prompts of a golden file, which are decoded together. Exports write up to 3.
+constexpr std::int64_t kMostGoldenPrompts = 64;
+
 // Returns the path as Python's Path prints it: without doubled or trailing separators and ".".
 fs::path spelled(const std::string& folder) {
   fs::path path;
@@ -58,6 +61,20 @@ void verify_external_data(const fs::path& folder, const StageRecord& stage) {
                      ", the manifest declares ", stage.data ? stage.data->file : "no data file",
                      "; do not use it, export the bundle again"));
   }
+}
+
+// Refuses prompts that take far more memory than the golden file.
+void check_golden_prompts(const StoredTensors& tensors, const std::string& where,
+                          const Limits& limits) {
+  const auto labels = tensors.find("point_labels");
+  if (labels == tensors.end() || labels->second.shape.size() != 2) return;
+  const std::int64_t prompts = labels->second.shape[0], points = labels->second.shape[1];
+  if (prompts > kMostGoldenPrompts) {
+    bundle_error(cat(where, ": holds ", prompts, " prompts, more than ", kMostGoldenPrompts,
+                     "; export the bundle again"));
+  }
+  check_limit(kPoints, limits, static_cast<std::uint64_t>(points),
+              cat(where, ": ", points, " points in one prompt"));
 }
 
 }  // namespace
@@ -110,6 +127,7 @@ StoredTensors load_golden(const Bundle& bundle, const Limits& limits) {
   } catch (const std::runtime_error& error) {
     bundle_error(cat(where, ": not a golden file (", error.what(), "); export the bundle again"));
   }
+  check_golden_prompts(tensors, where, limits);
   std::set<std::string> wanted{"image",          "image_embeddings", "enhanced_embeddings",
                                "point_coords",   "point_labels",     "mask_input",
                                "has_mask_input", "low_res_masks",    "iou_predictions"};

@@ -6,6 +6,7 @@
 
 #include "errors.h"
 #include "glesam.h"
+#include "text.h"
 
 struct glesam_predictor {
   std::unique_ptr<glesam::Predictor> predictor;
@@ -36,6 +37,30 @@ int report(glesam_predictor* handle, Call&& call) {
   handle->message = std::move(status.message);
   handle->in_use.clear(std::memory_order_release);
   return static_cast<int>(status.code);
+}
+
+// Returns a struct that begins with its size. Fields that an older caller does not know are zero.
+// Throws Error (invalid_input) for a newer caller that sets fields which this library does not know.
+template <typename Struct>
+Struct read_sized(const Struct* given, const char* name) {
+  if (given == nullptr) glesam::input_error(glesam::cat(name, ": a null pointer; pass a struct"));
+  const size_t size = given->struct_size;
+  // No later version can be this large, and reading that far would leave the struct.
+  constexpr size_t kMost = 4096;
+  if (size < sizeof(size_t) || size > kMost) {
+    glesam::input_error(
+        glesam::cat(name, ": struct_size is ", size, "; set it to the sizeof of the struct"));
+  }
+  const auto* bytes = reinterpret_cast<const unsigned char*>(given);
+  for (size_t i = sizeof(Struct); i < size; ++i) {
+    if (bytes[i] != 0) {
+      glesam::input_error(glesam::cat(name, ": sets a field of a later version than ",
+                                      glesam::version(), "; use a newer library"));
+    }
+  }
+  Struct own{};
+  std::memcpy(&own, given, std::min(size, sizeof own));
+  return own;
 }
 
 // Copies a text and cuts it to `size` bytes with the final zero, but never inside a character of
@@ -92,6 +117,26 @@ int glesam_set_image(glesam_predictor* predictor, const uint8_t* rgb, int width,
                      size_t stride) {
   return report(predictor,
                 [&] { return predictor->predictor->set_image({rgb, width, height, stride}); });
+}
+
+int glesam_set_frame(glesam_predictor* predictor, const glesam_frame* frame) {
+  const auto work = [&] {
+    const glesam_frame given = read_sized(frame, "frame");
+    glesam::Frame own;
+    own.format = static_cast<glesam::Format>(given.format);
+    own.width = given.width;
+    own.height = given.height;
+    for (int i = 0; i < 3; ++i) {
+      own.planes[i] = given.planes[i];
+      own.strides[i] = given.strides[i];
+    }
+    own.region = {given.region_x, given.region_y, given.region_width, given.region_height};
+    own.matrix = static_cast<glesam::YuvMatrix>(given.yuv_matrix);
+    own.range = static_cast<glesam::YuvRange>(given.yuv_range);
+    glesam::Status status = predictor->predictor->set_frame(own);
+    if (!status) throw glesam::Error(status.code, std::move(status.message));
+  };
+  return report(predictor, [&] { return glesam::guard(work); });
 }
 
 int glesam_predict(glesam_predictor* predictor, const glesam_prompts* prompts, int multimask,

@@ -101,6 +101,12 @@ bool is_stable(const float* mask, std::size_t pixels, const Stability& rule) {
 
 }  // namespace
 
+bool is_usable(const Decoded& all) {
+  return std::none_of(all.low_res.begin(), all.low_res.end(),
+                      [](float logit) { return std::isnan(logit); }) &&
+         std::all_of(all.iou.begin(), all.iou.end(), [](float iou) { return std::isfinite(iou); });
+}
+
 Decoded choose(const Decoded& all, bool multimask, const Postprocessing& rules) {
   const std::size_t pixels = all.side * all.side;
   Decoded chosen{all.batch, multimask ? std::size_t{3} : std::size_t{1}, all.side, {}, {}};

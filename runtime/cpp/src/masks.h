@@ -19,6 +19,9 @@ struct Decoded {
   std::vector<float> iou;                      // [B, C]
 };
 
+// Returns whether no logit is NaN and every IoU is finite.
+bool is_usable(const Decoded& all);
+
 // Selects from the decoder's four masks: the one that the rules name, or, with `multimask`, the last
 // three.
 Decoded choose(const Decoded& all, bool multimask, const Postprocessing& rules);

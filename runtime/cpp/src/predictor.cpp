@@ -117,17 +117,17 @@ struct Predictor::State {
         info(info_of(opened)) {}
 
   const Manifest& manifest() const { return opened.bundle.manifest; }
-  void set_image(const Image& pixels);
+  void set_image(const Frame& frame);
   Prediction predict(const Prompts& prompts, const PredictParams& params);
   Decoded decode_in_batches(const Prompts& prompts, bool multimask);
 };
 
-void Predictor::State::set_image(const Image& pixels) {
+void Predictor::State::set_image(const Frame& frame) {
   Engine& engine = *opened.engine;
   Preprocessed prepared;
   {
     const Timer timer(timings.preprocess);
-    prepared = glesam::preprocess(pixels, manifest().preprocessing, limits);
+    prepared = glesam::preprocess(frame, manifest().preprocessing, limits);
   }
   const std::int64_t size = prepared.geometry.image_size;
   Tensors features;
@@ -152,8 +152,13 @@ Decoded Predictor::State::decode_in_batches(const Prompts& prompts, bool multima
     const std::size_t count = std::min(prompt_batch, prompts.count - first);
     const Tensors tensors = prompt_tensors(part_of(prompts, first, count, image->geometry),
                                            image->geometry, manifest().coordinates);
-    const Decoded part = choose(decode(*opened.engine, image->features, tensors), multimask,
-                                manifest().postprocessing);
+    const Decoded decoded = decode(*opened.engine, image->features, tensors);
+    if (!is_usable(decoded)) {
+      backend_error(cat("decoder on ", info.engine,
+                        ": returned NaN or an infinite IoU; test the bundle with --selftest, or "
+                        "use another backend or precision"));
+    }
+    const Decoded part = choose(decoded, multimask, manifest().postprocessing);
     all.batch += part.batch;
     all.masks = part.masks;
     all.side = part.side;
@@ -242,7 +247,14 @@ std::unique_ptr<Predictor> PredictorFactory::make(Bundle bundle, std::unique_ptr
 Status Predictor::set_image(const Image& image) noexcept {
   return guard([&] {
     const Reserved reserved(state_->in_use);
-    state_->set_image(image);
+    state_->set_image(frame_of(image));
+  });
+}
+
+Status Predictor::set_frame(const Frame& frame) noexcept {
+  return guard([&] {
+    const Reserved reserved(state_->in_use);
+    state_->set_image(frame);
   });
 }
 
@@ -266,7 +278,15 @@ Status Predictor::preprocess(const Image& image, std::vector<float>* tensor) con
   return guard([&] {
     if (tensor == nullptr) input_error("tensor: a null pointer; pass a place for the result");
     const Preprocessing& rules = state_->manifest().preprocessing;
-    *tensor = glesam::preprocess(image, rules, state_->limits).tensor;
+    *tensor = glesam::preprocess(frame_of(image), rules, state_->limits).tensor;
+  });
+}
+
+Status Predictor::preprocess(const Frame& frame, std::vector<float>* tensor) const noexcept {
+  return guard([&] {
+    if (tensor == nullptr) input_error("tensor: a null pointer; pass a place for the result");
+    const Preprocessing& rules = state_->manifest().preprocessing;
+    *tensor = glesam::preprocess(frame, rules, state_->limits).tensor;
   });
 }
 

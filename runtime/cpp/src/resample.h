@@ -11,9 +11,13 @@ namespace glesam {
 
 // An interleaved RGB image in memory.
 struct Pixels {
-  const std::uint8_t* data = nullptr;
+  const std::uint8_t* data = nullptr;  // the top row
   Size size;
-  std::size_t stride = 0;  // bytes from one row to the next
+  std::ptrdiff_t stride = 0;  // bytes from one row to the next lower one; may be negative
+
+  const std::uint8_t* row(std::int64_t y) const {
+    return data + static_cast<std::ptrdiff_t>(y) * stride;
+  }
 };
 
 // The input pixels, and their weights, that make each output pixel of an axis.

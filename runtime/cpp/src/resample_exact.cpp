@@ -77,8 +77,7 @@ std::vector<float> resize_exact(const Pixels& image, Size size) {
   for (std::int64_t y = 0; y < size.height; ++y) {
     made = std::max(made, rows.first[y]);
     for (; made < rows.first[y] + rows.count[y]; ++made) {
-      across(image.data + static_cast<std::size_t>(made) * image.stride, columns,
-             wide[made % rows.span]);
+      across(image.row(made), columns, wide[made % rows.span]);
     }
     std::fill(sum.begin(), sum.end(), 0.0);
     for (std::int64_t i = 0; i < rows.count[y]; ++i) {

@@ -68,7 +68,9 @@ struct Picture {
   Size size;
   std::vector<std::uint8_t> bytes;
   explicit Picture(Size s) : size(s), bytes(elements({s.height, s.width, 3})) {}
-  Pixels pixels() const { return {bytes.data(), size, static_cast<std::size_t>(size.width) * 3}; }
+  Pixels pixels() const {
+    return {bytes.data(), size, static_cast<std::ptrdiff_t>(size.width) * 3};
+  }
 };
 
 Picture resize_width(const Pixels& image, std::int64_t width, FixedPoint kernel) {
@@ -76,7 +78,7 @@ Picture resize_width(const Pixels& image, std::int64_t width, FixedPoint kernel)
   const Weights taps = taps_of(image.size.width, width, kernel);
   std::uint8_t* to = out.bytes.data();
   for (std::int64_t y = 0; y < image.size.height; ++y) {
-    const std::uint8_t* from = image.data + static_cast<std::size_t>(y) * image.stride;
+    const std::uint8_t* from = image.row(y);
     for (std::int64_t x = 0; x < width; ++x, to += 3) {
       const std::int32_t* weight = taps.weights.data() + x * taps.span;
       const std::uint8_t* pixel = from + 3 * taps.first[x];
@@ -99,8 +101,7 @@ Picture resize_height(const Pixels& image, std::int64_t height, FixedPoint kerne
     std::fill(sums.begin(), sums.end(), kHalf);
     for (std::int64_t i = 0; i < taps.count[y]; ++i) {
       const std::int32_t weight = taps.weights[y * taps.span + i];
-      const std::uint8_t* from =
-          image.data + static_cast<std::size_t>(taps.first[y] + i) * image.stride;
+      const std::uint8_t* from = image.row(taps.first[y] + i);
       for (std::size_t x = 0; x < sums.size(); ++x) sums[x] += weight * from[x];
     }
     to = std::transform(sums.begin(), sums.end(), to, to_byte);
@@ -112,8 +113,7 @@ Picture copied(const Pixels& image) {
   Picture out(image.size);
   const std::size_t row = static_cast<std::size_t>(image.size.width) * 3;
   for (std::int64_t y = 0; y < image.size.height; ++y) {
-    const std::size_t line = static_cast<std::size_t>(y);
-    std::copy_n(image.data + line * image.stride, row, out.bytes.data() + line * row);
+    std::copy_n(image.row(y), row, out.bytes.data() + static_cast<std::size_t>(y) * row);
   }
   return out;
 }

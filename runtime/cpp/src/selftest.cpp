@@ -107,7 +107,8 @@ void judge_by_gate(const Gate& gate, Selftest& result) {
 Selftest run_selftest(const Bundle& bundle, Engine& engine, const Limits& limits) {
   const Manifest& manifest = bundle.manifest;
   const Golden golden(bundle, limits);
-  const Preprocessed prepared = preprocess(golden.image(), manifest.preprocessing, limits);
+  const Preprocessed prepared =
+      preprocess(frame_of(golden.image()), manifest.preprocessing, limits);
   const std::int64_t size = manifest.preprocessing.image_size;
   Tensors given, prompts;
   for (const TensorSpec& spec : manifest.stages.at(Stage::encoder).outputs) {

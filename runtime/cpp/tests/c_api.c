@@ -2,14 +2,15 @@
 #include "glesam_c.h"
 
 #include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define CHECK(condition)                                            \
-  if (!(condition)) {                                               \
-    printf("FAILED line %d: %s\n", __LINE__, #condition);           \
-    return 1;                                                       \
+#define CHECK(condition)                                  \
+  if (!(condition)) {                                     \
+    printf("FAILED line %d: %s\n", __LINE__, #condition); \
+    return 1;                                             \
   }
 
 #define SIDE 64
@@ -19,8 +20,8 @@ static double boxes_of_48[48 * 4];
 static glesam_prompts many;
 
 /* Returns the first of the low-resolution logits of a box, or a negative code. */
-static int logit(const char *bundle, const glesam_params *params, float *value) {
-  glesam_predictor *predictor = NULL;
+static int logit(const char* bundle, const glesam_params* params, float* value) {
+  glesam_predictor* predictor = NULL;
   glesam_prompts one = many;
   glesam_result result;
   int code = glesam_open(bundle, params, &predictor, NULL, 0);
@@ -32,9 +33,67 @@ static int logit(const char *bundle, const glesam_params *params, float *value) 
   return code;
 }
 
+/* A bottom-up BGR frame inside a larger one gives the result of its pixels as top-down RGB. */
+static int frames(const char* bundle) {
+  static uint8_t bgr[(SIDE + 2) * (SIDE + 5) * 3];
+  struct {
+    glesam_frame frame;
+    size_t later;
+  } newer;
+  glesam_frame frame;
+  glesam_predictor* predictor = NULL;
+  glesam_result result;
+  float wanted;
+  int x, y, c;
+  for (y = 0; y < SIDE; ++y) {
+    for (x = 0; x < SIDE; ++x) {
+      for (c = 0; c < 3; ++c) {
+        bgr[((SIDE - y) * (SIDE + 5) + x + 3) * 3 + c] = image[(y * SIDE + x) * 3 + 2 - c];
+      }
+    }
+  }
+  memset(&frame, 0, sizeof frame);
+  frame.struct_size = sizeof frame;
+  frame.format = GLESAM_FORMAT_BGR;
+  frame.width = SIDE + 5;
+  frame.height = SIDE + 2;
+  frame.planes[0] = bgr + (SIDE + 1) * (SIDE + 5) * 3;
+  frame.strides[0] = -(SIDE + 5) * 3;
+  frame.region_x = 3;
+  frame.region_y = 1;
+  frame.region_width = frame.region_height = SIDE;
+  CHECK(glesam_open(bundle, NULL, &predictor, NULL, 0) == GLESAM_OK);
+  CHECK(glesam_set_image(predictor, image, SIDE, SIDE, 0) == GLESAM_OK);
+  CHECK(glesam_predict(predictor, &many, 0, &result) == GLESAM_OK);
+  wanted = result.low_res[0];
+  CHECK(glesam_set_frame(predictor, &frame) == GLESAM_OK);
+  CHECK(glesam_predict(predictor, &many, 0, &result) == GLESAM_OK);
+  CHECK(result.low_res[0] == wanted && result.width == SIDE && result.height == SIDE);
+
+  CHECK(glesam_set_frame(NULL, &frame) == GLESAM_INVALID_INPUT);
+  CHECK(glesam_set_frame(predictor, NULL) == GLESAM_INVALID_INPUT);
+  CHECK(strstr(glesam_message(predictor), "frame: a null pointer") != NULL);
+  /* An older caller's struct ends earlier. A newer one's must not use its new fields. */
+  frame.struct_size = offsetof(glesam_frame, yuv_matrix);
+  CHECK(glesam_set_frame(predictor, &frame) == GLESAM_OK);
+  frame.struct_size = 0;
+  CHECK(glesam_set_frame(predictor, &frame) == GLESAM_INVALID_INPUT);
+  CHECK(strstr(glesam_message(predictor), "struct_size is 0") != NULL);
+  frame.struct_size = sizeof frame;
+  memset(&newer, 0, sizeof newer);
+  newer.frame = frame;
+  newer.frame.struct_size = sizeof newer;
+  CHECK(glesam_set_frame(predictor, &newer.frame) == GLESAM_OK);
+  newer.later = 1;
+  CHECK(glesam_set_frame(predictor, &newer.frame) == GLESAM_INVALID_INPUT);
+  CHECK(strstr(glesam_message(predictor), "field of a later version") != NULL);
+  glesam_close(predictor);
+  return 0;
+}
+
 /* Predicts until the other thread has seen that it is busy. */
 static volatile int busy_seen = 0;
-static void *predicts(void *predictor) {
+static void* predicts(void* predictor) {
   glesam_result result;
   static int code;
   int i;
@@ -47,11 +106,11 @@ static void *predicts(void *predictor) {
   return &code;
 }
 
-static int one_thread_at_a_time(const char *bundle) {
-  glesam_predictor *predictor = NULL;
+static int one_thread_at_a_time(const char* bundle) {
+  glesam_predictor* predictor = NULL;
   glesam_result result;
   pthread_t thread;
-  void *code = NULL;
+  void* code = NULL;
   long tries = 0;
   CHECK(glesam_open(bundle, NULL, &predictor, NULL, 0) == GLESAM_OK);
   CHECK(glesam_set_image(predictor, image, SIDE, SIDE, 0) == GLESAM_OK);
@@ -62,15 +121,15 @@ static int one_thread_at_a_time(const char *bundle) {
   CHECK(strstr(glesam_message(predictor), "in use by another thread") != NULL);
   busy_seen = 1;
   CHECK(pthread_join(thread, &code) == 0);
-  CHECK(*(int *)code == GLESAM_OK);
+  CHECK(*(int*)code == GLESAM_OK);
   CHECK(glesam_predict(predictor, &many, 0, &result) == GLESAM_OK);
   CHECK(strcmp(glesam_message(predictor), "") == 0);
   glesam_close(predictor);
   return 0;
 }
 
-int main(int argc, char **argv) {
-  glesam_predictor *predictor = NULL;
+int main(int argc, char** argv) {
+  glesam_predictor* predictor = NULL;
   glesam_params params = glesam_default_params();
   char message[200] = "", cut[10] = "";
   CHECK(argc == 2);
@@ -91,7 +150,7 @@ int main(int argc, char **argv) {
   CHECK(strcmp(message, "") == 0);
   {
     const int width = 90, height = 60;
-    uint8_t *rgb = malloc((size_t)(width * height * 3));
+    uint8_t* rgb = malloc((size_t)(width * height * 3));
     double boxes[8] = {10, 10, 50, 40, 20, 5, 80, 55};
     glesam_prompts prompts;
     glesam_result result, kept;
@@ -144,6 +203,7 @@ int main(int argc, char **argv) {
     zeros.limits.side = SIDE - 1;
     CHECK(logit(argv[1], &zeros, &plain) == GLESAM_INVALID_INPUT);
     CHECK(one_thread_at_a_time(argv[1]) == 0);
+    CHECK(frames(argv[1]) == 0);
   }
   printf("passed\n");
   return 0;

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <fstream>
 #include <future>
+#include <limits>
 #include <mutex>
 #include <new>
 
@@ -31,6 +32,8 @@ struct Plan {
   bool memory = false;                // whether the failure is one of memory
   std::shared_future<void> go;        // if valid, a run waits for it
   std::promise<void> waiting;         // set when a run starts to wait
+  std::string spoiled;                // an output of which the last value becomes `value`
+  float value = 0;
   std::vector<std::int64_t> batches;  // the number of prompts of each run of the decoder
 };
 
@@ -50,6 +53,12 @@ class PlannedEngine final : public Engine {
     fail_at(When::before);
     Tensors outputs = engine_->run(stage, inputs);
     fail_at(When::after);
+    if (const auto found = outputs.find(plan_.spoiled); found != outputs.end()) {
+      const Tensor host = engine_->to_host(found->second);
+      std::vector<float> values(host.host, host.host + elements(host.shape));
+      values.back() = plan_.value;
+      found->second = host_tensor(host.shape, std::move(values));
+    }
     return outputs;
   }
   void finish() override {
@@ -116,6 +125,32 @@ void a_failed_prediction_changes_nothing() {
   CHECK(kept.low_res == before.low_res && kept.count == 2);
   plan.when = When::never;
   CHECK(predicted(*predictor, 2).low_res == before.low_res);
+}
+
+// NaN would be a mask of no pixels, and infinity would win every choice between masks.
+void results_that_are_no_numbers_are_refused() {
+  Plan plan;
+  const auto predictor = opened(plan, 2);
+  CHECK(set_image(*predictor, 1));
+  const Prediction before = predicted(*predictor, 3);
+  constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  const std::pair<const char*, float> spoiled[] = {{"low_res_masks", nan},
+                                                   {"iou_predictions", nan},
+                                                   {"iou_predictions", infinity},
+                                                   {"iou_predictions", -infinity}};
+  for (const auto& [output, value] : spoiled) {
+    plan.spoiled = output;
+    plan.value = value;
+    Prediction kept = before;
+    REFUSED(predict(*predictor, 3, &kept), Code::backend, "returned NaN or an infinite IoU");
+    CHECK(kept.low_res == before.low_res);
+  }
+  plan.spoiled = "low_res_masks";  // as Python does, since a sure pixel is not an error
+  plan.value = infinity;
+  CHECK_EQUAL(predicted(*predictor, 3).count, std::size_t{3});
+  plan.spoiled.clear();
+  CHECK(predicted(*predictor, 3).low_res == before.low_res);
 }
 
 void prompts_run_in_batches() {
@@ -254,6 +289,7 @@ int main(int argc, char** argv) {
   return run_tests(
       {{"a failure in the middle keeps the image", a_failure_in_the_middle_keeps_the_image},
        {"a failed prediction changes nothing", a_failed_prediction_changes_nothing},
+       {"results that are no numbers are refused", results_that_are_no_numbers_are_refused},
        {"prompts run in batches", prompts_run_in_batches},
        {"one call at a time", one_call_at_a_time},
        {"the engine has no memory", the_engine_has_no_memory}});

@@ -95,13 +95,69 @@ void strides() {
   std::vector<float> tensor;
   for (const std::size_t stride : wrong) {
     REFUSED(predictor->set_image({kPixels.data(), 64, 48, stride}), Code::invalid_input,
-            "negative strides are not supported");
+            "pass the top row first, or a Frame, whose stride may be negative");
     REFUSED(predictor->set_image({kPixels.data(), 64, 2, stride}), Code::invalid_input, "stride");
     REFUSED(predictor->preprocess({kPixels.data(), 64, 2, stride}, &tensor), Code::invalid_input,
             "stride");
   }
   CHECK(predictor->set_image({kPixels.data(), 64, 2, 4608}));
   CHECK(predictor->set_image({kPixels.data(), 64, 1, 2147483647}));  // no row after the first
+}
+
+// Frames that would be read outside their planes, or that say something unknown.
+void frames() {
+  const auto& predictor = shared;
+  CHECK(predictor->set_image(kImage));
+  using F = glesam::Frame;
+  const auto with = [&](auto&& change) {
+    F frame;
+    frame.format = glesam::Format::i420;
+    frame.width = 63;
+    frame.height = 47;
+    for (const std::uint8_t*& plane : frame.planes) plane = kPixels.data();
+    change(frame);
+    std::vector<float> tensor;
+    const glesam::Status status = predictor->preprocess(frame, &tensor);
+    CHECK(tensor.empty() || status);
+    return status;
+  };
+  CHECK_EQUAL(with([](F&) {}).message, "");
+  REFUSED(with([](F& f) { f.format = static_cast<glesam::Format>(7); }), Code::invalid_input,
+          "format 7 is not known; known are 0 to 6");
+  REFUSED(with([](F& f) { f.format = static_cast<glesam::Format>(-1); }), Code::invalid_input,
+          "format -1 is not known");
+  REFUSED(with([](F& f) { f.matrix = static_cast<glesam::YuvMatrix>(3); }), Code::invalid_input,
+          "YUV matrix 3 is not known");
+  REFUSED(with([](F& f) { f.range = static_cast<glesam::YuvRange>(2); }), Code::invalid_input,
+          "YUV range 2 is not known");
+  REFUSED(with([](F& f) { f.height = 0; }), Code::invalid_input, "63 x 0 pixels, but it needs");
+  REFUSED(with([](F& f) { f.planes[2] = nullptr; }), Code::invalid_input,
+          "plane 2: a null pointer for 63 x 47 pixels");
+  REFUSED(with([](F& f) { f.strides[0] = 62; }), Code::invalid_input,
+          "plane 0: a stride of 62 bytes, but a row of 63 I420 pixels has 63");
+  REFUSED(with([](F& f) { f.strides[1] = -31; }), Code::invalid_input,
+          "plane 1: a stride of -31 bytes, but a row of 32 I420 samples has 32");
+  for (const std::ptrdiff_t stride :
+       {std::numeric_limits<std::ptrdiff_t>::max(), std::numeric_limits<std::ptrdiff_t>::min(),
+        std::ptrdiff_t{1} << 31, -(std::ptrdiff_t{1} << 31)}) {
+    REFUSED(with([&](F& f) { f.strides[2] = stride; }), Code::invalid_input, "check the stride");
+  }
+  const glesam::Region regions[] = {{-1, 0, 9, 9},  {0, -1, 9, 9}, {0, 0, 0, 9},
+                                    {0, 0, 9, 0},   {55, 0, 9, 9}, {0, 39, 9, 9},
+                                    {0, 0, 64, 47}, {1, 0, 0, 0},  {2147483647, 0, 2147483647, 1}};
+  for (const glesam::Region& region : regions) {
+    REFUSED(with([&](F& f) { f.region = region; }), Code::invalid_input,
+            "is not inside the frame of 63 x 47 pixels");
+  }
+  constexpr int huge = std::numeric_limits<int>::max();
+  REFUSED(with([](F& f) { f.width = f.height = huge; }), Code::invalid_input, "limits.side");
+  // The limits are on what is processed, which is the region. The rows below it are not read.
+  CHECK(with([](F& f) {
+    f.format = glesam::Format::gray;
+    f.width = 64;
+    f.height = huge;
+    f.region = {0, 0, 64, 144};
+  }));
 }
 
 // Very long and thin images: the side of one pixel must not become zero.
@@ -277,6 +333,7 @@ int main(int argc, char** argv) {
       glesam_tests::run_tests({{"opening", opening},
                                {"images", images},
                                {"strides", strides},
+                               {"frames", frames},
                                {"slivers", slivers},
                                {"prompts", prompts},
                                {"a failure keeps the image", a_failure_keeps_the_image},

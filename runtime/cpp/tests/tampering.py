@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import load_file, save
+
 from glesam_runtime.bundle import sha256_of
 
 Change = Callable[[Path], object]
@@ -299,6 +302,20 @@ def with_first_resize(size: int, *, square: bool = True) -> Change:
     return change
 
 
+def with_golden_prompts(count: int) -> Change:
+    """Return a change that repeats the golden file's prompts until there are `count`."""
+
+    def change(folder: Path) -> None:
+        path = folder / "golden.safetensors"
+        tensors = load_file(path)
+        for name in ("point_coords", "point_labels", "mask_input", "low_res_masks"):
+            tensors[name] = np.resize(tensors[name], (count, *tensors[name].shape[1:]))
+        tensors["iou_predictions"] = np.resize(tensors["iou_predictions"], (count, 4))
+        replaced(path.name, save(tensors))(folder)
+
+    return change
+
+
 def in_another_meaning(folder: Path) -> None:
     """Require a feature, and change the type of another field."""
     edited("requires", to=["levels"])(folder)
@@ -349,6 +366,7 @@ CHANGES: dict[str, Change] = {
     "a group": replaced("encoder.onnx", b"\x3b\x3c"),
     "field 0": replaced("encoder.onnx", b"\x02\x00"),
     "text for a graph": replaced("encoder.onnx", b"this is no protobuf"),
+    "a golden of many prompts": with_golden_prompts(65),
     "a golden without tensors": replaced("golden.safetensors", (2).to_bytes(8, "little") + b"{}"),
 }
 PARSERS_OWN: dict[str, Change] = {

@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 from glesam_runtime import GleSamPredictor
+from glesam_runtime.input_images import InputImage
+from glesam_runtime.output_files import OutputFiles
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"
@@ -130,6 +132,23 @@ def test_the_installation_does_not_contain_its_prefix(installed: Path) -> None:
     (tool,) = installed.glob("bin/glesam-cpp")
     assert run(tool, "--version").startswith(f"glesam-cpp {_version(installed)}\n")
     assert (installed / "share/licenses/glesam/LICENSE").is_file()
+
+
+@pytest.mark.parametrize(("boxes", "multimask"), [(1, False), (1, True), (11, False)])
+def test_the_tool_names_masks_as_python_does(
+    boxes: int, multimask: bool, installed: Path, nano: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "photo.png"
+    Image.new("RGB", (40, 30)).save(source)
+    prompts = [word for i in range(boxes) for word in ("--box", f"{i},{i},{i + 9},{i + 9}")]
+    if multimask:
+        prompts.append("--multimask")
+    (tool,) = installed.glob("bin/glesam-cpp")
+    run(tool, source, *prompts, "--bundle", nano, "-o", tmp_path / "out")
+    files = OutputFiles(InputImage(source), tmp_path / "out" / "photo")
+    count = boxes * (3 if multimask else 1)
+    names = {files.mask_path(i, count) for i in range(count)}
+    assert set((tmp_path / "out").iterdir()) == names
 
 
 def test_the_version_is_that_of_python(installed: Path) -> None:

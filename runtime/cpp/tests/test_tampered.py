@@ -19,6 +19,7 @@ from tampering import (
     of_engines,
     on_a_volume,
     with_first_resize,
+    with_golden_prompts,
 )
 
 from glesam_runtime import BundleError, open_bundle
@@ -84,7 +85,10 @@ def test_both_readers_open_a_good_one(
     for change, folder in ((in_a_cache, cache), (on_a_volume, volume)):
         change(folder)
         open_bundle(folder)
-    folders = nano, more, none, first, engines, cache, volume
+    prompts = shutil.copytree(toy, tmp_path / "prompts")
+    with_golden_prompts(64)(prompts)
+    load_golden(open_bundle(prompts))
+    folders = nano, more, none, first, engines, cache, volume, prompts
     run = subprocess.run(
         [programs / "read_bundle", *folders], capture_output=True, text=True, check=True
     )

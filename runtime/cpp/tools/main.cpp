@@ -63,6 +63,16 @@ glesam::Prompts prompts_of(const Options& options) {
   return prompts;
 }
 
+// Returns "_mask.png" for a single mask, else "_mask_0.png" and so on. The numbers of more than ten
+// masks have zeros in front, so that names sort in their order.
+std::string ending_of(std::size_t index, std::size_t count) {
+  if (count == 1) return "_mask.png";
+  const std::string last = std::to_string(count - 1);
+  std::string number = std::to_string(index);
+  number.insert(0, last.size() - number.size(), '0');
+  return "_mask_" + number + ".png";
+}
+
 int segment(const Options& options) {
   const RgbImage image = read_image(options.image);
   std::unique_ptr<glesam::Predictor> predictor;
@@ -83,8 +93,7 @@ int segment(const Options& options) {
   const std::size_t count = result.count * result.masks_per_prompt;
   const std::size_t pixels = result.width * result.height;
   for (std::size_t i = 0; i < count; ++i) {
-    const std::string path =
-        stem + (count > 1 ? "_mask_" + std::to_string(i) + ".png" : "_mask.png");
+    const std::string path = stem + ending_of(i, count);
     write_mask(path, result.masks.data() + i * pixels, image.width, image.height);
     std::printf("%s  IoU %.3f  stability %.3f\n", path.c_str(),
                 static_cast<double>(result.scores[i]), result.stability[i]);

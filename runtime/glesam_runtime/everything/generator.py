@@ -77,8 +77,10 @@ class GleSamMaskGenerator(Parameters, _WithPredictor):
 
         Raises:
             InputError: the array is not such an image, or it is too small for the crops.
+            BusyError: another thread uses the predictor.
         """
-        found = find_masks(self.predictor, image, self)
+        with self.predictor.reserved():
+            found = find_masks(self.predictor, image, self)
         height, width = image.shape[:2]
         return [describe(one, height, width, self.output_mode) for one in found]
 

@@ -1,0 +1,200 @@
+#include "frame.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "errors.h"
+#include "tensor.h"
+#include "text.h"
+#include "yuv.h"
+
+namespace glesam {
+namespace {
+
+constexpr auto kMostStride = static_cast<std::uint64_t>(std::numeric_limits<std::int32_t>::max());
+
+// A plane of a format: its bytes per sample, and whether a sample covers 2 x 2 pixels.
+struct PlaneLayout {
+  int bytes;
+  bool halved;
+};
+
+struct Layout {
+  const char* name;
+  std::vector<PlaneLayout> planes;
+};
+
+const Layout& layout_of(Format format) {
+  static const Layout layouts[] = {{"RGB", {{3, false}}},
+                                   {"BGR", {{3, false}}},
+                                   {"RGBA", {{4, false}}},
+                                   {"BGRA", {{4, false}}},
+                                   {"gray", {{1, false}}},
+                                   {"NV12", {{1, false}, {2, true}}},
+                                   {"I420", {{1, false}, {1, true}, {1, true}}}};
+  const auto index = static_cast<std::int64_t>(format);
+  if (index < 0 || index >= static_cast<std::int64_t>(std::size(layouts))) {
+    input_error(
+        cat("image: format ", index, " is not known; known are 0 to ", std::size(layouts) - 1));
+  }
+  return layouts[index];
+}
+
+void check_size(int width, int height) {
+  if (width > 0 && height > 0) return;
+  input_error(cat("image: ", width, " x ", height, " pixels, but it needs at least 1 x 1"));
+}
+
+// Returns the region of a frame, which lies inside it.
+Region region_of(const Frame& frame) {
+  const Region& region = frame.region;
+  if (region.x == 0 && region.y == 0 && region.width == 0 && region.height == 0) {
+    return {0, 0, frame.width, frame.height};
+  }
+  if (region.x < 0 || region.y < 0 || region.width < 1 || region.height < 1 ||
+      region.width > frame.width || region.x > frame.width - region.width ||
+      region.height > frame.height || region.y > frame.height - region.height) {
+    input_error(cat("image: a region of ", region.width, " x ", region.height, " pixels at ",
+                    region.x, ",", region.y, " is not inside the frame of ", frame.width, " x ",
+                    frame.height, " pixels"));
+  }
+  return region;
+}
+
+void check_yuv(const Frame& frame) {
+  const auto matrix = static_cast<int>(frame.matrix), range = static_cast<int>(frame.range);
+  if (matrix < 0 || matrix > 2) input_error(cat("image: YUV matrix ", matrix, " is not known"));
+  if (range < 0 || range > 1) input_error(cat("image: YUV range ", range, " is not known"));
+}
+
+// Returns the plane's stride in bytes. The caller has checked the frame's size.
+std::ptrdiff_t stride_of(const Frame& frame, std::size_t plane) {
+  const Layout& layout = layout_of(frame.format);
+  const PlaneLayout& samples = layout.planes[plane];
+  const auto side = [&samples](int pixels) {
+    const auto whole = static_cast<std::uint64_t>(pixels);
+    return samples.halved ? (whole + 1) / 2 : whole;
+  };
+  const std::string where =
+      layout.planes.size() == 1 ? std::string("image") : cat("image: plane ", plane);
+  if (frame.planes[plane] == nullptr) {
+    input_error(cat(where, ": a null pointer for ", frame.width, " x ", frame.height, " pixels"));
+  }
+  // The factors are below 2^31 and 2^2.
+  const std::uint64_t row = side(frame.width) * static_cast<std::uint64_t>(samples.bytes);
+  const std::ptrdiff_t stride = frame.strides[plane];
+  const std::uint64_t step = stride == 0  ? row
+                             : stride > 0 ? static_cast<std::uint64_t>(stride)
+                                          : ~static_cast<std::uint64_t>(stride) + 1;
+  if (step < row) {
+    input_error(cat(where, ": a stride of ", stride, " bytes, but a row of ", side(frame.width),
+                    " ", layout.name, samples.halved ? " samples has " : " pixels has ", row));
+  }
+  if (stride != 0 && step > kMostStride) {
+    input_error(cat(where, ": a stride of ", stride, " bytes, more than ", kMostStride,
+                    "; check the stride"));
+  }
+  // Both factors are below 2^33.
+  if ((side(frame.height) - 1) * step + row > static_cast<std::uint64_t>(PTRDIFF_MAX)) {
+    input_error(cat(where, ": ", side(frame.height), " rows with a stride of ", step,
+                    " bytes fit in no memory; check the stride"));
+  }
+  return stride != 0 ? stride : static_cast<std::ptrdiff_t>(row);
+}
+
+// The rows of one plane.
+struct Rows {
+  const std::uint8_t* top;
+  std::ptrdiff_t stride;
+  const std::uint8_t* operator[](std::ptrdiff_t y) const { return top + y * stride; }
+};
+
+// Copies pixels of `bytes` bytes, whose red and blue samples are at these places.
+void pick(const Rows& rows, const Region& region, int bytes, int red, int blue, std::uint8_t* to) {
+  const int green = bytes == 1 ? 0 : 1;
+  for (std::ptrdiff_t y = region.y; y < std::ptrdiff_t{region.y} + region.height; ++y) {
+    const std::uint8_t* from = rows[y] + std::ptrdiff_t{region.x} * bytes;
+    for (int x = 0; x < region.width; ++x, from += bytes, to += 3) {
+      to[0] = from[red];
+      to[1] = from[green];
+      to[2] = from[blue];
+    }
+  }
+}
+
+// `step`: bytes from a sample of U to the next one, and of V.
+void from_yuv(const Rows& luma, const Rows& u, const Rows& v, std::ptrdiff_t step,
+              const Region& region, const YuvToRgb& convert, std::uint8_t* to) {
+  for (std::ptrdiff_t y = region.y; y < std::ptrdiff_t{region.y} + region.height; ++y) {
+    const std::uint8_t *row = luma[y], *us = u[y / 2], *vs = v[y / 2];
+    YuvToRgb::Chroma terms{};
+    std::ptrdiff_t known = -1;  // the sample that `terms` is of
+    for (std::ptrdiff_t x = region.x; x < std::ptrdiff_t{region.x} + region.width; ++x, to += 3) {
+      if (x / 2 != known) {
+        known = x / 2;
+        terms = convert.chroma(us[known * step], vs[known * step]);
+      }
+      convert.write(row[x], terms, to);
+    }
+  }
+}
+
+}  // namespace
+
+Frame frame_of(const Image& image) {
+  Frame frame;
+  frame.width = image.width;
+  frame.height = image.height;
+  frame.planes[0] = image.rgb;
+  // A negative number becomes a large one where the caller converts it to size_t.
+  if (image.stride > kMostStride) {
+    input_error(cat("image: a stride of ", image.stride, " bytes, more than ", kMostStride,
+                    "; pass the top row first, or a Frame, whose stride may be negative"));
+  }
+  frame.strides[0] = static_cast<std::ptrdiff_t>(image.stride);
+  return frame;
+}
+
+RgbPixels rgb_of(const Frame& frame, const Limits& limits) {
+  check_size(frame.width, frame.height);
+  const std::size_t count = layout_of(frame.format).planes.size();
+  const Region region = region_of(frame);
+  const auto width = static_cast<std::uint64_t>(region.width);
+  const auto height = static_cast<std::uint64_t>(region.height);
+  const std::string size = cat("image: ", region.width, " x ", region.height, " pixels");
+  check_limit(kSide, limits, std::max(width, height), size);
+  check_limit(kMegapixels, limits, width * height, size);
+  Rows planes[3]{};
+  for (std::size_t i = 0; i < count; ++i) planes[i] = {frame.planes[i], stride_of(frame, i)};
+  check_yuv(frame);
+
+  RgbPixels rgb;
+  rgb.pixels.size = {region.height, region.width};
+  if (frame.format == Format::rgb) {
+    rgb.pixels.data = planes[0][region.y] + std::ptrdiff_t{region.x} * 3;
+    rgb.pixels.stride = planes[0].stride;
+    return rgb;
+  }
+  rgb.converted.resize(elements({region.height, region.width, 3}));
+  rgb.pixels.data = rgb.converted.data();
+  rgb.pixels.stride = std::ptrdiff_t{region.width} * 3;
+  std::uint8_t* to = rgb.converted.data();
+  switch (frame.format) {
+    case Format::rgb: break;
+    case Format::bgr: pick(planes[0], region, 3, 2, 0, to); break;
+    case Format::rgba: pick(planes[0], region, 4, 0, 2, to); break;
+    case Format::bgra: pick(planes[0], region, 4, 2, 0, to); break;
+    case Format::gray: pick(planes[0], region, 1, 0, 0, to); break;
+    case Format::nv12: {
+      const Rows v{planes[1].top + 1, planes[1].stride};
+      from_yuv(planes[0], planes[1], v, 2, region, YuvToRgb(frame.matrix, frame.range), to);
+      break;
+    }
+    case Format::i420:
+      from_yuv(planes[0], planes[1], planes[2], 1, region, YuvToRgb(frame.matrix, frame.range), to);
+      break;
+  }
+  return rgb;
+}
+
+}  // namespace glesam

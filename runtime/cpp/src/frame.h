@@ -1,0 +1,25 @@
+// Checks the layout of frames and reads them as RGB.
+#pragma once
+
+#include <vector>
+
+#include "glesam.h"
+#include "limits.h"
+#include "resample.h"
+
+namespace glesam {
+
+// Returns the frame of an image. Throws Error (invalid_input) if the image's stride is not usable.
+Frame frame_of(const Image& image);
+
+// The RGB pixels of a frame's region.
+struct RgbPixels {
+  Pixels pixels;  // in the frame's own memory if that is RGB, else in `converted`
+  std::vector<std::uint8_t> converted;
+};
+
+// Converts a frame's region to RGB. Throws Error (invalid_input) if a frame is empty, its region
+// lies outside it or is too large, a plane is null, or rows overlap or fit in no memory.
+RgbPixels rgb_of(const Frame& frame, const Limits& limits);
+
+}  // namespace glesam

@@ -105,8 +105,12 @@ class PromptedSegmentation:
         return Prepared(files, image, note, encoded, prompts, seconds)
 
     def infer(self, predictor: GleSamPredictor, prepared: Prepared) -> Inferred:
-        """Encode and enhance the image, then decode prompts of the same kind together."""
+        """Encode and enhance the image, then decode the prompts."""
         predictor.set_prepared(prepared.encoded)
+        return self.decode(predictor, prepared)
+
+    def decode(self, predictor: GleSamPredictor, prepared: Prepared) -> Inferred:
+        """Decode prompts of the same kind together, for the image that is set."""
         side = prepared.encoded.geometry.image_size // 4
         low_res = np.empty((len(self.requests), self._per_prompt, side, side), np.float32)
         scores = np.empty((len(self.requests), self._per_prompt), np.float32)

@@ -1,0 +1,1 @@
+"""Segment many images on a Ray cluster."""

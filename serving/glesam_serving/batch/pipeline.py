@@ -1,0 +1,217 @@
+"""Run the stages of a job on Ray Data, each in a pool of its own, and yield what each chunk gave.
+
+Ray Data schedules, retries and bounds the bytes that are between the stages. What is written once
+is decided by `parts`, not by Ray (docs/adr/0022).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from glesam_runtime.engine_options import EngineOptions
+from glesam_runtime.errors import BackendError, GlesamError, InputError
+from glesam_serving.batch import bundles, stages
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from glesam_runtime.predictor import GleSamPredictor
+
+_CHUNKS_PER_TASK = 4
+"""Chunks that one read task makes, one after another. A task that is lost is repeated whole."""
+_MOST_TASKS = 20_000
+"""Read tasks of a job; the driver keeps a record of each."""
+
+
+@dataclass(frozen=True)
+class Pools:
+    """How many processes work, and what each takes."""
+
+    actors: int
+    """Processes that encode, and as many that decode."""
+    gpus: float
+    """GPUs of each encoder; a decoder takes none, and shares the one of its bundle if it must."""
+    memory: int | None
+    """Bytes of the object store that this job may fill; None is Ray's default, half of it."""
+    cpus: float
+    """CPUs of the cluster."""
+
+    @property
+    def actor_cpus(self) -> float:
+        """Return the CPUs that each encoder and each decoder reserves: half of the cluster's."""
+        return max(0.01, min(1.0, round(self.cpus / 4 / self.actors, 2)))
+
+    @property
+    def task_cpus(self) -> float:
+        """Return the CPUs that each read task reserves."""
+        return max(0.01, min(1.0, round(self.cpus / 8, 2)))
+
+
+@contextmanager
+def cluster(address: str | None) -> Iterator[tuple[float, float]]:
+    """Join a cluster, or start one on this machine; yield its CPUs and GPUs, and leave it.
+
+    Args:
+        address: "auto", "host:port" or "ray://host:port"; None starts a cluster of all cores and
+            GPUs of this machine.
+
+    Raises:
+        InputError: no cluster answers.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        settings.update(include_dashboard=False, num_cpus=max(2, os.cpu_count() or 2))
+    try:
+        ray.init(address, **settings)
+    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+        if address is None:
+            raise
+        raise InputError(
+            f"--address {address}: no Ray cluster answers ({_first_line(error)}); start one with "
+            "'ray start --head', or leave out --address to use this machine"
+        ) from error
+    try:
+        found = ray.cluster_resources()
+        yield found.get("CPU", 1.0), found.get("GPU", 0.0)
+    finally:
+        ray.shutdown()
+
+
+def run_chunks(
+    setup: stages.Setup,
+    files: dict[str, bytes],
+    chunks: np.ndarray,
+    pools: Pools,
+    options: EngineOptions,
+) -> Iterator[dict[str, Any]]:
+    """Run the stages on chunks, and yield what `stages.write` returns, in any order.
+
+    Args:
+        setup: the job.
+        files: the files of the bundle, for nodes that do not have it.
+        chunks: the numbers of the chunks.
+        pools: the pools.
+        options: how each engine is to run.
+
+    Raises:
+        GlesamError: a stage failed for another reason than an image.
+    """
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.target_max_block_size = 1 << 20  # each chunk is a block of its own, whatever its size
+    context.max_errored_blocks = 0
+    if pools.memory is not None:
+        limits = ray.data.ExecutionResources(object_store_memory=pools.memory)
+        context.execution_options.resource_limits = limits
+    held = {name: ray.put(content) for name, content in files.items()}
+    numbers = ray.put(chunks)
+    shared = _Shared(setup, held, options)
+    tasks = min(-(-len(chunks) // _CHUNKS_PER_TASK), _MOST_TASKS)
+    actors = {
+        "compute": ray.data.ActorPoolStrategy(size=pools.actors, max_tasks_in_flight_per_actor=2),
+        "num_cpus": pools.actor_cpus,
+    }
+    dataset = (
+        ray.data.range(len(chunks), override_num_blocks=max(1, tasks))
+        .map(
+            _read,
+            fn_kwargs={"setup": setup, "numbers": [numbers]},
+            num_cpus=pools.task_cpus,
+        )
+        .map(_Encoder, fn_constructor_args=(shared,), num_gpus=pools.gpus, **actors)
+        .map(_Decoder, fn_constructor_args=(shared,), **actors)
+        .map(_write, fn_kwargs={"setup": setup}, num_cpus=0.01)
+    )
+    try:
+        yield from dataset.iter_rows()
+    except ray.exceptions.RayError as error:
+        raise _cause(error) from error
+
+
+@dataclass(frozen=True)
+class _Shared:
+    setup: stages.Setup
+    files: dict[str, Any]
+    """References of the bundle's files in the object store."""
+    options: EngineOptions
+
+    def predictor(self, enhance: bool) -> GleSamPredictor:
+        """Load the bundle in this process; the first process of a node fetches it."""
+        import ray
+
+        from glesam_runtime.predictor import GleSamPredictor
+
+        bundle = bundles.find(self.setup.job.bundle)
+        if bundle is None:
+            names = list(self.files)
+            contents = ray.get([self.files[name] for name in names])
+            bundle = bundles.keep(dict(zip(names, contents, strict=True)))
+        job = self.setup.job
+        return GleSamPredictor(
+            bundle, backend=job.backend, device=job.device, enhance=enhance, options=self.options
+        )
+
+
+def _read(row: dict[str, Any], setup: stages.Setup, numbers: list[Any]) -> dict[str, Any]:
+    import ray
+
+    chunk = int(ray.get(numbers[0])[row["id"]])
+    return {"chunk": stages.read(setup, chunk).packed()}
+
+
+class _Encoder:
+    def __init__(self, shared: _Shared) -> None:
+        self._setup = shared.setup
+        self._predictor = shared.predictor(shared.setup.job.enhance)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        chunk = stages.unpack(row["chunk"])
+        return {"chunk": stages.encode(self._setup, self._predictor, chunk).packed()}
+
+
+class _Decoder:
+    def __init__(self, shared: _Shared) -> None:
+        self._setup = shared.setup
+        # In everything-mode the encoder's processes decode too, as each crop is an image.
+        everything = shared.setup.job.everything is not None
+        self._predictor = None if everything else shared.predictor(shared.setup.job.enhance)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        chunk = stages.unpack(row["chunk"])
+        if self._predictor is not None:
+            chunk = stages.decode(self._setup, self._predictor, chunk)
+        return {"chunk": chunk.packed()}
+
+
+def _write(row: dict[str, Any], setup: stages.Setup) -> dict[str, Any]:
+    return stages.write(setup, stages.unpack(row["chunk"]))
+
+
+def _cause(error: BaseException) -> GlesamError:
+    """Return the error of this project inside an error of Ray, or a description of Ray's."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, GlesamError):
+            return seen
+        inner = getattr(seen, "cause", None)
+        seen = inner if isinstance(inner, BaseException) else seen.__cause__
+    return BackendError(
+        f"Ray: {_first_line(error)}; start the same command again, which resumes the job"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the last line of an error that says something; Ray's end with what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,295 @@
+"""Do the work of each stage on one chunk: read, encode, decode and write. Nothing here knows Ray.
+
+A chunk travels between the stages as bytes. An image that fails becomes a `Failure` in its place,
+and the others continue.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from glesam_runtime.errors import GlesamError, InputError
+from glesam_runtime.everything.parameters import Parameters
+from glesam_runtime.everything.segment_file import EverythingSegmentation
+from glesam_runtime.image import Preprocessed
+from glesam_runtime.input_images import InputImage
+from glesam_runtime.manifest import Manifest
+from glesam_runtime.output_files import OutputFiles, save_mask
+from glesam_runtime.prompt_requests import PromptRequest, from_entry
+from glesam_runtime.results import ImageResult
+from glesam_runtime.rle import decode_rle
+from glesam_runtime.segment_file import PromptedSegmentation
+from glesam_runtime.staging import staged_file
+from glesam_serving.batch.job import Job
+from glesam_serving.batch.parts import Failure, commit
+from glesam_serving.batch.plan import Plan
+from glesam_serving.batch.rows import Row
+from glesam_serving.batch.started import Started
+
+if TYPE_CHECKING:
+    from glesam_runtime.image import Geometry
+    from glesam_runtime.predictor import GleSamPredictor
+
+_NO_PIXELS = np.zeros((1, 1, 3), np.uint8)
+_NO_TENSOR = np.zeros((1, 3, 0, 0), np.float32)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every stage of a job needs; it travels to the workers once."""
+
+    out: Path
+    job: Job
+    plan: Plan
+    manifest: Manifest
+
+    def started(self, stage: str, chunk: int) -> Started:
+        """Note that a stage starts a chunk."""
+        return Started(self.out / "started", stage, chunk)
+
+
+@dataclass
+class Item:
+    """An image on its way through the stages. Each stage drops what later ones do not need."""
+
+    number: int
+    """Its row in the job."""
+    row: Row
+    prepared: Any = None
+    """What `prepare` of the work returns, then what `infer` returns."""
+    features: dict[str, np.ndarray] | None = None
+    result: ImageResult | None = None
+    failure: Failure | None = None
+
+
+@dataclass
+class Chunk:
+    """The images of a chunk, and the seconds that each stage took."""
+
+    number: int
+    items: list[Item]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def packed(self) -> bytes:
+        """Return the chunk as bytes."""
+        return pickle.dumps(self, protocol=5)
+
+
+def unpack(content: bytes) -> Chunk:
+    """Return the chunk that `Chunk.packed` made; a worker of the same job wrote it."""
+    chunk: Chunk = pickle.loads(content)  # noqa: S301 - written by this job's own workers
+    return chunk
+
+
+def _each(setup: Setup, chunk: Chunk, stage: str, work: Callable[[Item], None]) -> Chunk:
+    """Run a stage's work on each image that has not failed."""
+    start = time.perf_counter()
+    note = setup.started(stage, chunk.number)
+    for item in chunk.items:
+        if item.failure is None:
+            reason = note.run(item.number, lambda item=item: _reason(work, item), str)
+            if reason is not None:
+                image = item.row.image
+                item.failure = Failure(item.number, image, reason, item.row.image_id)
+                item.prepared = item.features = item.result = None
+    note.done()
+    chunk.seconds[stage] = time.perf_counter() - start
+    return chunk
+
+
+def _reason(work: Callable[[Item], None], item: Item) -> str | None:
+    """Do the work of an image, and return why it failed, or None."""
+    try:
+        work(item)
+    except GlesamError as error:
+        return " ".join(str(error).split())
+    except MemoryError:
+        return f"{item.row.image}: not enough memory for this image"
+    return None
+
+
+def _segmentation(setup: Setup, row: Row) -> PromptedSegmentation | EverythingSegmentation:
+    """Return the work of an image, which is that of glesam-run."""
+    job = setup.job
+    depth: int | str = int(job.depth) if job.depth.isdecimal() else job.depth
+    if job.everything is not None:
+        return EverythingSegmentation(
+            Parameters(**job.everything), False, frozenset(), depth, write=False
+        )
+    return PromptedSegmentation(
+        setup.manifest, requests_of(row, job), job.multimask, frozenset(), depth, write=False
+    )
+
+
+def requests_of(row: Row, job: Job) -> list[PromptRequest]:
+    """Return the prompts of a row, or those of the job if it has none."""
+    raws: Iterable[msgspec.Raw] = row.prompts or (
+        msgspec.Raw(msgspec.json.encode(prompt)) for prompt in job.prompts
+    )
+    return [from_entry(raw, f"prompt {index}") for index, raw in enumerate(raws)]
+
+
+def read(setup: Setup, number: int) -> Chunk:
+    """Read, decode and preprocess the images of a chunk."""
+    first = number * setup.job.batch_size
+    rows = setup.plan.read(number)
+    chunk = Chunk(number, [Item(first + index, row) for index, row in enumerate(rows)])
+
+    def work(item: Item) -> None:
+        source = InputImage(Path(item.row.image), _content(item.row))
+        files = OutputFiles(source, Path(f"{item.number}"))
+        made: Any = _segmentation(setup, item.row).prepare(files)
+        # The file's bytes are no longer needed, and the image is only for everything-mode.
+        files = OutputFiles(InputImage(source.path), files.stem)
+        if setup.job.everything is None:
+            made = replace(made, files=files, image=_NO_PIXELS)
+        else:
+            made = replace(made, files=files)
+        item.prepared = made
+
+    return _each(setup, chunk, "read", work)
+
+
+def _content(row: Row) -> bytes:
+    """Return the bytes of an image file, from a disk or from an address.
+
+    Raises:
+        InputError: it cannot be read; the message names the image.
+    """
+    if "://" not in row.place:
+        place = Path(row.place)
+        if not place.is_file():
+            raise InputError(f"{row.image}: no such file, or no regular one")
+        try:
+            return place.read_bytes()
+        except OSError as error:
+            raise InputError(f"{row.image}: cannot be read ({error.strerror})") from error
+    import fsspec
+
+    try:
+        with fsspec.open(row.place, "rb") as file:
+            content: bytes = file.read()
+            return content
+    except Exception as error:  # each file system raises its own types, down to missing libraries
+        raise InputError(
+            f"{row.image}: cannot be fetched ({type(error).__name__}: {error}); check the address "
+            "and the credentials of the workers"
+        ) from error
+
+
+def encode(setup: Setup, predictor: GleSamPredictor, chunk: Chunk) -> Chunk:
+    """Encode and enhance the images of a chunk; in everything-mode, also find the masks."""
+
+    def work(item: Item) -> None:
+        if setup.job.everything is not None:
+            segmentation = _segmentation(setup, item.row)
+            assert isinstance(segmentation, EverythingSegmentation)
+            inferred = segmentation.infer(predictor, item.prepared)
+            item.result = segmentation.finish(inferred, lambda: None)
+            item.prepared = None
+            return
+        prepared = item.prepared
+        predictor.set_prepared(prepared.encoded)
+        item.features = dict(predictor.get_embedding().features)
+        geometry: Geometry = prepared.encoded.geometry
+        seconds = dict(prepared.seconds)
+        for stage in ("encoder", "enhancer"):
+            if stage in predictor.timings:
+                seconds[stage] = predictor.timings[stage]
+        item.prepared = replace(
+            prepared, encoded=Preprocessed(_NO_TENSOR, geometry), seconds=seconds
+        )
+
+    return _each(setup, chunk, "encode", work)
+
+
+def decode(setup: Setup, predictor: GleSamPredictor, chunk: Chunk) -> Chunk:
+    """Decode the prompts of the images of a chunk, and turn logits into masks."""
+
+    def work(item: Item) -> None:
+        if item.result is not None:  # everything-mode is done already
+            return
+        segmentation = _segmentation(setup, item.row)
+        assert isinstance(segmentation, PromptedSegmentation)
+        assert item.features is not None
+        predictor.set_features(item.prepared.encoded.geometry, item.features)
+        inferred = segmentation.decode(predictor, item.prepared)
+        item.result = segmentation.finish(inferred, lambda: None)
+        item.prepared = item.features = None
+
+    return _each(setup, chunk, "decode", work)
+
+
+def write(setup: Setup, chunk: Chunk) -> dict[str, Any]:
+    """Write the rows of a chunk, and return its part of the summary."""
+    start = time.perf_counter()
+    rows: list[dict[str, Any]] = []
+    failures = [item.failure for item in chunk.items if item.failure is not None]
+    for item in chunk.items:
+        if item.result is not None:
+            rows += _rows(setup, item, item.result)
+            if setup.job.masks == "png":
+                _write_pngs(setup.out, item.number, item.result)
+    commit(setup.out, chunk.number, rows, failures)
+    seconds = {**chunk.seconds, "write": time.perf_counter() - start}
+    return {
+        "chunk": chunk.number,
+        "images": len(chunk.items),
+        "masks": len(rows),
+        "errors": msgspec.json.encode([failure.error for failure in failures]).decode(),
+        "seconds": msgspec.json.encode(seconds).decode(),
+    }
+
+
+def _rows(setup: Setup, item: Item, result: ImageResult) -> list[dict[str, Any]]:
+    requests = [] if setup.job.everything is not None else requests_of(item.row, setup.job)
+    seconds = round(sum(result.seconds.values()), 6)
+    rows = []
+    for mask in result.masks:
+        prompt = None if mask.prompt is msgspec.UNSET else int(mask.prompt)  # type: ignore[arg-type]
+        request = None if prompt is None else requests[prompt]
+        points = [list(point) for point in mask.points or ()]
+        if request is not None:
+            clicks = zip(request.points, request.labels, strict=True)
+            points = [[*point, label] for point, label in clicks]
+        ids = item.row.annotations
+        rows.append(
+            {
+                "row": item.number,
+                "image": item.row.image,
+                "image_id": item.row.image_id,
+                "mask": mask.id - 1,
+                "prompt": prompt,
+                "annotation_id": ids[prompt] if ids and prompt is not None else None,
+                "points": points or None,
+                "prompt_box": list(request.box) if request and request.box else None,
+                "predicted_iou": mask.predicted_iou,
+                "stability_score": mask.stability_score,
+                "area": mask.area,
+                "box": list(mask.box),
+                "height": result.height,
+                "width": result.width,
+                "counts": mask.rle.counts,
+                "bundle": setup.job.bundle,
+                "seconds": seconds,
+            }
+        )
+    return rows
+
+
+def _write_pngs(out: Path, number: int, result: ImageResult) -> None:
+    """Write each mask to `png/<thousands>/<row>_<mask>.png`."""
+    folder = out / "png" / f"{number // 1000:06}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for mask in result.masks:
+        rle = {"size": list(mask.rle.size), "counts": mask.rle.counts}
+        with staged_file(folder / f"{number:09}_{mask.id - 1}.png") as path:
+            save_mask(decode_rle(rle), path)  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 SERVE_BUNDLE ?=
 
 .PHONY: help setup demo serve test test-attacks test-serving test-browser page-picture bench-serve test-clients dist test-export test-readme test-pages test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano nano2 \
-	nano-table builtin backbones precision quantization quantization-full inputs recipes docs schema pictures clean
+	nano-table builtin backbones precision quantization quantization-full inputs recipes docs schema pictures figures clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-17s\033[0m %s\n", $$1, $$2}' Makefile
@@ -203,6 +203,10 @@ schema: $(READY)  ## Generate docs/*.schema.json
 pictures: demo  ## Draw the pictures of README and docs/degradations.md
 	$(BIN)/python docs/make_degradations_picture.py
 	$(BIN)/python docs/make_demo_picture.py $(OUT)/demo docs/images/demo.jpg
+
+figures: $(READY)  ## Draw the figures of docs/evaluation.md on nano, and IoU over gamma (an hour on two cores)
+	$(BIN)/glesam-evaluate nano scenes:24@900000000 --figures -o $(OUT)/figures
+	$(BIN)/glesam-train ablate gamma -o $(OUT)/ablation
 
 clean:  ## Remove environments and outputs
 	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(BROWSER) $(OUT)

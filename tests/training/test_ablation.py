@@ -33,7 +33,7 @@ def nano() -> Checkpoint:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     once = replace(recipe.QUICK.enhancer, iterations=1, batch=2)
-    small = replace(recipe.QUICK, pictures=2, fit_pairs=32, enhancer=once)
+    small = replace(recipe.QUICK, pictures=2, variants=1, fit_pairs=32, enhancer=once)
     monkeypatch.setattr(recipe, "QUICK", small)
 
 

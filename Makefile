@@ -207,5 +207,9 @@ pictures: demo  ## Draw the pictures of README and docs/degradations.md
 	$(BIN)/python docs/make_degradations_picture.py
 	$(BIN)/python docs/make_demo_picture.py $(OUT)/demo docs/images/demo.jpg
 
+figures: $(READY)  ## Draw the figures of docs/evaluation.md on nano, and IoU over gamma (an hour on two cores)
+	$(BIN)/glesam-evaluate nano scenes:24@900000000 --figures -o $(OUT)/figures
+	$(BIN)/glesam-train ablate gamma -o $(OUT)/ablation
+
 clean:  ## Remove environments and outputs
 	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(BROWSER) $(OUT)

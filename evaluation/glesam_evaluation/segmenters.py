@@ -91,7 +91,8 @@ class BundleStages:
 
     def latent(self, embeddings: Any) -> npt.NDArray[np.float32]:
         """Copy z_L or z_H from the engine, [256,S/16,S/16]."""
-        return self._engine.to_host(embeddings[chain.EMBEDDINGS])[0]
+        host: npt.NDArray[np.float32] = self._engine.to_host(embeddings[chain.EMBEDDINGS])[0]
+        return host
 
     def decode(
         self, embeddings: Any, prompts: Mapping[str, npt.NDArray[np.float32]]

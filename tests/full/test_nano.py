@@ -18,8 +18,8 @@ from glesam_training.nano.steps import make_nano
 pytestmark = pytest.mark.full
 
 
-@pytest.mark.parametrize("preset", ["nano", "nano2"])
-def test_every_loss_falls(preset: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("preset", "most"), [("nano", 12e6), ("nano2", 13e6)])
+def test_every_loss_falls(preset: str, most: float, tmp_path: Path) -> None:
     recipe = replace(QUICK, preset=preset)
     losses: dict[str, list[float]] = defaultdict(list)
 
@@ -43,7 +43,7 @@ def test_every_loss_falls(preset: str, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(packed)
     assert checkpoint.trained
     assert checkpoint.preset.name == preset
-    assert packed.stat().st_size < 12e6
+    assert packed.stat().st_size < most
 
     again = make_nano(tmp_path, recipe, 0, show)
     assert again == packed, "found, not made again"

@@ -28,7 +28,7 @@ def commands() -> Iterator[tuple[str, typer.models.CommandInfo]]:
         (DataOptions, {"enhancer", "decoder", "evaluate"}),
         (WeightOptions, {"enhancer", "decoder"}),
         (TrainingOptions, {"enhancer", "decoder"}),
-        (NanoOptions, {"nano", "nano-table"}),
+        (NanoOptions, {"nano", "nano-table", "ablate"}),
     ],
 )
 def test_a_group_reaches_its_commands(group: type, names: set[str]) -> None:

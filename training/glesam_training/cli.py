@@ -19,6 +19,8 @@ from glesam_runtime.option_groups import expand_groups
 from glesam_training import options
 from glesam_training.released_recipe import Stage, as_released
 
+Kind = Literal["gamma", "rank", "levels", "parts"]
+
 # Imported in the functions that need them: importing torch takes seconds, and neither --help nor a
 # wrong option should wait for it.
 if TYPE_CHECKING:
@@ -189,6 +191,57 @@ def nano_table(
     with staged_file(given.output / "table.md") as partial:
         partial.write_text(text, encoding="utf-8")
     typer.echo(text)
+
+
+@app.command("ablate")
+@expand_groups
+def ablate(
+    kind: Annotated[
+        Kind,
+        typer.Argument(
+            metavar="KIND",
+            help="gamma (the paper's Fig. 6), rank (Tables 8 and 9), levels, or parts (Tables 4 "
+            "and 6: without CRE, without FDA).",
+        ),
+    ],
+    given: options.NanoOptions,
+    values: Annotated[
+        str | None,
+        typer.Option(
+            help="Comma-separated values; levels of one value are joined by +, such as 1,1+2. "
+            "Default: five gammas around nano's, ranks 4, 8 and 16, four sets of levels."
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of Algorithm 1.")] = 1,
+    scenes: Annotated[int, typer.Option(min=1, help="Number of held-out scenes.")] = 50,
+) -> None:
+    """Train stage 1 on nano with one thing varied, and compare cost and IoU."""
+    from glesam_evaluation.plot import require_matplotlib
+    from glesam_runtime.staging import staged_file
+    from glesam_training.nano import ablation
+    from glesam_training.nano.recipe import ABLATION, QUICK
+    from glesam_training.nano.variants import variants_of
+    from glesam_training.progress_display import progress_display
+
+    base = make_checkpoint(WeightOptions("nano"))
+    variants = variants_of(kind, values, base.gamma)
+    require_matplotlib()
+    recipe, found = QUICK if given.quick else ABLATION, []
+    given.output.mkdir(parents=True, exist_ok=True)
+    with progress_display() as show:
+        for seed in range(given.seed, given.seed + seeds):
+            trained = {
+                each.name: ablation.train_variant(base, each, recipe, given.output, seed, show)
+                for each in variants
+            }
+            found.append(ablation.measure_variants(base, trained, scenes))
+    text = ablation.ablation_markdown(found)
+    table, picture = given.output / f"{kind}.md", given.output / f"{kind}.png"
+    with staged_file(table) as partial, staged_file(picture) as drawn:
+        partial.write_text(text, encoding="utf-8")
+        ablation.draw_ablation(kind, found, drawn)
+    typer.echo(text)
+    typer.echo(f"wrote {table} and {picture}")
 
 
 def main() -> NoReturn:

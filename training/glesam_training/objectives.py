@@ -280,10 +280,15 @@ class DecoderObjective(Objective):
         return {"loss": single + several, "mask": single, "iou": reached}
 
 
+LEARNT = (".lora_A.", ".lora_B.", ".before.", ".behind.")
+"""Parts of the names of an enhancer's learnt parameters: LoRA factors, and the 1 x 1 convolutions
+of an ablation without CRE."""
+
+
 def train_adapters(enhancer: Enhancer) -> None:
-    """Freeze everything in an enhancer except its LoRA factors."""
+    """Freeze everything in an enhancer except what stage 1 learns."""
     for name, parameter in enhancer.named_parameters():
-        parameter.requires_grad_(".lora_A." in name or ".lora_B." in name)
+        parameter.requires_grad_(any(part in name for part in LEARNT))
 
 
 def latents(

@@ -16,6 +16,7 @@ from glesam_export.checkpoints import Checkpoint
 from glesam_export.enhancer.reference import Enhancer, build_unet
 from glesam_export.families.reference_decoder import ReferenceDecoder
 from glesam_export.presets import LORA_TARGETS, UNetPreset
+from glesam_runtime.interface import LATENT_CHANNELS
 from glesam_training.examples import CORRECTED, PROMPTS, ExampleOptions, Examples, prompts_for
 from glesam_training.latents import StoredLatents, store_latents
 from glesam_training.loop import Objective, Report, run_training
@@ -164,6 +165,7 @@ def new_adapters(
     seed: int,
     ranks: Mapping[str, int] = MappingProxyType({}),
     alpha: float | None = None,
+    channels: int = LATENT_CHANNELS,
 ) -> dict[str, Tensor]:
     """Return adapters without effect, in the released format: A random, B zero.
 
@@ -173,12 +175,13 @@ def new_adapters(
         seed: seed of A.
         ranks: other ranks for some layers, by module path.
         alpha: alpha of every layer; None is the rank of each layer.
+        channels: input and output channels of the U-Net.
 
     Raises:
         ValueError: `ranks` names a layer that is not adapted.
     """
     with torch.device("meta"):
-        unet = build_unet(preset)
+        unet = build_unet(preset, channels)
     generator = torch.Generator().manual_seed(seed)
     factors: dict[str, Tensor] = {}
     for name, layer in unet.named_modules():

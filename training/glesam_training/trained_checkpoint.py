@@ -52,7 +52,8 @@ class TrainedCheckpoint(Checkpoint):
     ) -> None:
         self.base, self.own_enhancer, self.own_decoder = base, enhancer, decoder
         self.preset, self.unet = base.preset, base.unet
-        self.gamma, self.timestep, self.alpha_bar = base.gamma, base.timestep, base.alpha_bar
+        self.gamma = base.gamma if enhancer is None else enhancer.gamma
+        self.timestep, self.alpha_bar = base.timestep, base.alpha_bar
         self.schedule = base.schedule
         self.trained, self.origin = base.trained, base.origin
 

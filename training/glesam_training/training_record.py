@@ -146,6 +146,7 @@ def checkpoint_record(checkpoint: Checkpoint, folder: Path) -> dict[str, Fact]:
     """
     if isinstance(checkpoint, TrainedCheckpoint):
         record = checkpoint_record(checkpoint.base, folder)
+        record["--gamma"] = fact(float(checkpoint.gamma))
         parts = {"trained enhancer": checkpoint.own_enhancer, "decoder": checkpoint.own_decoder}
         return record | {
             f"weights of the {name}": _weights(part)

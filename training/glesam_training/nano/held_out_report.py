@@ -97,7 +97,7 @@ def latent_errors(checkpoint: Checkpoint, dataset: Dataset, seed: int = 0) -> li
             versions += [show(sample.image, c, seed, sample.name) for c in conditions]
             tensors = [preprocess(image, rules).tensor for image in versions]
             images = torch.from_numpy(np.concatenate(tensors)).to(device)
-            clear, *low = named_features(encoder(images))[EMBEDDINGS].split(1)
+            clear, *low = named_features(encoder(images))[EMBEDDINGS].chunk(len(images))
             for row, z_low in enumerate(low):
                 pair = (z_low, enhancer(z_low))
                 sums[row] += [float((z - clear).square().mean()) for z in pair]

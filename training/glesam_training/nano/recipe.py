@@ -95,6 +95,15 @@ QUICK = replace(
 """The same steps in minutes, to test that they fit together and that losses fall."""
 
 
+ABLATION = replace(
+    FULL,
+    pictures=400,
+    fit_pairs=640,
+    enhancer=replace(FULL.enhancer, iterations=300, batch=8),
+)
+"""A short stage 1, so that an ablation can train one for every value."""
+
+
 TABLE = replace(
     FULL,
     enhancer=replace(FULL.enhancer, iterations=500, batch=8),

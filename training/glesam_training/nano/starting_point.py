@@ -235,7 +235,7 @@ def starting_checkpoint(
     if not lora.is_file():
         unfitted = checkpoint_with(new, gamma)
         enhancer, latents = unfitted.enhancer(), stored_latents(unfitted, learn, high_res=True)
-        fit_ends(enhancer, _pairs(latents, fit_pairs, seed), seed)
+        fit_ends(enhancer, pairs_of(latents, fit_pairs, seed), seed)
         write.save_lora(lora, enhancer.unet)
     return checkpoint_with(lora, gamma)
 
@@ -247,7 +247,7 @@ def gamma_of(latents: StoredLatents) -> float:
     return float(f"{GAMMA / float(clear.astype(np.float64).std()):.3g}")
 
 
-def _pairs(latents: StoredLatents, count: int, seed: int) -> Pairs:
+def pairs_of(latents: StoredLatents, count: int, seed: int) -> Pairs:
     """Return batches of stored latents, drawn from all pictures and versions."""
     rng = np.random.default_rng((seed, 5))
     versions = latents.options.variants

@@ -95,8 +95,8 @@ def build_bundle(
             with step(f"export {stage} ({options.precision})"):
                 stages[stage] = export_stage(checkpoint, stage, *form, folder)
         with step("golden tensors and hashes"):
-            golden = _write_golden(cases[0], reference[0], folder)
-            draft = _manifest(checkpoint, options, stages, golden)
+            golden = write_golden(cases[0], reference[0], folder)
+            draft = make_manifest(checkpoint, options, stages, golden)
         measured = parity.measure(Bundle(folder, draft, ""), cases, reference, step)
         if options.auto_islands and not measured.passed:
             exported = auto_islands.ExportedDraft(checkpoint, *form, folder, cases, reference, step)
@@ -111,7 +111,7 @@ def build_bundle(
     return manifest
 
 
-def _write_golden(case: Case, reference: Outputs, folder: Path) -> FileRef:
+def write_golden(case: Case, reference: Outputs, folder: Path) -> FileRef:
     """Write the first case and the reference's outputs for it, for tests on any device."""
     kind, prompts = next(iter(case.prompts.items()))
     low_res, iou = reference.decoded[kind]
@@ -131,7 +131,7 @@ def _write_golden(case: Case, reference: Outputs, folder: Path) -> FileRef:
     return file_ref(path)
 
 
-def _manifest(
+def make_manifest(
     checkpoint: Checkpoint,
     options: Options,
     stages: dict[StageName, Stage],

@@ -44,10 +44,14 @@ class Traced:
         batch: Batch,
         folder: Path,
         further: Sequence[str] = (),
+        *,
+        image_index: bool = False,
     ) -> Stage:
         """Do what `stages.export_stage` does; for unchanged random weights, copy the kept files."""
-        if further or not _as_drawn(checkpoint):
-            return stages.export_stage(checkpoint, stage, precision, batch, folder, further)
+        if further or image_index or not _as_drawn(checkpoint):
+            return stages.export_stage(
+                checkpoint, stage, precision, batch, folder, further, image_index=image_index
+            )
         kept = self._root / f"{stage}-{precision}-{_key(checkpoint, stage, precision, batch)}"
         record = kept / "stage.json"
         with FileLock(f"{kept}.lock"):

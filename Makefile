@@ -26,7 +26,7 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 # Engine of `make bench-serve`, and a full-size bundle for it if you have one.
 SERVE_BUNDLE ?=
 
-.PHONY: help setup demo serve test test-attacks test-serving test-browser page-picture bench-serve test-clients dist test-export test-readme test-pages test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
+.PHONY: help setup demo serve test test-attacks test-serving test-browser page-picture bench-serve test-clients gpu gpu-dry gpu-page dist test-export test-readme test-pages test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
 	nano-table builtin backbones precision quantization quantization-full inputs recipes docs schema pictures clean
 
 help:  ## List the targets
@@ -125,7 +125,7 @@ check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under saniti
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT)
 
 check:  ## Run every check, and print the seconds that each takes
-	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) test-attacks" "$(MAKE) test-serving" "$(MAKE) test-browser" "$(MAKE) test-clients" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
+	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) test-attacks" "$(MAKE) test-serving" "$(MAKE) test-browser" "$(MAKE) test-clients" "$(MAKE) gpu-dry" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
 
 lint: $(READY)  ## Check style, import walls and types
 	$(BIN)/ruff check
@@ -155,6 +155,15 @@ bench-full: $(FULL)/bundle/manifest.json  ## Compare ViT-B with SD 2.1 to PyTorc
 		--backend openvino --variant $(FULL)/bf16 --rounds 5 --work $(FULL)/plain -o $(FULL)
 	$(BIN)/glesam-bench growth $(FULL)/bundle --backend openvino:bf16 --rounds 2 -o $(FULL)
 	$(BIN)/glesam-bench profile $(FULL)/bundle --backend openvino:bf16 --backend onnxruntime --rounds 3 -o $(FULL)
+
+gpu: $(READY)  ## Collect what a GPU machine needs to measure everything, in pieces below 60 MB (0.3 GB)
+	$(BIN)/python -m glesam_benchmark.gpu.pack $(OUT)/gpu
+
+gpu-dry: $(READY)  ## Run the GPU measurement with nano on the CPU, to test it
+	$(BIN)/pytest -q -m gpu_dry -rP tests/benchmark/test_gpu_dry_run.py
+
+gpu-page: $(READY)  ## Fill docs/gpu.md with the figures of docs/gpu.json
+	$(BIN)/python -m glesam_benchmark.gpu.page docs/gpu.json docs/gpu.md
 
 nano: $(READY)  ## Train nano from scratch (a quarter of an hour on an H100, over five hours on two cores) and measure it
 	$(BIN)/glesam-train nano -o $(OUT)/nano

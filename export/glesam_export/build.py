@@ -145,7 +145,7 @@ def make_manifest(
 ) -> Manifest:
     """Make the manifest without the parity figures."""
     preset, family = checkpoint.preset, family_of(checkpoint.preset)
-    requires = (RELEASED_INPUT,) if preset.input == "released" else ()
+    requires: tuple[str, ...] = (RELEASED_INPUT,) if preset.input == "released" else ()
     requires += (IMAGE_INDEX,) if options.image_index else ()
     tools = {name: metadata.version(name) for name in (*TOOLS, *family.tools)}
     return Manifest(

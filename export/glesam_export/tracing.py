@@ -61,6 +61,7 @@ def export(
     """
     inputs, outputs = expected_interface(stage, image_size, batch, family, image_index)
     examples = tuple(_example(spec) for spec in inputs)
+    axes = tuple(_dynamic_axes(spec) for spec in inputs)
     with warnings.catch_warnings():
         # The exporter warns about its own internals; verification checks the result.
         warnings.simplefilter("ignore")
@@ -71,7 +72,7 @@ def export(
             opset_version=OPSETS[precision],
             input_names=[spec.name for spec in inputs],
             output_names=[spec.name for spec in outputs],
-            dynamic_shapes=tuple(_dynamic_axes(spec) for spec in inputs),
+            dynamic_shapes=(axes,) if graph.variadic else axes,
             verbose=False,
             optimize=False,
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from glesam_benchmark.gpu import findings, page, run
+from glesam_benchmark.gpu import findings, pack, page, run, start
 from glesam_benchmark.gpu.findings import Check, Operations, Rates, Record, Remark, Timed
 from glesam_benchmark.gpu.plan import CountOperations, Part, Plan, dry_plan, full_plan
 from glesam_benchmark.gpu.run import Runner
@@ -212,3 +212,14 @@ def test_the_file_is_json_that_survives(tmp_path: Path) -> None:
     path = tmp_path / "gpu.json"
     path.write_bytes(msgspec.json.encode(found))
     assert findings.read_results(path) == found
+
+
+def test_a_damaged_piece_is_named(tmp_path: Path) -> None:
+    archive = tmp_path / start.ARCHIVE
+    archive.write_bytes(bytes(range(250)))
+    pieces = pack.cut(archive, tmp_path / "pieces", 100)
+    assert start.join(tmp_path / "pieces").read_bytes() == bytes(range(250))
+    pieces[1].write_bytes(bytes(100))
+    pieces[2].unlink()
+    with pytest.raises(SystemExit, match="piece-01, piece-02; copy them again"):
+        start.join(tmp_path / "pieces")

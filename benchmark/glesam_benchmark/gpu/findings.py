@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from glesam_runtime.manifest import StageName
 
-FORMAT, VERSION = "glesam-gpu", 1
+FORMAT: Literal["glesam-gpu"] = "glesam-gpu"
+VERSION: Literal[1] = 1
+
+K = TypeVar("K", bound=msgspec.Struct)
 
 Status = Literal["waiting", "running", "done", "cut off", "failed", "left out"]
 
@@ -111,7 +114,7 @@ class Results(msgspec.Struct, frozen=True):
     versions: dict[str, str]
     parts: tuple[Record, ...]
 
-    def of(self, kind: type[msgspec.Struct]) -> list[msgspec.Struct]:
+    def of(self, kind: type[K]) -> list[K]:
         """Return the findings of one kind, in the order of the plan."""
         return [found for part in self.parts for found in part.findings if isinstance(found, kind)]
 

@@ -37,7 +37,7 @@ def figures(found: Results | None) -> str:
     """Return the tables; without results the sentence that nothing was measured."""
     if found is None:
         return NOT_MEASURED
-    timed = _all(found, Timed)
+    timed = found.of(Timed)
     sections = [
         f"{found.device}, {found.started[:10]}. One run of {found.seconds:.0f} s. "
         + ", ".join(f"{name} {version}" for name, version in found.versions.items())
@@ -68,8 +68,8 @@ def filled(page: str, found: Results | None) -> str:
 
 def share_of_rate(found: Results, row: Timed) -> float | None:
     """Return the operations per second of encoder and enhancer over the matrix rate."""
-    flops = {each.model: each.flops for each in _all(found, Operations)}.get(row.model)
-    rates = [each.matrix for each in _all(found, Rates)]
+    flops = {each.model: each.flops for each in found.of(Operations)}.get(row.model)
+    rates = [each.matrix for each in found.of(Rates)]
     name = "tf32" if row.precision == "fp32" else row.precision
     if flops is None or not rates or name not in rates[0]:
         return None
@@ -79,12 +79,8 @@ def share_of_rate(found: Results, row: Timed) -> float | None:
     return row.batch * (flops["encoder"] + flops["enhancer"]) / seconds / rates[0][name]
 
 
-def _all(found: Results, kind: type) -> list:  # type: ignore[type-arg]
-    return [each for part in found.parts for each in part.findings if isinstance(each, kind)]
-
-
 def _rates(found: Results) -> str:
-    rates: list[Rates] = _all(found, Rates)
+    rates = found.of(Rates)
     if not rates:
         return ""
     (rate, *_) = rates
@@ -96,7 +92,7 @@ def _rates(found: Results) -> str:
 
 def _model(found: Results, model: str) -> str:
     """Return the table of one model: every contender, precision and batch size."""
-    rows: list[Timed] = _latest(_all(found, Timed), model)
+    rows = _latest(found.of(Timed), model)
     titles = ("", "precision", "batch", *(step.replace("_", " ") for step in _STEPS))
     cells = []
     for row in rows:
@@ -112,7 +108,7 @@ def _model(found: Results, model: str) -> str:
             )
         )
     text = f"### {model}\n\n" + _table((*titles, "rate share", "memory"), cells)
-    streams: list[Streams] = [each for each in _all(found, Streams) if each.model == model]
+    streams = [each for each in found.of(Streams) if each.model == model]
     if streams:
         text += "\n\n" + _table(
             ("", "precision", "streams", "images/s"),
@@ -131,7 +127,7 @@ def _latest(rows: Iterable[Timed], model: str) -> list[Timed]:
 
 
 def _targets(found: Results) -> str:
-    rows: list[Timed] = _latest(_all(found, Timed), "sam_vit_b")
+    rows = _latest(found.of(Timed), "sam_vit_b")
     ours = [row for row in rows if row.contender.startswith(_OURS)]
     rival = [row for row in rows if row.contender == _RIVAL and row.precision == "bf16"]
     measured = ["not measured"] * len(TARGETS)
@@ -152,7 +148,7 @@ def _targets(found: Results) -> str:
 
 
 def _checks(found: Results) -> str:
-    checks: list[Check] = _all(found, Check)
+    checks = found.of(Check)
     if not checks:
         return ""
     cells = [
@@ -176,7 +172,7 @@ def _lost(found: Results) -> str:
         for part in found.parts
         if part.status != "done"
     ]
-    remarks: list[Remark] = _all(found, Remark)
+    remarks = found.of(Remark)
     cells += [(each.about, each.text) for each in remarks]
     if not cells:
         return ""

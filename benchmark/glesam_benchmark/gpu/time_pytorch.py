@@ -7,7 +7,7 @@ precision, Eq. 4 in float32, and no autocast except in the decoder, whose points
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +32,9 @@ from glesam_export.verify.cases import make_cases
 from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.manifest import StageName
 
-_COMPILING: Mapping[Device, dict[str, str]] = {
-    "cuda": {"mode": "max-autotune"},
-    "cpu": {"backend": "aot_eager"},  # a dry run traces, but compiles no code
+_COMPILING: Mapping[Device, dict[str, Any]] = {
+    "cuda": {"mode": "max-autotune", "dynamic": False},
+    "cpu": {"backend": "aot_eager", "dynamic": False},  # a dry run traces, but compiles no code
 }
 
 
@@ -56,14 +56,14 @@ def measure(
     for batch in task.batches:
         image = torch.from_numpy(np.repeat(case.prepared.tensor, batch, 0))
         chain = _Chain(modules, image.to(device), prompt, device, task)
-        seconds = {}
-        for step, call in chain.calls().items():
-            try:
+        seconds: dict[str, list[float]] = {}
+        try:
+            for step, call in chain.steps():
                 seconds[step] = time_calls(call, repeats)
-            except Exception as error:  # noqa: BLE001 - compilers raise all kinds
-                report(Remark(f"{task.preset} {_contender(task)} {step}", str(error)[:300]))
-                continue
-            report(_timed(task, batch, seconds, repeats, device, chain.finite()))
+                report(_timed(task, batch, seconds, repeats, device, chain.finite))
+        except Exception as error:  # noqa: BLE001 - compilers raise all kinds
+            about = f"{task.preset} {_contender(task)} {task.precision}, batch {batch}"
+            report(Remark(about, f"{type(error).__name__}: {str(error)[:300]}"))
 
 
 @dataclass
@@ -75,25 +75,29 @@ class _Chain:
     prompt: Prompt
     device: Device
     task: RunTorch
+    finite: bool = True
+    """Whether every output so far is finite."""
 
-    def calls(self) -> dict[str, Callable[[], Any]]:
-        """Return what is timed, by step. Each call waits for the device."""
-        encoded = {name: value.clone() for name, value in self._encode().items()}
-        wait(self.device)
+    def steps(self) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """Yield what is timed, by step. Each call waits for the device.
+
+        A module is first called, and so compiled, when its step's turn comes.
+        """
+        # Copies, because the next call of a compiled module overwrites its outputs.
+        encoded = {name: self._checked(value) for name, value in self._encode().items()}
+        yield "encoder", lambda: self._waited(self._encode)
         z_l = encoded[EMBEDDINGS]
-        enhanced = self.modules["enhancer"](z_l).clone()
-        self.features = {name: value[:1].clone() for name, value in encoded.items()}
-        self.features[EMBEDDINGS] = enhanced[:1].clone()
-        return {
-            "encoder": lambda: self._waited(self._encode),
-            "enhancer": lambda: self._waited(lambda: self.modules["enhancer"](z_l)),
-            "second_prompt": lambda: self._decode(self.features),
-            "end_to_end": self._whole,
-        }
+        z_h = self._checked(self.modules["enhancer"](z_l))
+        yield "enhancer", lambda: self._waited(lambda: self.modules["enhancer"](z_l))
+        features = {name: value[:1].clone() for name, value in encoded.items()}
+        features[EMBEDDINGS] = z_h[:1].clone()
+        self.finite &= bool(np.isfinite(self._decode(features)).all())
+        yield "second_prompt", lambda: self._decode(features)
+        yield "end_to_end", self._whole
 
-    def finite(self) -> bool:
-        """Return whether the logits of the whole chain are finite."""
-        return bool(np.isfinite(self._whole()).all())
+    def _checked(self, value: Tensor) -> Tensor:
+        self.finite &= bool(value.isfinite().all())
+        return value.clone()
 
     def _whole(self) -> Any:
         features = self._encode()
@@ -102,7 +106,7 @@ class _Chain:
         return self._decode({**first, EMBEDDINGS: z_h[:1]})
 
     def _encode(self) -> dict[str, Tensor]:
-        torch.compiler.cudagraph_mark_step_begin()
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         return named_features(self.modules["encoder"](self.image))
 
     def _decode(self, features: Mapping[str, Tensor]) -> Any:
@@ -113,14 +117,11 @@ class _Chain:
         if self.task.folded:
             low_res, _ = self.modules["decoder"](*features.values(), *tensors.values())
         else:
+            half = self.task.precision != "fp32"
             points = (tensors[name][:, :-1].contiguous() for name in POINTS)
-            with torch.autocast(self.device, DTYPES[self.task.precision], enabled=self._half):
+            with torch.autocast(self.device, DTYPES[self.task.precision], enabled=half):
                 low_res, _ = self.modules["decoder"](dict(features), *points)
         return low_res.float().cpu().numpy()
-
-    @property
-    def _half(self) -> bool:
-        return self.task.precision != "fp32"
 
     def _waited(self, call: Callable[[], object]) -> None:
         call()
@@ -168,18 +169,30 @@ def _modules(checkpoint: Checkpoint, task: RunTorch, device: Device) -> dict[Sta
             cast_graph(graph, stage, task.precision, stages.presets_of(checkpoint))
             made[stage] = graph
     else:
-        dtype, enhancer = DTYPES[task.precision], checkpoint.enhancer()
-        if task.merged:
-            merge_adapters(enhancer)
-        made = {
-            "encoder": _InHalf(checkpoint.encoder(), dtype),
-            "enhancer": _EnhancerInHalf(enhancer, dtype),
-            "decoder": PlainDecoder(checkpoint.decoder()),
-        }
-    for stage, module in made.items():
-        ready: Any = module.to(device).eval().requires_grad_(False)
-        made[stage] = torch.compile(ready, **_COMPILING[device]) if task.compiled else ready  # type: ignore[call-overload]
+        made = reference_modules(checkpoint, task, device)
+    for module in made.values():
+        module.to(device).eval().requires_grad_(False)
+        if task.compiled:
+            module.compile(**_COMPILING[device])
     return made
+
+
+def reference_modules(
+    checkpoint: Checkpoint, task: RunTorch, device: Device
+) -> dict[StageName, nn.Module]:
+    """Build the reference. Random weights are drawn on the device: on the CPU it takes 20 s."""
+    drawn = torch.device(device if not checkpoint.trained else "cpu")
+    with drawn:
+        encoder, enhancer = checkpoint.encoder(), checkpoint.enhancer()
+        decoder = checkpoint.decoder()
+    if task.merged:
+        merge_adapters(enhancer)
+    dtype = DTYPES[task.precision]
+    return {
+        "encoder": _InHalf(encoder, dtype),
+        "enhancer": _EnhancerInHalf(enhancer, dtype),
+        "decoder": PlainDecoder(decoder),
+    }
 
 
 def _contender(task: RunTorch) -> str:

@@ -21,6 +21,8 @@ class IndexedDecoder(Graph):
         decoder: a decoder of one image, typed by `precision.cast_graph`.
     """
 
+    variadic = True
+
     def __init__(self, decoder: Graph) -> None:
         super().__init__()
         self.decoder = decoder

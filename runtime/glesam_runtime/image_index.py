@@ -6,7 +6,7 @@ each of its B prompts, the number of the image that the prompt is on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from glesam_runtime.backends.base import Engine, Value
+
+
+_ANY_NUMBER = 1 << 30
 
 
 def takes_image_index(manifest: Manifest) -> bool:
@@ -74,12 +77,13 @@ class PromptsOnImage:
 
 
 def decode_together(
-    engine: Engine, asked: Sequence[PromptsOnImage], most: int
+    engine: Engine, manifest: Manifest, asked: Sequence[PromptsOnImage], most: int
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Decode prompts of one kind on several images, in as few calls as possible.
 
     Args:
         engine: an engine of a bundle with the feature.
+        manifest: the bundle's manifest; a compiled decoder limits the images per call.
         asked: prompts that have the same `kind`, at least one of them.
         most: maximum number of prompts per call.
 
@@ -93,8 +97,7 @@ def decode_together(
     }
     owner = np.repeat(np.arange(len(asked)), [each.size for each in asked])
     logits, scores = [], []
-    for start in range(0, len(owner), most):
-        part = slice(start, start + most)
+    for part in _calls(owner, most, _most_images(manifest)):
         images, index = np.unique(owner[part], return_inverse=True)
         inputs = {name: values[part] for name, values in tensors.items()}
         inputs["has_mask_input"] = asked[0].tensors["has_mask_input"]
@@ -120,6 +123,22 @@ def grouped(asked: Sequence[PromptsOnImage]) -> list[list[int]]:
         if each.size:
             groups.setdefault(each.kind, []).append(position)
     return list(groups.values())
+
+
+def _calls(owner: NDArray[np.intp], most: int, most_images: int) -> Iterator[slice]:
+    """Cut prompts, in the order of their images, into calls of limited prompts and images."""
+    start = 0
+    while start < len(owner):
+        fits = np.searchsorted(owner, owner[start] + most_images)
+        stop = min(start + most, int(fits))
+        yield slice(start, stop)
+        start = stop
+
+
+def _most_images(manifest: Manifest) -> int:
+    """Return the maximum number of images per call; ONNX graphs take any number."""
+    profile = manifest.stages["decoder"].profile or {}
+    return profile["I"].max if "I" in profile else _ANY_NUMBER
 
 
 def _stacked(engine: Engine, features: Sequence[chain.Features]) -> chain.Features:

@@ -292,7 +292,9 @@ class PredictorCore:
         with self._timed("decoder"):
             for group in image_index.grouped(on_images):
                 members = [on_images[position] for position in group]
-                together = image_index.decode_together(self.engine, members, self.prompt_batch)
+                together = image_index.decode_together(
+                    self.engine, manifest, members, self.prompt_batch
+                )
                 for position, (low_res, iou) in zip(group, together, strict=True):
                     found[position] = self._chosen(low_res, iou, multimask)
         return found

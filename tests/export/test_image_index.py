@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from msgspec.structs import replace
 
 from glesam_export.build import Options
 from glesam_export.checkpoints.random import RandomCheckpoint
 from glesam_export.engines.build_options import EngineBuildOptions
 from glesam_export.engines.compile import compile_network, parse
 from glesam_export.families import HIGH_RES
-from glesam_runtime import GleSamPredictor
+from glesam_runtime import GleSamPredictor, image_index
 from glesam_runtime.backends.tensorrt_api import import_family
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.compare import GATES, relative_l2
 from glesam_runtime.errors import BundleError
 from glesam_runtime.image_index import OneImageEngine
+from glesam_runtime.interface import expected_interface
+from glesam_runtime.manifest_file import dump
 from glesam_runtime.prompts import check_prompts
+from glesam_runtime.selftest import run_selftest
 
 from ..traced import Traced
 from .conftest import random_nano, random_nano2
@@ -128,8 +133,6 @@ def test_images_do_not_mix(checkpoint: RandomCheckpoint, decoders: tuple[Path, P
 def test_tensorrt_rtx_compiles_it(
     decoders: tuple[Path, Path], checkpoint: RandomCheckpoint, tmp_path: Path
 ) -> None:
-    from glesam_runtime.interface import expected_interface
-
     family = "sam2" if checkpoint.preset.family == "sam2" else "sam"
     api = import_family("tensorrt-rtx")
     inputs, _ = expected_interface("decoder", checkpoint.preset.image_size, 1, family, True)
@@ -143,13 +146,29 @@ def test_tensorrt_rtx_compiles_it(
 def bundles(
     traced: Traced, nano_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
-    """Return a bundle with an image index, which its export verified, and the one without."""
-    folder = tmp_path_factory.mktemp("bundles") / "indexed"
-    manifest = traced.build_bundle(random_nano(), folder, Options(image_index=True))
+    """Return a bundle with an image index, made from the one without, and the latter."""
+    folder = Path(shutil.copytree(nano_bundle, tmp_path_factory.mktemp("bundles") / "indexed"))
+    form = "decoder", "fp32", 1, folder
+    decoder = traced.export_stage(random_nano(), *form, image_index=True)
+    plain = open_bundle(nano_bundle).manifest
+    stages = {**plain.stages, "decoder": decoder}
+    manifest = replace(plain, requires=("image_index",), stages=stages)
+    (folder / "manifest.json").write_bytes(dump(manifest))
+    return folder, nano_bundle
+
+
+def test_it_passes_its_self_test(bundles: tuple[Path, Path]) -> None:
+    """The golden file has one image, and its decoder call no index."""
+    assert run_selftest(open_bundle(bundles[0]), "onnxruntime").passed
+
+
+@pytest.mark.full
+def test_an_export_verifies_it(traced: Traced, tmp_path: Path) -> None:
+    manifest = traced.build_bundle(random_nano(), tmp_path / "made", Options(image_index=True))
     assert manifest.requires == ("image_index",)
     assert manifest.parity is not None
     assert manifest.parity.passed
-    return folder, nano_bundle
+    assert open_bundle(tmp_path / "made").manifest == manifest
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -212,8 +231,6 @@ def test_calls_hold_at_most_the_prompt_batch_and_one_kind(bundles: tuple[Path, P
 
 def test_a_manifest_and_its_decoder_must_agree(bundles: tuple[Path, Path], tmp_path: Path) -> None:
     """A reader that knows the feature refuses a bundle that names it without the input."""
-    import shutil
-
     for bundle, before, after in (
         (bundles[0], '"image_index"\n', '"released_input"\n'),
         (bundles[1], '"model": {', '"requires": ["image_index"],\n  "model": {'),
@@ -225,3 +242,16 @@ def test_a_manifest_and_its_decoder_must_agree(bundles: tuple[Path, Path], tmp_p
         path.write_text(text.replace(before, after, 1))
         with pytest.raises(BundleError, match=r"the contract says|first_resize"):
             open_bundle(copy)
+
+
+def test_a_compiled_decoder_limits_the_images_of_a_call() -> None:
+    owner = np.asarray([0, 0, 0, 1, 2, 2, 3, 4])
+
+    def sizes(most: int, most_images: int) -> list[list[int]]:
+        return [list(owner[part]) for part in image_index._calls(owner, most, most_images)]
+
+    assert sizes(8, 8) == [list(owner)]
+    assert sizes(2, 8) == [[0, 0], [0, 1], [2, 2], [3, 4]]
+    assert sizes(8, 2) == [[0, 0, 0, 1], [2, 2, 3], [4]]
+    assert sizes(3, 1) == [[0, 0, 0], [1], [2, 2], [3], [4]]
+    assert sizes(3, image_index._ANY_NUMBER) == [[0, 0, 0], [1, 2, 2], [3, 4]]

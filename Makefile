@@ -128,7 +128,7 @@ check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under saniti
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT)
 
 check:  ## Run every check, and print the seconds that each takes
-	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-attacks" "$(MAKE) test-serving" "$(MAKE) test-browser" "$(MAKE) test-clients" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
+	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-attacks" "$(MAKE) test-serving" "$(MAKE) test-browser" "$(MAKE) test-clients" "$(MAKE) gpu-dry" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
 
 lint: $(READY)  ## Check style, import walls and types
 	$(BIN)/ruff check
@@ -158,6 +158,15 @@ bench-full: $(FULL)/bundle/manifest.json  ## Compare ViT-B with SD 2.1 to PyTorc
 		--backend openvino --variant $(FULL)/bf16 --rounds 5 --work $(FULL)/plain -o $(FULL)
 	$(BIN)/glesam-bench growth $(FULL)/bundle --backend openvino:bf16 --rounds 2 -o $(FULL)
 	$(BIN)/glesam-bench profile $(FULL)/bundle --backend openvino:bf16 --backend onnxruntime --rounds 3 -o $(FULL)
+
+gpu: $(READY)  ## Collect what a GPU machine needs to measure everything, in pieces below 60 MB (0.3 GB)
+	$(BIN)/python -m glesam_benchmark.gpu.pack $(OUT)/gpu
+
+gpu-dry: $(READY)  ## Run the GPU measurement with nano on the CPU, to test it
+	$(BIN)/pytest -q -m gpu_dry -rP tests/benchmark/test_gpu_dry_run.py
+
+gpu-page: $(READY)  ## Fill docs/gpu.md with the figures of docs/gpu.json
+	$(BIN)/python -m glesam_benchmark.gpu.page docs/gpu.json docs/gpu.md
 
 nano: $(READY)  ## Train nano from scratch (a quarter of an hour on an H100, over five hours on two cores) and measure it
 	$(BIN)/glesam-train nano -o $(OUT)/nano

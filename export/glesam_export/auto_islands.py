@@ -53,6 +53,7 @@ class ExportedDraft:
         cases: the verification images and prompts.
         reference: the outputs of the PyTorch reference for each case.
         step: reports progress.
+        image_index: whether its decoder takes prompts of several images.
     """
 
     checkpoint: Checkpoint
@@ -62,6 +63,7 @@ class ExportedDraft:
     cases: Sequence[Case]
     reference: Sequence[Outputs]
     step: Step
+    image_index: bool = False
 
 
 def add_islands(
@@ -93,7 +95,9 @@ def add_islands(
         names = [candidate.name for candidate in ranked[stage][: counts[stage]]]
         form = draft.precision, draft.batch, draft.folder
         with draft.step(f"export {stage} with {len(names)} more in float32"):
-            exported = export_stage(draft.checkpoint, stage, *form, names)
+            exported = export_stage(
+                draft.checkpoint, stage, *form, names, image_index=draft.image_index
+            )
         manifest = replace(manifest, stages={**manifest.stages, stage: exported})
         bundle = Bundle(draft.folder, manifest, "")
         parity = measure(bundle, draft.cases, draft.reference, draft.step)

@@ -23,6 +23,7 @@ from glesam_export.verify.reference_outputs import Outputs, Step
 from glesam_runtime.bundle import Bundle, file_ref
 from glesam_runtime.manifest import (
     GOLDEN_FILE,
+    IMAGE_INDEX,
     MANIFEST_FILE,
     RELEASED_INPUT,
     STAGES,
@@ -52,6 +53,7 @@ class Options:
         images: the user's verification images; empty uses a procedural scene.
         allow_parity_failure: write the bundle even if it fails its gate.
         auto_islands: in fp16 and bf16, add islands until the gate passes.
+        image_index: write a decoder that takes prompts of several images in one call.
     """
 
     precision: PrecisionName = "fp32"
@@ -59,6 +61,7 @@ class Options:
     images: Sequence[Path] = ()
     allow_parity_failure: bool = False
     auto_islands: bool = False
+    image_index: bool = False
 
 
 def build_bundle(
@@ -93,13 +96,16 @@ def build_bundle(
         form = options.precision, options.batch
         for stage in STAGES:
             with step(f"export {stage} ({options.precision})"):
-                stages[stage] = export_stage(checkpoint, stage, *form, folder)
+                indexed = options.image_index and stage == "decoder"
+                stages[stage] = export_stage(checkpoint, stage, *form, folder, image_index=indexed)
         with step("golden tensors and hashes"):
-            golden = _write_golden(cases[0], reference[0], folder)
-            draft = _manifest(checkpoint, options, stages, golden)
+            golden = write_golden(cases[0], reference[0], folder)
+            draft = make_manifest(checkpoint, options, stages, golden)
         measured = parity.measure(Bundle(folder, draft, ""), cases, reference, step)
         if options.auto_islands and not measured.passed:
-            exported = auto_islands.ExportedDraft(checkpoint, *form, folder, cases, reference, step)
+            exported = auto_islands.ExportedDraft(
+                checkpoint, *form, folder, cases, reference, step, options.image_index
+            )
             draft, measured = auto_islands.add_islands(exported, draft, measured)
         manifest = replace(draft, parity=measured)
         if not options.allow_parity_failure:
@@ -111,7 +117,7 @@ def build_bundle(
     return manifest
 
 
-def _write_golden(case: Case, reference: Outputs, folder: Path) -> FileRef:
+def write_golden(case: Case, reference: Outputs, folder: Path) -> FileRef:
     """Write the first case and the reference's outputs for it, for tests on any device."""
     kind, prompts = next(iter(case.prompts.items()))
     low_res, iou = reference.decoded[kind]
@@ -131,7 +137,7 @@ def _write_golden(case: Case, reference: Outputs, folder: Path) -> FileRef:
     return file_ref(path)
 
 
-def _manifest(
+def make_manifest(
     checkpoint: Checkpoint,
     options: Options,
     stages: dict[StageName, Stage],
@@ -139,11 +145,13 @@ def _manifest(
 ) -> Manifest:
     """Make the manifest without the parity figures."""
     preset, family = checkpoint.preset, family_of(checkpoint.preset)
+    requires: tuple[str, ...] = (RELEASED_INPUT,) if preset.input == "released" else ()
+    requires += (IMAGE_INDEX,) if options.image_index else ()
     tools = {name: metadata.version(name) for name in (*TOOLS, *family.tools)}
     return Manifest(
         format="glesam-bundle",
         version=1,
-        requires=(RELEASED_INPUT,) if preset.input == "released" else UNSET,
+        requires=requires or UNSET,
         model=Model(
             family=family.contract,
             preset=preset.name,

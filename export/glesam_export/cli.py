@@ -217,7 +217,12 @@ def _export(output: Path, given: WeightOptions, graphs: GraphOptions) -> None:
     from glesam_export.console_output import parity_table, step
 
     how = build.Options(
-        precision, batch, graphs.image or (), graphs.allow_parity_failure, graphs.auto_islands
+        precision,
+        batch,
+        graphs.image or (),
+        graphs.allow_parity_failure,
+        graphs.auto_islands,
+        graphs.image_index,
     )
     manifest = build.build_bundle(checkpoint, output, how, step, _warn)
     assert manifest.parity is not None, "build_bundle measures it"

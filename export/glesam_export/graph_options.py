@@ -48,6 +48,14 @@ class GraphOptions:
             "largest errors in float32 until it passes.",
         ),
     ] = False
+    image_index: Annotated[
+        bool,
+        typer.Option(
+            "--image-index",
+            help="Write a decoder that takes prompts of several images in one call. Programs that "
+            "do not know this feature, such as the C++ library, refuse the bundle.",
+        ),
+    ] = False
     image: Images = None
     allow_parity_failure: Annotated[
         bool,

@@ -27,6 +27,8 @@ class Graph(nn.Module):
 
     dtype: torch.dtype = torch.float32
     """Type of the values inside; `precision.cast_graph` sets it."""
+    variadic: bool = False
+    """Whether `forward` takes its inputs as `*inputs`."""
 
 
 class Softmax(nn.Softmax):

@@ -11,6 +11,7 @@ from glesam_export import fold, tracing
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.enhancer.graph import EnhancerGraph
 from glesam_export.families import family_of
+from glesam_export.families.indexed_decoder import IndexedDecoder
 from glesam_export.graphs import Graph
 from glesam_export.precision import cast_graph, islands
 from glesam_runtime.bundle import file_ref
@@ -37,6 +38,8 @@ def export_stage(
     batch: Batch,
     folder: Path,
     further: Sequence[str] = (),
+    *,
+    image_index: bool = False,
 ) -> Stage:
     """Export one stage and describe the files.
 
@@ -47,15 +50,19 @@ def export_stage(
         batch: N of encoder and enhancer, or "dynamic".
         folder: where to write.
         further: names of modules that are islands in addition to those of the precision.
+        image_index: whether the decoder takes prompts of several images.
     """
     module = graph(checkpoint, stage)
     presets = presets_of(checkpoint)
     cast_graph(module, stage, precision, presets, further)
     size, contract = checkpoint.preset.image_size, family_of(checkpoint.preset).contract
-    path, data = tracing.export(module, stage, precision, size, batch, folder, contract)
+    if image_index and stage == "decoder":
+        module = IndexedDecoder(module)
+    inputs, outputs = expected_interface(stage, size, batch, contract, image_index)
+    form = stage, precision, size, batch, folder, contract, image_index
+    path, data = tracing.export(module, *form)
     del module
     gc.collect()
-    inputs, outputs = expected_interface(stage, size, batch, contract)
     return Stage(
         graph=file_ref(path),
         precision=precision,

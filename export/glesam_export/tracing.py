@@ -25,7 +25,7 @@ OPSETS: Mapping[PrecisionName, int] = {"fp32": 18, "fp16": 18, "bf16": 22}
 Conv supports bfloat16 from opset 22 on.
 """
 
-_TRACED_SIZES: Mapping[str, int] = {"N": 2, "B": 3, "P": 4}
+_TRACED_SIZES: Mapping[str, int] = {"N": 2, "B": 3, "P": 4, "I": 5}
 """Sizes of the dynamic axes while tracing.
 
 All differ, and torch.export specialises none of them.
@@ -41,6 +41,7 @@ def export(
     batch: int | str,
     folder: Path,
     family: Family = "sam",
+    image_index: bool = False,
 ) -> tuple[Path, Path | None]:
     """Write `<stage>.onnx`, and `<stage>.onnx.data` beside it if the weights exceed 1 GiB.
 
@@ -53,12 +54,14 @@ def export(
         batch: N of encoder and enhancer, or "dynamic".
         folder: where the files go.
         family: the model family, which determines the stage's interface.
+        image_index: whether the decoder takes prompts of several images.
 
     Returns:
         The path of the graph, and the path of its .data file or None.
     """
-    inputs, outputs = expected_interface(stage, image_size, batch, family)
+    inputs, outputs = expected_interface(stage, image_size, batch, family, image_index)
     examples = tuple(_example(spec) for spec in inputs)
+    axes = tuple(_dynamic_axes(spec) for spec in inputs)
     with warnings.catch_warnings():
         # The exporter warns about its own internals; verification checks the result.
         warnings.simplefilter("ignore")
@@ -69,7 +72,7 @@ def export(
             opset_version=OPSETS[precision],
             input_names=[spec.name for spec in inputs],
             output_names=[spec.name for spec in outputs],
-            dynamic_shapes=tuple(_dynamic_axes(spec) for spec in inputs),
+            dynamic_shapes=(axes,) if graph.variadic else axes,
             verbose=False,
             optimize=False,
         )

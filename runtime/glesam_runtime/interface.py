@@ -31,7 +31,11 @@ FAMILY_INTERFACES: dict[Family, FamilyInterface] = {
 
 
 def expected_interface(
-    stage: StageName, image_size: int, batch: int | str, family: Family = "sam"
+    stage: StageName,
+    image_size: int,
+    batch: int | str,
+    family: Family = "sam",
+    image_index: bool = False,
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Return the inputs and outputs that the contract fixes for a stage.
 
@@ -40,6 +44,8 @@ def expected_interface(
         image_size: S, the side of the encoder's square input in pixels.
         batch: N, the images per call of encoder and enhancer, or "dynamic".
         family: the model family.
+        image_index: whether the decoder takes the features of I images and, in `image_index`, the
+            number of each prompt's image, 0 to I - 1. Otherwise it takes those of one image.
     """
 
     def spec(name: str, *shape: int | str) -> TensorSpec:
@@ -65,14 +71,16 @@ def expected_interface(
             (spec("image_embeddings", n, LATENT_CHANNELS, latent, latent),),
             (spec("enhanced_embeddings", n, LATENT_CHANNELS, latent, latent),),
         )
+    images = "I" if image_index else 1
     return (
         (
-            spec("image_embeddings", 1, LATENT_CHANNELS, latent, latent),
-            *high_res(1),
+            spec("image_embeddings", images, LATENT_CHANNELS, latent, latent),
+            *high_res(images),
             spec("point_coords", "B", "P", 2),
             spec("point_labels", "B", "P"),
             spec("mask_input", "B", 1, low_res, low_res),
             spec("has_mask_input", 1),
+            *((spec("image_index", "B"),) if image_index else ()),
         ),
         (spec("low_res_masks", "B", 4, low_res, low_res), spec("iou_predictions", "B", 4)),
     )

@@ -27,7 +27,10 @@ GOLDEN_FILE = "golden.safetensors"
 
 RELEASED_INPUT = "released_input"
 """The feature of `Preprocessing.first_resize`."""
-KNOWN_FEATURES: frozenset[str] = frozenset({RELEASED_INPUT})
+IMAGE_INDEX = "image_index"
+"""The feature of a decoder that takes the features of several images and the input `image_index`,
+which says for each prompt which of them it belongs to."""
+KNOWN_FEATURES: frozenset[str] = frozenset({RELEASED_INPUT, IMAGE_INDEX})
 """The names in `requires` that this reader supports. In C++ it is kKnownFeatures in manifest.h."""
 
 PIXEL_OFFSET = 0.5

@@ -124,11 +124,12 @@ def _check_consistency(manifest: Manifest, where: str) -> None:
     if manifest.coordinates.labels != PROMPT_LABELS:
         wanted = ", ".join(f"{name} {value}" for name, value in PROMPT_LABELS.items())
         raise _refusal(where, f"labels must be {wanted}")
+    indexed = contract.IMAGE_INDEX in (manifest.requires or ())
     for name in STAGES:
         if name not in manifest.stages:
             raise _refusal(where, f"stage {name!r} is missing")
         stage = manifest.stages[name]
-        inputs, outputs = expected_interface(name, size, manifest.target.batch, family)
+        inputs, outputs = expected_interface(name, size, manifest.target.batch, family, indexed)
         for found, expected in ((stage.inputs, inputs), (stage.outputs, outputs)):
             if found != expected:
                 raise _refusal(

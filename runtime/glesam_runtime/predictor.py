@@ -16,7 +16,7 @@ from glesam_runtime import chain, masks
 from glesam_runtime.errors import InputError
 from glesam_runtime.image import check_image, preprocess
 from glesam_runtime.predictor_core import one_thread_at_a_time
-from glesam_runtime.prompts import as_batch
+from glesam_runtime.prompts import PromptBatch, as_batch
 from glesam_runtime.sam_attributes import ModelAttributes, Transform
 from glesam_runtime.torch_calls import TorchCalls
 
@@ -145,12 +145,35 @@ class GleSamPredictor(TorchCalls):
             InputError: no image is set, or a prompt cannot be used.
             BackendError: the engine failed, or the results are NaN.
         """
+        batched, prompts = self._as_batch(
+            point_coords, point_labels, box, mask_input, normalize_coords=normalize_coords
+        )
+        return self._finished(self.decode(prompts, multimask_output), batched, return_logits)
+
+    def _as_batch(
+        self,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask_input: ArrayLike | None = None,
+        *,
+        normalize_coords: bool,
+    ) -> tuple[bool, PromptBatch]:
+        """Check the arguments of `predict`; return whether they are a batch, and the prompts."""
         if not normalize_coords:
             height, width = self.geometry.original
             point_coords = _scaled(point_coords, (width, height), "points")
             box = _scaled(box, (width, height, width, height), "box")
-        batched, prompts = as_batch(self.geometry, point_coords, point_labels, box, mask_input)
-        low_res, iou = self.decode(prompts, multimask_output)
+        return as_batch(self.geometry, point_coords, point_labels, box, mask_input)
+
+    def _finished(
+        self,
+        decoded: tuple[NDArray[np.float32], NDArray[np.float32]],
+        batched: bool,
+        return_logits: bool,
+    ) -> tuple[NDArray[np.bool_] | NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Turn decoded logits and IoU into what `predict` returns."""
+        low_res, iou = decoded
         rules = self.bundle.manifest.postprocessing
         with self._timed("masks"):
             if return_logits:
@@ -205,6 +228,8 @@ class GleSamPredictor(TorchCalls):
     ]:
         """Predict masks for the images of `set_image_batch`.
 
+        A bundle that was exported with `--image-index` decodes prompts of all images together.
+
         Args:
             point_coords_batch: for each image, what `predict` takes as `point_coords`, or None.
             point_labels_batch: the same for `point_labels`.
@@ -234,21 +259,20 @@ class GleSamPredictor(TorchCalls):
                 raise InputError(
                     f"{name}_batch: {len(values)} elements for {len(self._images)} images"
                 )
-        worker, results = copy(self), []
+        worker, batches = copy(self), []
         for index, embedding in enumerate(self._images):
             worker.set_features(embedding.geometry, embedding.features)
             own = {name: values[index] for name, values in prompts.items() if values is not None}
             try:
-                results.append(
-                    worker.predict(
-                        **own,
-                        multimask_output=multimask_output,
-                        return_logits=return_logits,
-                        normalize_coords=normalize_coords,
-                    )
-                )
+                batches.append(worker._as_batch(**own, normalize_coords=normalize_coords))
             except InputError as error:
                 raise InputError(f"image {index} of the batch: {error}") from error
+        asked = [(image, batch) for image, (_, batch) in zip(self._images, batches, strict=True)]
+        results = []
+        decoded = self._decode_images(asked, multimask_output)
+        for (embedding, _), (batched, _), each in zip(asked, batches, decoded, strict=True):
+            worker.set_features(embedding.geometry, embedding.features)
+            results.append(worker._finished(each, batched, return_logits))
         made, scores, low_res = zip(*results, strict=True)
         return list(made), list(scores), list(low_res)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
-from glesam_runtime import chain, masks
+from glesam_runtime import chain, image_index, masks
 from glesam_runtime.bundle import Bundle, builtin_bundle_path, open_bundle
 from glesam_runtime.embedding import ImageEmbedding
 from glesam_runtime.engine_selection import select_engine
@@ -220,6 +220,29 @@ class PredictorCore:
         """
         return self._decode(prompts, self.geometry, multimask_output)
 
+    def decode_images(
+        self, asked: Sequence[tuple[ImageEmbedding, PromptBatch]], multimask_output: bool = True
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Decode prompts on several images; the image that is set stays set.
+
+        A bundle that was exported with `--image-index` decodes them together, others one image at a
+        time. The results are the same up to the rounding of the engine.
+
+        Args:
+            asked: embeddings of `get_embedding`, and checked prompts on each.
+            multimask_output: as in `decode`.
+
+        Returns:
+            For each element what `decode` returns.
+
+        Raises:
+            InputError: an embedding belongs to another bundle or `enhance`.
+            BackendError: the engine failed, or the results are NaN.
+        """
+        for embedding, _ in asked:
+            embedding.check(self.bundle, self._enhance)
+        return self._decode_images(asked, multimask_output)
+
     def binarize(
         self, low_res: NDArray[np.float32], stability_offset: float | None = None
     ) -> masks.Masks:
@@ -275,6 +298,35 @@ class PredictorCore:
             raise InputError("no image is set; call set_image first")
         return self._features
 
+    def _decode_images(
+        self, asked: Sequence[tuple[ImageEmbedding, PromptBatch]], multimask: bool
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Do what `decode_images` does, with embeddings that are known to fit."""
+        manifest = self.bundle.manifest
+        if not image_index.takes_image_index(manifest):
+            worker, results = copy(self), []
+            for embedding, prompts in asked:
+                worker.set_features(embedding.geometry, embedding.features)
+                results.append(worker.decode(prompts, multimask))
+            return results
+        on_images = [
+            image_index.PromptsOnImage(
+                embedding.features,
+                prompt_tensors(prompts, embedding.geometry, manifest.coordinates),
+            )
+            for embedding, prompts in asked
+        ]
+        found = [self._no_masks(embedding.geometry, multimask) for embedding, _ in asked]
+        with self._timed("decoder"):
+            for group in image_index.grouped(on_images):
+                members = [on_images[position] for position in group]
+                together = image_index.decode_together(
+                    self.engine, manifest, members, self.prompt_batch
+                )
+                for position, (low_res, iou) in zip(group, together, strict=True):
+                    found[position] = self._chosen(low_res, iou, multimask)
+        return found
+
     def _decode(
         self, prompts: PromptBatch, frame: Geometry, multimask: bool
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -285,20 +337,33 @@ class PredictorCore:
             for part in split(prompts, self.prompt_batch):
                 tensors = prompt_tensors(part, frame, manifest.coordinates)
                 low_res, iou = chain.decode(self.engine, features, tensors)
-                if np.isnan(low_res).any() or not np.isfinite(iou).all():
-                    raise BackendError(
-                        f"decoder on {self.engine.name}: returned NaN or an infinite IoU; test the "
-                        "bundle with --selftest, or use another backend or precision"
-                    )
-                parts.append(masks.choose(low_res, iou, multimask, manifest.postprocessing))
-        if not parts:  # no prompts
-            count, side = 3 if multimask else 1, frame.image_size // 4
-            return np.zeros((0, count, side, side), np.float32), np.zeros((0, count), np.float32)
+                parts.append(self._chosen(low_res, iou, multimask))
+        if not parts:
+            return self._no_masks(frame, multimask)
         if len(parts) == 1:
             return parts[0]
         return np.concatenate([low_res for low_res, _ in parts]), np.concatenate(
             [iou for _, iou in parts]
         )
+
+    def _chosen(
+        self, low_res: NDArray[np.float32], iou: NDArray[np.float32], multimask: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Choose among the decoder's four masks per prompt."""
+        if np.isnan(low_res).any() or not np.isfinite(iou).all():
+            raise BackendError(
+                f"decoder on {self.engine.name}: returned NaN or an infinite IoU; test the "
+                "bundle with --selftest, or use another backend or precision"
+            )
+        return masks.choose(low_res, iou, multimask, self.bundle.manifest.postprocessing)
+
+    @staticmethod
+    def _no_masks(
+        frame: Geometry, multimask: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the results of no prompts."""
+        count, side = 3 if multimask else 1, frame.image_size // 4
+        return np.zeros((0, count, side, side), np.float32), np.zeros((0, count), np.float32)
 
     @contextmanager
     def reserved(self) -> Iterator[None]:

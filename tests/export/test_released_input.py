@@ -160,7 +160,7 @@ def exported(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("released-bundle") / "bundle"
     shutil.copytree(builtin_bundle_path(), folder)
     own = open_bundle().manifest
-    manifest = build._manifest(checkpoint, build.Options(), dict(own.stages), own.golden)
+    manifest = build.make_manifest(checkpoint, build.Options(), dict(own.stages), own.golden)
     (folder / MANIFEST_FILE).write_bytes(dump(manifest))
     return folder
 

@@ -25,8 +25,10 @@ PROFILE: Mapping[str, AxisRange] = {
     "N": AxisRange(1, 1, 8),
     "B": AxisRange(1, 1, 64),
     "P": AxisRange(1, 2, 16),
+    "I": AxisRange(1, 1, 16),
 }
-"""Default sizes of the dynamic axes: images, prompts, and points per prompt.
+"""Default sizes of the dynamic axes: images, prompts, and points per prompt; I is the
+number of images of a decoder that takes several.
 
 TensorRT tunes its kernels for the middle size: one image, and one prompt of a point and its padding
 point. `--everything` sends up to 64 prompts at a time.
@@ -74,7 +76,8 @@ class EngineBuildOptions:
         engine_option(
             metavar="AXIS=MIN:OPT:MAX",
             help_text="Minimum, optimal and maximum size that the engines accept for one dynamic "
-            "axis: N (images), B (prompts) or P (points per prompt). Repeat it for several axes. "
+            "axis: N (images), B (prompts), P (points per prompt) or I (images of one decoder "
+            "call, with --image-index). Repeat it for several axes. "
             "Default: "
             f"{' '.join(f'{axis}={sizes}' for axis, sizes in PROFILE.items())}.",
         ),

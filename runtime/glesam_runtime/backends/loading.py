@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from glesam_runtime.backends import BACKENDS, Backend
 from glesam_runtime.engine_options import EngineOptions, changed_options
 from glesam_runtime.errors import BackendError, InputError
+from glesam_runtime.image_index import OneImageEngine, takes_image_index
 from glesam_runtime.machine import cores
 from glesam_runtime.manifest import STAGES, StageName
 from glesam_runtime.option_groups import flag
@@ -86,6 +87,8 @@ def load_engine(
     names = STAGES if stages is None else stages
     start = time.perf_counter()
     engine = module.load(bundle, device, names, options)
+    if takes_image_index(bundle.manifest) and "decoder" in names:
+        engine = OneImageEngine(engine)
     seconds = time.perf_counter() - start
     what = ", ".join(f"{key} {value}" for key, value in engine.describe().items())
     cache = "no cache" if options.cache is None else f"cache {options.cache}"

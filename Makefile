@@ -7,6 +7,7 @@ READY  := $(VENV)/.ready
 BUILD  := .venv-build
 DOCS   := .venv-docs
 CLIENTS := .venv-clients
+INTEROP := .venv-interop
 BROWSER := .venv-browser
 CHROMIUM := /usr/bin/chromium
 OUT    := out
@@ -26,7 +27,7 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 # Engine of `make bench-serve`, and a full-size bundle for it if you have one.
 SERVE_BUNDLE ?=
 
-.PHONY: help setup demo serve test test-attacks test-serving test-browser page-picture bench-serve test-clients dist test-export test-readme test-pages test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
+.PHONY: help setup demo serve test test-attacks test-serving test-browser page-picture bench-serve test-clients test-interop dist test-export test-readme test-pages test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
 	nano-table builtin backbones precision quantization quantization-full inputs recipes docs schema pictures clean
 
 help:  ## List the targets
@@ -121,11 +122,23 @@ $(CLIENTS)/.ready: $(READY) tests/clients/requirements.txt
 test-clients: $(CLIENTS)/.ready  ## Run supervision, autodistill, samgeo and segment_anything's generator on our predictor
 	OMP_NUM_THREADS=1 $(CLIENTS)/bin/python -m pytest -q -m clients tests/clients
 
+# X-AnyLabeling's package has the name of AnyLabeling's, so it lies in a folder of its own.
+$(INTEROP)/.ready: $(READY) tests/interop/requirements.txt
+	$(BIN)/python -m venv --clear $(INTEROP)
+	$(BIN)/python -c "import sysconfig as s; print('import site; site.addsitedir(%r)' % s.get_path('purelib'))" \
+		> "$$($(INTEROP)/bin/python -c 'import sysconfig as s; print(s.get_path("purelib"))')/packages-of-venv.pth"
+	$(INTEROP)/bin/pip install --disable-pip-version-check -q --no-deps -r tests/interop/requirements.txt
+	$(INTEROP)/bin/pip install --disable-pip-version-check -q --no-deps --target $(INTEROP)/x-anylabeling x-anylabeling-cvhub==4.2.1
+	@touch $@
+
+test-interop: $(INTEROP)/.ready  ## Run annotation tools' own classes on the files of `glesam-export interop` (two minutes)
+	OMP_NUM_THREADS=1 $(INTEROP)/bin/python -m pytest -q -m interop -rP tests/interop
+
 check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under sanitizers, then fuzz it for a minute
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT)
 
 check:  ## Run every check, and print the seconds that each takes
-	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) test-attacks" "$(MAKE) test-serving" "$(MAKE) test-browser" "$(MAKE) test-clients" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
+	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) test-attacks" "$(MAKE) test-serving" "$(MAKE) test-browser" "$(MAKE) test-clients" "$(MAKE) test-interop" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
 
 lint: $(READY)  ## Check style, import walls and types
 	$(BIN)/ruff check
@@ -202,4 +215,4 @@ pictures: demo  ## Draw the pictures of README and docs/degradations.md
 	$(BIN)/python docs/make_demo_picture.py $(OUT)/demo docs/images/demo.jpg
 
 clean:  ## Remove environments and outputs
-	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(BROWSER) $(OUT)
+	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(INTEROP) $(BROWSER) $(OUT)

@@ -161,6 +161,46 @@ def debug_stage(
     typer.echo(error_table(compare_stage(open_bundle(bundle), stage, against), top))
 
 
+@app.command("interop")
+def export_for_tool(
+    bundle: Annotated[Path, typer.Argument(help="ONNX bundle folder.")],
+    tool: Annotated[
+        Literal["anylabeling", "labelme", "samexporter", "rembg", "meta"],
+        typer.Option("--for", help="Tool that will run the files; meta is segment_anything."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the files.")],
+    masks: Annotated[
+        Literal["one", "four"] | None,
+        typer.Option(help="Masks per prompt, for SAM. Default: four for meta, else one."),
+    ] = None,
+    points: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            metavar="N",
+            help="Number of points of every prompt, padding included; only for meta. "
+            "Default: any number.",
+        ),
+    ] = None,
+) -> None:
+    """Write a bundle as ONNX files in the interface of an annotation tool, and check them."""
+    from glesam_runtime.bundle import open_bundle
+
+    opened = open_bundle(bundle)
+    from glesam_export.console_output import step
+    from glesam_export.interop.write import write_for_tool
+
+    written = write_for_tool(opened, output, tool, step, masks=masks, points=points)
+    found = written.agreement
+    print_line(
+        f"compared with the bundle: relative L2 {found.encoder_relative_l2:.2e} (encoder) "
+        f"{found.decoder_relative_l2:.2e} (decoder), mask IoU {found.mask_iou_mean:.6f} mean "
+        f"{found.mask_iou_worst:.6f} worst"
+    )
+    print_line(f"wrote {output}; to use it, from that folder: {written.start}")
+
+
 def main() -> None:
     """Run `glesam-export`."""
     # PyTorch reads this at its first allocation and then uses huge pages. Tensors of hundreds of

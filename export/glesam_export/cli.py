@@ -31,6 +31,9 @@ RELEASED = (
     "with --input released"
 )
 
+BUNDLE = "Bundle folder, or a Hugging Face repository ORG/NAME[@REVISION]."
+ONNX_BUNDLE = f"ONNX bundle: a folder, or {BUNDLE.removeprefix('Bundle folder, or ')}"
+
 Output = Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")]
 
 
@@ -49,7 +52,7 @@ def export_onnx(output: Output, given: WeightOptions, graphs: GraphOptions) -> N
 @app.command("verify")
 @expand_groups
 def verify_bundle(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    bundle: Annotated[str, typer.Argument(help=BUNDLE)],
     given: WeightOptions,
     image: graph_options.Images = None,
 ) -> None:
@@ -102,7 +105,8 @@ def export_engines(
     *,
     output: Output,
     bundle: Annotated[
-        Path | None, engine_option(help_text="ONNX bundle to compile, instead of a checkpoint.")
+        str | None,
+        engine_option(help_text=f"{ONNX_BUNDLE[:-1]}, to compile instead of a checkpoint."),
     ] = None,
     options: EngineBuildOptions,
     given: WeightOptions,
@@ -121,13 +125,13 @@ def export_engines(
     with tempfile.TemporaryDirectory() as folder:
         onnx = Path(folder) / "onnx"
         _export(onnx, given, graphs)
-        _compile(onnx, output, options)
+        _compile(str(onnx), output, options)
 
 
 @app.command("refit")
 def refit(
-    engines: Annotated[Path, typer.Argument(help="Engine bundle compiled with --strip-weights.")],
-    bundle: Annotated[Path, typer.Option(help="ONNX bundle with the new weights.")],
+    engines: Annotated[str, typer.Argument(help="Engine bundle compiled with --strip-weights.")],
+    bundle: Annotated[str, typer.Option(help="ONNX bundle with the new weights.")],
     output: Output,
 ) -> None:
     """Replace the weights of engines (another LoRA or gamma) without compiling them again."""
@@ -141,7 +145,7 @@ def refit(
 
 @app.command("debug")
 def debug_stage(
-    bundle: Annotated[Path, typer.Argument(help="ONNX bundle folder.")],
+    bundle: Annotated[str, typer.Argument(help=ONNX_BUNDLE)],
     stage: Annotated[
         Literal["encoder", "enhancer", "decoder"], typer.Option(help="Stage to compare.")
     ] = "encoder",
@@ -163,7 +167,7 @@ def debug_stage(
 
 @app.command("interop")
 def export_for_tool(
-    bundle: Annotated[Path, typer.Argument(help="ONNX bundle folder.")],
+    bundle: Annotated[str, typer.Argument(help=ONNX_BUNDLE)],
     tool: Annotated[
         Literal["anylabeling", "labelme", "samexporter", "rembg", "meta"],
         typer.Option("--for", help="Tool that will run the files; meta is segment_anything."),
@@ -201,6 +205,27 @@ def export_for_tool(
     print_line(f"wrote {output}; to use it, from that folder: {written.start}")
 
 
+@app.command("push")
+def push(
+    bundle: Annotated[str, typer.Argument(help="Bundle folder.")],
+    repository: Annotated[
+        str, typer.Argument(metavar="ORG/NAME", help="Repository of the Hugging Face Hub.")
+    ],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make the repository private if it is new.")
+    ] = False,
+) -> None:
+    """Upload a bundle to the Hugging Face Hub, with a model card made from its manifest."""
+    from glesam_runtime.bundle import open_bundle
+
+    opened = open_bundle(bundle)
+    from glesam_export.console_output import step
+    from glesam_export.hub_push import push_bundle
+
+    pushed = push_bundle(opened, repository, step, private=private)
+    print_line(f"uploaded; run it: glesam-run --bundle {pushed.repository}@{pushed.revision}")
+
+
 def main() -> None:
     """Run `glesam-export`."""
     # PyTorch reads this at its first allocation and then uses huge pages. Tensors of hundreds of
@@ -231,7 +256,7 @@ def _export(output: Path, given: WeightOptions, graphs: GraphOptions) -> None:
     typer.echo(parity_table(manifest.parity))
 
 
-def _compile(source: Path, output: Path, options: EngineBuildOptions) -> None:
+def _compile(source: str, output: Path, options: EngineBuildOptions) -> None:
     """Compile an ONNX bundle and print the table of its engines."""
     from glesam_export.console_output import engine_table, step
     from glesam_export.engines.bundle import compile_bundle

@@ -24,8 +24,8 @@ BundlePath = Annotated[
     str,
     typer.Argument(
         metavar="BUNDLE",
-        help="A float32 bundle: a folder, 'nano' for the built-in one, or a Hugging Face repository "
-        "ORG/NAME[@REVISION].",
+        help="A float32 bundle: a folder, 'nano' for the built-in one, or a Hugging Face "
+        "repository ORG/NAME[@REVISION].",
     ),
 ]
 Seed = Annotated[

@@ -25,6 +25,7 @@ from glesam_export.verify.reference_outputs import Step
 from glesam_runtime import chain, compare, masks
 from glesam_runtime.backends.loading import load_engine
 from glesam_runtime.bundle import Bundle, load_golden
+from glesam_runtime.engine_libraries import import_onnxruntime
 from glesam_runtime.errors import ParityError
 from glesam_runtime.image import Geometry, geometry_of, preprocess, resized_size
 from glesam_runtime.manifest import STAGES, Gate
@@ -204,8 +205,7 @@ def _run_tool(
     encoder: Path, decoder: Path, interface: Interface, given: _Given, features: Answer
 ) -> tuple[Answer, list[tuple[Answer, Answer]]]:
     """Run the tool's graphs: the decoder on the bundle's features, then on the tool's."""
-    import onnxruntime as ort
-
+    ort = import_onnxruntime()
     session = ort.InferenceSession(str(encoder), providers=["CPUExecutionProvider"])
     outputs = session.run(None, {interface.encoder.image: given.tool_image})
     mine = dict(zip(interface.encoder.outputs, outputs, strict=True))

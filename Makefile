@@ -7,6 +7,7 @@ READY  := $(VENV)/.ready
 BUILD  := .venv-build
 DOCS   := .venv-docs
 CLIENTS := .venv-clients
+INTEROP := .venv-interop
 BROWSER := .venv-browser
 CHROMIUM := /usr/bin/chromium
 OUT    := out
@@ -124,11 +125,23 @@ $(CLIENTS)/.ready: $(READY) tests/clients/requirements.txt
 test-clients: $(CLIENTS)/.ready  ## Run supervision, autodistill, samgeo and segment_anything's generator on our predictor
 	OMP_NUM_THREADS=1 $(CLIENTS)/bin/python -m pytest -q -m clients tests/clients
 
+# X-AnyLabeling's package has the name of AnyLabeling's, so it lies in a folder of its own.
+$(INTEROP)/.ready: $(READY) tests/interop/requirements.txt
+	$(BIN)/python -m venv --clear $(INTEROP)
+	$(BIN)/python -c "import sysconfig as s; print('import site; site.addsitedir(%r)' % s.get_path('purelib'))" \
+		> "$$($(INTEROP)/bin/python -c 'import sysconfig as s; print(s.get_path("purelib"))')/packages-of-venv.pth"
+	$(INTEROP)/bin/pip install --disable-pip-version-check -q --no-deps -r tests/interop/requirements.txt
+	$(INTEROP)/bin/pip install --disable-pip-version-check -q --no-deps --target $(INTEROP)/x-anylabeling x-anylabeling-cvhub==4.2.1
+	@touch $@
+
+test-interop: $(INTEROP)/.ready  ## Run annotation tools' own classes on the files of `glesam-export interop` (two minutes)
+	OMP_NUM_THREADS=1 $(INTEROP)/bin/python -m pytest -q -m interop -rP tests/interop
+
 check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under sanitizers, then fuzz it for a minute
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT)
 
 check:  ## Run every check, and print the seconds that each takes
-	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-attacks" "$(MAKE) test-serving" "$(MAKE) test-browser" "$(MAKE) test-clients" "$(MAKE) gpu-dry" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
+	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-attacks" "$(MAKE) test-serving" "$(MAKE) test-browser" "$(MAKE) test-clients" "$(MAKE) test-interop" "$(MAKE) gpu-dry" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
 
 lint: $(READY)  ## Check style, import walls and types
 	$(BIN)/ruff check
@@ -221,4 +234,4 @@ figures: $(READY)  ## Draw the figures of docs/evaluation.md on nano, and IoU ov
 	$(BIN)/glesam-train ablate gamma -o $(OUT)/ablation
 
 clean:  ## Remove environments and outputs
-	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(BROWSER) $(OUT)
+	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(INTEROP) $(BROWSER) $(OUT)

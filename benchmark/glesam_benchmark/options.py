@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 BundlePath = Annotated[
     str,
-    typer.Argument(metavar="[BUNDLE]", help="A bundle folder, or 'nano' for the built-in bundle."),
+    typer.Argument(
+        metavar="[BUNDLE]",
+        help="A bundle folder, 'nano' for the built-in bundle, or a Hugging Face repository "
+        "ORG/NAME[@REVISION].",
+    ),
 ]
 Rounds = Annotated[
     int, typer.Option(min=1, metavar="N", help="Timed rounds, after one warm-up round.")

@@ -176,7 +176,7 @@ def rank(
 def compare_bundles(
     bundle: options.BundlePath,
     quantized: Annotated[
-        Path, typer.Argument(metavar="QUANTIZED", help="The bundle that was made from it.")
+        str, typer.Argument(metavar="QUANTIZED", help="The bundle that was made from it.")
     ],
     data: Annotated[
         str,

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 METHODS = ("mse", "min-max", "percentile", "entropy")
 
 BundlePath = Annotated[
-    str, typer.Argument(metavar="BUNDLE", help="A float32 bundle; 'nano' is the built-in one.")
+    str,
+    typer.Argument(
+        metavar="BUNDLE",
+        help="A float32 bundle: a folder, 'nano' for the built-in one, or a Hugging Face "
+        "repository ORG/NAME[@REVISION].",
+    ),
 ]
 Seed = Annotated[
     int, typer.Option(min=0, help="Seed of the choice of images, degradations and prompts.")

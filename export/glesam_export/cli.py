@@ -31,6 +31,9 @@ RELEASED = (
     "with --input released"
 )
 
+BUNDLE = "Bundle folder, or a Hugging Face repository ORG/NAME[@REVISION]."
+ONNX_BUNDLE = f"ONNX bundle: a folder, or {BUNDLE.removeprefix('Bundle folder, or ')}"
+
 Output = Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")]
 
 
@@ -49,7 +52,7 @@ def export_onnx(output: Output, given: WeightOptions, graphs: GraphOptions) -> N
 @app.command("verify")
 @expand_groups
 def verify_bundle(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    bundle: Annotated[str, typer.Argument(help=BUNDLE)],
     given: WeightOptions,
     image: graph_options.Images = None,
 ) -> None:
@@ -102,7 +105,8 @@ def export_engines(
     *,
     output: Output,
     bundle: Annotated[
-        Path | None, engine_option(help_text="ONNX bundle to compile, instead of a checkpoint.")
+        str | None,
+        engine_option(help_text=f"{ONNX_BUNDLE[:-1]}, to compile instead of a checkpoint."),
     ] = None,
     options: EngineBuildOptions,
     given: WeightOptions,
@@ -121,13 +125,13 @@ def export_engines(
     with tempfile.TemporaryDirectory() as folder:
         onnx = Path(folder) / "onnx"
         _export(onnx, given, graphs)
-        _compile(onnx, output, options)
+        _compile(str(onnx), output, options)
 
 
 @app.command("refit")
 def refit(
-    engines: Annotated[Path, typer.Argument(help="Engine bundle compiled with --strip-weights.")],
-    bundle: Annotated[Path, typer.Option(help="ONNX bundle with the new weights.")],
+    engines: Annotated[str, typer.Argument(help="Engine bundle compiled with --strip-weights.")],
+    bundle: Annotated[str, typer.Option(help="ONNX bundle with the new weights.")],
     output: Output,
 ) -> None:
     """Replace the weights of engines (another LoRA or gamma) without compiling them again."""
@@ -174,7 +178,7 @@ def export_site(
 
 @app.command("debug")
 def debug_stage(
-    bundle: Annotated[Path, typer.Argument(help="ONNX bundle folder.")],
+    bundle: Annotated[str, typer.Argument(help=ONNX_BUNDLE)],
     stage: Annotated[
         Literal["encoder", "enhancer", "decoder"], typer.Option(help="Stage to compare.")
     ] = "encoder",
@@ -192,6 +196,67 @@ def debug_stage(
     from glesam_runtime.bundle import open_bundle
 
     typer.echo(error_table(compare_stage(open_bundle(bundle), stage, against), top))
+
+
+@app.command("interop")
+def export_for_tool(
+    bundle: Annotated[str, typer.Argument(help=ONNX_BUNDLE)],
+    tool: Annotated[
+        Literal["anylabeling", "labelme", "samexporter", "rembg", "meta"],
+        typer.Option("--for", help="Tool that will run the files; meta is segment_anything."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the files.")],
+    masks: Annotated[
+        Literal["one", "four"] | None,
+        typer.Option(help="Masks per prompt, for SAM. Default: four for meta, else one."),
+    ] = None,
+    points: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            metavar="N",
+            help="Number of points of every prompt, padding included; only for meta. "
+            "Default: any number.",
+        ),
+    ] = None,
+) -> None:
+    """Write a bundle as ONNX files in the interface of an annotation tool, and check them."""
+    from glesam_runtime.bundle import open_bundle
+
+    opened = open_bundle(bundle)
+    from glesam_export.console_output import step
+    from glesam_export.interop.write import write_for_tool
+
+    written = write_for_tool(opened, output, tool, step, masks=masks, points=points)
+    found = written.agreement
+    print_line(
+        f"compared with the bundle: relative L2 {found.encoder_relative_l2:.2e} (encoder) "
+        f"{found.decoder_relative_l2:.2e} (decoder), mask IoU {found.mask_iou_mean:.6f} mean "
+        f"{found.mask_iou_worst:.6f} worst"
+    )
+    print_line(f"wrote {output}; to use it, from that folder: {written.start}")
+
+
+@app.command("push")
+def push(
+    bundle: Annotated[str, typer.Argument(help="Bundle folder.")],
+    repository: Annotated[
+        str, typer.Argument(metavar="ORG/NAME", help="Repository of the Hugging Face Hub.")
+    ],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make the repository private if it is new.")
+    ] = False,
+) -> None:
+    """Upload a bundle to the Hugging Face Hub, with a model card made from its manifest."""
+    from glesam_runtime.bundle import open_bundle
+
+    opened = open_bundle(bundle)
+    from glesam_export.console_output import step
+    from glesam_export.hub_push import push_bundle
+
+    pushed = push_bundle(opened, repository, step, private=private)
+    print_line(f"uploaded; run it: glesam-run --bundle {pushed.repository}@{pushed.revision}")
 
 
 def main() -> None:
@@ -229,7 +294,7 @@ def _export(output: Path, given: WeightOptions, graphs: GraphOptions) -> None:
     typer.echo(parity_table(manifest.parity))
 
 
-def _compile(source: Path, output: Path, options: EngineBuildOptions) -> None:
+def _compile(source: str, output: Path, options: EngineBuildOptions) -> None:
     """Compile an ONNX bundle and print the table of its engines."""
     from glesam_export.console_output import engine_table, step
     from glesam_export.engines.bundle import compile_bundle

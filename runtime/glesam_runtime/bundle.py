@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from glesam_runtime.hub import Snapshot
+
 _CHUNK = 1 << 20
 _MOST_GOLDEN_PROMPTS = 64
 """Prompts of a golden file, which are decoded together. Exports write up to 3."""
@@ -35,6 +37,8 @@ class Bundle:
     sha256: str
     """The hash of manifest.json. It identifies the bundle, because the manifest contains the hashes
     of all other files."""
+    snapshot: Snapshot | None = None
+    """The repository of the Hugging Face Hub and the commit that the files are from."""
 
     def graph_path(self, stage: StageName) -> Path:
         """Return the file that an engine loads for `stage`."""
@@ -69,12 +73,15 @@ def open_bundle(path: str | os.PathLike[str] | None = None) -> Bundle:
     """Open a bundle and verify its manifest and the size, hash and external data of every file.
 
     Args:
-        path: a bundle folder; None opens the built-in nano bundle.
+        path: a bundle folder; a string may also name a repository of the Hugging Face Hub,
+            "org/name" or "org/name@revision". None opens the built-in nano bundle.
 
     Raises:
-        BundleError: a file is missing or altered, the manifest is malformed, has another version
-            or requires an unknown feature, or a graph refers to data outside the folder.
+        BundleError: the hub does not give the files, a file is missing or altered, the manifest is
+            malformed, has another version or requires an unknown feature, or a graph refers to data
+            outside the folder.
     """
+    snapshot = None
     if path is None:
         folder = builtin_bundle_path()
         if not (folder / contract.MANIFEST_FILE).is_file():
@@ -82,6 +89,8 @@ def open_bundle(path: str | os.PathLike[str] | None = None) -> Bundle:
                 "this installation contains no built-in bundle; export one with "
                 "'glesam-export onnx --preset nano -o nano' and pass --bundle nano"
             )
+    elif isinstance(path, str) and (snapshot := _from_hub(path)) is not None:
+        folder = snapshot.folder
     else:
         folder = Path(path)
     if not folder.is_dir():
@@ -108,7 +117,17 @@ def open_bundle(path: str | os.PathLike[str] | None = None) -> Bundle:
         verify_file(folder, ref)
     for stage in manifest.stages.values():
         _verify_external_data(folder, stage)
-    return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest())
+    return Bundle(folder, manifest, hashlib.sha256(raw).hexdigest(), snapshot)
+
+
+def _from_hub(text: str) -> Snapshot | None:
+    """Return the files of the repository that a string names, or None if it is a path."""
+    if "/" not in text:
+        return None
+    from glesam_runtime.hub import fetch, repository_of
+
+    repository = repository_of(text)
+    return None if repository is None else fetch(repository)
 
 
 def load_golden(bundle: Bundle) -> dict[str, NDArray[np.generic]]:

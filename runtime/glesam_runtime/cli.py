@@ -53,8 +53,12 @@ def run(
     engine: RequestedEngine,
     search: EverythingOptions,
     bundle: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Bundle folder. Default: the built-in nano."),
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Bundle folder, or a Hugging Face repository ORG/NAME[@REVISION]. Default: the "
+            "built-in nano.",
+        ),
     ] = None,
     no_enhance: NoEnhance = False,
     in_flight: Annotated[
@@ -281,7 +285,7 @@ def _print_document(
     )
 
 
-def _selftest(path: Path | None, engine: RequestedEngine, as_json: bool) -> None:
+def _selftest(path: str | None, engine: RequestedEngine, as_json: bool) -> None:
     from glesam_runtime.selftest import format_table, run_selftest
 
     opened = _open_bundle(path)
@@ -294,7 +298,7 @@ def _selftest(path: Path | None, engine: RequestedEngine, as_json: bool) -> None
         raise ParityError(f"{opened.path}: self-test failed: {'; '.join(result.failures)}")
 
 
-def _open_bundle(path: Path | None) -> Bundle:
+def _open_bundle(path: str | None) -> Bundle:
     """Open a bundle, and note on stderr if it is the built-in one or untrained."""
     from glesam_runtime.bundle import open_bundle
 

@@ -220,6 +220,7 @@ class PredictorCore:
         """
         return self._decode(prompts, self.geometry, multimask_output)
 
+    @one_thread_at_a_time
     def decode_images(
         self, asked: Sequence[tuple[ImageEmbedding, PromptBatch]], multimask_output: bool = True
     ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:

@@ -87,9 +87,11 @@ def _finite(value: Any) -> Any:
 
 def describe_bundle(bundle: Bundle) -> BundleInfo:
     """Return the bundle's path, hash and model."""
+    from msgspec import UNSET
+
     from glesam_runtime.results import BundleInfo
 
-    model = bundle.manifest.model
+    model, snapshot = bundle.manifest.model, bundle.snapshot
     return BundleInfo(
         path=str(bundle.path),
         sha256=bundle.sha256,
@@ -98,4 +100,6 @@ def describe_bundle(bundle: Bundle) -> BundleInfo:
         unet=model.unet,
         trained=model.trained,
         precision={name: stage.precision for name, stage in bundle.manifest.stages.items()},
+        repository=UNSET if snapshot is None else snapshot.repository,
+        revision=UNSET if snapshot is None else snapshot.revision,
     )

@@ -92,6 +92,10 @@ class BundleInfo(msgspec.Struct, frozen=True, kw_only=True):
     unet: str
     trained: bool
     precision: dict[StageName, PrecisionName]
+    repository: str | msgspec.UnsetType = msgspec.UNSET
+    """The repository of the Hugging Face Hub, org/name. Absent for a folder."""
+    revision: str | msgspec.UnsetType = msgspec.UNSET
+    """The hash of the commit in that repository."""
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):

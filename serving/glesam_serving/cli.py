@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -32,8 +31,12 @@ def serve(
     engine: RequestedEngine,
     server: ServerOptions,
     bundle: Annotated[
-        Path | None,
-        typer.Argument(metavar="[BUNDLE]", help="Bundle folder. Default: the built-in nano."),
+        str | None,
+        typer.Argument(
+            metavar="[BUNDLE]",
+            help="Bundle folder, or a Hugging Face repository ORG/NAME[@REVISION]. Default: the "
+            "built-in nano.",
+        ),
     ] = None,
     prompt_batch: PromptBatchSize = None,
     no_enhance: NoEnhance = False,

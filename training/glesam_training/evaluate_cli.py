@@ -14,6 +14,7 @@ from glesam_runtime.common_options import make_app
 from glesam_runtime.console import run_app
 from glesam_runtime.engine_options import DeviceOption
 from glesam_runtime.errors import InputError
+from glesam_runtime.hub import repository_of
 from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.verbosity import print_progress, shows_progress
 from glesam_training.options import DataOptions
@@ -156,8 +157,8 @@ def run(
 def _open_model(model: str, device: str | None) -> tuple[str, Stages]:
     """Return a line that describes the model, and its stages."""
     path = Path(model)
-    if model == "nano" or (path / _MANIFEST).is_file():
-        return _open_bundle(None if model == "nano" else path, device)
+    if model == "nano" or (path / _MANIFEST).is_file() or repository_of(model):
+        return _open_bundle(None if model == "nano" else model, device)
     if (path / _CHECKPOINT).is_file() or (path.is_file() and path.suffix == ".safetensors"):
         return _open_checkpoint(path, device)
     if path.exists():
@@ -168,7 +169,7 @@ def _open_model(model: str, device: str | None) -> tuple[str, Stages]:
     raise InputError(f"{model}: no such file or folder; pass nano for the built-in bundle")
 
 
-def _open_bundle(path: Path | None, device: str | None) -> tuple[str, Stages]:
+def _open_bundle(path: str | None, device: str | None) -> tuple[str, Stages]:
     from glesam_evaluation.results import describe_model
     from glesam_evaluation.segmenters import BundleStages
     from glesam_runtime.bundle import open_bundle
@@ -177,6 +178,8 @@ def _open_bundle(path: Path | None, device: str | None) -> tuple[str, Stages]:
     model = bundle.manifest.model
     precisions = dict.fromkeys(stage.precision for stage in bundle.manifest.stages.values())
     name = "the built-in bundle" if path is None else f"bundle {path}"
+    if bundle.snapshot is not None:
+        name = f"bundle {bundle.snapshot.repository}@{bundle.snapshot.revision}"
     source = f"{name}, {'/'.join(precisions)}, sha256 {bundle.sha256[:12]}"
     about = describe_model(model.preset, model.unet, model.trained, source)
     return about, BundleStages(bundle, device=device)

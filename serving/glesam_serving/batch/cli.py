@@ -144,15 +144,19 @@ def _run(
     if not len(chunks):
         parts.repair_failed(job.out)
         return Summary(0, every, 1).finish()
-    with pipeline.cluster(batch.address) as (cpus, gpus):
-        actors = batch.actors or max(1, int(gpus))
+    with pipeline.cluster(batch.address) as size:
+        on_gpu = size.gpus >= 1 and engine.device != "cpu"
+        actors = batch.actors or (int(size.gpus) if on_gpu else size.nodes)
         per_actor = batch.gpus_per_actor
         if per_actor is None:
-            per_actor = 1.0 if gpus and engine.device != "cpu" else 0.0
-        pools = pipeline.Pools(actors, per_actor, batch.gib(), cpus)
+            per_actor = 1.0 if on_gpu else 0.0
+        pools = pipeline.Pools(actors, per_actor, batch.gib(), size)
+        options = engine.options()
+        if options.threads is None and not on_gpu:
+            options = dataclasses.replace(options, threads=pools.threads)
         summary = Summary(todo, every - todo, actors)
         files = bundles.pack(opened)
-        for chunk in pipeline.run_chunks(setup, files, chunks, pools, engine.options()):
+        for chunk in pipeline.run_chunks(setup, files, chunks, pools, options):
             summary.add(chunk)
     if n == 1:
         parts.clear_hidden(job.out)

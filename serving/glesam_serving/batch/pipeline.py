@@ -6,6 +6,7 @@ is decided by `parts`, not by Ray (docs/adr/0022).
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,15 @@ _MOST_TASKS = 20_000
 
 
 @dataclass(frozen=True)
+class Size:
+    """What a cluster has."""
+
+    nodes: int
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True)
 class Pools:
     """How many processes work, and what each takes."""
 
@@ -37,23 +47,28 @@ class Pools:
     """GPUs of each encoder; a decoder takes none, and shares the one of its bundle if it must."""
     memory: int | None
     """Bytes of the object store that this job may fill; None is Ray's default, half of it."""
-    cpus: float
-    """CPUs of the cluster."""
+    size: Size
+
+    @property
+    def threads(self) -> int:
+        """Return the CPU threads of each engine, so that encoders and decoders share the cores."""
+        actors_per_node = -(-self.actors // self.size.nodes)
+        return max(1, int(self.size.cpus / self.size.nodes / actors_per_node / 2))
 
     @property
     def actor_cpus(self) -> float:
         """Return the CPUs that each encoder and each decoder reserves: half of the cluster's."""
-        return max(0.01, min(1.0, round(self.cpus / 4 / self.actors, 2)))
+        return max(0.01, min(1.0, round(self.size.cpus / 4 / self.actors, 2)))
 
     @property
     def task_cpus(self) -> float:
         """Return the CPUs that each read task reserves."""
-        return max(0.01, min(1.0, round(self.cpus / 8, 2)))
+        return max(0.01, min(1.0, round(self.size.cpus / 8, 2)))
 
 
 @contextmanager
-def cluster(address: str | None) -> Iterator[tuple[float, float]]:
-    """Join a cluster, or start one on this machine; yield its CPUs and GPUs, and leave it.
+def cluster(address: str | None) -> Iterator[Size]:
+    """Join a cluster, or start one on this machine; yield its size, and leave it.
 
     Args:
         address: "auto", "host:port" or "ray://host:port"; None starts a cluster of all cores and
@@ -64,7 +79,10 @@ def cluster(address: str | None) -> Iterator[tuple[float, float]]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
@@ -80,7 +98,8 @@ def cluster(address: str | None) -> Iterator[tuple[float, float]]:
         ) from error
     try:
         found = ray.cluster_resources()
-        yield found.get("CPU", 1.0), found.get("GPU", 0.0)
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        yield Size(nodes, found.get("CPU", 1.0), found.get("GPU", 0.0))
     finally:
         ray.shutdown()
 
@@ -110,7 +129,7 @@ def run_chunks(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.target_max_block_size = 1 << 20  # each chunk is a block of its own, whatever its size
-    context.max_errored_blocks = 0
+    context.issue_detectors_config.detectors = []
     if pools.memory is not None:
         limits = ray.data.ExecutionResources(object_store_memory=pools.memory)
         context.execution_options.resource_limits = limits

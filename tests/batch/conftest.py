@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-BATCH = "import sys; from glesam_serving.batch.cli import main; sys.argv[0] = 'glesam-batch'; main()"
+BATCH = (
+    "import sys; from glesam_serving.batch.cli import main; sys.argv[0] = 'glesam-batch'; main()"
+)
 
 
 def make_pictures(folder: Path, count: int) -> Path:

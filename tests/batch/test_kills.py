@@ -23,6 +23,8 @@ psutil = pytest.importorskip("psutil")
 
 SEEDS = range(int(os.environ.get("GLESAM_KILLS", "2")))
 CHUNKS = 24
+ADDRESS = "127.0.0.2"
+"""Ray replaces 127.0.0.1 by the machine's own address, on which these nodes do not listen."""
 HEALTH = {
     "health_check_initial_delay_ms": 1000,
     "health_check_period_ms": 500,
@@ -97,16 +99,14 @@ def test_node_and_driver_killed_on_three_nodes(
     head = {
         "num_cpus": 2,
         "include_dashboard": False,
-        "node_ip_address": "127.0.0.1",
+        "node_ip_address": ADDRESS,
         "object_store_memory": 200 << 20,
         "_system_config": HEALTH,
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         nodes = [
-            cluster.add_node(
-                num_cpus=2, node_ip_address="127.0.0.1", object_store_memory=200 << 20
-            )
+            cluster.add_node(num_cpus=2, node_ip_address=ADDRESS, object_store_memory=200 << 20)
             for _ in range(2)
         ]
         words = (pictures, "-o", out, "--batch-size", "2", "--address", cluster.address)

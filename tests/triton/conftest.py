@@ -19,9 +19,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SERVING = Path(__file__).parents[2] / "serving"
-RUNTIME = Path(__file__).parents[2] / "runtime"
-
 
 def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
@@ -52,17 +49,16 @@ def triton(repository: Path, folder: Path, *extra: str) -> Iterator[Server]:
     stub = home / "python_backend_stubs" / version / "triton_python_backend_stub"
     shutil.copy2(stub, backends / "python" / stub.name)
     ports = free_ports(3)
-    paths = [str(RUNTIME), str(SERVING), sysconfig.get_path("purelib")]
     libraries = [
         sysconfig.get_config_var("LIBDIR"),
         str(Path(sysconfig.get_path("purelib")) / "nvidia_pytriton.libs"),
     ]
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
         "LD_LIBRARY_PATH": os.pathsep.join(
             filter(None, [*libraries, os.environ.get("LD_LIBRARY_PATH")])
         ),
+        "GLESAM_TRITON_PATH": sysconfig.get_path("purelib"),
         "OMP_NUM_THREADS": "1",
     }
     log = folder / "server.log"

@@ -145,9 +145,7 @@ def test_everything_sends_a_response_for_each_mask(
         tensor(grpc, "pixels", picture(5), "UINT8"),
         tensor(grpc, "parameters", text, "BYTES"),
     ]
-    connection.async_stream_infer(
-        "glesam_everything", inputs, enable_empty_final_response=True
-    )
+    connection.async_stream_infer("glesam_everything", inputs, enable_empty_final_response=True)
     found = []
     while True:
         result = received.get(timeout=120)
@@ -168,9 +166,7 @@ def test_everything_sends_a_response_for_each_mask(
         assert result.as_numpy("area")[0] == mask["area"]
 
 
-def test_health_metrics_unload_and_load(
-    server: Server, picture: Callable[..., np.ndarray]
-) -> None:
+def test_health_metrics_unload_and_load(server: Server, picture: Callable[..., np.ndarray]) -> None:
     connection = http.InferenceServerClient(server.http)
     assert connection.is_server_live()
     assert connection.is_model_ready("glesam")
@@ -223,7 +219,12 @@ def test_second_bundle_becomes_version_two(tmp_path: Path, picture: Callable[...
         assert connection.is_model_ready("glesam", "2")
 
 
-STAND_IN = '''
+STAND_IN = """
+import os
+import site
+
+site.addsitedir(os.environ["GLESAM_TRITON_PATH"])
+
 import numpy as np
 import triton_python_backend_utils as utils
 from glesam_runtime.bundle import open_bundle
@@ -242,4 +243,4 @@ class TritonPythonModel:
             answers.append(utils.InferenceResponse(
                 [utils.Tensor(name, np.asarray(value)) for name, value in outputs.items()]))
         return answers
-'''
+"""

@@ -52,7 +52,9 @@ def run(
     search: EverythingOptions,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder of the job, which all nodes see."),
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder of the job, which all nodes see."
+        ),
     ],
     bundle: Annotated[
         str | None,
@@ -63,9 +65,7 @@ def run(
         ),
     ] = None,
     no_enhance: NoEnhance = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the summary as JSON.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Segment IMAGES, and write Parquet files of one row per mask to OUT/masks.
 
@@ -208,9 +208,7 @@ def _check(
 def to_coco(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a finished job.")],
     result: Annotated[Path, typer.Argument(metavar="RESULT", help="JSON file to write.")],
-    category: Annotated[
-        int, typer.Option(metavar="N", help="The category_id of all masks.")
-    ] = 1,
+    category: Annotated[int, typer.Option(metavar="N", help="The category_id of all masks.")] = 1,
 ) -> None:
     """Write the masks of the job in OUT as COCO results, which pycocotools loads."""
     from glesam_serving.batch.to_coco import write_coco

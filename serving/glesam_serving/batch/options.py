@@ -100,4 +100,3 @@ class BatchOptions:
     def gib(self) -> int | None:
         """Return --memory in bytes."""
         return None if self.memory is None else int(self.memory * (1 << 30))
-

@@ -6,8 +6,10 @@ is decided by `parts`, not by Ray (docs/adr/0022).
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 _CHUNKS_PER_TASK = 4
 """Chunks that one read task makes, one after another. A task that is lost is repeated whole."""
+_CONNECT_SECONDS = 10
 _MOST_TASKS = 20_000
 """Read tasks of a job; the driver keeps a record of each."""
 
@@ -79,14 +82,19 @@ def cluster(address: str | None) -> Iterator[Size]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
+    import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         settings.update(include_dashboard=False, num_cpus=max(2, os.cpu_count() or 2))
+    elif address != "auto":
+        host = _check_answers(address)
+        if ipaddress.ip_address(host).is_loopback and "://" not in address:
+            # Ray would replace a loopback address by one that such a cluster does not listen on.
+            settings["_node_ip_address"] = host
     try:
         ray.init(address, **settings)
     except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
@@ -102,6 +110,26 @@ def cluster(address: str | None) -> Iterator[Size]:
         yield Size(nodes, found.get("CPU", 1.0), found.get("GPU", 0.0))
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> str:
+    """Connect to a cluster's port and return the IP address; Ray alone tries for minutes.
+
+    Raises:
+        InputError: the address is malformed, or nothing listens there.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and host and port.isdecimal()):
+        raise InputError(f"--address {address}: auto, HOST:PORT or ray://HOST:PORT is needed")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS) as made:
+            found: str = made.getpeername()[0]
+            return found
+    except OSError as error:
+        raise InputError(
+            f"--address {address}: no Ray cluster answers ({error.strerror or error}); start one "
+            "with 'ray start --head', or leave out --address to use this machine"
+        ) from error
 
 
 def run_chunks(

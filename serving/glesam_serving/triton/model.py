@@ -29,9 +29,7 @@ class Loaded:
             arguments: what Triton gives to `initialize`.
         """
         config = json.loads(arguments["model_config"])
-        parameters = {
-            name: value["string_value"] for name, value in config["parameters"].items()
-        }
+        parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
         version = arguments["model_version"]
         folder = Path(arguments["model_repository"])
         if folder.name != arguments["model_name"] and (folder / arguments["model_name"]).is_dir():

@@ -33,7 +33,19 @@ if TYPE_CHECKING:
 _CONFIG, _BUNDLE = "config.pbtxt", "bundle"
 _MODEL_PY = '''"""Answer requests with the GleSAM bundle beside this file."""
 
-from glesam_serving.triton.{module} import TritonPythonModel
+import os
+import site
+import sys
+
+# Triton's Python ignores PYTHONPATH and virtual environments. This variable names the site-packages
+# folder of an environment that has glesam-deploy, if Triton's own Python does not have it.
+if folder := os.environ.get("GLESAM_TRITON_PATH"):
+    own = list(sys.path)
+    sys.path.clear()
+    site.addsitedir(folder)
+    sys.path += own
+
+from glesam_serving.triton.{module} import TritonPythonModel  # noqa: E402
 
 __all__ = ["TritonPythonModel"]
 '''

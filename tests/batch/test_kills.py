@@ -1,5 +1,6 @@
-"""Real kills: of workers, of a node of three, of the driver. The rows are then those of an
-undisturbed run, none missing and none twice.
+"""Rows survive real kills of workers, of a node of three, and of the driver.
+
+They are then those of an undisturbed run, none missing and none twice.
 
 GLESAM_KILLS is the number of seeds, by default 2.
 """

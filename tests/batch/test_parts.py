@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -65,7 +64,7 @@ def test_failed_is_repaired_from_the_parts(tmp_path: Path) -> None:
     parts.commit(tmp_path, 0, [row(0)], [Failure(1, "1.png", "gone")])
     parts.commit(tmp_path, 1, [row(2)], [])
     wrong = parts.part_path(tmp_path, parts.FAILED, 1)
-    os.rename(parts.part_path(tmp_path, parts.FAILED, 0), wrong)
+    parts.part_path(tmp_path, parts.FAILED, 0).rename(wrong)
     parts.repair_failed(tmp_path)
     assert not wrong.exists()
     assert [each["image"] for each in failed_of(tmp_path)] == ["1.png"]

@@ -58,7 +58,8 @@ def triton(repository: Path, folder: Path, *extra: str) -> Iterator[Server]:
         "LD_LIBRARY_PATH": os.pathsep.join(
             filter(None, [*libraries, os.environ.get("LD_LIBRARY_PATH")])
         ),
-        "GLESAM_TRITON_PATH": sysconfig.get_path("purelib"),
+        # Triton's Python takes the environment of the first `python` on the path.
+        "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]]),
         "OMP_NUM_THREADS": "1",
     }
     log = folder / "server.log"

@@ -220,11 +220,6 @@ def test_second_bundle_becomes_version_two(tmp_path: Path, picture: Callable[...
 
 
 STAND_IN = """
-import os
-import site
-
-site.addsitedir(os.environ["GLESAM_TRITON_PATH"])
-
 import numpy as np
 import triton_python_backend_utils as utils
 from glesam_runtime.bundle import open_bundle

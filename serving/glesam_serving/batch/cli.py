@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -92,7 +91,7 @@ def run(
     from glesam_serving.batch.job import Job, open_job
     from glesam_serving.batch.rows import read_rows
 
-    out = Path(os.path.abspath(output))
+    out = output.absolute()
     asked_job = Job(
         inputs=tuple(source.images),
         recursive=source.recursive,
@@ -168,7 +167,8 @@ def _images_of(chunks: Any, job: Any) -> int:
     """Return the number of images in chunks; the last chunk of a job may be short."""
     size, last = job.job.batch_size, len(job.plan) - 1
     short = size * len(job.plan) - job.count
-    return len(chunks) * size - (short if len(chunks) and int(chunks[-1]) == last else 0)
+    missing = short if len(chunks) and int(chunks[-1]) == last else 0
+    return int(len(chunks) * size - missing)
 
 
 def _own_prompts(asked: PromptOptions) -> list[dict[str, Any]]:
@@ -213,5 +213,5 @@ def to_coco(
     """Write the masks of the job in OUT as COCO results, which pycocotools loads."""
     from glesam_serving.batch.to_coco import write_coco
 
-    count = write_coco(Path(os.path.abspath(out)), result, category)
+    count = write_coco(out.absolute(), result, category)
     print_line(f"{result}  {count} masks")

@@ -1,4 +1,4 @@
-"""Declare the options of glesam-batch, other than those of the engine, the prompts and the images."""
+"""Declare the options of glesam-batch, other than those that glesam-run has too."""
 
 from __future__ import annotations
 

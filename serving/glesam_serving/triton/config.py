@@ -129,7 +129,9 @@ def graph_config(
     return to_text(config)
 
 
-_INPUTS = (
+_Tensor = tuple[str, str, list[int]]
+"""Name, type and dimensions."""
+_INPUTS: tuple[_Tensor, ...] = (
     ("image", "TYPE_STRING", [1]),
     ("pixels", "TYPE_UINT8", [-1, -1, 3]),
     ("image_id", "TYPE_STRING", [1]),
@@ -139,7 +141,7 @@ _INPUTS = (
     ("mask_input", "TYPE_FP32", [-1, 1, -1, -1]),
     ("multimask", "TYPE_BOOL", [1]),
 )
-_OUTPUTS = (
+_OUTPUTS: tuple[_Tensor, ...] = (
     ("masks", "TYPE_UINT8", [-1, -1, -1, -1]),
     ("rle", "TYPE_STRING", [-1, -1]),
     ("size", "TYPE_INT32", [2]),
@@ -147,7 +149,7 @@ _OUTPUTS = (
     ("low_res_masks", "TYPE_FP32", [-1, -1, -1, -1]),
     ("image_id", "TYPE_STRING", [1]),
 )
-_SEARCH_OUTPUTS = (
+_SEARCH_OUTPUTS: tuple[_Tensor, ...] = (
     ("rle", "TYPE_STRING", [1]),
     ("size", "TYPE_INT32", [2]),
     ("box", "TYPE_INT32", [4]),
@@ -170,10 +172,12 @@ def python_config(
         device: "cpu" or "gpu".
         parameters: what `model.TritonPythonModel` reads.
     """
+    inputs: tuple[_Tensor, ...]
+    outputs: tuple[_Tensor, ...]
     if everything:
-        inputs = (*_INPUTS[:3], ("parameters", "TYPE_STRING", [1]))
+        inputs = (*_INPUTS[:2], ("parameters", "TYPE_STRING", [1]))
         outputs = _SEARCH_OUTPUTS
-        optional = {"image", "pixels", "image_id", "parameters"}
+        optional = {"image", "pixels", "parameters"}
     else:
         inputs, outputs = _INPUTS, _OUTPUTS
         optional = {each[0] for each in _INPUTS}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import filecmp
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -33,19 +32,7 @@ if TYPE_CHECKING:
 _CONFIG, _BUNDLE = "config.pbtxt", "bundle"
 _MODEL_PY = '''"""Answer requests with the GleSAM bundle beside this file."""
 
-import os
-import site
-import sys
-
-# Triton's Python ignores PYTHONPATH and virtual environments. This variable names the site-packages
-# folder of an environment that has glesam-deploy, if Triton's own Python does not have it.
-if folder := os.environ.get("GLESAM_TRITON_PATH"):
-    own = list(sys.path)
-    sys.path.clear()
-    site.addsitedir(folder)
-    sys.path += own
-
-from glesam_serving.triton.{module} import TritonPythonModel  # noqa: E402
+from glesam_serving.triton.{module} import TritonPythonModel
 
 __all__ = ["TritonPythonModel"]
 '''
@@ -204,7 +191,7 @@ def _is_own(name: str) -> bool:
 
 def _next_version(folder: Path, bundle: Bundle) -> int:
     base = folder / "glesam"
-    names = os.listdir(base) if base.is_dir() else []
+    names = [each.name for each in base.iterdir()] if base.is_dir() else []
     versions = sorted(int(name) for name in names if re.fullmatch("[1-9][0-9]*", name))
     for version in versions:
         manifest = base / str(version) / _BUNDLE / MANIFEST_FILE

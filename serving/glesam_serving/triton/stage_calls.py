@@ -28,7 +28,7 @@ class StageCalls:
     utils: Any
     """Triton's `triton_python_backend_utils`."""
     version: str
-    outputs: Mapping[str, tuple[str, ...]] | None = None
+    outputs: Mapping[StageName, tuple[str, ...]] | None = None
     """The names of each stage's outputs; `predictor_on` sets them from the manifest."""
     name: str = "triton"
     device: str = "cpu"

@@ -69,7 +69,7 @@ def triton(repository: Path, folder: Path, *extra: str) -> Iterator[Server]:
         *("--http-address", "127.0.0.1", "--http-port", str(ports[0])),
         *("--grpc-address", "127.0.0.1", "--grpc-port", str(ports[1])),
         *("--metrics-address", "127.0.0.1", "--metrics-port", str(ports[2])),
-        *("--model-control-mode", "explicit"),
+        *("--model-control-mode", "explicit", "--exit-timeout-secs", "5"),
         *extra,
     ]
     with log.open("w") as file:

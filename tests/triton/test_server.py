@@ -236,6 +236,6 @@ class TritonPythonModel:
             inputs = {{tensor.name(): tensor.as_numpy() for tensor in request.inputs()}}
             outputs = self.engine.run("{stage}", inputs)
             answers.append(utils.InferenceResponse(
-                [utils.Tensor(name, self.engine.to_host(value)) for name, value in outputs.items()]))
+                [utils.Tensor(name, self.engine.to_host(v)) for name, v in outputs.items()]))
         return answers
 """

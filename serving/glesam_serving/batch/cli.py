@@ -128,7 +128,7 @@ def _run(
     job: Any, opened: Any, batch: BatchOptions, engine: RequestedEngine, shard: tuple[int, int]
 ) -> dict[str, Any]:
     """Run the chunks that are not written yet, and return the summary."""
-    from glesam_serving.batch import bundles, parts, pipeline, stages
+    from glesam_serving.batch import parts, pipeline, stages
     from glesam_serving.batch.plan import pending
     from glesam_serving.batch.summary import Summary
 
@@ -154,8 +154,7 @@ def _run(
         if options.threads is None and not on_gpu:
             options = dataclasses.replace(options, threads=pools.threads)
         summary = Summary(todo, every - todo, actors)
-        files = bundles.pack(opened)
-        for chunk in pipeline.run_chunks(setup, files, chunks, pools, options):
+        for chunk in pipeline.run_chunks(setup, opened, chunks, pools, options):
             summary.add(chunk)
     if n == 1:
         parts.clear_hidden(job.out)

@@ -13,15 +13,17 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glesam_runtime.engine_options import EngineOptions
-from glesam_runtime.errors import BackendError, GlesamError, InputError
+from glesam_runtime.errors import BackendError, BundleError, GlesamError, InputError
 from glesam_serving.batch import bundles, stages
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from glesam_runtime.bundle import Bundle
     from glesam_runtime.predictor import GleSamPredictor
 
 _CHUNKS_PER_TASK = 4
@@ -134,7 +136,7 @@ def _check_answers(address: str) -> str:
 
 def run_chunks(
     setup: stages.Setup,
-    files: dict[str, bytes],
+    bundle: Bundle,
     chunks: np.ndarray,
     pools: Pools,
     options: EngineOptions,
@@ -143,7 +145,7 @@ def run_chunks(
 
     Args:
         setup: the job.
-        files: the files of the bundle, for nodes that do not have it.
+        bundle: the bundle; nodes that do not have it get it.
         chunks: the numbers of the chunks.
         pools: the pools.
         options: how each engine is to run.
@@ -161,9 +163,11 @@ def run_chunks(
     if pools.memory is not None:
         limits = ray.data.ExecutionResources(object_store_memory=pools.memory)
         context.execution_options.resource_limits = limits
-    held = {name: ray.put(content) for name, content in files.items()}
+    held = {}
+    if pools.size.nodes > 1:
+        held = {name: ray.put(content) for name, content in bundles.pack(bundle).items()}
     numbers = ray.put(chunks)
-    shared = _Shared(setup, held, options)
+    shared = _Shared(setup, bundle.path.absolute(), held, options)
     tasks = min(-(-len(chunks) // _CHUNKS_PER_TASK), _MOST_TASKS)
     actors = {
         "compute": ray.data.ActorPoolStrategy(size=pools.actors, max_tasks_in_flight_per_actor=2),
@@ -189,8 +193,10 @@ def run_chunks(
 @dataclass(frozen=True)
 class _Shared:
     setup: stages.Setup
+    place: Path
+    """The bundle's folder on the driver's node."""
     files: dict[str, Any]
-    """References of the bundle's files in the object store."""
+    """References of the bundle's files in the object store; none if there is only one node."""
     options: EngineOptions
 
     def predictor(self, enhance: bool) -> GleSamPredictor:
@@ -199,7 +205,9 @@ class _Shared:
 
         from glesam_runtime.predictor import GleSamPredictor
 
-        bundle = bundles.find(self.setup.job.bundle)
+        bundle = bundles.find(self.setup.job.bundle, self.place)
+        if bundle is None and not self.files:
+            raise BundleError(f"{self.place}: changed while the job ran; start the job again")
         if bundle is None:
             names = list(self.files)
             contents = ray.get([self.files[name] for name in names])

@@ -9,6 +9,8 @@ DOCS   := .venv-docs
 CLIENTS := .venv-clients
 INTEROP := .venv-interop
 BROWSER := .venv-browser
+BATCH  := .venv-batch
+TRITON := .venv-triton
 CHROMIUM := /usr/bin/chromium
 OUT    := out
 # Processes of `make test`; each uses one core. An idle one takes tests from the others.
@@ -81,6 +83,26 @@ $(CHROMIUM):
 test-browser: $(BROWSER)/.ready | $(CHROMIUM)  ## Test the server's page in Chromium (two minutes)
 	$(BROWSER)/bin/pytest -q --durations=5 tests/browser
 
+$(BATCH)/.ready: pyproject.toml runtime/pyproject.toml
+	$(PYTHON) -m venv $(BATCH)
+	$(BATCH)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e './runtime[cpu]' -e '.[batch]' \
+		hypothesis psutil pycocotools pytest 'ray[data]==2.60.*'
+	@touch $@
+
+# GLESAM_KILLS is the number of seeds of each kind of kill.
+test-batch: $(BATCH)/.ready  ## Test glesam-batch on Ray, with workers, nodes and drivers killed (ten minutes)
+	$(BATCH)/bin/python -m pytest -q tests/batch
+
+# The server's Python backend needs NumPy below 2.
+$(TRITON)/.ready: pyproject.toml runtime/pyproject.toml
+	$(PYTHON) -m venv $(TRITON)
+	$(TRITON)/bin/pip install --disable-pip-version-check -q -e ./runtime -e . \
+		hypothesis 'numpy<2' nvidia-pytriton==0.7.* onnx onnxruntime==1.32.* pytest 'tritonclient[grpc,http]'
+	@touch $@
+
+test-triton: $(TRITON)/.ready  ## Load a model repository in the Triton of nvidia-pytriton, and compare masks (two minutes)
+	$(TRITON)/bin/python -m pytest -q tests/triton
+
 page-picture: $(BROWSER)/.ready | $(CHROMIUM)  ## Take the picture of the server's page
 	$(BROWSER)/bin/python docs/make_page_picture.py docs/images/page.jpg
 
@@ -141,7 +163,7 @@ check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under saniti
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT)
 
 check:  ## Run every check, and print the seconds that each takes
-	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-attacks" "$(MAKE) test-serving" "$(MAKE) test-browser" "$(MAKE) test-clients" "$(MAKE) test-interop" "$(MAKE) gpu-dry" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
+	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-attacks" "$(MAKE) test-serving" "$(MAKE) test-browser" "GLESAM_KILLS=20 $(MAKE) test-batch" "$(MAKE) test-triton" "$(MAKE) test-clients" "$(MAKE) test-interop" "$(MAKE) gpu-dry" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
 
 lint: $(READY)  ## Check style, import walls and types
 	$(BIN)/ruff check
@@ -234,4 +256,4 @@ figures: $(READY)  ## Draw the figures of docs/evaluation.md on nano, and IoU ov
 	$(BIN)/glesam-train ablate gamma -o $(OUT)/ablation
 
 clean:  ## Remove environments and outputs
-	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(INTEROP) $(BROWSER) $(OUT)
+	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(INTEROP) $(BROWSER) $(BATCH) $(TRITON) $(OUT)

@@ -49,8 +49,9 @@ _EXTRAS = {
         "starlette",
         "uvicorn",
     ),
+    "batch": ("pyarrow", "ray"),
 }
-"""The extras of glesam-deploy and the modules that they install; each but the last, serve, contains
+"""The extras of glesam-deploy and the modules that they install; each but serve and batch contains
 the one before."""
 
 _EXTRA_OF_PROGRAM = {

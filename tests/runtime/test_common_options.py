@@ -24,6 +24,8 @@ PROGRAMS = {
     "glesam-bench": ("glesam_benchmark.cli", "app"),
     "glesam-train": ("glesam_training.cli", "app"),
     "glesam-serve": ("glesam_serving.cli", "app"),
+    "glesam-batch": ("glesam_serving.batch.cli", "app"),
+    "glesam-triton": ("glesam_serving.triton.cli", "app"),
     "glesam-evaluate": ("glesam_training.evaluate_cli", "app"),
 }
 

@@ -147,9 +147,14 @@ def test_the_extras_are_those_of_the_distribution() -> None:
     }
     for extra, modules in console._EXTRAS.items():
         required = metadata["project"]["optional-dependencies"][extra]
-        named = {requirement.partition(">")[0] for requirement in required if ">" in requirement}
+        named = {
+            requirement.partition(">")[0].partition("[")[0]
+            for requirement in required
+            if ">" in requirement
+        }
         assert {distributions.get(module, module) for module in modules} == named, extra
-    chain = [extra for extra in console._EXTRAS if extra != "serve"]  # serve needs no other extra
+    alone = ("serve", "batch")  # they need no other extra
+    chain = [extra for extra in console._EXTRAS if extra not in alone]
     for order in itertools.pairwise(chain):
         assert (
             f"glesam-deploy[{order[0]}]" in metadata["project"]["optional-dependencies"][order[1]]
@@ -176,6 +181,7 @@ COMMANDS = [
     ("glesam_benchmark.cli", ("run",), "export"),
     ("glesam_training.cli", ("nano", "-o", "out"), "training"),
     ("glesam_serving.cli", ("--port", "0"), "serve"),
+    ("glesam_serving.batch.cli", ("x.png", "--everything", "-o", "out"), "batch"),
 ]
 
 

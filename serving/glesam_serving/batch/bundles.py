@@ -56,15 +56,19 @@ def pack(bundle: Bundle) -> dict[str, bytes]:
     return {name: (bundle.path / name).read_bytes() for name in names}
 
 
-def find(sha256: str) -> Bundle | None:
-    """Return the bundle with this hash if this node has it: built-in, or in the cache.
+def find(sha256: str, place: Path) -> Bundle | None:
+    """Return the bundle with this hash if this node has it.
+
+    Args:
+        sha256: the hash.
+        place: where the driver has it; the built-in bundle and the cache are looked at too.
 
     Raises:
         BundleError: a file in the cache is damaged.
     """
     import hashlib
 
-    for folder in (builtin_bundle_path(), cache_folder() / sha256):
+    for folder in (place, builtin_bundle_path(), cache_folder() / sha256):
         manifest = folder / MANIFEST_FILE
         if manifest.is_file() and hashlib.sha256(manifest.read_bytes()).hexdigest() == sha256:
             return open_bundle(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -52,7 +51,9 @@ def run(
     search: EverythingOptions,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder of the job, which all nodes see."),
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder of the job, which all nodes see."
+        ),
     ],
     bundle: Annotated[
         str | None,
@@ -63,9 +64,7 @@ def run(
         ),
     ] = None,
     no_enhance: NoEnhance = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the summary as JSON.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Segment IMAGES, and write Parquet files of one row per mask to OUT/masks.
 
@@ -92,7 +91,7 @@ def run(
     from glesam_serving.batch.job import Job, open_job
     from glesam_serving.batch.rows import read_rows
 
-    out = Path(os.path.abspath(output))
+    out = output.absolute()
     asked_job = Job(
         inputs=tuple(source.images),
         recursive=source.recursive,
@@ -129,7 +128,7 @@ def _run(
     job: Any, opened: Any, batch: BatchOptions, engine: RequestedEngine, shard: tuple[int, int]
 ) -> dict[str, Any]:
     """Run the chunks that are not written yet, and return the summary."""
-    from glesam_serving.batch import bundles, parts, pipeline, stages
+    from glesam_serving.batch import parts, pipeline, stages
     from glesam_serving.batch.plan import pending
     from glesam_serving.batch.summary import Summary
 
@@ -144,15 +143,18 @@ def _run(
     if not len(chunks):
         parts.repair_failed(job.out)
         return Summary(0, every, 1).finish()
-    with pipeline.cluster(batch.address) as (cpus, gpus):
-        actors = batch.actors or max(1, int(gpus))
+    with pipeline.cluster(batch.address) as size:
+        on_gpu = size.gpus >= 1 and engine.device != "cpu"
+        actors = batch.actors or (int(size.gpus) if on_gpu else size.nodes)
         per_actor = batch.gpus_per_actor
         if per_actor is None:
-            per_actor = 1.0 if gpus and engine.device != "cpu" else 0.0
-        pools = pipeline.Pools(actors, per_actor, batch.gib(), cpus)
+            per_actor = 1.0 if on_gpu else 0.0
+        pools = pipeline.Pools(actors, per_actor, batch.gib(), size)
+        options = engine.options()
+        if options.threads is None and not on_gpu:
+            options = dataclasses.replace(options, threads=pools.threads)
         summary = Summary(todo, every - todo, actors)
-        files = bundles.pack(opened)
-        for chunk in pipeline.run_chunks(setup, files, chunks, pools, engine.options()):
+        for chunk in pipeline.run_chunks(setup, opened, chunks, pools, options):
             summary.add(chunk)
     if n == 1:
         parts.clear_hidden(job.out)
@@ -164,7 +166,8 @@ def _images_of(chunks: Any, job: Any) -> int:
     """Return the number of images in chunks; the last chunk of a job may be short."""
     size, last = job.job.batch_size, len(job.plan) - 1
     short = size * len(job.plan) - job.count
-    return len(chunks) * size - (short if len(chunks) and int(chunks[-1]) == last else 0)
+    missing = short if len(chunks) and int(chunks[-1]) == last else 0
+    return int(len(chunks) * size - missing)
 
 
 def _own_prompts(asked: PromptOptions) -> list[dict[str, Any]]:
@@ -204,12 +207,10 @@ def _check(
 def to_coco(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a finished job.")],
     result: Annotated[Path, typer.Argument(metavar="RESULT", help="JSON file to write.")],
-    category: Annotated[
-        int, typer.Option(metavar="N", help="The category_id of all masks.")
-    ] = 1,
+    category: Annotated[int, typer.Option(metavar="N", help="The category_id of all masks.")] = 1,
 ) -> None:
     """Write the masks of the job in OUT as COCO results, which pycocotools loads."""
     from glesam_serving.batch.to_coco import write_coco
 
-    count = write_coco(Path(os.path.abspath(out)), result, category)
+    count = write_coco(out.absolute(), result, category)
     print_line(f"{result}  {count} masks")

@@ -1,4 +1,4 @@
-"""Declare the options of glesam-batch, other than those of the engine, the prompts and the images."""
+"""Declare the options of glesam-batch, other than those that glesam-run has too."""
 
 from __future__ import annotations
 
@@ -100,4 +100,3 @@ class BatchOptions:
     def gib(self) -> int | None:
         """Return --memory in bytes."""
         return None if self.memory is None else int(self.memory * (1 << 30))
-

@@ -1,8 +1,8 @@
 """Write the rows of a chunk once, whatever is killed, and read what is written.
 
-Each chunk has one file, `masks/<thousands>/part-<chunk>.parquet`. It is written under a hidden name,
-flushed to the disk, and then linked to its name, which fails if the name exists. So a chunk is
-absent or complete, and the first writer of a chunk wins, even if a worker of an earlier run is
+Each chunk has one file, `masks/<thousands>/part-<chunk>.parquet`. It is written under a hidden
+name, flushed to the disk, and then linked to its name, which fails if the name exists. So a chunk
+is absent or complete, and the first writer of a chunk wins, even if a worker of an earlier run is
 still alive. The file's metadata holds the images that failed; `failed/` repeats them for people and
 for other programs, and is made from the metadata alone.
 """
@@ -84,8 +84,8 @@ def written_chunks(out: Path, kind: str = MASKS) -> Iterator[int]:
         return
     for folder in sorted(base.iterdir()):
         if folder.is_dir():
-            for name in sorted(os.listdir(folder)):
-                if match := _NAME.fullmatch(name):
+            for path in sorted(folder.iterdir()):
+                if match := _NAME.fullmatch(path.name):
                     yield int(match[1])
 
 

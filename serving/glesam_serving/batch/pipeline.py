@@ -1,30 +1,45 @@
 """Run the stages of a job on Ray Data, each in a pool of its own, and yield what each chunk gave.
 
 Ray Data schedules, retries and bounds the bytes that are between the stages. What is written once
-is decided by `parts`, not by Ray (docs/adr/0022).
+is decided by `parts`, not by Ray (docs/adr/0025).
 """
 
 from __future__ import annotations
 
+import ipaddress
+import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glesam_runtime.engine_options import EngineOptions
-from glesam_runtime.errors import BackendError, GlesamError, InputError
+from glesam_runtime.errors import BackendError, BundleError, GlesamError, InputError
 from glesam_serving.batch import bundles, stages
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from glesam_runtime.bundle import Bundle
     from glesam_runtime.predictor import GleSamPredictor
 
 _CHUNKS_PER_TASK = 4
 """Chunks that one read task makes, one after another. A task that is lost is repeated whole."""
+_CONNECT_SECONDS = 10
 _MOST_TASKS = 20_000
 """Read tasks of a job; the driver keeps a record of each."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a cluster has."""
+
+    nodes: int
+    cpus: float
+    gpus: float
 
 
 @dataclass(frozen=True)
@@ -37,23 +52,28 @@ class Pools:
     """GPUs of each encoder; a decoder takes none, and shares the one of its bundle if it must."""
     memory: int | None
     """Bytes of the object store that this job may fill; None is Ray's default, half of it."""
-    cpus: float
-    """CPUs of the cluster."""
+    size: Size
+
+    @property
+    def threads(self) -> int:
+        """Return the CPU threads of each engine, so that encoders and decoders share the cores."""
+        actors_per_node = -(-self.actors // self.size.nodes)
+        return max(1, int(self.size.cpus / self.size.nodes / actors_per_node / 2))
 
     @property
     def actor_cpus(self) -> float:
         """Return the CPUs that each encoder and each decoder reserves: half of the cluster's."""
-        return max(0.01, min(1.0, round(self.cpus / 4 / self.actors, 2)))
+        return max(0.01, min(1.0, round(self.size.cpus / 4 / self.actors, 2)))
 
     @property
     def task_cpus(self) -> float:
         """Return the CPUs that each read task reserves."""
-        return max(0.01, min(1.0, round(self.cpus / 8, 2)))
+        return max(0.01, min(1.0, round(self.size.cpus / 8, 2)))
 
 
 @contextmanager
-def cluster(address: str | None) -> Iterator[tuple[float, float]]:
-    """Join a cluster, or start one on this machine; yield its CPUs and GPUs, and leave it.
+def cluster(address: str | None) -> Iterator[Size]:
+    """Join a cluster, or start one on this machine; yield its size, and leave it.
 
     Args:
         address: "auto", "host:port" or "ray://host:port"; None starts a cluster of all cores and
@@ -65,10 +85,18 @@ def cluster(address: str | None) -> Iterator[tuple[float, float]]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         settings.update(include_dashboard=False, num_cpus=max(2, os.cpu_count() or 2))
+    elif address != "auto":
+        host = _check_answers(address)
+        if ipaddress.ip_address(host).is_loopback and "://" not in address:
+            # Ray would replace a loopback address by one that such a cluster does not listen on.
+            settings["_node_ip_address"] = host
     try:
         ray.init(address, **settings)
     except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
@@ -80,14 +108,35 @@ def cluster(address: str | None) -> Iterator[tuple[float, float]]:
         ) from error
     try:
         found = ray.cluster_resources()
-        yield found.get("CPU", 1.0), found.get("GPU", 0.0)
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        yield Size(nodes, found.get("CPU", 1.0), found.get("GPU", 0.0))
     finally:
         ray.shutdown()
 
 
+def _check_answers(address: str) -> str:
+    """Connect to a cluster's port and return the IP address; Ray alone tries for minutes.
+
+    Raises:
+        InputError: the address is malformed, or nothing listens there.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and host and port.isdecimal()):
+        raise InputError(f"--address {address}: auto, HOST:PORT or ray://HOST:PORT is needed")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS) as made:
+            found: str = made.getpeername()[0]
+            return found
+    except OSError as error:
+        raise InputError(
+            f"--address {address}: no Ray cluster answers ({error.strerror or error}); start one "
+            "with 'ray start --head', or leave out --address to use this machine"
+        ) from error
+
+
 def run_chunks(
     setup: stages.Setup,
-    files: dict[str, bytes],
+    bundle: Bundle,
     chunks: np.ndarray,
     pools: Pools,
     options: EngineOptions,
@@ -96,7 +145,7 @@ def run_chunks(
 
     Args:
         setup: the job.
-        files: the files of the bundle, for nodes that do not have it.
+        bundle: the bundle; nodes that do not have it get it.
         chunks: the numbers of the chunks.
         pools: the pools.
         options: how each engine is to run.
@@ -110,13 +159,15 @@ def run_chunks(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.target_max_block_size = 1 << 20  # each chunk is a block of its own, whatever its size
-    context.max_errored_blocks = 0
+    context.issue_detectors_config.detectors = []
     if pools.memory is not None:
         limits = ray.data.ExecutionResources(object_store_memory=pools.memory)
         context.execution_options.resource_limits = limits
-    held = {name: ray.put(content) for name, content in files.items()}
+    held = {}
+    if pools.size.nodes > 1:
+        held = {name: ray.put(content) for name, content in bundles.pack(bundle).items()}
     numbers = ray.put(chunks)
-    shared = _Shared(setup, held, options)
+    shared = _Shared(setup, bundle.path.absolute(), held, options)
     tasks = min(-(-len(chunks) // _CHUNKS_PER_TASK), _MOST_TASKS)
     actors = {
         "compute": ray.data.ActorPoolStrategy(size=pools.actors, max_tasks_in_flight_per_actor=2),
@@ -142,8 +193,10 @@ def run_chunks(
 @dataclass(frozen=True)
 class _Shared:
     setup: stages.Setup
+    place: Path
+    """The bundle's folder on the driver's node."""
     files: dict[str, Any]
-    """References of the bundle's files in the object store."""
+    """References of the bundle's files in the object store; none if there is only one node."""
     options: EngineOptions
 
     def predictor(self, enhance: bool) -> GleSamPredictor:
@@ -152,7 +205,9 @@ class _Shared:
 
         from glesam_runtime.predictor import GleSamPredictor
 
-        bundle = bundles.find(self.setup.job.bundle)
+        bundle = bundles.find(self.setup.job.bundle, self.place)
+        if bundle is None and not self.files:
+            raise BundleError(f"{self.place}: changed while the job ran; start the job again")
         if bundle is None:
             names = list(self.files)
             contents = ray.get([self.files[name] for name in names])

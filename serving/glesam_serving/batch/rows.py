@@ -7,7 +7,6 @@ are sorted in memory.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,7 +82,7 @@ def read_rows(arguments: Sequence[str], recursive: bool, root: Path | None) -> I
             path = Path(argument)
             if not path.is_file():
                 raise InputError(f"{path}: no such file")
-            base = os.path.abspath(root or path.parent)
+            base = (root or path.parent).absolute()
             try:
                 yield from reader(path, base)
             except OSError as error:
@@ -94,25 +93,25 @@ def read_rows(arguments: Sequence[str], recursive: bool, root: Path | None) -> I
             for found in find_images([argument], recursive):
                 if problem := found.early_problem():
                     raise InputError(problem)
-                yield Row(str(found.path), os.path.abspath(found.path))
+                yield Row(str(found.path), str(found.path.absolute()))
 
 
 def _is_address(name: str) -> bool:
     return "://" in name
 
 
-def _place(name: str, base: str) -> str:
-    return name if _is_address(name) else os.path.abspath(os.path.join(base, name))
+def _place(name: str, base: Path) -> str:
+    return name if _is_address(name) else str(base / name)
 
 
-def _text(path: Path, base: str) -> Iterator[Row]:
+def _text(path: Path, base: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             if name := line.strip("\r\n"):
                 yield Row(name, _place(name, base))
 
 
-def _json_lines(path: Path, base: str) -> Iterator[Row]:
+def _json_lines(path: Path, base: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -125,7 +124,7 @@ def _json_lines(path: Path, base: str) -> Iterator[Row]:
             yield _from_entry(entry, where, base)
 
 
-def _parquet(path: Path, base: str) -> Iterator[Row]:
+def _parquet(path: Path, base: Path) -> Iterator[Row]:
     import pyarrow
     from pyarrow import parquet
 
@@ -144,7 +143,7 @@ def _parquet(path: Path, base: str) -> Iterator[Row]:
             number += 1
 
 
-def _from_entry(entry: dict[str, Any], where: str, base: str) -> Row:
+def _from_entry(entry: dict[str, Any], where: str, base: Path) -> Row:
     """Read a row of a table; a value of None counts as absent, as tables have it.
 
     Raises:
@@ -177,7 +176,7 @@ def _list(value: Any, where: str) -> list[Any]:
     return value
 
 
-def _coco(path: Path, base: str) -> Iterator[Row]:
+def _coco(path: Path, base: Path) -> Iterator[Row]:
     """Yield the images of a COCO or LVIS file that have boxes; each box becomes a prompt."""
     try:
         document = msgspec.json.decode(path.read_bytes(), type=_Coco)

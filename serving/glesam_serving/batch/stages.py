@@ -10,6 +10,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,7 @@ def _each(setup: Setup, chunk: Chunk, stage: str, work: Callable[[Item], None]) 
     note = setup.started(stage, chunk.number)
     for item in chunk.items:
         if item.failure is None:
-            reason = note.run(item.number, lambda item=item: _reason(work, item), str)
+            reason = note.run(item.number, partial(_reason, work, item), str)
             if reason is not None:
                 image = item.row.image
                 item.failure = Failure(item.number, image, reason, item.row.image_id)
@@ -119,13 +120,12 @@ def _reason(work: Callable[[Item], None], item: Item) -> str | None:
 def _segmentation(setup: Setup, row: Row) -> PromptedSegmentation | EverythingSegmentation:
     """Return the work of an image, which is that of glesam-run."""
     job = setup.job
-    depth: int | str = int(job.depth) if job.depth.isdecimal() else job.depth
     if job.everything is not None:
         return EverythingSegmentation(
-            Parameters(**job.everything), False, frozenset(), depth, write=False
+            Parameters(**job.everything), False, frozenset(), job.depth, write=False
         )
     return PromptedSegmentation(
-        setup.manifest, requests_of(row, job), job.multimask, frozenset(), depth, write=False
+        setup.manifest, requests_of(row, job), job.multimask, frozenset(), job.depth, write=False
     )
 
 
@@ -254,7 +254,7 @@ def _rows(setup: Setup, item: Item, result: ImageResult) -> list[dict[str, Any]]
     seconds = round(sum(result.seconds.values()), 6)
     rows = []
     for mask in result.masks:
-        prompt = None if mask.prompt is msgspec.UNSET else int(mask.prompt)  # type: ignore[arg-type]
+        prompt = None if mask.prompt is msgspec.UNSET else int(mask.prompt)
         request = None if prompt is None else requests[prompt]
         points = [list(point) for point in mask.points or ()]
         if request is not None:

@@ -33,9 +33,7 @@ class Started:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.touch()
 
-    def run(
-        self, row: int, work: Callable[[], Result], failed: Callable[[str], Result]
-    ) -> Result:
+    def run(self, row: int, work: Callable[[], Result], failed: Callable[[str], Result]) -> Result:
         """Do the work of an image, or call `failed` with the reason if it ends its process.
 
         Args:

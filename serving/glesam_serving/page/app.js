@@ -99,7 +99,7 @@ async function describeModel(way) {
   const encoder = engine.encoder ? `; the encoder by ${engine.encoder}` : "";
   find("engine").textContent = `${WAYS[way]}: ${engine.engine} ${engine.version ?? ""} on ${engine.device}${encoder}: ${stages}`;
   if (!kind.trained) report(new Error("This bundle is untrained: its masks are meaningless."));
-  else say("");
+  else if (way !== "server" && !view.isOpen) say("Ready: open a picture.");
 }
 
 /** Run the golden self-test and show its result. */

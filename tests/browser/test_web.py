@@ -70,12 +70,14 @@ def test_static_site_segments_and_works_offline(
         assert site.page.evaluate("crossOriginIsolated")
         expect(site.find("#engine")).to_contain_text("All in the browser: onnxruntime-web")
         expect(site.find("#engine")).to_contain_text("encoder fp32")
+        site.page.click("#sample")
+        site.status("Ready: click", OPEN)
         site.page.click("#selftest")
         site.status("The self-test passed", OPEN)
     # The host is gone: the second visit works without it.
     opened(site)
     site.page.click("#sample")
-    site.status("Ready", OPEN)
+    site.status("Ready: click", OPEN)
     click(site, *COIN)
     expected = oracle.mask([[*COIN, 1]])
     drawn = site.mask()
@@ -125,7 +127,7 @@ def test_three_ways_give_one_mask(
     with serving("--page", str(folder)) as (url, _):
         site = opened(open_site(url))
         site.page.click("#sample")
-        site.status("Ready", OPEN)
+        site.status("Ready: click", OPEN)
         expected = oracle.mask([[*COIN, 1]])
         for way, words in (
             ("browser", "All in the browser"),
@@ -134,7 +136,7 @@ def test_three_ways_give_one_mask(
         ):
             site.page.select_option("#way", way)
             expect(site.find("#engine")).to_contain_text(words, timeout=OPEN * 1000)
-            site.status("Ready", OPEN)
+            site.status("Ready: click", OPEN)
             click(site, *COIN)
             drawn = site.mask()
             assert (drawn & expected).sum() / (drawn | expected).sum() >= 0.999
@@ -147,7 +149,7 @@ def test_mask_under_the_pointer(open_site: Callable[..., Site], folder: Path) ->
         site.page.select_option("#way", "split")
         expect(site.find("#engine")).to_contain_text("on the server", timeout=OPEN * 1000)
         site.page.click("#sample")
-        site.status("Ready", OPEN)
+        site.status("Ready: click", OPEN)
         site.page.mouse.move(*site.place(*OTHER))
         expect(site.find("#times")).to_contain_text("mask under pointer", timeout=OPEN * 1000)
         expected = GleSamPredictor(backend="onnxruntime")
@@ -228,7 +230,7 @@ def test_browser_without_isolation_uses_one_thread(
         assert site.page.evaluate("typeof SharedArrayBuffer") == "undefined"
         expect(site.find("#engine")).to_contain_text("this browser, 1 thread")
         site.page.click("#sample")
-        site.status("Ready", OPEN)
+        site.status("Ready: click", OPEN)
         click(site, *COIN)
         site.check()
 

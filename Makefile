@@ -9,6 +9,8 @@ DOCS   := .venv-docs
 CLIENTS := .venv-clients
 BROWSER := .venv-browser
 CHROMIUM := /usr/bin/chromium
+# Node's packages: the type checker, and the engine of the browser.
+WEB    := serving/web
 OUT    := out
 # Processes of `make test`; each uses one core. An idle one takes tests from the others.
 WORKERS ?= 2
@@ -26,7 +28,7 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 # Engine of `make bench-serve`, and a full-size bundle for it if you have one.
 SERVE_BUNDLE ?=
 
-.PHONY: help setup demo serve test test-attacks test-serving test-browser page-picture bench-serve test-clients dist test-export test-readme test-pages test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
+.PHONY: help setup demo serve test test-attacks test-serving test-web test-browser page-picture bench-serve test-clients dist test-export test-readme test-pages test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
 	nano-table builtin backbones precision quantization quantization-full inputs recipes docs schema pictures clean
 
 help:  ## List the targets
@@ -74,7 +76,16 @@ $(CHROMIUM):
 		apt-get update -q && apt-get install -q -y --no-install-recommends chromium; \
 	else echo "error: $@ is missing; install it, for example with: sudo apt-get install chromium" >&2; exit 1; fi
 
-test-browser: $(BROWSER)/.ready | $(CHROMIUM)  ## Test the server's page in Chromium (two minutes)
+# The lock file holds no addresses: npm asks the registry that it is configured for.
+$(WEB)/node_modules/.ready: $(WEB)/package.json $(WEB)/package-lock.json
+	npm ci --prefix $(WEB) --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+test-web: $(READY) $(WEB)/node_modules/.ready  ## Check the page's modules: types, and their numbers in Node
+	$(WEB)/node_modules/.bin/tsc -p $(WEB)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/web tests/serving/test_page_modules.py
+
+test-browser: $(BROWSER)/.ready $(WEB)/node_modules/.ready | $(CHROMIUM)  ## Test the page in Chromium (five minutes)
 	$(BROWSER)/bin/pytest -q --durations=5 tests/browser
 
 page-picture: $(BROWSER)/.ready | $(CHROMIUM)  ## Take the picture of the server's page
@@ -125,7 +136,7 @@ check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under saniti
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT)
 
 check:  ## Run every check, and print the seconds that each takes
-	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) test-attacks" "$(MAKE) test-serving" "$(MAKE) test-browser" "$(MAKE) test-clients" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
+	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) test-attacks" "$(MAKE) test-serving" "$(MAKE) test-web" "$(MAKE) test-browser" "$(MAKE) test-clients" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
 
 lint: $(READY)  ## Check style, import walls and types
 	$(BIN)/ruff check
@@ -202,4 +213,4 @@ pictures: demo  ## Draw the pictures of README and docs/degradations.md
 	$(BIN)/python docs/make_demo_picture.py $(OUT)/demo docs/images/demo.jpg
 
 clean:  ## Remove environments and outputs
-	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(BROWSER) $(OUT)
+	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(BROWSER) $(WEB)/node_modules $(OUT)

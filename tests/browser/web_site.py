@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 ENGINE_FILES = Path(__file__).parents[2] / "serving/web/node_modules/onnxruntime-web/dist"
+
+PAUSE = 2
+"""Seconds between the last byte and the end of a connection that breaks off."""
 
 PREDICT = """async (cases) => {
   const { GleSamPredictor, encodeRle, openBundle, preprocess } = await import("./glesam/glesam.js");
@@ -86,6 +90,10 @@ class _Handler(SimpleHTTPRequestHandler):
         self.end_headers()
         stop = faults.cut.pop(path, len(content))
         self.wfile.write(content[start:stop])
+        if stop < len(content):
+            # The browser drops bytes that the page has not read when the connection closes.
+            time.sleep(PAUSE)
+            self.close_connection = True
 
     def log_message(self, *_: object) -> None:
         """Print nothing."""

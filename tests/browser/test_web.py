@@ -19,7 +19,7 @@ from glesam_runtime import GleSamPredictor
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.image import preprocess
 
-from .conftest import Oracle, Site, serving
+from .conftest import CHROMIUM, Oracle, Site, serving
 from .web_site import ENGINE_FILES, PREDICT, Faults, static_host, without_service_worker
 
 COIN, OTHER = (245, 300), (445, 135)
@@ -264,6 +264,23 @@ def test_browser_that_lacks_something(
         site.page.goto(url)
         sentence(site, words)
         site.check()
+
+
+def test_webgpu_passes_the_self_test(chromium: Any, tmp_path: Path) -> None:
+    """SwiftShader stands in for a GPU. The page uses WebGPU after a self-test only."""
+    write_site(open_bundle(), tmp_path / "site", ENGINE_FILES, webgpu=True)
+    flags = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--no-sandbox"]
+    vulkan = ["--enable-features=Vulkan", "--use-vulkan=swiftshader", "--use-angle=swiftshader"]
+    browser = chromium.browser_type.launch(executable_path=CHROMIUM, args=[*flags, *vulkan])
+    with static_host(tmp_path / "site") as url:
+        page = browser.new_page()
+        page.goto(f"{url}?engine=webgpu")
+        if not page.evaluate("navigator.gpu?.requestAdapter().then(Boolean) ?? false"):
+            browser.close()
+            pytest.skip("not run: SwiftShader does not start")
+        expect(page.locator("#engine")).to_contain_text("WebGPU in this browser", timeout=180_000)
+        assert page.locator("#error").inner_text() == ""
+    browser.close()
 
 
 def test_site_of_a_large_bundle_needs_a_server(

@@ -12,6 +12,8 @@ BROWSER := .venv-browser
 BATCH  := .venv-batch
 TRITON := .venv-triton
 CHROMIUM := /usr/bin/chromium
+# Node's packages: the type checker, and the engine of the browser.
+WEB    := serving/web
 OUT    := out
 # Processes of `make test`; each uses one core. An idle one takes tests from the others.
 WORKERS ?= 2
@@ -80,7 +82,16 @@ $(CHROMIUM):
 		apt-get update -q && apt-get install -q -y --no-install-recommends chromium; \
 	else echo "error: $@ is missing; install it, for example with: sudo apt-get install chromium" >&2; exit 1; fi
 
-test-browser: $(BROWSER)/.ready | $(CHROMIUM)  ## Test the server's page in Chromium (two minutes)
+# The lock file holds no addresses: npm asks the registry that it is configured for.
+$(WEB)/node_modules/.ready: $(WEB)/package.json $(WEB)/package-lock.json
+	npm ci --prefix $(WEB) --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+test-web: $(READY) $(WEB)/node_modules/.ready  ## Check the page's modules: types, and their numbers in Node
+	$(WEB)/node_modules/.bin/tsc -p $(WEB)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/web tests/serving/test_page_modules.py
+
+test-browser: $(BROWSER)/.ready $(WEB)/node_modules/.ready | $(CHROMIUM)  ## Test the page in Chromium (five minutes)
 	$(BROWSER)/bin/pytest -q --durations=5 tests/browser
 
 $(BATCH)/.ready: pyproject.toml runtime/pyproject.toml
@@ -163,7 +174,7 @@ check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under saniti
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT)
 
 check:  ## Run every check, and print the seconds that each takes
-	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-attacks" "$(MAKE) test-serving" "$(MAKE) test-browser" "GLESAM_KILLS=20 $(MAKE) test-batch" "$(MAKE) test-triton" "$(MAKE) test-clients" "$(MAKE) test-interop" "$(MAKE) gpu-dry" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
+	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-attacks" "$(MAKE) test-serving" "$(MAKE) test-web" "$(MAKE) test-browser" "GLESAM_KILLS=20 $(MAKE) test-batch" "$(MAKE) test-triton" "$(MAKE) test-clients" "$(MAKE) test-interop" "$(MAKE) gpu-dry" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
 
 lint: $(READY)  ## Check style, import walls and types
 	$(BIN)/ruff check
@@ -256,4 +267,4 @@ figures: $(READY)  ## Draw the figures of docs/evaluation.md on nano, and IoU ov
 	$(BIN)/glesam-train ablate gamma -o $(OUT)/ablation
 
 clean:  ## Remove environments and outputs
-	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(INTEROP) $(BROWSER) $(BATCH) $(TRITON) $(OUT)
+	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(INTEROP) $(BROWSER) $(BATCH) $(TRITON) $(WEB)/node_modules $(OUT)

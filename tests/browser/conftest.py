@@ -24,7 +24,7 @@ from glesam_runtime import GleSamPredictor, read_image
 collect_ignore_glob = [] if find_spec("playwright") else ["test_*.py"]
 
 SAMPLE = Path(str(files("glesam_runtime") / "sample" / "sample.jpg"))
-_CHROMIUM = "/usr/bin/chromium"
+CHROMIUM = "/usr/bin/chromium"
 _VIOLATIONS = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) =>
@@ -73,7 +73,7 @@ def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
 

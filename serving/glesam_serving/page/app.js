@@ -73,6 +73,7 @@ async function start() {
 /** Run the model in another way, and show the open picture with it. @param {Way} way */
 async function setWay(way) {
   if (!site) return;
+  say("Loading the model…");
   const { picture } = answers ?? {};
   if (model instanceof LocalModel) model.close();
   hover.stop();
@@ -99,7 +100,7 @@ async function describeModel(way) {
   const encoder = engine.encoder ? `; the encoder by ${engine.encoder}` : "";
   find("engine").textContent = `${WAYS[way]}: ${engine.engine} ${engine.version ?? ""} on ${engine.device}${encoder}: ${stages}`;
   if (!kind.trained) report(new Error("This bundle is untrained: its masks are meaningless."));
-  else say("");
+  else if (!view.isOpen) say(way === "server" ? "" : "Ready: open a picture.");
 }
 
 /** Run the golden self-test and show its result. */

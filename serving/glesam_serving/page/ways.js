@@ -18,6 +18,8 @@ import { LocalModel } from "./local.js";
  * @property {string} [note] what the site cannot do, in one sentence
  */
 
+const PATIENCE = 10_000; // milliseconds that the page waits for its service worker
+
 /** @type {Record<Way, string>} */
 export const WAYS = {
   browser: "All in the browser",
@@ -60,7 +62,9 @@ export async function installServiceWorker({ service_worker: address }) {
   if (!address || !("serviceWorker" in navigator)) return false;
   try {
     await navigator.serviceWorker.register(address, { type: "module" });
-    await navigator.serviceWorker.ready;
+    // It is never ready if one of its files cannot be downloaded.
+    const late = new Promise((resolve) => setTimeout(resolve, PATIENCE, null));
+    if (!(await Promise.race([navigator.serviceWorker.ready, late]))) return false;
   } catch {
     return false; // the browser forbids it, for example in a private window: the page works without it
   }

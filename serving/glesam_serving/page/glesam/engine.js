@@ -52,6 +52,14 @@ export class Engine {
   }
 
   /**
+   * Return whether the graph of a stage is loaded.
+   * @param {StageName} stage
+   */
+  isLoaded(stage) {
+    return this.#sessions.has(stage);
+  }
+
+  /**
    * Run a stage.
    * @param {StageName} stage
    * @param {Tensors} inputs by name; those that the graph does not have are left out

@@ -50,9 +50,15 @@ const calls = {
     const ort = await import(engineAddress).catch((error) => {
       throw new EngineError(`${engineAddress}: onnxruntime-web cannot be loaded (${messageOf(error)}); export the site again`);
     });
+    ort.env.logLevel = "error";
     ort.env.wasm.wasmPaths = new URL("./", engineAddress).href;
     ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? (threads ?? Math.min(MAX_THREADS, navigator.hardwareConcurrency || 1)) : 1;
     predictor = await GleSamPredictor.load(bundle, { ort, enhance, stages, provider });
+    if (provider === "webgpu") {
+      // Graphics drivers differ, so a GPU has to show on this machine that it computes the right masks.
+      const { passed, failures } = await selftest(predictor);
+      if (!passed) throw new EngineError(`WebGPU fails the self-test on this machine (${failures.join("; ")}); use wasm.`);
+    }
     const { model, stages: graphs } = bundle.manifest;
     const precision = Object.fromEntries(stages.map((stage) => [stage, graphs[stage].precision]));
     const { load } = predictor.timings;

@@ -12,6 +12,8 @@ CHROMIUM := /usr/bin/chromium
 OUT    := out
 # Processes of `make test`; each uses one core. An idle one takes tests from the others.
 WORKERS ?= 2
+# CMake options for test-cpp and check-cpp, to build and test more backends (docs/embedding.md).
+CPP_OPTIONS ?=
 FULL   := $(OUT)/bench-full
 # sam2 is a source distribution. pip would build it in an isolated environment with a second copy of
 # torch, which takes gigabytes and is not needed. So pip builds without isolation, with these tools.
@@ -108,7 +110,7 @@ dist: $(READY) $(BUILD)/.ready  ## Build both distributions in out/dist, and che
 	$(BIN)/pytest -q -m full -rP tests/full/test_distributions.py
 
 test-cpp: $(READY)  ## Build the C++ library and test it
-	runtime/cpp/check.sh $(BIN)/python $(OUT)
+	runtime/cpp/check.sh $(BIN)/python $(OUT) $(CPP_OPTIONS)
 
 # This environment sees the packages of .venv, torch among them, through a .pth file.
 $(CLIENTS)/.ready: $(READY) tests/clients/requirements.txt
@@ -122,7 +124,7 @@ test-clients: $(CLIENTS)/.ready  ## Run supervision, autodistill, samgeo and seg
 	OMP_NUM_THREADS=1 $(CLIENTS)/bin/python -m pytest -q -m clients tests/clients
 
 check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under sanitizers, then fuzz it for a minute
-	runtime/cpp/check.sh --all $(BIN)/python $(OUT)
+	runtime/cpp/check.sh --all $(BIN)/python $(OUT) $(CPP_OPTIONS)
 
 check:  ## Run every check, and print the seconds that each takes
 	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) test-attacks" "$(MAKE) test-serving" "$(MAKE) test-browser" "$(MAKE) test-clients" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"

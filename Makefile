@@ -17,6 +17,8 @@ WEB    := serving/web
 OUT    := out
 # Processes of `make test`; each uses one core. An idle one takes tests from the others.
 WORKERS ?= 2
+# CMake options for test-cpp and check-cpp, to build and test more backends (docs/embedding.md).
+CPP_OPTIONS ?=
 FULL   := $(OUT)/bench-full
 # sam2 is a source distribution. pip would build it in an isolated environment with a second copy of
 # torch, which takes gigabytes and is not needed. So pip builds without isolation, with these tools.
@@ -145,7 +147,7 @@ dist: $(READY) $(BUILD)/.ready  ## Build both distributions in out/dist, and che
 	$(BIN)/pytest -q -m full -rP tests/full/test_distributions.py
 
 test-cpp: $(READY)  ## Build the C++ library and test it
-	runtime/cpp/check.sh $(BIN)/python $(OUT)
+	runtime/cpp/check.sh $(BIN)/python $(OUT) $(CPP_OPTIONS)
 
 # This environment sees the packages of .venv, torch among them, through a .pth file.
 $(CLIENTS)/.ready: $(READY) tests/clients/requirements.txt
@@ -171,7 +173,7 @@ test-interop: $(INTEROP)/.ready  ## Run annotation tools' own classes on the fil
 	OMP_NUM_THREADS=1 $(INTEROP)/bin/python -m pytest -q -m interop -rP tests/interop
 
 check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under sanitizers, then fuzz it for a minute
-	runtime/cpp/check.sh --all $(BIN)/python $(OUT)
+	runtime/cpp/check.sh --all $(BIN)/python $(OUT) $(CPP_OPTIONS)
 
 check:  ## Run every check, and print the seconds that each takes
 	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-attacks" "$(MAKE) test-serving" "$(MAKE) test-web" "$(MAKE) test-browser" "GLESAM_KILLS=20 $(MAKE) test-batch" "$(MAKE) test-triton" "$(MAKE) test-clients" "$(MAKE) test-interop" "$(MAKE) gpu-dry" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"

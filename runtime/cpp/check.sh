@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Builds the C++ library and tests it. With --all it does so again under sanitizers, and then fuzzes
 # the readers for a minute.
-# Usage: check.sh [--all] PYTHON OUT
+# Usage: check.sh [--all] PYTHON OUT [OPTION ...]
 #   PYTHON: an interpreter that has glesam-deploy[dev]
 #   OUT: the folder for build folders
+#   OPTION: of CMake, for example to build and test further backends
 set -euo pipefail
 all=false
 if [ "$1" = --all ]; then
@@ -12,6 +13,7 @@ if [ "$1" = --all ]; then
 fi
 python=$(realpath -s "$1")
 out=$2
+options=("${@:3}")
 here=$(dirname "$0")
 fuzz_seconds=60
 
@@ -42,7 +44,7 @@ fi
 openvino=$("$python" -c 'import openvino; print(openvino.__path__[0])')
 common=(-S "$here" -G Ninja -DGLESAM_WERROR=ON)
 tested=("${common[@]}" -DGLESAM_OPENVINO=ON -DGLESAM_TESTS=ON "-DOpenVINO_DIR=$openvino/cmake"
-    "-DPython3_EXECUTABLE=$python" "-DGLESAM_NANO2=$(realpath -m "$out")/cpp-nano2")
+    "-DPython3_EXECUTABLE=$python" "-DGLESAM_NANO2=$(realpath -m "$out")/cpp-nano2" "${options[@]}")
 
 build() { # folder, options
     # A configuration that did not finish leaves a cache that spoils the next one.

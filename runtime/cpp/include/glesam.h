@@ -184,8 +184,21 @@ struct PredictParams {
   // false: one mask per prompt. true: three candidate masks, for ambiguous prompts. The default is
   // one mask on purpose; Python's GleSamPredictor follows segment_anything and defaults to three.
   bool multimask = false;
-  bool masks = true;    // compute masks and stability
+  bool masks = true;    // compute masks, stability, areas and boxes
   bool logits = false;  // compute logits at the image's size, 4 bytes per pixel
+
+  // What a pipeline needs of masks. Each one also computes stability, areas and boxes; with `masks`
+  // false, the masks themselves never exist in memory.
+  bool boxes = false;   // only stability, areas and boxes
+  bool packed = false;  // masks of 8 pixels per byte
+  bool rle = false;     // masks as COCO's run lengths
+
+  // Where to write the masks instead of Prediction::masks, such as a video buffer: B * C masks of H
+  // rows, one after the other. If the call fails, its content may have changed.
+  std::uint8_t* mask_buffer = nullptr;  // null: Prediction::masks
+  std::size_t mask_buffer_size = 0;     // bytes; at least up to the last mask's last pixel
+  std::size_t mask_stride = 0;          // bytes from one row to the next; 0 means W. The bytes
+                                        // between the rows stay as they are
 };
 
 // The result of a prediction. Arrays are row-major. C is 3 with multimask and 1 without.
@@ -195,15 +208,37 @@ struct Prediction {
   std::size_t height = 0;            // H, the image's height in pixels
   std::size_t width = 0;             // W, the image's width in pixels
   std::size_t low_res_side = 0;      // S/4
-  std::vector<std::uint8_t> masks;   // [B, C, H, W]: 1 inside the mask, 0 outside;
-                                     // empty unless PredictParams::masks
+  std::vector<std::uint8_t> masks;   // [B, C, H, W]: 1 inside the mask, 0 outside; empty unless
+                                     // PredictParams::masks without a mask_buffer
   std::vector<float> logits;         // [B, C, H, W]: empty unless PredictParams::logits
   std::vector<float> scores;         // [B, C]: the IoU that the model predicts for each mask
   std::vector<double> stability;     // [B, C]: the mask's area at a raised threshold divided by its
-                                     // area at a lowered one, 0 if that is empty; empty unless
-                                     // PredictParams::masks
+                                     // area at a lowered one, 0 if that is empty; empty if neither
+                                     // masks, boxes, packed nor rle were asked for
   std::vector<float> low_res;        // [B, C, S/4, S/4]: logits; pass one mask of them per prompt
                                      // as Prompts::mask_input to refine it
+  std::vector<std::int64_t> areas;   // [B, C]: pixels inside the mask; given as stability is
+  std::vector<Region> boxes;         // [B, C]: the smallest rectangle around the mask, zeros if it
+                                     // is empty; given as stability is
+  std::vector<std::uint8_t> packed;  // [B, C, H, (W + 7) / 8]: the highest bit of a byte is its
+                                     // leftmost pixel, as in numpy.packbits; empty unless
+                                     // PredictParams::packed
+  std::vector<std::string> rle;      // [B, C]: "counts" of COCO's compressed RLE, whose "size" is
+                                     // [H, W]; empty unless PredictParams::rle
+};
+
+// The features of an image, which a predictor computed: what its decoder needs to answer prompts.
+// Copies refer to the same features. They may outlive the predictor.
+class GLESAM_API Features {
+ public:
+  Features() noexcept = default;
+
+  // Returns whether there are features: false for one that get_features has not filled.
+  explicit operator bool() const noexcept { return image_ != nullptr; }
+
+ private:
+  friend class Predictor;
+  std::shared_ptr<const void> image_;
 };
 
 // The loaded bundle and the engine that runs it.
@@ -253,10 +288,25 @@ class GLESAM_API Predictor {
   // Errors: busy.
   Status reset_image() noexcept;
 
+  // Gets the features of the image that is set, to set them again later: encode several images, and
+  // prompt each of them when its prompts arrive. The features of an image take 4 MiB at SAM's full
+  // size and 16 MiB at SAM 2's, on the device that computes them.
+  //
+  // features: receives the features.
+  // Errors: invalid_input (no image is set), busy.
+  Status get_features(Features* features) noexcept;
+
+  // Sets an image by its features. Neither encoder nor enhancer runs, and nothing is copied.
+  //
+  // features: from get_features of this predictor.
+  // Errors: invalid_input (no features, or another predictor's), busy.
+  Status set_features(const Features& features) noexcept;
+
   // Runs the decoder on B prompts and computes their masks at the image's size.
   //
   // result: receives the masks; its previous content is replaced.
-  // Errors: invalid_input (no image is set, or a prompt is wrong), backend, out_of_memory, busy.
+  // Errors: invalid_input (no image is set, a prompt is wrong, or the mask_buffer is too small),
+  // backend, out_of_memory, busy.
   Status predict(const Prompts& prompts, const PredictParams& params, Prediction* result) noexcept;
 
   // Computes the encoder's input without running anything, for programs that use an engine of their

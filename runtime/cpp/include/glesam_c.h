@@ -27,7 +27,8 @@
  *
  * Ownership. The library reads the pointers that it is given only during the call. glesam_close
  * frees a predictor. The arrays of a glesam_result belong to the predictor and are valid until its
- * next successful glesam_predict or its glesam_close.
+ * next successful glesam_predict or glesam_predict_as, or its glesam_close. So are those of a
+ * glesam_output.
  */
 #ifndef GLESAM_C_H
 #define GLESAM_C_H
@@ -156,6 +157,48 @@ typedef struct glesam_result {
                               as mask_input to refine it */
 } glesam_result;
 
+/* What glesam_predict_as is to compute. See glesam_frame about struct_size. A struct of zeros but for
+ * its size asks for one mask per prompt. */
+typedef struct glesam_request {
+  size_t struct_size;      /* sizeof(glesam_request) */
+  int multimask;           /* 1: three candidate masks per prompt; 0: one */
+  int skip_masks;          /* 1: no masks of one byte per pixel */
+  int boxes;               /* 1: stability, areas and boxes, which all kinds of masks have anyway */
+  int packed;              /* 1: masks of 8 pixels per byte */
+  int rle;                 /* 1: masks as COCO's run lengths */
+  int logits;              /* 1: logits at the image's size */
+  uint8_t* mask_buffer;    /* where to write the masks: B * C masks of H rows, one after the other;
+                              null: memory of the predictor. Its content may have changed if the
+                              call fails */
+  size_t mask_buffer_size; /* bytes; at least up to the last mask's last pixel */
+  size_t mask_stride;      /* bytes from one row to the next; 0 means W */
+} glesam_request;
+
+/* A rectangle of pixels. */
+typedef struct glesam_box {
+  int x, y, width, height;
+} glesam_box;
+
+/* The result of glesam_predict_as. Arrays are row-major. Those that were not asked for are null. See
+ * glesam_frame about struct_size: the library writes no more bytes than it says. */
+typedef struct glesam_output {
+  size_t struct_size; /* sizeof(glesam_output), set by the caller */
+  size_t count, masks_per_prompt, height, width, low_res_side; /* B, C, H, W, S/4 */
+  const uint8_t* masks;    /* [B, C, H, W]: 1 inside the mask, 0 outside; null with a mask_buffer */
+  const float* scores;     /* [B, C]: the IoU that the model predicts for each mask */
+  const double* stability; /* [B, C]: as in glesam_result */
+  const float* low_res;    /* [B, C, S/4, S/4]: as in glesam_result */
+  const float* logits;     /* [B, C, H, W] */
+  const int64_t* areas;    /* [B, C]: pixels inside the mask */
+  const glesam_box*
+      boxes;              /* [B, C]: the smallest rectangle around the mask; zeros if it is empty */
+  const uint8_t* packed;  /* [B, C, H, (W + 7) / 8]: the highest bit is the leftmost pixel */
+  const char* const* rle; /* [B, C]: "counts" of COCO's compressed RLE of the size [H, W] */
+} glesam_output;
+
+/* The features of an image, which a predictor computed. */
+typedef struct glesam_features glesam_features;
+
 /* Returns the version of this library, such as "0.1.0". The string is static. */
 GLESAM_C_API const char* glesam_version(void);
 
@@ -199,6 +242,27 @@ GLESAM_C_API int glesam_set_frame(glesam_predictor* predictor, const glesam_fram
  */
 GLESAM_C_API int glesam_predict(glesam_predictor* predictor, const glesam_prompts* prompts,
                                 int multimask, glesam_result* result);
+
+/* Does what glesam_predict does, and computes what `request` says.
+ *
+ * request: null means a request of zeros.
+ * output: receives pointers into the predictor; see Ownership above.
+ */
+GLESAM_C_API int glesam_predict_as(glesam_predictor* predictor, const glesam_prompts* prompts,
+                                   const glesam_request* request, glesam_output* output);
+
+/* Gets the features of the image that is set, to set them again later without running the encoder.
+ *
+ * features: receives the features, which the caller frees with glesam_free_features. They may
+ *     outlive the predictor.
+ */
+GLESAM_C_API int glesam_get_features(glesam_predictor* predictor, glesam_features** features);
+
+/* Sets an image by its features, which must be from the same predictor. Nothing is copied. */
+GLESAM_C_API int glesam_set_features(glesam_predictor* predictor, const glesam_features* features);
+
+/* Frees features. Does nothing if they are null. */
+GLESAM_C_API void glesam_free_features(glesam_features* features);
 
 /* Returns the error message of the predictor's last call, or "" if it succeeded. The string is
  * valid until the predictor's next call or its glesam_close. After GLESAM_BUSY, it returns the

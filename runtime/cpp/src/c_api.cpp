@@ -11,8 +11,14 @@
 struct glesam_predictor {
   std::unique_ptr<glesam::Predictor> predictor;
   glesam::Prediction prediction;
+  std::vector<glesam_box> boxes;  // those of `prediction`, for C
+  std::vector<const char*> rle;
   std::string message;
   std::atomic_flag in_use = ATOMIC_FLAG_INIT;
+};
+
+struct glesam_features {
+  glesam::Features features;
 };
 
 namespace {
@@ -39,18 +45,22 @@ int report(glesam_predictor* handle, Call&& call) {
   return static_cast<int>(status.code);
 }
 
+// Refuses a struct_size that the caller has not set.
+void check_size(size_t size, const char* name) {
+  constexpr size_t kMost = 4096;  // no later version can be this large
+  if (size < sizeof(size_t) || size > kMost) {
+    glesam::input_error(
+        glesam::cat(name, ": struct_size is ", size, "; set it to the sizeof of the struct"));
+  }
+}
+
 // Returns a struct that begins with its size. Fields that an older caller does not know are zero.
 // Throws Error (invalid_input) for a newer caller that sets fields which this library does not know.
 template <typename Struct>
 Struct read_sized(const Struct* given, const char* name) {
   if (given == nullptr) glesam::input_error(glesam::cat(name, ": a null pointer; pass a struct"));
   const size_t size = given->struct_size;
-  // No later version can be this large, and reading that far would leave the struct.
-  constexpr size_t kMost = 4096;
-  if (size < sizeof(size_t) || size > kMost) {
-    glesam::input_error(
-        glesam::cat(name, ": struct_size is ", size, "; set it to the sizeof of the struct"));
-  }
+  check_size(size, name);
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);
   for (size_t i = sizeof(Struct); i < size; ++i) {
     if (bytes[i] != 0) {
@@ -61,6 +71,53 @@ Struct read_sized(const Struct* given, const char* name) {
   Struct own{};
   std::memcpy(&own, given, std::min(size, sizeof own));
   return own;
+}
+
+// Writes as many bytes of a struct as the caller's has, and zeros to fields that this library does
+// not know.
+template <typename Struct>
+void write_sized(Struct own, Struct* into) {
+  const size_t size = into->struct_size;
+  own.struct_size = size;
+  std::memcpy(into, &own, std::min(size, sizeof own));
+  if (size > sizeof own) {
+    std::memset(reinterpret_cast<unsigned char*>(into) + sizeof own, 0, size - sizeof own);
+  }
+}
+
+// Returns null for an empty array.
+template <typename Value>
+const Value* array_of(const std::vector<Value>& values) {
+  return values.empty() ? nullptr : values.data();
+}
+
+glesam::Prompts prompts_of(const glesam_prompts& given) {
+  glesam::Prompts own;
+  own.count = given.count;
+  own.points = given.points;
+  own.labels = given.labels;
+  own.points_per_prompt = given.points_per_prompt;
+  own.boxes = given.boxes;
+  own.mask_input = given.mask_input;
+  return own;
+}
+
+// Predicts, and keeps the prediction in the handle if that succeeds.
+const glesam::Prediction& predict(glesam_predictor& handle, const glesam_prompts& prompts,
+                                  const glesam::PredictParams& params) {
+  glesam::Prediction made;
+  glesam::Status status = handle.predictor->predict(prompts_of(prompts), params, &made);
+  if (!status) throw glesam::Error(status.code, std::move(status.message));
+  std::vector<glesam_box> boxes;
+  for (const glesam::Region& box : made.boxes) {
+    boxes.push_back({box.x, box.y, box.width, box.height});
+  }
+  std::vector<const char*> rle;
+  for (const std::string& counts : made.rle) rle.push_back(counts.c_str());
+  handle.boxes = std::move(boxes);
+  handle.rle = std::move(rle);
+  handle.prediction = std::move(made);  // moves the vector, not its strings
+  return handle.prediction;
 }
 
 // Copies a text and cuts it to `size` bytes with the final zero, but never inside a character of
@@ -145,26 +202,79 @@ int glesam_predict(glesam_predictor* predictor, const glesam_prompts* prompts, i
     if (prompts == nullptr || result == nullptr) {
       glesam::input_error("prompts or result: a null pointer; pass both");
     }
-    glesam::Prompts own;
-    own.count = prompts->count;
-    own.points = prompts->points;
-    own.labels = prompts->labels;
-    own.points_per_prompt = prompts->points_per_prompt;
-    own.boxes = prompts->boxes;
-    own.mask_input = prompts->mask_input;
     glesam::PredictParams how;
     how.multimask = multimask != 0;
-    glesam::Prediction made;
-    glesam::Status status = predictor->predictor->predict(own, how, &made);
-    if (!status) throw glesam::Error(status.code, std::move(status.message));
-    predictor->prediction = std::move(made);
-    const glesam::Prediction& kept = predictor->prediction;
+    const glesam::Prediction& kept = predict(*predictor, *prompts, how);
     *result = {kept.count,         kept.masks_per_prompt, kept.height,
                kept.width,         kept.low_res_side,     kept.masks.data(),
                kept.scores.data(), kept.stability.data(), kept.low_res.data()};
   };
   return report(predictor, [&] { return glesam::guard(work); });
 }
+
+int glesam_predict_as(glesam_predictor* predictor, const glesam_prompts* prompts,
+                      const glesam_request* request, glesam_output* output) {
+  const auto work = [&] {
+    if (prompts == nullptr || output == nullptr) {
+      glesam::input_error("prompts or output: a null pointer; pass both");
+    }
+    check_size(output->struct_size, "output");
+    const glesam_request given =
+        request != nullptr ? read_sized(request, "request") : glesam_request{};
+    glesam::PredictParams how;
+    how.multimask = given.multimask != 0;
+    how.masks = given.skip_masks == 0;
+    how.boxes = given.boxes != 0;
+    how.packed = given.packed != 0;
+    how.rle = given.rle != 0;
+    how.logits = given.logits != 0;
+    how.mask_buffer = given.mask_buffer;
+    how.mask_buffer_size = given.mask_buffer_size;
+    how.mask_stride = given.mask_stride;
+    const glesam::Prediction& kept = predict(*predictor, *prompts, how);
+    glesam_output own{};
+    own.count = kept.count;
+    own.masks_per_prompt = kept.masks_per_prompt;
+    own.height = kept.height;
+    own.width = kept.width;
+    own.low_res_side = kept.low_res_side;
+    own.masks = array_of(kept.masks);
+    own.scores = array_of(kept.scores);
+    own.stability = array_of(kept.stability);
+    own.low_res = array_of(kept.low_res);
+    own.logits = array_of(kept.logits);
+    own.areas = array_of(kept.areas);
+    own.boxes = array_of(predictor->boxes);
+    own.packed = array_of(kept.packed);
+    own.rle = array_of(predictor->rle);
+    write_sized(own, output);
+  };
+  return report(predictor, [&] { return glesam::guard(work); });
+}
+
+int glesam_get_features(glesam_predictor* predictor, glesam_features** features) {
+  const auto work = [&] {
+    if (features == nullptr) {
+      glesam::input_error("features: a null pointer; pass a place for the result");
+    }
+    auto made = std::make_unique<glesam_features>();
+    glesam::Status status = predictor->predictor->get_features(&made->features);
+    if (!status) throw glesam::Error(status.code, std::move(status.message));
+    *features = made.release();
+  };
+  return report(predictor, [&] { return glesam::guard(work); });
+}
+
+int glesam_set_features(glesam_predictor* predictor, const glesam_features* features) {
+  const auto work = [&] {
+    if (features == nullptr) glesam::input_error("features: a null pointer; pass features");
+    glesam::Status status = predictor->predictor->set_features(features->features);
+    if (!status) throw glesam::Error(status.code, std::move(status.message));
+  };
+  return report(predictor, [&] { return glesam::guard(work); });
+}
+
+void glesam_free_features(glesam_features* features) { delete features; }
 
 const char* glesam_message(const glesam_predictor* predictor) {
   if (predictor == nullptr) return "predictor: a null pointer";

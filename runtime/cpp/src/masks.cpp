@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
+#include "mask_codes.h"
 #include "tensor.h"
 
 namespace glesam {
@@ -169,21 +171,47 @@ void Upscaler::logits(const float* low_res, float* out) const {
        [&](std::size_t y, const float* row) { std::copy(row, row + width_, out + y * width_); });
 }
 
-double Upscaler::binarize(const float* low_res, std::uint8_t* mask) const {
+MaskSummary Upscaler::binarize(const float* low_res, const MaskTargets& targets) const {
+  MaskSummary summary;
   std::int64_t inner = 0, outer = 0;
+  std::size_t left = width_, right = 0, top = height_, bottom = 0;  // right, bottom: exclusive
+  std::vector<std::uint8_t> own(targets.bytes == nullptr ? width_ : 0);
+  const std::size_t stride = targets.stride != 0 ? targets.stride : width_;
+  const std::size_t packed_row = (width_ + 7) / 8;
+  std::optional<RleWriter> rle;
+  if (targets.rle != nullptr) rle.emplace(height_, width_);
   rows(low_res, [&](std::size_t y, const float* row) {
-    std::int32_t above = 0, below = 0;
+    std::int32_t above = 0, below = 0, inside = 0;
+    std::uint8_t* to = targets.bytes != nullptr ? targets.bytes + y * stride : own.data();
     for (std::size_t x = 0; x < width_; ++x) {
       above += row[x] > above_;
       below += row[x] > below_;
+      to[x] = row[x] > threshold_;
+      inside += to[x];
     }
     inner += above;
     outer += below;
-    if (mask == nullptr) return;
-    std::uint8_t* to = mask + y * width_;
-    for (std::size_t x = 0; x < width_; ++x) to[x] = row[x] > threshold_;
+    summary.area += inside;
+    if (inside > 0) {
+      const std::uint8_t* end = to + width_;
+      left =
+          std::min(left, static_cast<std::size_t>(std::find<const std::uint8_t*>(to, end, 1) - to));
+      while (end[-1] == 0) --end;
+      right = std::max(right, static_cast<std::size_t>(end - to));
+      top = std::min(top, y);
+      bottom = y + 1;
+    }
+    if (targets.packed != nullptr) pack_bits(to, width_, targets.packed + y * packed_row);
+    if (rle) rle->add_row(to);
   });
-  return static_cast<double>(inner) / static_cast<double>(std::max<std::int64_t>(outer, 1));
+  if (rle) *targets.rle = rle->counts();
+  summary.stability =
+      static_cast<double>(inner) / static_cast<double>(std::max<std::int64_t>(outer, 1));
+  if (summary.area > 0) {
+    summary.box = {static_cast<int>(left), static_cast<int>(top), static_cast<int>(right - left),
+                   static_cast<int>(bottom - top)};
+  }
+  return summary;
 }
 
 }  // namespace glesam

@@ -6,9 +6,11 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "geometry.h"
+#include "glesam.h"
 #include "manifest.h"
 
 namespace glesam {
@@ -36,6 +38,21 @@ struct AxisWeights {
   std::size_t span = 0;        // 2 to 4
 };
 
+// Where to write a mask [H, W], in up to three forms. Null pointers are skipped.
+struct MaskTargets {
+  std::uint8_t* bytes = nullptr;   // 0 and 1
+  std::size_t stride = 0;          // bytes from one row of `bytes` to the next; 0 means W
+  std::uint8_t* packed = nullptr;  // rows of (W + 7) / 8 bytes, the highest bit first
+  std::string* rle = nullptr;      // COCO's compressed counts
+};
+
+struct MaskSummary {
+  double stability = 0;  // the area above threshold + offset divided by that above threshold -
+                         // offset, or 0 if the latter is 0
+  std::int64_t area = 0;
+  Region box;  // the smallest rectangle around the mask; zeros if it is empty
+};
+
 // Computes the masks of one image, one mask per call.
 class Upscaler {
  public:
@@ -43,9 +60,8 @@ class Upscaler {
 
   // Computes logits at the original image's size: [S/4, S/4] -> [H, W].
   void logits(const float* low_res, float* out) const;
-  // Writes a mask of 0 and 1, [H, W], and returns its stability: its area above threshold + offset
-  // divided by its area above threshold - offset, or 0 if the latter is 0. `mask` may be null.
-  double binarize(const float* low_res, std::uint8_t* mask) const;
+  // Computes a mask, and writes it in the forms that `targets` names.
+  MaskSummary binarize(const float* low_res, const MaskTargets& targets) const;
 
  private:
   template <typename Row>

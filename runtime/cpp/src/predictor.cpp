@@ -2,7 +2,6 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
-#include <optional>
 
 #include "chain.h"
 #include "errors.h"
@@ -45,7 +44,7 @@ class Reserved {
 
 struct Opened {
   Bundle bundle;
-  std::unique_ptr<Engine> engine;
+  std::shared_ptr<Engine> engine;
 };
 
 Opened open(const std::string& folder, const Params& params, bool enhance) {
@@ -92,10 +91,29 @@ std::size_t prompt_batch_of(const Opened& opened, std::size_t wanted) {
 }
 
 struct ImageState {
+  std::shared_ptr<Engine> engine;  // outlives its tensors
   Geometry geometry;
   Tensors features;
   Upscaler upscaler;
 };
+
+// Returns the bytes from one row to the next in the caller's buffer. Throws Error (invalid_input) if
+// it is too small for `masks` masks of this size.
+std::size_t buffer_stride(const PredictParams& params, std::size_t masks, std::size_t height,
+                          std::size_t width) {
+  const std::size_t stride = params.mask_stride != 0 ? params.mask_stride : width;
+  if (stride < width) {
+    input_error(cat("mask_stride: ", stride, " bytes, but a row of the mask has ", width));
+  }
+  // The rows are counted from the buffer's size, so that no product can exceed 64 bits.
+  const std::size_t size = params.mask_buffer_size;
+  const std::size_t rows = size < width ? 0 : (size - width) / stride + 1;
+  if (rows / height < masks) {
+    input_error(cat("mask_buffer: ", size, " bytes, too few for ", masks, " masks of ", height,
+                    " rows with a stride of ", stride, " bytes"));
+  }
+  return stride;
+}
 
 }  // namespace
 
@@ -107,7 +125,7 @@ struct Predictor::State {
   Info info;
   Timings timings;
   std::atomic_flag in_use = ATOMIC_FLAG_INIT;
-  std::optional<ImageState> image;
+  std::shared_ptr<const ImageState> image;
 
   State(Opened parts, const Params& params)
       : opened(std::move(parts)),
@@ -142,8 +160,9 @@ void Predictor::State::set_image(const Frame& frame) {
     features = glesam::enhance(engine, manifest(), features);
     engine.finish();
   }
-  image = ImageState{prepared.geometry, std::move(features),
-                     Upscaler(prepared.geometry, manifest().postprocessing)};
+  image = std::make_shared<const ImageState>(
+      ImageState{opened.engine, prepared.geometry, std::move(features),
+                 Upscaler(prepared.geometry, manifest().postprocessing)});
 }
 
 Decoded Predictor::State::decode_in_batches(const Prompts& prompts, bool multimask) {
@@ -172,6 +191,13 @@ Prediction Predictor::State::predict(const Prompts& prompts, const PredictParams
   if (!image) input_error("no image is set; call set_image first");
   const Postprocessing& rules = manifest().postprocessing;
   check_prompts(prompts, image->geometry, limits);
+  const auto height = static_cast<std::size_t>(image->geometry.original.height);
+  const auto width = static_cast<std::size_t>(image->geometry.original.width);
+  const std::size_t count = prompts.count * (params.multimask ? 3 : 1), pixels = height * width;
+  const std::size_t all =
+      elements({static_cast<std::int64_t>(count), static_cast<std::int64_t>(pixels)});
+  const bool buffered = params.masks && params.mask_buffer != nullptr;
+  const std::size_t stride = buffered ? buffer_stride(params, count, height, width) : width;
   Decoded chosen;
   {
     const Timer timer(timings.decoder);
@@ -181,19 +207,26 @@ Prediction Predictor::State::predict(const Prompts& prompts, const PredictParams
   Prediction result;
   result.count = chosen.batch;
   result.masks_per_prompt = chosen.masks;
-  result.height = static_cast<std::size_t>(image->geometry.original.height);
-  result.width = static_cast<std::size_t>(image->geometry.original.width);
+  result.height = height;
+  result.width = width;
   result.low_res_side = chosen.side;
-  const std::size_t count = chosen.batch * chosen.masks, step = chosen.side * chosen.side;
-  const std::size_t pixels = result.height * result.width;
-  const std::size_t all =
-      elements({static_cast<std::int64_t>(count), static_cast<std::int64_t>(pixels)});
-  if (params.masks) {
-    result.masks.resize(all);
-    result.stability.resize(count);
+  const std::size_t step = chosen.side * chosen.side, packed = height * ((width + 7) / 8);
+  if (params.masks || params.boxes || params.packed || params.rle) {
+    if (params.masks && !buffered) result.masks.resize(all);
+    if (params.packed) result.packed.resize(count * packed);
+    if (params.rle) result.rle.resize(count);
+    std::uint8_t* const bytes = buffered ? params.mask_buffer : result.masks.data();
     for (std::size_t i = 0; i < count; ++i) {
-      result.stability[i] = image->upscaler.binarize(chosen.low_res.data() + i * step,
-                                                     result.masks.data() + i * pixels);
+      MaskTargets targets;
+      targets.stride = stride;
+      if (params.masks) targets.bytes = bytes + i * height * stride;
+      if (params.packed) targets.packed = result.packed.data() + i * packed;
+      if (params.rle) targets.rle = &result.rle[i];
+      const MaskSummary summary =
+          image->upscaler.binarize(chosen.low_res.data() + i * step, targets);
+      result.stability.push_back(summary.stability);
+      result.areas.push_back(summary.area);
+      result.boxes.push_back(summary.box);
     }
   }
   if (params.logits) {
@@ -237,7 +270,7 @@ Status Predictor::open(const std::string& bundle, const Params& params,
   });
 }
 
-std::unique_ptr<Predictor> PredictorFactory::make(Bundle bundle, std::unique_ptr<Engine> engine,
+std::unique_ptr<Predictor> PredictorFactory::make(Bundle bundle, std::shared_ptr<Engine> engine,
                                                   const Params& params) {
   auto state =
       std::make_unique<Predictor::State>(Opened{std::move(bundle), std::move(engine)}, params);
@@ -262,6 +295,27 @@ Status Predictor::reset_image() noexcept {
   return guard([&] {
     const Reserved reserved(state_->in_use);
     state_->image.reset();
+  });
+}
+
+Status Predictor::get_features(Features* features) noexcept {
+  return guard([&] {
+    if (features == nullptr) input_error("features: a null pointer; pass a place for the result");
+    const Reserved reserved(state_->in_use);
+    if (!state_->image) input_error("no image is set; call set_image first");
+    features->image_ = state_->image;
+  });
+}
+
+Status Predictor::set_features(const Features& features) noexcept {
+  return guard([&] {
+    const Reserved reserved(state_->in_use);
+    if (!features) input_error("features: empty; fill them with get_features");
+    auto image = std::static_pointer_cast<const ImageState>(features.image_);
+    if (image->engine != state_->opened.engine) {
+      input_error("features: of another predictor; set its image in this one");
+    }
+    state_->image = std::move(image);
   });
 }
 

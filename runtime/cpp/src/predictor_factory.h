@@ -11,7 +11,7 @@ namespace glesam {
 struct PredictorFactory {
   // `engine` has loaded the graphs of `bundle`: all stages, or all but the enhancer if
   // `params.enhance` is false.
-  static std::unique_ptr<Predictor> make(Bundle bundle, std::unique_ptr<Engine> engine,
+  static std::unique_ptr<Predictor> make(Bundle bundle, std::shared_ptr<Engine> engine,
                                          const Params& params);
 };
 

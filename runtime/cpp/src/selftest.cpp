@@ -76,8 +76,8 @@ void compare_masks(const Decoded& whole, const std::vector<float>& expected,
   std::vector<std::uint8_t> mine(pixels), theirs(pixels);
   result.mask_iou_worst = 1;
   for (std::size_t i = 0; i < count; ++i) {
-    upscaler.binarize(whole.low_res.data() + i * step, mine.data());
-    upscaler.binarize(expected.data() + i * step, theirs.data());
+    upscaler.binarize(whole.low_res.data() + i * step, {mine.data()});
+    upscaler.binarize(expected.data() + i * step, {theirs.data()});
     const double iou = mask_iou(mine, theirs);
     result.mask_iou_mean += iou / static_cast<double>(count);
     result.mask_iou_worst = std::min(result.mask_iou_worst, iou);

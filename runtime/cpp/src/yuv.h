@@ -31,7 +31,7 @@ class YuvToRgb {
  private:
   // The terms are integers with this many fraction bits, rounded down. luma_ also has one half, for
   // rounding, and as many units as the terms can lose. The exact sum is a fraction whose denominator
-  // is below 2^48, so it is never this close below an integer, and the result is the exact one.
+  // is below 2^43, so it is never this close below an integer, and the result is the exact one.
   static constexpr int kBits = 50;
   static std::uint8_t to_byte(std::int64_t sum) {
     const std::int64_t value = sum >> kBits;

@@ -91,6 +91,74 @@ static int frames(const char* bundle) {
   return 0;
 }
 
+/* All forms of a mask agree, and features are set again. */
+static int forms(const char* bundle) {
+  static uint8_t buffer[SIDE * SIDE];
+  glesam_predictor *predictor = NULL, *other = NULL;
+  glesam_features *features = NULL, *untouched = NULL;
+  glesam_prompts one = many;
+  glesam_request request;
+  glesam_result result;
+  struct {
+    glesam_output output;
+    size_t later;
+  } newer;
+  glesam_output* output = &newer.output;
+  int64_t area = 0;
+  float first;
+  int i;
+  one.count = 1;
+  memset(&request, 0, sizeof request);
+  request.struct_size = sizeof request;
+  request.rle = request.packed = request.logits = 1;
+  request.mask_buffer = buffer;
+  request.mask_buffer_size = sizeof buffer;
+  memset(&newer, 1, sizeof newer);
+  output->struct_size = sizeof newer;
+  CHECK(glesam_open(bundle, NULL, &predictor, NULL, 0) == GLESAM_OK);
+  CHECK(glesam_get_features(predictor, &untouched) == GLESAM_INVALID_INPUT && untouched == NULL);
+  CHECK(glesam_set_image(predictor, image, SIDE, SIDE, 0) == GLESAM_OK);
+  CHECK(glesam_predict(predictor, &one, 0, &result) == GLESAM_OK);
+  first = result.low_res[0];
+  for (i = 0; i < SIDE * SIDE; ++i) area += result.masks[i];
+  CHECK(glesam_predict_as(predictor, &one, &request, output) == GLESAM_OK);
+  CHECK(output->struct_size == sizeof newer && newer.later == 0);
+  CHECK(output->count == 1 && output->masks_per_prompt == 1 && output->width == SIDE);
+  CHECK(output->masks == NULL && output->low_res[0] == first && output->areas[0] == area);
+  for (i = 0; i < SIDE * SIDE; ++i) {
+    CHECK(buffer[i] == (output->logits[i] > 0));
+    CHECK(buffer[i] == ((output->packed[i / 8] >> (7 - i % 8)) & 1));
+  }
+  CHECK(output->boxes[0].width <= SIDE && strlen(output->rle[0]) > 0);
+  CHECK(glesam_predict_as(predictor, &one, NULL, output) == GLESAM_OK);
+  CHECK(memcmp(output->masks, buffer, sizeof buffer) == 0);
+  CHECK(output->rle == NULL && output->packed == NULL && output->logits == NULL);
+  /* Nothing is written beyond an older caller's struct. */
+  memset(&newer, 1, sizeof newer);
+  output->struct_size = offsetof(glesam_output, logits);
+  CHECK(glesam_predict_as(predictor, &one, &request, output) == GLESAM_OK);
+  CHECK(output->low_res[0] == first && newer.later != 0 && *(unsigned char*)&output->logits == 1);
+  output->struct_size = 1;
+  CHECK(glesam_predict_as(predictor, &one, &request, output) == GLESAM_INVALID_INPUT);
+  CHECK(strstr(glesam_message(predictor), "output: struct_size is 1") != NULL);
+
+  CHECK(glesam_get_features(predictor, NULL) == GLESAM_INVALID_INPUT);
+  CHECK(glesam_get_features(predictor, &features) == GLESAM_OK);
+  image[0] = image[1] = image[2] = 255;
+  CHECK(glesam_set_image(predictor, image, SIDE, SIDE, 0) == GLESAM_OK);
+  CHECK(glesam_predict(predictor, &one, 0, &result) == GLESAM_OK && result.low_res[0] != first);
+  CHECK(glesam_set_features(predictor, NULL) == GLESAM_INVALID_INPUT);
+  CHECK(glesam_set_features(predictor, features) == GLESAM_OK);
+  CHECK(glesam_predict(predictor, &one, 0, &result) == GLESAM_OK && result.low_res[0] == first);
+  CHECK(glesam_open(bundle, NULL, &other, NULL, 0) == GLESAM_OK);
+  CHECK(glesam_set_features(other, features) == GLESAM_INVALID_INPUT);
+  glesam_close(other);
+  glesam_close(predictor);
+  glesam_free_features(features);
+  glesam_free_features(NULL);
+  return 0;
+}
+
 /* Predicts until the other thread has seen that it is busy. */
 static volatile int busy_seen = 0;
 static void* predicts(void* predictor) {
@@ -204,6 +272,7 @@ int main(int argc, char** argv) {
     CHECK(logit(argv[1], &zeros, &plain) == GLESAM_INVALID_INPUT);
     CHECK(one_thread_at_a_time(argv[1]) == 0);
     CHECK(frames(argv[1]) == 0);
+    CHECK(forms(argv[1]) == 0);
   }
   printf("passed\n");
   return 0;

@@ -60,7 +60,7 @@ void run_case(glesam::Predictor& predictor, const glesam::StoredTensors& cases,
   if (!mask.empty()) prompts.mask_input = mask.data();
   glesam::PredictParams how;
   how.multimask = flags[0] != 0;
-  how.logits = true;
+  how.logits = how.packed = how.rle = true;
   glesam::Prediction made;
   require(predictor.predict(prompts, how, &made));
 
@@ -71,6 +71,19 @@ void run_case(glesam::Predictor& predictor, const glesam::StoredTensors& cases,
   results.add(name + ".scores", "F32", {b, c}, made.scores);
   results.add(name + ".stability", "F64", {b, c}, made.stability);
   results.add(name + ".low_res", "F32", {b, c, side, side}, made.low_res);
+  results.add(name + ".packed", "U8", {b, c, made.height, (made.width + 7) / 8}, made.packed);
+  results.add(name + ".areas", "I64", {b, c}, made.areas);
+  std::vector<std::int64_t> tight;
+  for (const glesam::Region& box : made.boxes) {
+    tight.insert(tight.end(), {box.x, box.y, box.width, box.height});
+  }
+  results.add(name + ".boxes", "I64", {b, c, 4}, tight);
+  std::vector<std::uint8_t> lines;
+  for (const std::string& counts : made.rle) {
+    lines.insert(lines.end(), counts.begin(), counts.end());
+    lines.push_back('\n');
+  }
+  results.add(name + ".rle", "U8", {lines.size()}, lines);
 }
 
 }  // namespace

@@ -175,7 +175,7 @@ def _version(installed: Path) -> str:
 
 
 def test_the_document_shows_the_program() -> None:
-    (shown,) = re.findall(r"```cpp\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
+    shown = re.findall(r"```cpp\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
     source = (EXAMPLES / "segment.cpp").read_text()
-    assert shown == source
+    assert source in shown
     assert len([line for line in source.splitlines() if line.strip()]) <= 45

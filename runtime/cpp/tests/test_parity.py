@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cases import Case, random_case
+from pycocotools import mask as mask_utils
 from safetensors.numpy import load_file, save_file
 
 from glesam_runtime import GleSamPredictor, masks
@@ -58,10 +59,24 @@ def test_random_images(
         for i, case in enumerate(cases):
             found = {name: results[f"{i}.{name}"] for name in _OUTPUTS}
             worst_iou = min(worst_iou, _compare(predictor, case, found))
+            _check_forms({name: results[f"{i}.{name}"] for name in _FORMS})
     print(f"{count} images, worst mask IoU {worst_iou}")
 
 
 _OUTPUTS = ("tensor", "masks", "logits", "scores", "stability", "low_res")
+_FORMS = ("masks", "packed", "areas", "boxes", "rle")
+
+
+def _check_forms(found: dict[str, np.ndarray]) -> None:
+    """Compare the other forms of masks with numpy's and pycocotools', made from the masks."""
+    masks_ = found["masks"]
+    np.testing.assert_array_equal(found["packed"], np.packbits(masks_, axis=-1))
+    flat = masks_.reshape(-1, *masks_.shape[-2:])
+    coco = [mask_utils.encode(np.asfortranarray(mask)) for mask in flat]
+    assert found["rle"].tobytes().split(b"\n")[:-1] == [each["counts"] for each in coco]
+    shape = masks_.shape[:2]
+    np.testing.assert_array_equal(found["areas"], mask_utils.area(coco).reshape(shape))
+    np.testing.assert_array_equal(found["boxes"], mask_utils.toBbox(coco).reshape(*shape, 4))
 
 
 def _compare(predictor: GleSamPredictor, case: Case, found: dict[str, np.ndarray]) -> float:

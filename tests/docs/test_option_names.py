@@ -18,6 +18,8 @@ TARGETS = set(re.findall(r"^([\w-]+):(?!=)", (ROOT / "Makefile").read_text(), re
 OTHERS = {
     "--no-build-isolation",  # pip
     "--relative",  # rsync
+    "--piece-mb",  # glesam_benchmark.gpu.pack
+    "--seconds",  # glesam_benchmark.gpu.run, which starts without this project's environment
 }
 """Options in running text that belong to other programs."""
 

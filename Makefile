@@ -8,6 +8,7 @@ BUILD  := .venv-build
 DOCS   := .venv-docs
 CLIENTS := .venv-clients
 BROWSER := .venv-browser
+LABEL_STUDIO := .venv-label-studio
 CHROMIUM := /usr/bin/chromium
 OUT    := out
 # Processes of `make test`; each uses one core. An idle one takes tests from the others.
@@ -26,7 +27,7 @@ COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245
 # Engine of `make bench-serve`, and a full-size bundle for it if you have one.
 SERVE_BUNDLE ?=
 
-.PHONY: help setup demo serve test test-attacks test-serving test-browser page-picture bench-serve test-clients dist test-export test-readme test-pages test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
+.PHONY: help setup demo serve test test-attacks test-serving test-browser page-picture bench-serve test-clients test-label-studio dist test-export test-readme test-pages test-full test-cpp check-cpp check lint format bench bench-many bench-cpp bench-full nano \
 	nano-table builtin backbones precision quantization quantization-full inputs recipes docs schema pictures clean
 
 help:  ## List the targets
@@ -121,16 +122,25 @@ $(CLIENTS)/.ready: $(READY) tests/clients/requirements.txt
 test-clients: $(CLIENTS)/.ready  ## Run supervision, autodistill, samgeo and segment_anything's generator on our predictor
 	OMP_NUM_THREADS=1 $(CLIENTS)/bin/python -m pytest -q -m clients tests/clients
 
+# Label Studio pins packages that .venv has in other versions, so it has an environment of its own.
+$(LABEL_STUDIO)/.ready: tests/label_studio/requirements.txt
+	$(PYTHON) -m venv --clear $(LABEL_STUDIO)
+	$(LABEL_STUDIO)/bin/pip install --disable-pip-version-check -q -r tests/label_studio/requirements.txt
+	@touch $@
+
+test-label-studio: $(READY) $(LABEL_STUDIO)/.ready  ## Annotate in Label Studio with the backend in examples (1 GB of disk, three minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m clients tests/label_studio
+
 check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under sanitizers, then fuzz it for a minute
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT)
 
 check:  ## Run every check, and print the seconds that each takes
-	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) test-attacks" "$(MAKE) test-serving" "$(MAKE) test-browser" "$(MAKE) test-clients" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
+	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) test-attacks" "$(MAKE) test-serving" "$(MAKE) test-browser" "$(MAKE) test-clients" "$(MAKE) test-label-studio" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
 
 lint: $(READY)  ## Check style, import walls and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy runtime/glesam_runtime evaluation/glesam_evaluation calibration/glesam_calibration export/glesam_export benchmark/glesam_benchmark training/glesam_training serving/glesam_serving
+	$(BIN)/mypy runtime/glesam_runtime evaluation/glesam_evaluation calibration/glesam_calibration export/glesam_export benchmark/glesam_benchmark training/glesam_training serving/glesam_serving examples/label_studio
 
 format: $(READY)  ## Format the code
 	$(BIN)/ruff check --fix
@@ -202,4 +212,4 @@ pictures: demo  ## Draw the pictures of README and docs/degradations.md
 	$(BIN)/python docs/make_demo_picture.py $(OUT)/demo docs/images/demo.jpg
 
 clean:  ## Remove environments and outputs
-	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(BROWSER) $(OUT)
+	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(BROWSER) $(LABEL_STUDIO) $(OUT)

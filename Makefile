@@ -11,6 +11,7 @@ INTEROP := .venv-interop
 BROWSER := .venv-browser
 BATCH  := .venv-batch
 TRITON := .venv-triton
+LABEL_STUDIO := .venv-label-studio
 CHROMIUM := /usr/bin/chromium
 # Node's packages: the type checker, and the engine of the browser.
 WEB    := serving/web
@@ -171,17 +172,25 @@ $(INTEROP)/.ready: $(READY) tests/interop/requirements.txt
 
 test-interop: $(INTEROP)/.ready  ## Run annotation tools' own classes on the files of `glesam-export interop` (two minutes)
 	OMP_NUM_THREADS=1 $(INTEROP)/bin/python -m pytest -q -m interop -rP tests/interop
+# Label Studio pins packages that .venv has in other versions, so it has an environment of its own.
+$(LABEL_STUDIO)/.ready: tests/label_studio/requirements.txt
+	$(PYTHON) -m venv --clear $(LABEL_STUDIO)
+	$(LABEL_STUDIO)/bin/pip install --disable-pip-version-check -q -r tests/label_studio/requirements.txt
+	@touch $@
+
+test-label-studio: $(READY) $(LABEL_STUDIO)/.ready  ## Annotate in Label Studio with the backend in examples (1 GB of disk, three minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m clients tests/label_studio
 
 check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under sanitizers, then fuzz it for a minute
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT) $(CPP_OPTIONS)
 
 check:  ## Run every check, and print the seconds that each takes
-	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-attacks" "$(MAKE) test-serving" "$(MAKE) test-web" "$(MAKE) test-browser" "GLESAM_KILLS=20 $(MAKE) test-batch" "$(MAKE) test-triton" "$(MAKE) test-clients" "$(MAKE) test-interop" "$(MAKE) gpu-dry" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
+	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-attacks" "$(MAKE) test-serving" "$(MAKE) test-web" "$(MAKE) test-browser" "GLESAM_KILLS=20 $(MAKE) test-batch" "$(MAKE) test-triton" "$(MAKE) test-clients" "$(MAKE) test-label-studio" "$(MAKE) test-interop" "$(MAKE) gpu-dry" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
 
 lint: $(READY)  ## Check style, import walls and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy runtime/glesam_runtime evaluation/glesam_evaluation calibration/glesam_calibration export/glesam_export benchmark/glesam_benchmark training/glesam_training serving/glesam_serving
+	$(BIN)/mypy runtime/glesam_runtime evaluation/glesam_evaluation calibration/glesam_calibration export/glesam_export benchmark/glesam_benchmark training/glesam_training serving/glesam_serving examples/label_studio
 
 format: $(READY)  ## Format the code
 	$(BIN)/ruff check --fix
@@ -269,4 +278,4 @@ figures: $(READY)  ## Draw the figures of docs/evaluation.md on nano, and IoU ov
 	$(BIN)/glesam-train ablate gamma -o $(OUT)/ablation
 
 clean:  ## Remove environments and outputs
-	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(INTEROP) $(BROWSER) $(BATCH) $(TRITON) $(WEB)/node_modules $(OUT)
+	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(INTEROP) $(BROWSER) $(BATCH) $(TRITON) $(WEB)/node_modules $(LABEL_STUDIO) $(OUT)

@@ -133,10 +133,10 @@ def full_plan(seconds: float) -> Plan:
         Part("device", "gpu", 40, MeasureDevice(8192)),
         _torch("eager fp16", 60, RunTorch(b, "fp16", small)),
         _torch("eager bf16", 50, RunTorch(b, "bf16", small)),
-        _onnx(b, "fp16", small, 80),
+        _onnx(b, "fp16", small, 110),
         _torch("compile bf16", 150, RunTorch(b, "bf16", large, compiled=True)),
         *(_onnx("nano", half, small, 40) for half in ("fp32", "fp16", "bf16")),
-        _onnx(b, "bf16", small, 70),
+        _onnx(b, "bf16", small, 90),
         _torch("folded compile bf16", 150, RunTorch(b, "bf16", large, folded=True, compiled=True)),
         Part(
             "nano int8 onnxruntime",

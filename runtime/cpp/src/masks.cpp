@@ -186,8 +186,13 @@ MaskSummary Upscaler::binarize(const float* low_res, const MaskTargets& targets)
     for (std::size_t x = 0; x < width_; ++x) {
       above += row[x] > above_;
       below += row[x] > below_;
-      to[x] = row[x] > threshold_;
-      inside += to[x];
+      inside += row[x] > threshold_;
+    }
+    // A loop of its own, so that both are vectors of one type. Most rows of most masks are empty.
+    if (inside == 0) {
+      std::fill_n(to, width_, std::uint8_t{0});
+    } else {
+      for (std::size_t x = 0; x < width_; ++x) to[x] = row[x] > threshold_;
     }
     inner += above;
     outer += below;

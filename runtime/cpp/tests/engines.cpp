@@ -29,10 +29,10 @@ enum class When { never, before, after, finish };
 struct Plan {
   Stage stage = Stage::encoder;
   When when = When::never;
-  bool memory = false;                // whether the failure is one of memory
-  std::shared_future<void> go;        // if valid, a run waits for it
-  std::promise<void> waiting;         // set when a run starts to wait
-  std::string spoiled;                // an output of which the last value becomes `value`
+  bool memory = false;          // whether the failure is one of memory
+  std::shared_future<void> go;  // if valid, a run waits for it
+  std::promise<void> waiting;   // set when a run starts to wait
+  std::string spoiled;          // an output of which the last value becomes `value`
   float value = 0;
   std::vector<std::int64_t> batches;  // the number of prompts of each run of the decoder
 };

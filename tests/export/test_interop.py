@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from glesam_calibration import graph_files
 from glesam_export.console_output import step
 from glesam_export.interop import decoder_graph
 from glesam_export.interop.tools import TOOLS
@@ -233,6 +234,16 @@ def test_configuration_files(files: Files) -> None:
         assert line in text.splitlines()
     assert (folder / "x-anylabeling.yaml").read_text() == text
     compile((files("labelme") / "labelme_glesam.py").read_text(), "launcher", "exec")
+
+
+def test_large_weights_lie_beside_their_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph_files, "EXTERNAL_DATA_FROM", 1 << 20)
+    write_for_tool(open_bundle(), tmp_path / "out", "rembg", step)
+    made = sorted(path.name for path in (tmp_path / "out" / "models" / "sam").iterdir())
+    stages = [f"sam_vit_b_01ec64.{stage}.onnx" for stage in ("decoder", "encoder")]
+    assert made == [stages[0], f"{stages[0]}.data", stages[1], f"{stages[1]}.data"]
 
 
 def test_graphs_outside_the_gate_are_not_written(

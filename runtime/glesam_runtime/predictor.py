@@ -15,7 +15,7 @@ from PIL import Image
 from glesam_runtime import chain, masks
 from glesam_runtime.errors import InputError
 from glesam_runtime.image import check_image, preprocess
-from glesam_runtime.predictor_core import one_thread_at_a_time
+from glesam_runtime.one_thread import one_thread_at_a_time
 from glesam_runtime.prompts import PromptBatch, as_batch
 from glesam_runtime.sam_attributes import ModelAttributes, Transform
 from glesam_runtime.torch_calls import TorchCalls
@@ -269,7 +269,7 @@ class GleSamPredictor(TorchCalls):
                 raise InputError(f"image {index} of the batch: {error}") from error
         asked = [(image, batch) for image, (_, batch) in zip(self._images, batches, strict=True)]
         results = []
-        decoded = self._decode_images(asked, multimask_output)
+        decoded = self.decode_images(asked, multimask_output)
         for (embedding, _), (batched, _), each in zip(asked, batches, decoded, strict=True):
             worker.set_features(embedding.geometry, embedding.features)
             results.append(worker._finished(each, batched, return_logits))

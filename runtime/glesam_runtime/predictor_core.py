@@ -5,25 +5,25 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from glesam_runtime import chain, image_index, masks
+from glesam_runtime import chain, masks
 from glesam_runtime.bundle import Bundle, builtin_bundle_path, open_bundle
+from glesam_runtime.decoding import Decoded, Decoding
 from glesam_runtime.embedding import ImageEmbedding
 from glesam_runtime.engine_selection import select_engine
-from glesam_runtime.errors import BackendError, BundleError, BusyError, InputError
+from glesam_runtime.errors import BackendError, BundleError, InputError
 from glesam_runtime.manifest import STAGES, Manifest, StageName
-from glesam_runtime.prompts import PromptBatch, prompt_tensors, split
+from glesam_runtime.one_thread import OneThread, one_thread_at_a_time
+from glesam_runtime.prompts import PromptBatch
 
 if TYPE_CHECKING:
     import os
@@ -41,27 +41,9 @@ full size each prompt takes about 65 MB in float32 (docs/performance.md). The de
 is that of segment_anything."""
 
 Core = TypeVar("Core", bound="PredictorCore")
-Arguments = ParamSpec("Arguments")
-Returned = TypeVar("Returned")
 
 
-def one_thread_at_a_time(
-    call: Callable[Concatenate[Core, Arguments], Returned],
-) -> Callable[Concatenate[Core, Arguments], Returned]:
-    """Make a method raise `BusyError` while another thread is in such a method of the predictor.
-
-    Methods that it calls in the same thread may be of this kind too.
-    """
-
-    @wraps(call)
-    def reserved(self: Core, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
-        with self.reserved():
-            return call(self, *args, **kwargs)
-
-    return reserved
-
-
-class PredictorCore:
+class PredictorCore(OneThread):
     """The engine and the image of a predictor.
 
     Pickling a predictor keeps how it was made: the path of its bundle, the backend and the options.
@@ -96,6 +78,7 @@ class PredictorCore:
             BackendError: the backend is not installed or cannot run the bundle.
             InputError: `prompt_batch` is less than 1.
         """
+        super().__init__()
         if prompt_batch is not None and prompt_batch < 1:
             raise InputError(f"prompt_batch {prompt_batch}: at least 1 is needed")
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
@@ -121,8 +104,6 @@ class PredictorCore:
         """Maximum number of prompts per decoder call."""
         self._geometry: Geometry | None = None
         self._features: chain.Features | None = None
-        self._in_use = threading.RLock()
-        """Held during a call; copies that run on the same engine have the same lock."""
         self._images: tuple[ImageEmbedding, ...] = ()
         """The images of `set_image_batch`. They are kept on the host, because the next run of a
         compiled engine replaces what it left on its device."""
@@ -204,7 +185,8 @@ class PredictorCore:
     def with_engine(self, engine: Engine) -> Self:
         """Return a copy of this predictor that runs on another engine and has no image."""
         other = copy(self)
-        other.engine, other.timings, other._in_use = engine, {}, threading.RLock()
+        OneThread.__init__(other)
+        other.engine, other.timings = engine, {}
         other.reset_image()
         return other
 
@@ -242,7 +224,8 @@ class PredictorCore:
         """
         for embedding, _ in asked:
             embedding.check(self.bundle, self._enhance)
-        return self._decode_images(asked, multimask_output)
+        with self._timed("decoder"):
+            return self._decoding.on_images(asked, multimask_output)
 
     def binarize(
         self, low_res: NDArray[np.float32], stability_offset: float | None = None
@@ -299,89 +282,15 @@ class PredictorCore:
             raise InputError("no image is set; call set_image first")
         return self._features
 
-    def _decode_images(
-        self, asked: Sequence[tuple[ImageEmbedding, PromptBatch]], multimask: bool
-    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Do what `decode_images` does, with embeddings that are known to fit."""
-        manifest = self.bundle.manifest
-        if not image_index.takes_image_index(manifest):
-            worker, results = copy(self), []
-            for embedding, prompts in asked:
-                worker.set_features(embedding.geometry, embedding.features)
-                results.append(worker.decode(prompts, multimask))
-            return results
-        on_images = [
-            image_index.PromptsOnImage(
-                embedding.features,
-                prompt_tensors(prompts, embedding.geometry, manifest.coordinates),
-            )
-            for embedding, prompts in asked
-        ]
-        found = [self._no_masks(embedding.geometry, multimask) for embedding, _ in asked]
-        with self._timed("decoder"):
-            for group in image_index.grouped(on_images):
-                members = [on_images[position] for position in group]
-                together = image_index.decode_together(
-                    self.engine, manifest, members, self.prompt_batch
-                )
-                for position, (low_res, iou) in zip(group, together, strict=True):
-                    found[position] = self._chosen(low_res, iou, multimask)
-        return found
-
-    def _decode(
-        self, prompts: PromptBatch, frame: Geometry, multimask: bool
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _decode(self, prompts: PromptBatch, frame: Geometry, multimask: bool) -> Decoded:
         """Do what `decode` does, with prompts in pixels of `frame.original`."""
-        manifest, features = self.bundle.manifest, self._image_features()
-        parts = []
+        features = self._image_features()
         with self._timed("decoder"):
-            for part in split(prompts, self.prompt_batch):
-                tensors = prompt_tensors(part, frame, manifest.coordinates)
-                low_res, iou = chain.decode(self.engine, features, tensors)
-                parts.append(self._chosen(low_res, iou, multimask))
-        if not parts:
-            return self._no_masks(frame, multimask)
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate([low_res for low_res, _ in parts]), np.concatenate(
-            [iou for _, iou in parts]
-        )
+            return self._decoding.on_image(features, prompts, frame, multimask)
 
-    def _chosen(
-        self, low_res: NDArray[np.float32], iou: NDArray[np.float32], multimask: bool
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Choose among the decoder's four masks per prompt."""
-        if np.isnan(low_res).any() or not np.isfinite(iou).all():
-            raise BackendError(
-                f"decoder on {self.engine.name}: returned NaN or an infinite IoU; test the "
-                "bundle with --selftest, or use another backend or precision"
-            )
-        return masks.choose(low_res, iou, multimask, self.bundle.manifest.postprocessing)
-
-    @staticmethod
-    def _no_masks(
-        frame: Geometry, multimask: bool
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the results of no prompts."""
-        count, side = 3 if multimask else 1, frame.image_size // 4
-        return np.zeros((0, count, side, side), np.float32), np.zeros((0, count), np.float32)
-
-    @contextmanager
-    def reserved(self) -> Iterator[None]:
-        """Keep the predictor for this thread until the block ends.
-
-        Raises:
-            BusyError: another thread uses it.
-        """
-        if not self._in_use.acquire(blocking=False):
-            raise BusyError(
-                "the predictor is in use by another thread; give each thread a predictor of its "
-                "own, which share() returns"
-            )
-        try:
-            yield
-        finally:
-            self._in_use.release()
+    @property
+    def _decoding(self) -> Decoding:
+        return Decoding(self.engine, self.bundle.manifest, self.prompt_batch)
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:

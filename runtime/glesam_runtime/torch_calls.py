@@ -14,7 +14,8 @@ from glesam_runtime import masks
 from glesam_runtime.errors import InputError
 from glesam_runtime.image import Geometry, Preprocessed
 from glesam_runtime.limits import check_picture
-from glesam_runtime.predictor_core import PredictorCore, one_thread_at_a_time
+from glesam_runtime.one_thread import one_thread_at_a_time
+from glesam_runtime.predictor_core import PredictorCore
 from glesam_runtime.prompts import check_prompts
 from glesam_runtime.torch_tensors import Tensor, first_tensor, like, to_numpy, torch_module
 

@@ -9,18 +9,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glesam_runtime import chain, masks
+from glesam_runtime import chain, masks, predictor_recipe
 from glesam_runtime.bundle import Bundle, builtin_bundle_path, open_bundle
 from glesam_runtime.decoding import Decoded, Decoding
 from glesam_runtime.embedding import ImageEmbedding
 from glesam_runtime.engine_selection import select_engine
-from glesam_runtime.errors import BackendError, BundleError, InputError
+from glesam_runtime.errors import BackendError, InputError
 from glesam_runtime.manifest import STAGES, Manifest, StageName
 from glesam_runtime.one_thread import OneThread, one_thread_at_a_time
 from glesam_runtime.prompts import PromptBatch
@@ -39,8 +37,6 @@ _PROMPT_BATCH_CPU, _PROMPT_BATCH = 8, 64
 """Default maximum number of prompts per decoder call. On a CPU larger batches are no faster, and at
 full size each prompt takes about 65 MB in float32 (docs/performance.md). The default on a GPU, 64,
 is that of segment_anything."""
-
-Core = TypeVar("Core", bound="PredictorCore")
 
 
 class PredictorCore(OneThread):
@@ -254,7 +250,7 @@ class PredictorCore(OneThread):
         try:
             other = self.share()
         except BackendError:  # a compiled engine serves one predictor
-            other = self._recipe().load(type(self))
+            other = predictor_recipe.load(self._recipe(), type(self))
         if self.is_image_set:
             other.set_embedding(self.get_embedding())
             other._images = self._images
@@ -262,13 +258,13 @@ class PredictorCore(OneThread):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return how to load this predictor again, in any process that finds the bundle."""
-        return _load, (self._recipe(), type(self))
+        return predictor_recipe.load, (self._recipe(), type(self))
 
-    def _recipe(self) -> _Recipe:
+    def _recipe(self) -> predictor_recipe.Recipe:
         # Another machine may have the package elsewhere.
         builtin = self._folder == builtin_bundle_path().absolute()
         path = None if builtin else self._folder
-        return _Recipe(path, self.bundle.sha256, self._made_with)
+        return predictor_recipe.Recipe(path, self.bundle.sha256, self._made_with)
 
     def set_features(self, geometry: Geometry, features: chain.Features) -> None:
         """Set an image by what `chain.encode` or `chain.enhance` returned.
@@ -297,35 +293,6 @@ class PredictorCore(OneThread):
         start = time.perf_counter()
         yield
         self.timings[step] = time.perf_counter() - start
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    """What a pickled predictor holds."""
-
-    path: Path | None
-    """The bundle's folder; None is the built-in nano."""
-    sha256: str
-    arguments: dict[str, Any] = field(default_factory=dict)
-    """The other arguments of the constructor."""
-
-    def load(self, kind: type[Core]) -> Core:
-        """Load the bundle again.
-
-        Raises:
-            BundleError: the bundle is missing, or another one by now.
-        """
-        bundle = open_bundle(self.path)
-        if bundle.sha256 != self.sha256:
-            raise BundleError(
-                f"{bundle.path}: another bundle than the one of the predictor that was pickled "
-                f"({bundle.sha256[:12]} instead of {self.sha256[:12]}); create the predictor again"
-            )
-        return kind(bundle, **self.arguments)
-
-
-def _load(recipe: _Recipe, kind: type[Core]) -> Core:
-    return recipe.load(kind)
 
 
 def _max_prompts(manifest: Manifest, device: str, wanted: int | None) -> int:

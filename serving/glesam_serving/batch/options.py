@@ -48,8 +48,8 @@ class BatchOptions:
             min=0,
             metavar="N",
             rich_help_panel=_PANEL,
-            help="GPUs of each encoding process; 0.5 puts two on one GPU. Default: 1 if the "
-            "cluster has GPUs, else 0.",
+            help="GPUs of each encoding process and its decoding one together; 0.5 puts two of "
+            "each on one GPU. Default: 1 if the cluster has GPUs, else 0.",
         ),
     ] = None
     batch_size: Annotated[

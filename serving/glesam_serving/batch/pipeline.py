@@ -49,7 +49,8 @@ class Pools:
     actors: int
     """Processes that encode, and as many that decode."""
     gpus: float
-    """GPUs of each encoder; a decoder takes none, and shares the one of its bundle if it must."""
+    """GPUs of an encoder and a decoder together. Ray hides all GPUs from a process that takes none,
+    so a decoder takes a quarter of them."""
     memory: int | None
     """Bytes of the object store that this job may fill; None is Ray's default, half of it."""
     size: Size
@@ -83,7 +84,6 @@ def cluster(address: str | None) -> Iterator[Size]:
         InputError: no cluster answers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
     import ray.data
 
@@ -180,8 +180,8 @@ def run_chunks(
             fn_kwargs={"setup": setup, "numbers": [numbers]},
             num_cpus=pools.task_cpus,
         )
-        .map(_Encoder, fn_constructor_args=(shared,), num_gpus=pools.gpus, **actors)
-        .map(_Decoder, fn_constructor_args=(shared,), **actors)
+        .map(_Encoder, fn_constructor_args=(shared,), num_gpus=pools.gpus * 3 / 4, **actors)
+        .map(_Decoder, fn_constructor_args=(shared,), num_gpus=pools.gpus / 4, **actors)
         .map(_write, fn_kwargs={"setup": setup}, num_cpus=0.01)
     )
     try:

@@ -6,6 +6,7 @@
 #include "chain.h"
 #include "errors.h"
 #include "glesam.h"
+#include "prediction.h"
 #include "predictor_factory.h"
 #include "preprocess.h"
 #include "prompts.h"
@@ -97,24 +98,6 @@ struct ImageState {
   Upscaler upscaler;
 };
 
-// Returns the bytes from one row to the next in the caller's buffer. Throws Error (invalid_input) if
-// it is too small for `masks` masks of this size.
-std::size_t buffer_stride(const PredictParams& params, std::size_t masks, std::size_t height,
-                          std::size_t width) {
-  const std::size_t stride = params.mask_stride != 0 ? params.mask_stride : width;
-  if (stride < width) {
-    input_error(cat("mask_stride: ", stride, " bytes, but a row of the mask has ", width));
-  }
-  // The rows are counted from the buffer's size, so that no product can exceed 64 bits.
-  const std::size_t size = params.mask_buffer_size;
-  const std::size_t rows = size < width ? 0 : (size - width) / stride + 1;
-  if (rows / height < masks) {
-    input_error(cat("mask_buffer: ", size, " bytes, too few for ", masks, " masks of ", height,
-                    " rows with a stride of ", stride, " bytes"));
-  }
-  return stride;
-}
-
 }  // namespace
 
 struct Predictor::State {
@@ -189,56 +172,17 @@ Decoded Predictor::State::decode_in_batches(const Prompts& prompts, bool multima
 
 Prediction Predictor::State::predict(const Prompts& prompts, const PredictParams& params) {
   if (!image) input_error("no image is set; call set_image first");
-  const Postprocessing& rules = manifest().postprocessing;
   check_prompts(prompts, image->geometry, limits);
-  const auto height = static_cast<std::size_t>(image->geometry.original.height);
-  const auto width = static_cast<std::size_t>(image->geometry.original.width);
-  const std::size_t count = prompts.count * (params.multimask ? 3 : 1), pixels = height * width;
-  const std::size_t all =
-      elements({static_cast<std::int64_t>(count), static_cast<std::int64_t>(pixels)});
-  const bool buffered = params.masks && params.mask_buffer != nullptr;
-  const std::size_t stride = buffered ? buffer_stride(params, count, height, width) : width;
+  const std::size_t masks = prompts.count * (params.multimask ? 3 : 1);
+  check_room(params, masks, image->geometry.original);
   Decoded chosen;
   {
     const Timer timer(timings.decoder);
     chosen = decode_in_batches(prompts, params.multimask);
   }
   const Timer timer(timings.masks);
-  Prediction result;
-  result.count = chosen.batch;
-  result.masks_per_prompt = chosen.masks;
-  result.height = height;
-  result.width = width;
-  result.low_res_side = chosen.side;
-  const std::size_t step = chosen.side * chosen.side, packed = height * ((width + 7) / 8);
-  if (params.masks || params.boxes || params.packed || params.rle) {
-    if (params.masks && !buffered) result.masks.resize(all);
-    if (params.packed) result.packed.resize(count * packed);
-    if (params.rle) result.rle.resize(count);
-    std::uint8_t* const bytes = buffered ? params.mask_buffer : result.masks.data();
-    for (std::size_t i = 0; i < count; ++i) {
-      MaskTargets targets;
-      targets.stride = stride;
-      if (params.masks) targets.bytes = bytes + i * height * stride;
-      if (params.packed) targets.packed = result.packed.data() + i * packed;
-      if (params.rle) targets.rle = &result.rle[i];
-      const MaskSummary summary =
-          image->upscaler.binarize(chosen.low_res.data() + i * step, targets);
-      result.stability.push_back(summary.stability);
-      result.areas.push_back(summary.area);
-      result.boxes.push_back(summary.box);
-    }
-  }
-  if (params.logits) {
-    result.logits.resize(all);
-    for (std::size_t i = 0; i < count; ++i) {
-      image->upscaler.logits(chosen.low_res.data() + i * step, result.logits.data() + i * pixels);
-    }
-  }
-  limit_for_mask_input(chosen.low_res, rules);
-  result.low_res = std::move(chosen.low_res);
-  result.scores = std::move(chosen.iou);
-  return result;
+  return prediction_of(std::move(chosen), params, image->upscaler, image->geometry.original,
+                       manifest().postprocessing);
 }
 
 Params default_params() {

@@ -88,8 +88,9 @@ test-web: $(READY) $(WEB)/node_modules/.ready  ## Check the page's modules: type
 test-browser: $(BROWSER)/.ready $(WEB)/node_modules/.ready | $(CHROMIUM)  ## Test the page in Chromium (five minutes)
 	$(BROWSER)/bin/pytest -q --durations=5 tests/browser
 
-page-picture: $(BROWSER)/.ready | $(CHROMIUM)  ## Take the picture of the server's page
+page-picture: $(BROWSER)/.ready $(WEB)/node_modules/.ready | $(CHROMIUM)  ## Take the pictures of the page
 	$(BROWSER)/bin/python docs/make_page_picture.py docs/images/page.jpg
+	$(BROWSER)/bin/python docs/make_browser_picture.py docs/images/browser.jpg
 
 bench-serve: $(READY)  ## Compare the server to a loop over the predictor; SERVE_BUNDLE=DIR runs another model
 	$(BIN)/python -m tests.studies.serving $(SERVE_BUNDLE)

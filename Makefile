@@ -117,8 +117,9 @@ $(TRITON)/.ready: pyproject.toml runtime/pyproject.toml
 test-triton: $(TRITON)/.ready  ## Load a model repository in the Triton of nvidia-pytriton, and compare masks (two minutes)
 	$(TRITON)/bin/python -m pytest -q tests/triton
 
-page-picture: $(BROWSER)/.ready | $(CHROMIUM)  ## Take the picture of the server's page
+page-picture: $(BROWSER)/.ready $(WEB)/node_modules/.ready | $(CHROMIUM)  ## Take the pictures of the page
 	$(BROWSER)/bin/python docs/make_page_picture.py docs/images/page.jpg
+	$(BROWSER)/bin/python docs/make_browser_picture.py docs/images/browser.jpg
 
 bench-serve: $(READY)  ## Compare the server to a loop over the predictor; SERVE_BUNDLE=DIR runs another model
 	$(BIN)/python -m tests.studies.serving $(SERVE_BUNDLE)

@@ -15,11 +15,11 @@ from playwright.sync_api import expect
 from pycocotools import mask as coco
 
 from glesam_export.web_site import write_site
-from glesam_runtime import GleSamPredictor
+from glesam_runtime import GleSamPredictor, read_image
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.image import preprocess
 
-from .conftest import CHROMIUM, Oracle, Site, serving
+from .conftest import CHROMIUM, SAMPLE, Oracle, Site, serving
 from .web_site import ENGINE_FILES, PREDICT, Faults, static_host, without_service_worker
 
 COIN, OTHER = (245, 300), (445, 135)
@@ -153,10 +153,6 @@ def test_mask_under_the_pointer(open_site: Callable[..., Site], folder: Path) ->
         site.page.mouse.move(*site.place(*OTHER))
         expect(site.find("#times")).to_contain_text("mask under pointer", timeout=OPEN * 1000)
         expected = GleSamPredictor(backend="onnxruntime")
-        from glesam_runtime import read_image
-
-        from .conftest import SAMPLE
-
         expected.set_image(read_image(SAMPLE))
         masks, _, _ = expected.predict([OTHER], [1], multimask_output=False)
         drawn = site.mask()
@@ -263,6 +259,26 @@ def test_browser_that_lacks_something(
         site = open_site(url)
         site.page.goto(url)
         sentence(site, words)
+        site.check()
+
+
+def test_page_of_the_documentation(
+    open_site: Callable[..., Site], folder: Path, tmp_path: Path, oracle: Oracle
+) -> None:
+    text = (Path(__file__).parents[2] / "docs/browser.md").read_text()
+    copied = without_service_worker(folder, tmp_path / "site")
+    (copied / "own.html").write_text(text.split("```html\n")[1].split("```")[0])
+    with static_host(copied) as url:
+        site = open_site(url)
+        site.expected = ["favicon.ico"]
+        site.page.goto(url + "own.html")
+        site.status("Choose a picture", OPEN)
+        site.page.set_input_files("#file", SAMPLE)
+        site.status("Click an object", OPEN)
+        site.page.click("#canvas", position={"x": COIN[0], "y": COIN[1]})
+        site.status("pixels", OPEN)
+        area = int(site.find("#status").inner_text().split()[0])
+        assert abs(area / oracle.mask([[*COIN, 1]]).sum() - 1) <= 0.001
         site.check()
 
 

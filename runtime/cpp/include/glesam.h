@@ -86,7 +86,7 @@ struct Params {
                                // empty: the precision of the graphs
   std::string engine_library;  // path of libonnxruntime or libnvinfer;
                                // empty: the dynamic loader searches for it
-  int threads = 0;             // maximum number of engine threads; 0: the engine's default
+  int threads = 0;             // engine threads, at most 8 per core; 0: the engine's default
   bool enhance = true;         // false: skip the enhancer, which is plain SAM; it is not loaded
 
   // Maximum number of prompts per run of the decoder. A call with more prompts runs it several

@@ -123,7 +123,7 @@ typedef struct glesam_params {
                                  empty: the precision of the graphs */
   const char* engine_library; /* path of libonnxruntime or libnvinfer;
                                  empty: the dynamic loader searches for it */
-  int threads;                /* maximum number of engine threads; 0: the engine's default */
+  int threads;                /* engine threads, at most 8 per core; 0: the engine's default */
   int skip_enhancer;          /* 1: skip the enhancer, which is plain SAM; 0 (default): run it */
   size_t max_prompt_batch;    /* maximum number of prompts per run of the decoder; 0: 8 on a CPU, 64
                                  on other devices, and less if a compiled decoder takes less */

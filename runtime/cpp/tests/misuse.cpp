@@ -57,6 +57,9 @@ void opening() {
   params = glesam::default_params();
   params.threads = -1;
   REFUSED(glesam::Predictor::open(bundle, params, &predictor), Code::invalid_input, "threads");
+  params.threads = 1 << 20;
+  REFUSED(glesam::Predictor::open(bundle, params, &predictor), Code::invalid_input,
+          "threads 1048576: more than 8 per core");
   CHECK(predictor == nullptr);
 }
 

@@ -13,7 +13,7 @@ import { LocalModel } from "./local.js";
 import { Server } from "./server.js";
 import { Session, hasMask, isPrompted } from "./session.js";
 import { View } from "./view.js";
-import { WAYS, installServiceWorker, modelOf, readSite, waysOf } from "./ways.js";
+import { installServiceWorker, modelOf, readSite, showModel, showWays, waysOf } from "./ways.js";
 
 /**
  * @typedef {import("./session.js").Segmented} Segmented
@@ -33,7 +33,6 @@ let answers = null;
 let opened = 0;
 let canEnhance = true;
 let canDegrade = false;
-let canSearch = true;
 const hover = new Hover(draw);
 /** @type {AbortController | null} */
 let searching = null;
@@ -62,9 +61,7 @@ async function start() {
   site = await readSite();
   if (await installServiceWorker(site)) return;
   const ways = waysOf(site);
-  const choice = /** @type {HTMLSelectElement} */ (find("way"));
-  choice.replaceChildren(...ways.map((way) => new Option(WAYS[way], way)));
-  find("way-bar").hidden = site.bundle === null;
+  showWays(ways, site);
   if (ways.length === 0) throw new Error(site.note ?? "This site holds no model that runs in a browser; export it again.");
   await setWay(ways[0]);
   if (site.note) say(site.note);
@@ -86,20 +83,14 @@ async function setWay(way) {
 /** @param {Way} way */
 async function describeModel(way) {
   const used = model;
-  const { model: kind, engine, precision, features, everything } = await used.bundle();
+  const described = await used.bundle();
   if (used !== model) return;
+  const { features, everything } = described;
   canEnhance = features.enhance;
   canDegrade = features.degrade;
-  canSearch = features.everything ?? true;
-  find("everything").hidden = find("least-bar").hidden = !canSearch;
-  find("selftest").hidden = way !== "browser";
-  find("bundle").textContent = [kind.preset ?? kind.family, engine.engine, engine.device].filter(Boolean).join(" · ");
-  find("bundle").hidden = false;
   if (everything) setLeast(everything.pred_iou_thresh);
-  const stages = Object.entries(precision).map(([stage, precise]) => `${stage} ${precise}`).join(", ");
-  const encoder = engine.encoder ? `; the encoder by ${engine.encoder}` : "";
-  find("engine").textContent = `${WAYS[way]}: ${engine.engine} ${engine.version ?? ""} on ${engine.device}${encoder}: ${stages}`;
-  if (!kind.trained) report(new Error("This bundle is untrained: its masks are meaningless."));
+  showModel(way, described);
+  if (!described.model.trained) report(new Error("This bundle is untrained: its masks are meaningless."));
   else if (!view.isOpen) say(way === "server" ? "" : "Ready: open a picture.");
 }
 

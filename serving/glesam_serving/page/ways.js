@@ -21,7 +21,7 @@ import { LocalModel } from "./local.js";
 const PATIENCE = 10_000; // milliseconds that the page waits for its service worker
 
 /** @type {Record<Way, string>} */
-export const WAYS = {
+const WAYS = {
   browser: "All in the browser",
   split: "Server encodes, browser decodes",
   server: "All on the server",
@@ -90,4 +90,29 @@ export function modelOf(way, site, server) {
     const words = cached ? `${file} from the browser's cache` : `Downloading ${file}: ${percent} %`;
     find("status").textContent = words;
   });
+}
+
+/**
+ * Fill the list of the ways.
+ * @param {readonly Way[]} ways
+ * @param {Site} site
+ */
+export function showWays(ways, site) {
+  find("way").replaceChildren(...ways.map((way) => new Option(WAYS[way], way)));
+  find("way-bar").hidden = site.bundle === null;
+}
+
+/**
+ * Say which model runs, where and in which precision, and hide what it cannot do.
+ * @param {Way} way
+ * @param {import("./server.js").Bundle} described
+ */
+export function showModel(way, { model, engine, precision, features }) {
+  find("everything").hidden = find("least-bar").hidden = features.everything === false;
+  find("selftest").hidden = way !== "browser";
+  find("bundle").textContent = [model.preset ?? model.family, engine.engine, engine.device].filter(Boolean).join(" · ");
+  find("bundle").hidden = false;
+  const stages = Object.entries(precision).map(([stage, kind]) => `${stage} ${kind}`).join(", ");
+  const encoder = engine.encoder ? `; the encoder by ${engine.encoder}` : "";
+  find("engine").textContent = `${WAYS[way]}: ${engine.engine} ${engine.version ?? ""} on ${engine.device}${encoder}: ${stages}`;
 }

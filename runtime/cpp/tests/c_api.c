@@ -42,6 +42,7 @@ static int frames(const char* bundle) {
   } newer;
   glesam_frame frame;
   glesam_predictor* predictor = NULL;
+  glesam_prompts one = many;
   glesam_result result;
   float wanted;
   int x, y, c;
@@ -52,6 +53,7 @@ static int frames(const char* bundle) {
       }
     }
   }
+  one.count = 1;
   memset(&frame, 0, sizeof frame);
   frame.struct_size = sizeof frame;
   frame.format = GLESAM_FORMAT_BGR;
@@ -64,10 +66,10 @@ static int frames(const char* bundle) {
   frame.region_width = frame.region_height = SIDE;
   CHECK(glesam_open(bundle, NULL, &predictor, NULL, 0) == GLESAM_OK);
   CHECK(glesam_set_image(predictor, image, SIDE, SIDE, 0) == GLESAM_OK);
-  CHECK(glesam_predict(predictor, &many, 0, &result) == GLESAM_OK);
+  CHECK(glesam_predict(predictor, &one, 0, &result) == GLESAM_OK);
   wanted = result.low_res[0];
   CHECK(glesam_set_frame(predictor, &frame) == GLESAM_OK);
-  CHECK(glesam_predict(predictor, &many, 0, &result) == GLESAM_OK);
+  CHECK(glesam_predict(predictor, &one, 0, &result) == GLESAM_OK);
   CHECK(result.low_res[0] == wanted && result.width == SIDE && result.height == SIDE);
 
   CHECK(glesam_set_frame(NULL, &frame) == GLESAM_INVALID_INPUT);

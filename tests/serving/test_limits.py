@@ -93,7 +93,8 @@ def test_images_that_cannot_be_used(
     http: httpx.Client, status: int, content: bytes, kind: str
 ) -> None:
     answer = http.post("/v1/images", content=content, headers={"Content-Type": kind})
-    problem(answer, status)
+    detail = problem(answer, status)
+    assert ("is empty" in detail) == (content == b"" and kind == "image/png")
 
 
 def test_other_requests_that_cannot_be_used(http: httpx.Client, place: str) -> None:

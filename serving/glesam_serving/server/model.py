@@ -226,6 +226,8 @@ def check_pixels(content: bytes, max_pixels: int) -> tuple[int, int]:
         InputError: it is not an image.
         ProblemError: it has more than `max_pixels`.
     """
+    if not content:
+        raise InputError("image: is empty; send the bytes of an image file")
     try:
         with open_picture(_FILE, content) as opened:
             width, height = opened.size

@@ -167,12 +167,11 @@ def test_parquet_rows_and_everything(pictures: Path, tmp_path: Path) -> None:
     ]
     table = pa.table({"image": [str(image)], "prompts": prompts})
     parquet.write_table(table, tmp_path / "rows.parquet")
-    words = {
-        "points": [["--prompts", tmp_path / "prompts.json"], [tmp_path / "rows.parquet"]],
-        "everything": [
-            ["--everything", "--points-per-side", "4", "--pred-iou-thresh", "0"],
-            [image, "--everything", "--points-per-side", "4", "--pred-iou-thresh", "0"],
-        ],
+    search = ["--everything", "--points-per-side", "4", "--pred-iou-thresh", "0"]
+    search += ["--stability-score-thresh", "0"]
+    words: dict[str, tuple[list[str | Path], list[str | Path]]] = {
+        "points": (["--prompts", tmp_path / "prompts.json"], [tmp_path / "rows.parquet"]),
+        "everything": ([*search], [image, *search]),
     }
     (tmp_path / "prompts.json").write_text('[{"points": [[30, 40]]}, {"box": [3, 4, 40, 50]}]')
     for name, (own, other) in words.items():

@@ -42,7 +42,9 @@ def wait_for(out: Path, parts: int, driver: subprocess.Popen[Any]) -> None:
     """Wait until a job has written some parts."""
     deadline = time.monotonic() + 240
     while written(out) < parts:
-        assert driver.poll() is None, driver.stderr and driver.stderr.read()
+        if driver.poll() is not None:
+            assert driver.stderr is not None
+            pytest.fail(f"the driver ended: {driver.stderr.read().decode()}")
         assert time.monotonic() < deadline, f"{written(out)} of {parts} parts"
         time.sleep(0.05)
 

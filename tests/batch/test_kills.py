@@ -34,6 +34,9 @@ HEALTH = {
 }
 
 
+_WORKERS = ("ray::Map", "ray::IDLE")
+
+
 def written(out: Path) -> int:
     return len(list(out.glob("masks/*/*.parquet")))
 
@@ -56,11 +59,14 @@ def start(*words: str | Path) -> subprocess.Popen[Any]:
 
 
 def workers_of(pid: int) -> list[Any]:
-    """Return the worker processes of Ray below a process, as they call themselves."""
+    """Return the worker processes of Ray below a process, as they call themselves.
+
+    Ray's agents are not among them: a node ends with its agent, and this machine is the only node.
+    """
     found = []
     for process in psutil.Process(pid).children(recursive=True):
         try:
-            if process.cmdline() and process.cmdline()[0].startswith("ray::"):
+            if process.cmdline() and process.cmdline()[0].startswith(_WORKERS):
                 found.append(process)
         except psutil.Error:
             continue

@@ -34,6 +34,9 @@ HEALTH = {
 }
 
 
+_WORKERS = ("ray::Map", "ray::IDLE")
+
+
 def written(out: Path) -> int:
     return len(list(out.glob("masks/*/*.parquet")))
 
@@ -42,7 +45,9 @@ def wait_for(out: Path, parts: int, driver: subprocess.Popen[Any]) -> None:
     """Wait until a job has written some parts."""
     deadline = time.monotonic() + 240
     while written(out) < parts:
-        assert driver.poll() is None, driver.stderr and driver.stderr.read()
+        if driver.poll() is not None:
+            assert driver.stderr is not None
+            pytest.fail(f"the driver ended: {driver.stderr.read().decode()}")
         assert time.monotonic() < deadline, f"{written(out)} of {parts} parts"
         time.sleep(0.05)
 
@@ -54,11 +59,14 @@ def start(*words: str | Path) -> subprocess.Popen[Any]:
 
 
 def workers_of(pid: int) -> list[Any]:
-    """Return the worker processes of Ray below a process, as they call themselves."""
+    """Return the worker processes of Ray below a process, as they call themselves.
+
+    Ray's agents are not among them: a node ends with its agent, and this machine is the only node.
+    """
     found = []
     for process in psutil.Process(pid).children(recursive=True):
         try:
-            if process.cmdline() and process.cmdline()[0].startswith("ray::"):
+            if process.cmdline() and process.cmdline()[0].startswith(_WORKERS):
                 found.append(process)
         except psutil.Error:
             continue

@@ -1,7 +1,7 @@
 """Write a static site that runs a bundle in the browser: page, engine, bundle, service worker.
 
 The page is the one of glesam-serve. Its files are found at run time, so that export does not import
-serving (ADR 27).
+serving (ADR 26).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Run the stages of a job on Ray Data, each in a pool of its own, and yield what each chunk gave.
 
 Ray Data schedules, retries and bounds the bytes that are between the stages. What is written once
-is decided by `parts`, not by Ray (docs/adr/0025).
+is decided by `parts`, not by Ray (docs/adr/0024).
 """
 
 from __future__ import annotations

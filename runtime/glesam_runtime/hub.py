@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,11 +109,9 @@ def _explained(repository: Repository, file: str) -> Iterator[None]:
 
     # Versions before 1 use requests, whose errors are OSErrors.
     failures: tuple[type[Exception], ...] = (OSError, ValueError, errors.HfHubHTTPError)
-    try:
+    if find_spec("httpx") is not None:
         import httpx
-    except ModuleNotFoundError:
-        pass
-    else:
+
         failures += (httpx.HTTPError,)
     try:
         yield

@@ -16,7 +16,7 @@ from glesam_runtime.errors import GlesamError, InputError, ParityError
 from glesam_runtime.everything.parameters import EverythingOptions
 from glesam_runtime.input_paths import STANDARD_INPUT, resolved
 from glesam_runtime.option_groups import expand_groups
-from glesam_runtime.printing import describe_bundle, print_json, print_line, print_result
+from glesam_runtime.printing import print_json, print_line, print_result
 from glesam_runtime.run_options import ImageOptions, NoEnhance, OutputOptions, PromptOptions
 from glesam_runtime.verbosity import is_debug, print_detail, print_note, spell_seconds
 
@@ -271,11 +271,11 @@ def _print_document(
     since: float,
 ) -> None:
     """Print the document of --json."""
-    from glesam_runtime.results import Results
+    from glesam_runtime.results import BundleInfo, Results
 
     print_json(
         Results(
-            bundle=describe_bundle(predictor.bundle),
+            bundle=BundleInfo.of(predictor.bundle),
             engine={**predictor.engine.describe(), "reason": predictor.engine_reason},
             enhance=enhance,
             load_seconds=round(predictor.timings["load"], 6),
@@ -286,12 +286,13 @@ def _print_document(
 
 
 def _selftest(path: str | None, engine: RequestedEngine, as_json: bool) -> None:
+    from glesam_runtime.results import BundleInfo
     from glesam_runtime.selftest import format_table, run_selftest
 
     opened = _open_bundle(path)
     result = run_selftest(opened, engine.backend, engine.device, engine.options())
     if as_json:
-        print_json({"bundle": describe_bundle(opened), **result.as_dict()})
+        print_json({"bundle": BundleInfo.of(opened), **result.as_dict()})
     else:
         print(format_table(result))
     if not result.passed:

@@ -7,8 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from glesam_runtime.bundle import Bundle
-    from glesam_runtime.results import BundleInfo, ImageResult
+    from glesam_runtime.results import ImageResult
 
 _LONGEST = 2000
 """Characters of a line on stderr; the longest path of Linux has 4096 bytes, and few are near it."""
@@ -83,23 +82,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def describe_bundle(bundle: Bundle) -> BundleInfo:
-    """Return the bundle's path, hash and model."""
-    from msgspec import UNSET
-
-    from glesam_runtime.results import BundleInfo
-
-    model, snapshot = bundle.manifest.model, bundle.snapshot
-    return BundleInfo(
-        path=str(bundle.path),
-        sha256=bundle.sha256,
-        family=model.family,
-        preset=model.preset,
-        unet=model.unet,
-        trained=model.trained,
-        precision={name: stage.precision for name, stage in bundle.manifest.stages.items()},
-        repository=UNSET if snapshot is None else snapshot.repository,
-        revision=UNSET if snapshot is None else snapshot.revision,
-    )

@@ -6,12 +6,15 @@ Schemas docs/results.schema.json and docs/prompts.schema.json are generated from
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from glesam_runtime.manifest import PrecisionName, StageName
+
+if TYPE_CHECKING:
+    from glesam_runtime.bundle import Bundle
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0)]
@@ -92,10 +95,26 @@ class BundleInfo(msgspec.Struct, frozen=True, kw_only=True):
     unet: str
     trained: bool
     precision: dict[StageName, PrecisionName]
-    repository: str | msgspec.UnsetType = msgspec.UNSET
+    repository: str | UnsetType = UNSET
     """The repository of the Hugging Face Hub, org/name. Absent for a folder."""
-    revision: str | msgspec.UnsetType = msgspec.UNSET
+    revision: str | UnsetType = UNSET
     """The hash of the commit in that repository."""
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> BundleInfo:
+        """Describe an opened bundle."""
+        model, snapshot = bundle.manifest.model, bundle.snapshot
+        return cls(
+            path=str(bundle.path),
+            sha256=bundle.sha256,
+            family=model.family,
+            preset=model.preset,
+            unet=model.unet,
+            trained=model.trained,
+            precision={name: stage.precision for name, stage in bundle.manifest.stages.items()},
+            repository=UNSET if snapshot is None else snapshot.repository,
+            revision=UNSET if snapshot is None else snapshot.revision,
+        )
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):

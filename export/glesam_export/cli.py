@@ -18,7 +18,7 @@ from glesam_runtime.common_options import make_app
 from glesam_runtime.console import run_app
 from glesam_runtime.errors import BundleError, InputError
 from glesam_runtime.option_groups import expand_groups
-from glesam_runtime.printing import print_line
+from glesam_runtime.terminal_text import print_line
 from glesam_runtime.verbosity import print_note
 
 app = make_app(

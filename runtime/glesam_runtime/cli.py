@@ -16,8 +16,9 @@ from glesam_runtime.errors import GlesamError, InputError, ParityError
 from glesam_runtime.everything.parameters import EverythingOptions
 from glesam_runtime.input_paths import STANDARD_INPUT, resolved
 from glesam_runtime.option_groups import expand_groups
-from glesam_runtime.printing import print_json, print_line, print_result
+from glesam_runtime.printing import print_json, print_result
 from glesam_runtime.run_options import ImageOptions, NoEnhance, OutputOptions, PromptOptions
+from glesam_runtime.terminal_text import print_line
 from glesam_runtime.verbosity import is_debug, print_detail, print_note, spell_seconds
 
 # Everything else is imported where it is used: `--help` needs no numpy, and a wrong option is

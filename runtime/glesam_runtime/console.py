@@ -23,7 +23,7 @@ import typer
 from glesam_runtime.common_options import check_completion
 from glesam_runtime.engine_libraries import disable_reports
 from glesam_runtime.errors import GlesamError
-from glesam_runtime.printing import message_line
+from glesam_runtime.terminal_text import message_line
 from glesam_runtime.termination import Termination, was_interrupted
 
 _EXTRAS = {

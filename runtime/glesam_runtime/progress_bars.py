@@ -77,7 +77,7 @@ class _RichBars:
 
     def points(self, image: str, done: int, total: int) -> None:
         """Show a bar for the image until all of its points are done."""
-        from glesam_runtime.printing import printable
+        from glesam_runtime.terminal_text import printable
 
         with self._lock:
             if image not in self._tasks:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 
 from glesam_runtime.errors import InputError
-from glesam_runtime.printing import message_line
+from glesam_runtime.terminal_text import message_line
 
 
 class Verbosity(IntEnum):

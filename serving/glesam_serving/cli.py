@@ -12,8 +12,8 @@ from glesam_runtime.console import run_app
 from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import InputError
 from glesam_runtime.option_groups import expand_groups
-from glesam_runtime.printing import print_line
 from glesam_runtime.run_options import NoEnhance, PromptBatchSize
+from glesam_runtime.terminal_text import print_line
 from glesam_runtime.verbosity import is_debug, print_note
 from glesam_serving.settings import ServerOptions
 

@@ -16,7 +16,7 @@ from PIL import Image
 from glesam_runtime import console
 from glesam_runtime.cli import app
 from glesam_runtime.console import report
-from glesam_runtime.printing import printable
+from glesam_runtime.terminal_text import printable
 from glesam_runtime.verbosity import print_note
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX shells")

@@ -15,8 +15,8 @@ from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import InputError
 from glesam_runtime.everything.parameters import EverythingOptions
 from glesam_runtime.option_groups import expand_groups
-from glesam_runtime.printing import print_line
 from glesam_runtime.run_options import ImageOptions, NoEnhance, PromptOptions
+from glesam_runtime.terminal_text import print_line
 from glesam_runtime.verbosity import print_note
 from glesam_serving.batch.options import BatchOptions
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from glesam_runtime.printing import print_line
+from glesam_runtime.terminal_text import print_line
 from glesam_runtime.verbosity import shows_progress
 
 _STAGES = ("read", "encode", "decode", "write")

@@ -10,8 +10,8 @@ import typer
 
 from glesam_runtime.common_options import make_app
 from glesam_runtime.console import run_app
-from glesam_runtime.printing import print_line
 from glesam_runtime.run_options import NoEnhance
+from glesam_runtime.terminal_text import print_line
 
 app = make_app("Write a model repository for NVIDIA Triton Inference Server.")
 

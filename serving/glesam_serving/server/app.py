@@ -23,6 +23,7 @@ from glesam_serving.server.model import Model
 from glesam_serving.server.pages import Page
 from glesam_serving.server.routes import Routes
 from glesam_serving.server.scheduler import Scheduler
+from glesam_serving.server.status_routes import StatusRoutes
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -46,12 +47,13 @@ def create_app(model: Model, options: ServerOptions, *, debug: bool = False) -> 
     limit = options.cache_bytes or free_memory() // 4
     scheduler = Scheduler(model, ImageCache(limit), metrics, options.queue, options.max_pixels)
     routes = Routes(scheduler, options, metrics)
+    status = StatusRoutes(scheduler.model, options, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         scheduler.start()
         yield
-        routes.draining = True
+        status.draining = True
         await scheduler.stop()
 
     app = FastAPI(
@@ -62,7 +64,7 @@ def create_app(model: Model, options: ServerOptions, *, debug: bool = False) -> 
         openapi_url=None,
         lifespan=lifespan,
     )
-    _add_routes(app, routes)
+    _add_routes(app, routes, status)
     docs = openapi.Docs(openapi.with_schemas(app.openapi()))
     app.add_route("/docs", docs.page)
     app.add_route("/openapi.json", docs.document)
@@ -81,7 +83,7 @@ def create_app(model: Model, options: ServerOptions, *, debug: bool = False) -> 
     return guarded
 
 
-def _add_routes(app: FastAPI, routes: Routes) -> None:
+def _add_routes(app: FastAPI, routes: Routes, status: StatusRoutes) -> None:
     """Add the endpoints of the API with their descriptions."""
     form = openapi.body(image=openapi.image_field())
     both = openapi.body(
@@ -108,11 +110,11 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
         ("POST", f"{one}/everything", routes.everything, ndjson, {}),
         ("POST", f"{one}/degrade", routes.degrade, png, degrade),
         ("GET", f"{one}/embedding", routes.embedding, raw, dtype),
-        ("GET", "/v1/bundle", routes.bundle, openapi.answers(wire.BundleAnswer, 200), {}),
-        ("GET", "/v1/sample", routes.sample, png, {}),
-        ("GET", "/health/live", routes.live, plain, {}),
-        ("GET", "/health/ready", routes.ready, plain, {}),
-        ("GET", "/metrics", routes.metrics, plain, {}),
+        ("GET", "/v1/bundle", status.bundle, openapi.answers(wire.BundleAnswer, 200), {}),
+        ("GET", "/v1/sample", status.sample, png, {}),
+        ("GET", "/health/live", status.live, plain, {}),
+        ("GET", "/health/ready", status.ready, plain, {}),
+        ("GET", "/metrics", status.metrics, plain, {}),
     ]
     for method, path, answer, responses, extra in table:
         app.add_api_route(

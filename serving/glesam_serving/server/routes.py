@@ -1,4 +1,4 @@
-"""Answer the requests of the API."""
+"""Answer the requests about images."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import hashlib
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,7 +13,6 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from glesam_runtime.everything.parameters import Parameters, thresholds
 from glesam_runtime.masks import for_mask_input
 from glesam_serving import wire
 from glesam_serving.problems import ProblemError, gone
@@ -23,7 +20,6 @@ from glesam_serving.server import degradation
 from glesam_serving.server.answers import Logits, describe_masks, mask_png
 from glesam_serving.server.body import Bodies, field_of, parts_of
 from glesam_serving.server.images import EncodedImage, image_id
-from glesam_serving.server.metrics import CONTENT_TYPE
 from glesam_serving.server.model import png_of, read_pixels
 from glesam_serving.server.prompts import groups_of, read_request
 from glesam_serving.server.search import count_prompts, lines, read_parameters
@@ -40,14 +36,13 @@ _LARGE = 1 << 18
 
 
 class Routes:
-    """The endpoints of a server. Each method answers one of them."""
+    """The endpoints for images. Each method answers one of them."""
 
     def __init__(self, scheduler: Scheduler, options: ServerOptions, metrics: Metrics) -> None:
         self._scheduler, self._options, self._metrics = scheduler, options, metrics
         self._model = scheduler.model
         self._rules = self._model.bundle.manifest.postprocessing
         self._bodies = Bodies(options.max_body, options.receive_timeout)
-        self.draining = False
 
     async def create_image(self, request: Request) -> Response:
         """Encode an image, or answer from the cache."""
@@ -178,53 +173,6 @@ class Routes:
             "X-GleSAM-Resized-Size": f"{geometry.resized[1]}x{geometry.resized[0]}",
         }
         return Response(raw, headers=headers, media_type="application/octet-stream")
-
-    async def bundle(self, request: Request) -> Response:
-        """Describe the bundle, the engine and this server."""
-        manifest, options = self._model.bundle.manifest, self._options
-        predictor = self._model.predictor
-        try:
-            released = version("glesam-deploy")
-        except PackageNotFoundError:
-            released = version("glesam-runtime")
-        answer = wire.BundleAnswer(
-            sha256=self._model.bundle.sha256,
-            model=msgspec.to_builtins(manifest.model),
-            preprocessing=msgspec.to_builtins(manifest.preprocessing),
-            postprocessing=msgspec.to_builtins(manifest.postprocessing),
-            coordinates=msgspec.to_builtins(manifest.coordinates),
-            everything=msgspec.to_builtins(thresholds(manifest, Parameters())),
-            precision={name: stage.precision for name, stage in manifest.stages.items()},
-            engine={**predictor.engine.describe(), "reason": predictor.engine_reason},
-            features={"enhance": self._model.enhance, "degrade": degradation.is_available()},
-            limits={
-                "body_bytes": options.max_body,
-                "pixels": options.max_pixels,
-                "prompts": options.max_prompts,
-                "points": options.max_points,
-            },
-            version=released,
-        )
-        return Response(wire.encode(answer), media_type=_JSON)
-
-    async def sample(self, request: Request) -> Response:
-        """Return the built-in sample picture."""
-        picture = files("glesam_runtime") / "sample" / "sample.jpg"
-        return Response(picture.read_bytes(), media_type="image/jpeg")
-
-    async def live(self, request: Request) -> Response:
-        """Say that the process runs."""
-        return Response(b'{"status":"live"}', media_type=_JSON)
-
-    async def ready(self, request: Request) -> Response:
-        """Say whether requests are taken."""
-        if self.draining:
-            raise ProblemError(503, "the server shuts down; use another one")
-        return Response(b'{"status":"ready"}', media_type=_JSON)
-
-    async def metrics(self, request: Request) -> Response:
-        """Return the metrics for Prometheus."""
-        return Response(self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     def _enhance(self, request: Request) -> bool:
         text = request.query_params.get("enhance", "true" if self._model.enhance else "false")

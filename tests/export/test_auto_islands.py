@@ -122,11 +122,11 @@ def test_a_bundle_that_overflows_is_widened_until_it_passes(
     checkpoint = Overflowing(block=3)
     spoken: list[str] = []
 
-    def export_stage(given: object, stage: StageName, *form) -> Stage:
+    def export_stage(given: object, stage: StageName, *form, **kind: bool) -> Stage:
         """Trace the encoder; enhancer and decoder are those of a random nano."""
         if stage == "encoder":
-            return stages.export_stage(given, stage, *form)  # type: ignore[arg-type]
-        return traced.export_stage(random_nano(), stage, *form)
+            return stages.export_stage(given, stage, *form, **kind)  # type: ignore[arg-type]
+        return traced.export_stage(random_nano(), stage, *form, **kind)
 
     monkeypatch.setattr(build, "export_stage", export_stage)
 

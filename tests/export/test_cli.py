@@ -262,7 +262,9 @@ def test_a_checkpoint_folder_becomes_a_bundle(
 ) -> None:
     """Verification holds the graphs of seed 0 against the weights that were read from the files."""
     monkeypatch.setattr(
-        build, "export_stage", lambda _, *how: traced.export_stage(random_nano(), *how)
+        build,
+        "export_stage",
+        lambda _, *how, **kind: traced.export_stage(random_nano(), *how, **kind),
     )
     weights = WeightFiles(
         released.sam, released.sd, released.lora, released.prompt_embeds, lora_alpha=8.0

@@ -59,7 +59,7 @@ def test_an_export_from_files_opens_each_once(
     paths = {name: getattr(released, name) for name in ("sam", "sd", "lora", "prompt_embeds")}
     checkpoint = make_checkpoint(WeightOptions(**paths, gamma=5.0, timestep=999, lora_alpha=8.0))
 
-    def untraced(*_: object) -> None:
+    def untraced(*_: object, **__: object) -> None:
         raise Stop
 
     quiet = lambda _: nullcontext()  # noqa: E731

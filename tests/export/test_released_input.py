@@ -226,6 +226,7 @@ def built_in_stages(monkeypatch: pytest.MonkeyPatch) -> None:
         _batch: int,
         folder: Path,
         _more: object = (),
+        **_kind: bool,
     ) -> Stage:
         made = open_bundle().manifest.stages[stage]
         shutil.copyfile(builtin_bundle_path() / made.graph.file, folder / made.graph.file)

@@ -21,7 +21,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     """Replace the exporter by one that writes the number of its call; return the calls."""
     seen: list[tuple[object, ...]] = []
 
-    def export_stage(checkpoint, stage, precision, batch, folder, further=()) -> Stage:
+    def export_stage(
+        checkpoint, stage, precision, batch, folder, further=(), *, image_index
+    ) -> Stage:
+        assert not image_index
         seen.append((checkpoint, stage, precision, batch, further))
         path = folder / f"{stage}.onnx"
         path.write_text(str(len(seen)))
@@ -89,7 +92,7 @@ def test_what_is_not_as_it_was_drawn_is_never_kept(calls: list, tmp_path: Path) 
 def test_a_trace_that_failed_is_tried_again(
     calls: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     traced = Traced(tmp_path / "kept")

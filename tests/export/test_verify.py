@@ -160,9 +160,9 @@ def failing(
     """Make every export use the wrong enhancer. No other stage depends on the fold."""
     made_in, wrong = wrong_enhancer
 
-    def export_stage(checkpoint, stage: StageName, *form) -> Stage:
+    def export_stage(checkpoint, stage: StageName, *form, **kind: bool) -> Stage:
         if stage != "enhancer":
-            return traced.export_stage(checkpoint, stage, *form)
+            return traced.export_stage(checkpoint, stage, *form, **kind)
         shutil.copyfile(made_in / wrong.graph.file, form[-1] / wrong.graph.file)
         return wrong
 

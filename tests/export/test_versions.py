@@ -21,5 +21,5 @@ def test_the_versions_are_one() -> None:
     assert deploy["version"] == runtime["version"]
     extras = [need for needs in deploy["optional-dependencies"].values() for need in needs]
     needs = [need for need in (*deploy["dependencies"], *extras) if "glesam-runtime" in need]
-    assert len(needs) == 4
+    assert len(needs) == 5
     assert {need.split("==")[1] for need in needs} == {runtime["version"]}

@@ -24,7 +24,8 @@ from glesam_runtime import masks
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.image import Geometry, geometry_of, preprocess
-from glesam_runtime.manifest import STAGES, Coordinates, StageName
+from glesam_runtime.image_index import takes_image_index
+from glesam_runtime.manifest import IMAGE_INDEX, STAGES, Coordinates, StageName
 from glesam_runtime.prompts import check_prompts, prompt_tensors
 
 Arrays = Mapping[str, NDArray[np.float32]]
@@ -155,6 +156,8 @@ def _decoder_calls(
     objects = random_rectangles(height, width, samples.seed, name)
     calls = prompt_calls(objects, geometry, manifest.coordinates, samples.seed, name)
     for kind, prompts in calls.items():
+        if takes_image_index(manifest):
+            prompts[IMAGE_INDEX] = np.zeros(len(prompts["point_coords"]), np.float32)
         results = watched.run({**features, **prompts})
         yield results
         if kind == "3-point":

@@ -247,12 +247,24 @@ def make_app(backend: Backend) -> FastAPI:
 
 def main() -> None:
     """Run the backend until it is stopped."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--label-studio", default="http://127.0.0.1:8080", help="its address")
-    parser.add_argument("--server", default="http://127.0.0.1:8000", help="glesam-serve's address")
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    studio, server = "http://127.0.0.1:8080", "http://127.0.0.1:8000"
+    parser.add_argument("--label-studio", default=studio, help="address of Label Studio")
+    parser.add_argument("--server", default=server, help="address of glesam-serve")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=9090, help="port to listen on")
     options = parser.parse_args()
+    for option, url, such in (
+        ("--label-studio", options.label_studio, studio),
+        ("--server", options.server, server),
+    ):
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+            parser.error(f"{option} {url}: an address such as {such} is needed")
+    if not 0 < options.port < 1 << 16:
+        parser.error(f"--port {options.port}: must be a number from 1 to 65535")
     key = os.environ.get("LABEL_STUDIO_API_KEY")
     if not key:
         parser.error("the environment variable LABEL_STUDIO_API_KEY is empty; set it to a token")

@@ -19,7 +19,7 @@ from glesam_runtime.console import run_app
 from glesam_runtime.errors import BundleError, InputError
 from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.terminal_text import print_line
-from glesam_runtime.verbosity import print_note
+from glesam_runtime.verbosity import print_note, print_warning
 
 app = make_app(
     "Export a GleSAM checkpoint as three verified ONNX graphs, or as TensorRT engines.",
@@ -35,10 +35,6 @@ BUNDLE = "Bundle folder, or a Hugging Face repository ORG/NAME[@REVISION]."
 ONNX_BUNDLE = f"ONNX bundle: a folder, or {BUNDLE.removeprefix('Bundle folder, or ')}"
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")]
-
-
-def _warn(message: str) -> None:
-    typer.echo(f"warning: {message}", err=True)
 
 
 @app.command("onnx")
@@ -60,7 +56,7 @@ def verify_bundle(
     from glesam_runtime.bundle import open_bundle
 
     opened = open_bundle(bundle)
-    checkpoint = weights.make_checkpoint(weights.for_bundle(given, opened.manifest), _warn)
+    checkpoint = weights.make_checkpoint(weights.for_bundle(given, opened.manifest), print_warning)
     from glesam_export.console_output import parity_table, step
     from glesam_export.verify import latent_check, parity
     from glesam_export.verify.cases import make_cases
@@ -75,7 +71,7 @@ def verify_bundle(
     cases = make_cases(preset, image or ())
     reference = record_reference(checkpoint, cases, step)
     if found := latent_check.warning(checkpoint, cases, reference, step):
-        _warn(found)
+        print_warning(found)
     measured = parity.measure(opened, cases, reference, step)
     typer.echo(parity_table(measured))
     parity.require(measured, str(bundle))
@@ -146,8 +142,8 @@ def refit(
 @app.command("web")
 def export_site(
     bundle: Annotated[
-        Path | None,
-        typer.Argument(metavar="[BUNDLE]", help="ONNX bundle. Default: the built-in nano."),
+        str | None,
+        typer.Argument(metavar="[BUNDLE]", help=f"{ONNX_BUNDLE} Default: the built-in nano."),
     ] = None,
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
@@ -272,9 +268,11 @@ def _export(output: Path, given: WeightOptions, graphs: GraphOptions) -> None:
     """Export and verify a checkpoint, and print the parity table."""
     precision = graph_options.one_precision(graphs.precision, graphs.flags)
     batch = graph_options.batch_size(graphs.batch)
-    checkpoint = weights.make_checkpoint(given, _warn)
+    checkpoint = weights.make_checkpoint(given, print_warning)
     if given.input is None and given.lora_alpha is not None:
-        _warn(f"--input was not given: this bundle gets {checkpoint.preset.input!r}; {RELEASED}")
+        print_warning(
+            f"--input was not given: this bundle gets {checkpoint.preset.input!r}; {RELEASED}"
+        )
     if not checkpoint.trained:
         print_note(f"weights: {checkpoint.origin}, untrained; the masks will mean nothing")
     # Imported here: importing torch takes seconds, which --help and wrong options do not need.
@@ -289,7 +287,7 @@ def _export(output: Path, given: WeightOptions, graphs: GraphOptions) -> None:
         graphs.auto_islands,
         graphs.image_index,
     )
-    manifest = build.build_bundle(checkpoint, output, how, step, _warn)
+    manifest = build.build_bundle(checkpoint, output, how, step, print_warning)
     assert manifest.parity is not None, "build_bundle measures it"
     typer.echo(parity_table(manifest.parity))
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.errors import BundleError, InputError
+from glesam_runtime.image_index import takes_image_index
 from glesam_runtime.manifest import MANIFEST_FILE, STAGES, StageName
 from glesam_runtime.staging import staged_folder
 
@@ -76,7 +77,7 @@ def write_site(
         webgpu: whether the site also holds the engine for WebGPU.
 
     Raises:
-        BundleError: the bundle holds engines for GPUs.
+        BundleError: the bundle holds engines for GPUs, or a decoder that the page cannot call.
         InputError: a file of the engine or the page is missing, or `output` cannot be written.
     """
     if bundle.manifest.target.engine != "onnx":
@@ -84,10 +85,15 @@ def write_site(
             f"{bundle.path}: holds engines for {bundle.manifest.target.engine}, which browsers "
             "cannot run; give the ONNX bundle that they were compiled from"
         )
+    if takes_image_index(bundle.manifest):
+        raise BundleError(
+            f"{bundle.path}: its decoder takes prompts of several images, which the page does not; "
+            "export without --image-index"
+        )
     providers = tuple(ENGINES) if webgpu else ("wasm",)
     page, engines = _page_folder(), _engine_paths(engine_files, providers)
     stages, note = _fitting_stages(bundle, max_mb)
-    with staged_folder(output) as folder:
+    with staged_folder(output, replaces_bundle=False) as folder:
         shutil.copytree(page, folder, dirs_exist_ok=True)
         (folder / "ort").mkdir()
         for path in engines:

@@ -19,7 +19,7 @@ from glesam_runtime import manifest_file
 from glesam_runtime.errors import BundleError
 from glesam_runtime.limits import MANIFEST_BYTES
 from glesam_runtime.manifest import MANIFEST_FILE
-from glesam_runtime.verbosity import shows_progress
+from glesam_runtime.verbosity import print_note, shows_progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ class Snapshot:
 def form_of(text: str) -> Repository | None:
     """Return the repository that a string of the form org/name[@revision] names, else None."""
     match = _FORM.fullmatch(text)
-    if match is None or ".." in text or "--" in match[1]:
+    if match is None or ".." in text or "--" in match[1] or match[1].endswith((".git", ".ipynb")):
         return None
     return Repository(match[1], match[2])
 
@@ -79,27 +79,46 @@ def fetch(repository: Repository) -> Snapshot:
         BundleError: huggingface_hub is not installed, or the hub does not give the files.
     """
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.utils.tqdm import disable_progress_bars
     except ModuleNotFoundError as error:
         raise BundleError(
             f"{repository}: no such bundle folder; check the path, or {INSTALL} to load it from "
             "the Hugging Face Hub"
         ) from error
-    if not shows_progress():
+    if shows_progress():
+        print_note(f"{repository}: no folder here, so it is looked up on {constants.ENDPOINT}")
+    else:
         disable_progress_bars()
 
     def download(file: str, revision: str | None) -> Path:
         with _explained(repository, file):
             return Path(hf_hub_download(repository.name, file, revision=revision))
 
-    path = download(MANIFEST_FILE, repository.revision)
-    MANIFEST_BYTES.check(path.stat().st_size, f"{repository}: its {MANIFEST_FILE} is too long")
-    manifest = manifest_file.parse(path.read_bytes(), f"{repository}: {MANIFEST_FILE}")
-    commit = path.parent.name
-    for ref in manifest_file.file_refs(manifest):
-        download(ref.file, commit)
+    with _few_words():
+        path = download(MANIFEST_FILE, repository.revision)
+        MANIFEST_BYTES.check(path.stat().st_size, f"{repository}: its {MANIFEST_FILE} is too long")
+        manifest = manifest_file.parse(path.read_bytes(), f"{repository}: {MANIFEST_FILE}")
+        commit = path.parent.name
+        for ref in manifest_file.file_refs(manifest):
+            download(ref.file, commit)
     return Snapshot(repository.name, commit, path.parent)
+
+
+@contextmanager
+def _few_words() -> Iterator[None]:
+    """Leave out huggingface_hub's warnings, two for each attempt at a host that does not answer.
+
+    The attempts take half a minute, and the error at the end says what all of them say.
+    """
+    from huggingface_hub.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(max(before, logging.ERROR))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 @contextmanager
@@ -135,8 +154,8 @@ def _explained(repository: Repository, file: str) -> Iterator[None]:
                 "bundle once while online"
             ) from error
         raise BundleError(
-            f"{repository}: {file} is not in the cache and {constants.ENDPOINT} cannot be reached; "
-            "check the connection"
+            f"{repository}: no folder here, {file} is not in the cache, and {constants.ENDPOINT} "
+            "cannot be reached; check the path or the connection"
         ) from error
     except errors.EntryNotFoundError as error:
         raise BundleError(

@@ -32,13 +32,17 @@ _LONGEST_LABEL = 64
 
 
 @contextmanager
-def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
+def staged_folder(
+    destination: str | os.PathLike[str], *, replaces_bundle: bool = True
+) -> Iterator[Path]:
     """Yield an empty folder that becomes `destination` when the block ends without an error.
 
     `destination` stays unchanged until then, and for good if the block raises.
 
     Args:
         destination: a path that does not exist, an empty folder, or a bundle to replace.
+        replaces_bundle: whether an existing bundle may be replaced. Only what writes a bundle
+            replaces one; a site or files for a tool in its place would lose it.
 
     Raises:
         InputError: `destination` is something else, or cannot be written.
@@ -46,7 +50,7 @@ def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
     # A symbolic link stays, its target is replaced. Path.resolve raises for a loop of links.
     final = Path(os.path.realpath(destination))
     with _friendly(final):
-        _refuse_foreign(final)
+        _refuse_foreign(final, replaces_bundle)
         partial = _partial_name(final)
         parents = [parent for parent in final.parents if not parent.exists()]
         if not (parents[-1] if parents else final).parent.is_dir():
@@ -66,7 +70,8 @@ def staged_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
                     path.chmod(readable)
                 _sync(path)
             _sync(partial)
-            _refuse_foreign(final)  # the destination may have changed while the block ran
+            # The destination may have changed while the block ran.
+            _refuse_foreign(final, replaces_bundle)
             _put_in_place(partial, final)
             _sync(final.parent)
     finally:
@@ -107,6 +112,18 @@ def staged_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
         partial_work.discard(partial)
 
 
+def check_folder(folder: Path, option: str = "-o") -> None:
+    """Check that a path is a folder or can become one, before long work for it.
+
+    Raises:
+        InputError: it is a file, or lies in one. The message names the option.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{option} {folder}: is a file, a folder is needed")
+    if any(parent.is_file() for parent in folder.absolute().parents):
+        raise InputError(f"{option} {folder}: a parent folder is a file; choose another path")
+
+
 def _partial_name(final: Path) -> Path:
     return final.with_name(
         f".{_label(final)}.partial-{_system()}-{os.getpid()}-{os.urandom(4).hex()}"
@@ -134,8 +151,8 @@ def _system() -> str:
     return hashlib.sha256("\n".join(named).encode(errors="replace")).hexdigest()[:8]
 
 
-def _refuse_foreign(final: Path) -> None:
-    """Refuse to replace anything but an empty folder or a bundle."""
+def _refuse_foreign(final: Path, replaces_bundle: bool) -> None:
+    """Refuse to replace anything but an empty folder and, if that is allowed, a bundle."""
     if not final.exists():
         return
     if not final.is_dir():
@@ -144,6 +161,8 @@ def _refuse_foreign(final: Path) -> None:
         empty = next(final.iterdir(), None) is None
     except OSError as error:
         raise InputError(f"{final}: cannot be read ({error.strerror})") from error
+    if not empty and not replaces_bundle:
+        raise InputError(f"{final}: exists; choose another folder or remove this one")
     if not empty and not _is_bundle(final):
         raise InputError(
             f"{final}: exists and is not a bundle; choose another folder or remove this one"

@@ -43,6 +43,7 @@ class Termination:
         self.seen = 0
         """The signal that ends the program, SIGTERM or SIGHUP; 0 before it has come."""
         self._quiet_until = 0.0
+        self._woken: socket.socket | None = None
 
     @property
     def exit_code(self) -> int:
@@ -61,6 +62,8 @@ class Termination:
         except OSError:  # too many open files: what the program does next reports it
             return
         waking.setblocking(False)
+        # The thread may end before the process, and Python complains of a pipe that nobody reads.
+        self._woken = woken
         # Python writes the number of each signal here at once, whatever the main thread does.
         signal.set_wakeup_fd(waking.detach(), warn_on_full_buffer=False)
         if hasattr(os, "register_at_fork"):

@@ -64,6 +64,11 @@ def print_note(text: str) -> None:
         print("note:", message_line(text), file=sys.stderr)
 
 
+def print_warning(text: str) -> None:
+    """Print `warning: ...` on stderr as one line, also with --quiet."""
+    print("warning:", message_line(text), file=sys.stderr)
+
+
 def print_progress(text: str) -> None:
     """Print a line about the progress of the work on stderr, unless --quiet is given."""
     if not is_quiet():

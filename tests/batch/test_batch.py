@@ -146,6 +146,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(pictures: Path, tmp_path: Path
         assert not out.exists()
     done = batch(pictures, "-o", out, "--address", "127.0.0.1:1", code=2)
     assert "no Ray cluster answers" in done.stderr
+    done = batch(pictures, "-o", out, "--address", "127.0.0.1:99999", code=2)
+    assert "HOST:PORT or ray://HOST:PORT is needed" in done.stderr
     assert sorted(path.name for path in out.iterdir()) == ["job.json", "plan"]
     done = batch(pictures, "-o", out, "--multimask", code=2)
     assert "holds another job, whose multimask is False instead of True" in done.stderr

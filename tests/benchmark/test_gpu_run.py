@@ -14,7 +14,7 @@ import pytest
 from glesam_benchmark.gpu import findings, pack, page, run, start
 from glesam_benchmark.gpu.findings import Check, Operations, Rates, Record, Remark, Timed
 from glesam_benchmark.gpu.plan import CountOperations, Part, Plan, dry_plan, full_plan
-from glesam_benchmark.gpu.run import Runner
+from glesam_benchmark.gpu.run import Runner, main
 
 PAGE = Path(__file__).parents[2] / "docs" / "gpu.md"
 TASK = CountOperations(())
@@ -223,3 +223,34 @@ def test_a_damaged_piece_is_named(tmp_path: Path) -> None:
     pieces[2].unlink()
     with pytest.raises(SystemExit, match="piece-01, piece-02; copy them again"):
         start.join(tmp_path / "pieces")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--dry-run", "the following arguments are required: --output"),
+        ("--output out --dry-run --seconds nan", "--seconds nan: must be a number of at least 5"),
+        ("--output out --dry-run --seconds -1", "--seconds -1: must be a number of at least 5"),
+        ("--output file --dry-run", "--output file: is a file or lies in one"),
+        ("--output out", "this machine has no NVIDIA GPU; --dry-run runs nano on the CPU"),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    options: str,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("glesam_benchmark.gpu.run._DEVICES", ("absent",))
+    monkeypatch.setattr("sys.argv", ["run.py", *options.split()])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

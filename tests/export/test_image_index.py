@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from msgspec.structs import replace
 
+from glesam_calibration.calibrator import take_statistics
 from glesam_export.build import Options
 from glesam_export.checkpoints.random import RandomCheckpoint
 from glesam_export.engines.build_options import EngineBuildOptions
@@ -28,6 +30,7 @@ from glesam_runtime.manifest_file import dump
 from glesam_runtime.prompts import check_prompts
 from glesam_runtime.selftest import run_selftest
 
+from ..calibration.conftest import FEW, QUIET
 from ..traced import Traced
 from .conftest import random_nano, random_nano2
 
@@ -255,3 +258,9 @@ def test_a_compiled_decoder_limits_the_images_of_a_call() -> None:
     assert sizes(8, 2) == [[0, 0, 0, 1], [2, 2, 3], [4]]
     assert sizes(3, 1) == [[0, 0, 0], [1], [2, 2], [3], [4]]
     assert sizes(3, image_index._ANY_NUMBER) == [[0, 0, 0], [1, 2, 2], [3, 4]]
+
+
+def test_its_graphs_can_be_calibrated(bundles: tuple[Path, Path], tmp_path: Path) -> None:
+    few = dataclasses.replace(FEW, samples=1)
+    _, _, found = take_statistics(open_bundle(bundles[0]), few, tmp_path / "state", False, QUIET)
+    assert set(found) == {"encoder", "enhancer", "decoder"}

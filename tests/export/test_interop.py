@@ -262,6 +262,15 @@ def refused(found: tuple[int, str, str], message: str) -> None:
     assert err.count("\n") == 1, err
 
 
+def require_image_index(manifest: dict[str, Any]) -> None:
+    manifest["requires"] = ["image_index"]
+    decoder = manifest["stages"]["decoder"]["inputs"]
+    decoder.append({"name": "image_index", "dtype": "float32", "shape": ["B"]})
+    for spec in decoder:
+        if spec["name"] == "image_embeddings":
+            spec["shape"][0] = "I"
+
+
 def test_every_error_is_one_line_and_nothing_is_written(
     glesam_export: Callable[..., tuple[int, str, str]],
     tmp_path: Path,
@@ -282,6 +291,7 @@ def test_every_error_is_one_line_and_nothing_is_written(
     for change, message in (
         (lambda m: m["preprocessing"].update(mean=[0, 0, 0]), "normalises images itself"),
         (lambda m: m["stages"]["decoder"].update(precision="bf16"), "no bf16 on CPUs"),
+        (require_image_index, "requires image_index; export without --image-index"),
     ):
         refused(export(patched_manifest(change), "labelme"), message)
     assert not (tmp_path / "out").exists()

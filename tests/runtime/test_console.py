@@ -368,3 +368,32 @@ def test_a_forked_worker_ends_quietly() -> None:
         [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{-signal.SIGTERM}\n", "")
+
+
+WORKER_ENDS_LATER = """
+import os, signal, sys, time
+import typer
+from glesam_runtime.console import run_app
+
+app = typer.Typer()
+
+@app.command()
+def run():
+    signal.signal(signal.SIGINT, lambda *_: None)  # as a training that completes its iteration
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGCHLD)
+    time.sleep(0.1)
+    print("saved")
+
+run_app(app, "t")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_signals_after_sigterm_print_nothing() -> None:
+    """A worker that ends while a training saves its state sends SIGCHLD."""
+    command = [sys.executable, "-c", WORKER_ENDS_LATER]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "saved\n", "")

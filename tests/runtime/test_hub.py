@@ -150,6 +150,8 @@ def test_other_refusals(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None
         with pytest.raises(BundleError, match=message) as caught:
             open_bundle(name)
         assert "\n" not in str(caught.value)
+    with pytest.raises(BundleError, match="no such bundle folder; check the path"):
+        open_bundle("lab/nano.git")  # a form that the hub forbids
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(BundleError, match=r"no such bundle folder; .* 'glesam-runtime\[hub\]'"):
         open_bundle(NAME)
@@ -167,3 +169,24 @@ def test_command_with_the_real_environment_variables(hub: HubServer, tmp_path: P
     assert done.returncode == 2
     assert done.stderr.startswith("error: lab/none: neither a folder here nor a repository")
     assert done.stderr.count("\n") == 1
+
+
+def test_huggingface_hub_does_not_warn_of_each_attempt(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its warnings come back afterwards: another program's use of the package stays as it was."""
+    from huggingface_hub import file_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.utils import logging
+
+    logger = logging.get_logger("huggingface_hub.file_download")
+
+    def unreachable(*_: object, **__: object) -> None:
+        logger.warning("Retrying in 1s [Retry 1/5].")
+        raise LocalEntryNotFoundError("no")
+
+    monkeypatch.setattr(file_download, "_hf_hub_download_to_cache_dir", unreachable)
+    with pytest.raises(BundleError, match="cannot be reached; check the path or the connection"):
+        open_bundle(NAME)
+    assert capfd.readouterr().err == ""
+    assert logger.isEnabledFor(logging.WARNING)

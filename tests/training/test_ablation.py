@@ -118,6 +118,7 @@ def test_parts_that_are_left_out(nano: Checkpoint, tmp_path: Path) -> None:
         ("gamma --values 1,,2", "--values : a gamma must"),
         ("rank --values 8,x", "--values x: a rank must be a whole number from 1"),
         ("rank --values 0", "--values 0: a rank must be"),
+        ("rank --values 257", "--values 257: a rank must be a whole number from 1 to 256"),
         ("levels --values 1+4", "--values 1+4: join levels by +"),
         ("levels --values 0", "--values 0: join levels by +"),
         ("parts --values 1", "--values 1: parts has no values"),

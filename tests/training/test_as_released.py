@@ -131,6 +131,8 @@ def test_the_mask_loss_is_the_released_one() -> None:
         ("--alpha 0", "--alpha 0: must be a positive number"),
         ("--alpha inf", "--alpha inf: must be a positive number"),
         ("--lora x --alpha 8", "--alpha 8: goes with a new LoRA"),
+        ("--lora x --rank 4", "--rank 4: goes with a new LoRA"),
+        ("--mask-loss inf", "--mask-loss inf: must be a finite number"),
         ("--prediction-type v_prediction", "epsilon"),
         ("--as-released --levels drawn --recipe paper", "--levels drawn: the paper's recipe"),
     ],
@@ -142,6 +144,8 @@ def test_wrong_options(
     call = ["enhancer", "scenes:1", "-o", out, *files(released), "--timestep", 1, *options.split()]
     refused(train(*call), words)
     assert not out.exists()
+    out.touch()
+    refused(train("enhancer", "scenes:1", "-o", out, *files(released)), "is a file, a folder is")
 
 
 def refused(result: tuple[int, str, str], words: str) -> None:
@@ -165,9 +169,12 @@ def test_a_base_that_predicts_something_else(
     assert not (one / "checkpoint.json").exists()
 
     asked = [*given, "--prediction-type", "epsilon"]
-    with pytest.warns(UserWarning, match="says v_prediction; the enhancer reads"):
-        code, _, err = train("enhancer", "scenes:1", "-o", one, *asked)
+    code, _, err = train("enhancer", "scenes:1", "-o", one, *asked, "--loss-weights", "1:1")
     assert code == 0, err
+    warnings = [line for line in err.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 2, err
+    assert "--loss-weights 1:1: has no effect without --mask-loss" in warnings[0]
+    assert "says v_prediction; the enhancer reads" in warnings[1]
     assert record(one)["--prediction-type"] == "epsilon instead of v_prediction"
     described = json.loads((one / "checkpoint.json").read_text())
     assert described["prediction_type"] == "epsilon"

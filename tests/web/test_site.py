@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from glesam_export.web_site import ENGINES, ORT_VERSION, write_site
-from glesam_runtime import InputError
+from glesam_runtime import BundleError, InputError
 from glesam_runtime.bundle import builtin_bundle_path, open_bundle
+from glesam_runtime.manifest import IMAGE_INDEX
 from glesam_serving.server.pages import Page, check_site
 
 
@@ -103,3 +107,20 @@ def test_server_adds_that_it_is_there(engine_files: Path, tmp_path: Path) -> Non
         )
     with pytest.raises(InputError, match=r"--page .*: has no readable site.json"):
         check_site(tmp_path)
+
+
+def test_a_bundle_or_a_site_is_not_overwritten(engine_files: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(builtin_bundle_path(), tmp_path / "bundle")
+    before = {path.name for path in bundle.iterdir()}
+    with pytest.raises(InputError, match=r"bundle: exists; choose another folder or remove"):
+        write_site(open_bundle(bundle), bundle, engine_files)
+    assert {path.name for path in bundle.iterdir()} == before
+
+
+def test_a_decoder_that_the_page_cannot_call_is_refused(engine_files: Path, tmp_path: Path) -> None:
+    bundle = open_bundle()
+    manifest = structs.replace(bundle.manifest, requires=[IMAGE_INDEX])
+    indexed_bundle = dataclasses.replace(bundle, manifest=manifest)
+    with pytest.raises(BundleError, match=r"several images.*; export without --image-index"):
+        write_site(indexed_bundle, tmp_path / "site", engine_files)
+    assert not (tmp_path / "site").exists()

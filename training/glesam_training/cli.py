@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from glesam_runtime.common_options import make_app
 from glesam_runtime.console import run_app
 from glesam_runtime.errors import InputError
 from glesam_runtime.option_groups import expand_groups
+from glesam_runtime.staging import check_folder
+from glesam_runtime.verbosity import print_warning
 from glesam_training import options
 from glesam_training.released_recipe import Stage, as_released
 
@@ -51,9 +54,18 @@ def enhancer(
     ] = 0.0,
 ) -> None:
     """Stage 1: train the enhancer's LoRA to turn a degraded image's latent into the clear one's."""
-    adapters.check(weights)
+    is_given = _is_given(context)
+    adapters.check(weights, rank_is_given=is_given("rank"))
+    training.weights_of_losses()  # what is wrong with an option comes before what it goes with
+    if not math.isfinite(mask_loss):
+        raise InputError(f"--mask-loss {mask_loss:g}: must be a finite number")
+    if is_given("loss_weights") and not mask_loss:
+        print_warning(
+            f"--loss-weights {training.loss_weights}: has no effect without --mask-loss, because "
+            "stage 1 then has no mask loss"
+        )
     weights, training, adapters = as_released(
-        "enhancer", weights, training, adapters, is_given=_is_given(context)
+        "enhancer", weights, training, adapters, is_given=is_given
     )
     losses = training.weights_of_losses()
     examples, settings = training.examples(), training.settings()
@@ -109,7 +121,7 @@ def decoder(
     losses = training.weights_of_losses()
     examples, settings = training.examples(), training.settings()
     _refuse_to_overwrite(weights, output, "decoder")
-    checkpoint = make_checkpoint(weights)
+    checkpoint = make_checkpoint(weights, print_warning)
     dataset = data.open()
     from glesam_training.progress_display import progress_display
     from glesam_training.train import named_job, train_decoder
@@ -226,6 +238,7 @@ def ablate(
     base = make_checkpoint(WeightOptions("nano"))
     variants = variants_of(kind, values, base.gamma)
     require_matplotlib()
+    check_folder(given.output)
     recipe, found = QUICK if given.quick else ABLATION, []
     given.output.mkdir(parents=True, exist_ok=True)
     with progress_display() as show:
@@ -260,13 +273,14 @@ def _is_given(context: typer.Context) -> Callable[[str], bool]:
 
 
 def _refuse_to_overwrite(given: WeightOptions, folder: Path, stage: Stage) -> None:
-    """Refuse an output folder whose files the training starts from.
+    """Refuse a file, and an output folder whose files the training starts from.
 
     Every saved state would replace them, and the training could not be resumed.
 
     Raises:
         InputError: names the option and the folder.
     """
+    check_folder(folder)
     if not folder.is_dir():
         return
     from glesam_training.trained_checkpoint import LORA_FILE, PACKED_FILE, SAM_FILES
@@ -293,7 +307,7 @@ def _checkpoint_to_start_from(
     built_in = given.preset is not None and sam_preset(given.preset).builtin is not None
     complete = given.checkpoint or given.lora or given.random_weights is not None
     if complete or (built_in and not given.given_files):
-        return make_checkpoint(given)
+        return make_checkpoint(given, print_warning)
     if not given.given_files:
         raise InputError(
             "no weights: pass --sam FILE --sd FOLDER --gamma G --timestep T, or --checkpoint PATH"
@@ -311,4 +325,4 @@ def _checkpoint_to_start_from(
     start = folder / START_FILE
     new = new_adapters(unet, adapters.rank, seed, alpha=adapters.alpha)
     save_tensors(start, new)
-    return make_checkpoint(replace(known, lora=start))
+    return make_checkpoint(replace(known, lora=start), print_warning)

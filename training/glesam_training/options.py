@@ -202,7 +202,8 @@ class TrainingOptions:
         recipe_settings(self.recipe)
         if self.recipe == "paper" and "drawn" in words:
             raise InputError(
-                f"--levels {self.levels}: the paper's recipe draws no rate; pass --recipe released"
+                f"--levels {self.levels}: the paper's recipe draws no rate; pass --recipe released "
+                "or other --levels"
             )
         chosen = tuple(known[word] for word in words)
         variants = len(chosen) if self.keep_latents else None
@@ -260,12 +261,17 @@ class AdapterOptions:
         ),
     ] = None
 
-    def check(self, weights: WeightOptions) -> None:
-        """Check `--alpha`.
+    def check(self, weights: WeightOptions, *, rank_is_given: bool) -> None:
+        """Check `--rank` and `--alpha`.
 
         Raises:
-            InputError: it is not positive, or the LoRA is not new.
+            InputError: alpha is not positive, or the LoRA is not new.
         """
+        if rank_is_given and not self.are_new(weights):
+            raise InputError(
+                f"--rank {self.rank}: goes with a new LoRA; training continues from a given one, "
+                "which has its own rank"
+            )
         if self.alpha is None:
             return
         if not (math.isfinite(self.alpha) and self.alpha > 0):

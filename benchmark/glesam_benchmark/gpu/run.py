@@ -9,7 +9,9 @@ part starts, finds something or ends, so a run that is cut off still counts.
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
@@ -29,6 +32,8 @@ DEFAULT_SECONDS = 450.0
 LEAST_SECONDS = 5.0
 """No part starts with less time left."""
 _POLL = 0.1
+_DEVICES = ("/dev/nvidiactl", "/dev/dxg")
+"""Where a driver is: on Linux also in containers without nvidia-smi, and on WSL."""
 
 Command = Callable[[Part, Path], Sequence[str]]
 """Returns the command of a part, which writes findings to the path."""
@@ -205,14 +210,41 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong option in one line, as the other programs do."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (--help shows the options)\n")
+
+
 def main() -> None:
     """Read the options, run the plan, and say where the results are."""
-    parser = argparse.ArgumentParser(description="Measure everything on this machine's GPU.")
+    parser = _Parser(
+        prog="python -m glesam_benchmark.gpu.run",
+        description="Measure everything on this machine's GPU.",
+    )
     parser.add_argument("--output", type=Path, required=True, help="Folder for gpu.json.")
     parser.add_argument("--work", type=Path, help="Folder for bundles. Default: OUTPUT/work.")
-    parser.add_argument("--seconds", type=float, default=DEFAULT_SECONDS, help="Time for all.")
-    parser.add_argument("--dry-run", action="store_true", help="Run nano on the CPU.")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=DEFAULT_SECONDS,
+        help="Time for all parts together, in seconds. Parts that get no time are left out. "
+        "Default: %(default)g.",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="Run nano on the CPU. The figures mean nothing."
+    )
     given = parser.parse_args()
+    if not LEAST_SECONDS <= given.seconds < math.inf:
+        parser.error(f"--seconds {given.seconds:g}: must be a number of at least {LEAST_SECONDS:g}")
+    for option, folder in (("--output", given.output), ("--work", given.work)):
+        if folder is not None and any(
+            each.is_file() for each in (folder, *folder.absolute().parents)
+        ):
+            parser.error(f"{option} {folder}: is a file or lies in one; pass another folder")
+    if not given.dry_run and not (shutil.which("nvidia-smi") or any(map(os.path.exists, _DEVICES))):
+        parser.error("this machine has no NVIDIA GPU; --dry-run runs nano on the CPU")
     plan = dry_plan(given.seconds) if given.dry_run else full_plan(given.seconds)
     from glesam_benchmark.gpu import part
 

@@ -19,10 +19,12 @@ from glesam_export.interop.tools import MEAN, STD, TOOLS, Interface, Masks, Tool
 from glesam_export.verify.reference_outputs import Step
 from glesam_runtime.bundle import Bundle, require_own_weights
 from glesam_runtime.errors import BundleError, InputError
-from glesam_runtime.manifest import STAGES
+from glesam_runtime.manifest import IMAGE_INDEX, RELEASED_INPUT, STAGES
 from glesam_runtime.staging import staged_folder
 
 RECORD = "interop.json"
+_WITHOUT = {RELEASED_INPUT: "with --input sam", IMAGE_INDEX: "without --image-index"}
+"""How to export a bundle that does not require a feature. The tools know none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +61,7 @@ def write_for_tool(
         ParityError: the graphs differ from the bundle. Nothing was written.
     """
     interface, kept = _interface(bundle, tool, masks, points)
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise InputError(f"{destination}: exists; choose another folder or remove this one")
-    with staged_folder(destination) as folder:
+    with staged_folder(destination, replaces_bundle=False) as folder:
         for form in (interface.encoder, interface.decoder):
             (folder / form.file).parent.mkdir(parents=True, exist_ok=True)
         with step("join encoder and enhancer"):
@@ -94,9 +94,8 @@ def _interface(
     if manifest.target.engine != "onnx":
         raise BundleError(f"{what}: it contains engines; give the ONNX bundle they were made from")
     if manifest.requires is not UNSET and manifest.requires:
-        raise BundleError(
-            f"{what}: it requires {', '.join(manifest.requires)}; export with --input sam"
-        )
+        remedies = " and ".join(_WITHOUT[feature] for feature in manifest.requires)
+        raise BundleError(f"{what}: it requires {', '.join(manifest.requires)}; export {remedies}")
     if manifest.target.batch not in (1, "dynamic"):
         raise BundleError(f"{what}: its batch is {manifest.target.batch}; export with --batch 1")
     if any(manifest.stages[stage].precision == "bf16" for stage in STAGES):

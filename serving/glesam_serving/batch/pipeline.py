@@ -121,7 +121,7 @@ def _check_answers(address: str) -> str:
         InputError: the address is malformed, or nothing listens there.
     """
     host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not (colon and host and port.isdecimal()):
+    if not (colon and host and port.isascii() and port.isdecimal() and int(port[:6]) < 1 << 16):
         raise InputError(f"--address {address}: auto, HOST:PORT or ray://HOST:PORT is needed")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS) as made:

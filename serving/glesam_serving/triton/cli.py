@@ -44,7 +44,12 @@ def main() -> NoReturn:
 
 @app.command()
 def write(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder, or nano.")],
+    bundle: Annotated[
+        str,
+        typer.Argument(
+            metavar="BUNDLE", help="Bundle folder, a Hugging Face repository ORG/NAME, or nano."
+        ),
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the repository.")
     ],
@@ -79,7 +84,7 @@ def write(
     from glesam_runtime.bundle import open_bundle
     from glesam_serving.triton.repository import Wanted, write_repository
 
-    opened = open_bundle(None if str(bundle) == "nano" and not bundle.exists() else bundle)
+    opened = open_bundle(None if bundle == "nano" and not Path(bundle).exists() else bundle)
     wanted = Wanted(
         stages is Stages.TRITON,
         onnx_backend.value,

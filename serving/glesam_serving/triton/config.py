@@ -52,7 +52,7 @@ def graph_model(manifest: Manifest, stage: StageName, onnx_backend: str) -> Grap
     if family == "tensorrt-rtx":
         raise InputError(
             "this bundle has engines of TensorRT-RTX, for which Triton has no backend; compile it "
-            "with glesam-export tensorrt, or use the ONNX bundle"
+            "with glesam-export trt --engine tensorrt, or use the ONNX bundle"
         )
     backend = "tensorrt" if family == "tensorrt" else onnx_backend
     return GraphModel(backend, GRAPH_FILES[backend], _largest_batch(manifest, stage))

@@ -16,8 +16,9 @@ from glesam_runtime.bundle import Bundle, load_golden
 from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.errors import InputError
 from glesam_runtime.image import preprocess
-from glesam_runtime.manifest import MANIFEST_FILE, STAGES, StageName
+from glesam_runtime.manifest import IMAGE_INDEX, MANIFEST_FILE, STAGES, StageName
 from glesam_runtime.manifest_file import file_refs
+from glesam_runtime.staging import check_folder
 from glesam_serving.triton.config import (
     GraphModel,
     graph_config,
@@ -125,6 +126,8 @@ def warmup_tensors(bundle: Bundle, stage: StageName) -> dict[str, NDArray[np.flo
         tensors = {source.name: np.asarray(golden[EMBEDDINGS], np.float32)}
     else:
         names = [spec.name for spec in bundle.manifest.stages[stage].inputs]
+        if IMAGE_INDEX in names:  # the golden file has one image
+            golden[IMAGE_INDEX] = np.zeros(len(golden["point_coords"]), np.float32)
         tensors = {name: np.asarray(golden[name], np.float32) for name in names}
         tensors[EMBEDDINGS] = np.asarray(golden["enhanced_embeddings"], np.float32)
     batch = bundle.manifest.target.batch
@@ -174,8 +177,7 @@ def _write_once(path: Path, text: str) -> None:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"-o {folder}: is a file, a folder is needed")
+    check_folder(folder)
     if folder.is_dir():
         foreign = sorted(each.name for each in folder.iterdir() if not _is_own(each.name))
         if foreign:

@@ -11,6 +11,7 @@ import numpy as np
 
 from glesam_runtime.bundle import Bundle, open_bundle
 from glesam_runtime.errors import BackendError
+from glesam_runtime.image_index import OneImageEngine, takes_image_index
 from glesam_runtime.predictor import GleSamPredictor
 from glesam_serving.triton.config import model_name
 
@@ -83,7 +84,9 @@ def predictor_on(folder: Path, engine: StageCalls, enhance: bool) -> GleSamPredi
         stage: tuple(spec.name for spec in record.outputs)
         for stage, record in bundle.manifest.stages.items()
     }
-    ready = StageCalls(engine.utils, engine.version, outputs)
+    ready: Engine = StageCalls(engine.utils, engine.version, outputs)
+    if takes_image_index(bundle.manifest):
+        ready = OneImageEngine(ready)
     return _OnEngine(bundle, ready, enhance)
 
 

@@ -28,6 +28,9 @@ Kind = Literal["gamma", "rank", "levels", "parts"]
 RANK = 16
 """Rank of the adapters where it is not varied, as in nano."""
 
+LARGEST_RANK = 256
+"""Above the width of nano's layers, a rank only takes memory."""
+
 RANKS = (4, 8, 16)
 """The ranks of the paper's Table 8."""
 
@@ -109,8 +112,11 @@ def _gammas(words: Sequence[str]) -> list[float]:
 
 
 def _ranks(words: Sequence[str]) -> list[int]:
-    if wrong := [word for word in words if not (word.isascii() and word.isdigit() and int(word))]:
-        raise InputError(f"--values {wrong[0]}: a rank must be a whole number from 1")
+    for word in words:
+        if not (word.isascii() and word.isdigit() and 1 <= int(word[:9]) <= LARGEST_RANK):
+            raise InputError(
+                f"--values {word}: a rank must be a whole number from 1 to {LARGEST_RANK}"
+            )
     return [int(word) for word in dict.fromkeys(words)]
 
 

@@ -111,10 +111,12 @@ def _few_words() -> Iterator[None]:
 
     The attempts take half a minute, and the error at the end says what all of them say.
     """
+    import logging as levels
+
     from huggingface_hub.utils import logging
 
     before = logging.get_verbosity()
-    logging.set_verbosity(max(before, logging.ERROR))
+    logging.set_verbosity(max(before, levels.ERROR))
     try:
         yield
     finally:

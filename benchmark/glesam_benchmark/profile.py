@@ -26,7 +26,8 @@ from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.engine_options import EngineOptions, RequestedEngine
 from glesam_runtime.engine_selection import select_engine
 from glesam_runtime.errors import InputError
-from glesam_runtime.manifest import STAGES, StageName
+from glesam_runtime.image_index import takes_image_index
+from glesam_runtime.manifest import IMAGE_INDEX, STAGES, StageName
 
 Arrays = Mapping[str, NDArray[np.float32]]
 """Tensors by name."""
@@ -163,12 +164,15 @@ def _stage_inputs(bundle: Bundle) -> dict[StageName, Arrays]:
         for spec in bundle.manifest.stages["encoder"].outputs
     }
     enhanced = np.asarray(golden["enhanced_embeddings"], np.float32)
+    prompts = dict(given.first)
+    if takes_image_index(bundle.manifest):
+        prompts[IMAGE_INDEX] = np.zeros(len(prompts["point_coords"]), np.float32)
     batch = bundle.manifest.target.batch
     images = 1 if batch == "dynamic" else int(batch)
     return {
         "encoder": {"image": np.repeat(given.image, images, axis=0)},
         "enhancer": {EMBEDDINGS: np.repeat(features[EMBEDDINGS], images, axis=0)},
-        "decoder": {**features, EMBEDDINGS: enhanced, **given.first},
+        "decoder": {**features, EMBEDDINGS: enhanced, **prompts},
     }
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from msgspec.structs import replace
 
+from glesam_benchmark.profile import _stage_inputs
 from glesam_calibration.calibrator import take_statistics
 from glesam_export.build import Options
 from glesam_export.checkpoints.random import RandomCheckpoint
@@ -260,7 +261,11 @@ def test_a_compiled_decoder_limits_the_images_of_a_call() -> None:
     assert sizes(3, image_index._ANY_NUMBER) == [[0, 0, 0], [1, 2, 2], [3, 4]]
 
 
-def test_its_graphs_can_be_calibrated(bundles: tuple[Path, Path], tmp_path: Path) -> None:
+def test_its_graphs_can_be_calibrated_and_profiled(
+    bundles: tuple[Path, Path], tmp_path: Path
+) -> None:
     few = dataclasses.replace(FEW, samples=1)
     _, _, found = take_statistics(open_bundle(bundles[0]), few, tmp_path / "state", False, QUIET)
     assert set(found) == {"encoder", "enhancer", "decoder"}
+    profiled = _stage_inputs(open_bundle(bundles[0]))["decoder"]
+    assert profiled["image_index"].shape == profiled["point_coords"].shape[:1]

@@ -84,6 +84,7 @@ def run_app(app: typer.Typer, prog_name: str) -> NoReturn:
     termination.install()
     sys.unraisablehook = partial(_repeat_interrupt, termination)
     code = exit_code_of(app, prog_name, arguments, termination)
+    termination.settle()
     # CPython notes that Ctrl-C ended the text of an exec(), as dataclasses use while a module
     # loads, and `python -m` then ends by SIGINT whatever the exit code is. The next text clears it.
     eval("None")

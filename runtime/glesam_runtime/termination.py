@@ -77,6 +77,15 @@ class Termination:
         """Let the next Ctrl-C interrupt, because the last one was lost."""
         self._quiet_until = 0.0
 
+    def settle(self) -> None:
+        """Ignore further signals, because the exit code is decided.
+
+        Python restores their default, which ends the process with another code, before it exits.
+        """
+        if self.seen:
+            for number in (*_ENDING, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
+
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
         """Raise KeyboardInterrupt, but not again while the first one removes partial files."""
         now = time.monotonic()

@@ -16,7 +16,7 @@ from glesam_benchmark.contenders import PlainRunner
 from glesam_benchmark.timing import Prompt
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.chain import EMBEDDINGS
-from glesam_runtime.engine_libraries import import_onnxruntime, import_openvino
+from glesam_runtime.engine_libraries import import_onnxruntime, import_openvino, openvino_core
 from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import STAGES, StageName
@@ -127,7 +127,7 @@ def _openvino(path: Path, how: PlainRunner) -> tuple[Session, str]:
     from glesam_runtime.backends.openvino import properties_of
 
     properties = properties_of(EngineOptions(threads=how.threads), how.precision)
-    request = ov.Core().compile_model(path, "CPU", properties).create_infer_request()
+    request = openvino_core().compile_model(path, "CPU", properties).create_infer_request()
 
     def run(inputs: Mapping[str, NDArray[np.float32]]) -> Arrays:
         results = request.infer(dict(inputs), share_inputs=True, share_outputs=False)

@@ -12,7 +12,7 @@ from typing import Any
 from glesam_benchmark.profile import Arrays, Node, ProfiledGraph
 from glesam_runtime.backends.openvino import properties_of, without_casts
 from glesam_runtime.bundle import Bundle
-from glesam_runtime.engine_libraries import import_openvino
+from glesam_runtime.engine_libraries import openvino_core
 from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.manifest import StageName
 
@@ -52,9 +52,7 @@ def open_profiled_graph(
     bundle: Bundle, stage: StageName, options: EngineOptions, precision: str
 ) -> Iterator[ProfiledGraph]:
     """Compile a graph with the backend's properties and the counters on."""
-    ov = import_openvino()
-
-    core = ov.Core()
+    core = openvino_core()
     model = core.read_model(bundle.graph_path(stage))
     if bundle.manifest.stages[stage].precision in ("fp16", "bf16"):
         without_casts(model)  # the backend does this too

@@ -23,6 +23,8 @@ _OPENVINO_REPORTS = "openvino_telemetry"
 """The module that OpenVINO reports with. Without it OpenVINO reports nothing; it has no switch."""
 
 _lock = threading.Lock()
+_cores: list[Any] = []
+"""The only Core, once there is one."""
 
 
 def import_onnxruntime() -> Any:
@@ -48,6 +50,23 @@ def import_openvino() -> Any:
         import openvino
 
         return openvino
+
+
+def openvino_core() -> Any:
+    """Return the `openvino.Core` of this process. It is made at the first call and never freed.
+
+    OpenVINO's CPU plugin replaces the stack that signal handlers of its thread run on, and frees it
+    with the plugin. If another thread, or an older plugin, goes last, the kernel is left with a
+    stack that is gone, and the next signal ends the process by SIGSEGV. So the plugin stays.
+
+    Raises:
+        ImportError: openvino is not installed or cannot be loaded.
+    """
+    ov = import_openvino()
+    with _lock:
+        if not _cores:
+            _cores.append(ov.Core())
+    return _cores[0]
 
 
 def disable_reports() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
+needs_strace = pytest.mark.skipif(
     shutil.which("strace") is None, reason="strace, which watches the system calls, is missing"
 )
 
@@ -61,6 +61,7 @@ def watched(
     return [*written, *(f"home: {name}" for name in left)], network
 
 
+@needs_strace
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "auto"])
 def test_a_run_reports_nothing(backend: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -83,6 +84,7 @@ import {}
 """
 
 
+@needs_strace
 def test_the_library_reports_nothing_and_hides_nothing(tmp_path: Path) -> None:
     """From Python, and with a later import by the user's own code."""
     command = [sys.executable, "-c", API.format("openvino, onnxruntime, openvino_telemetry")]
@@ -91,9 +93,35 @@ def test_the_library_reports_nothing_and_hides_nothing(tmp_path: Path) -> None:
     assert [name for name in written if not name.startswith("/dev/")] == []
 
 
+@needs_strace
 def test_a_value_of_the_users_stays(tmp_path: Path) -> None:
     """The test sees what it is to see: with the reports on, ONNX Runtime leaves its files."""
     command = [sys.executable, "-c", "import glesam_runtime; glesam_runtime.GleSamPredictor()"]
     written, _ = watched(command, tmp_path, {"ORT_DISABLE_TELEMETRY": "0"})
     if not any(".onnxruntime" in name for name in written):
         pytest.skip("this onnxruntime reports nothing")
+
+
+FREED_ELSEWHERE = """
+import os, signal, threading
+from glesam_runtime import GleSamPredictor
+
+held = [GleSamPredictor(backend="openvino")]
+dropping = threading.Thread(target=held.clear)
+dropping.start()
+dropping.join()
+signal.signal(signal.SIGCHLD, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGCHLD)
+older, newer = GleSamPredictor(backend="openvino"), GleSamPredictor(backend="openvino")
+del older, newer
+os.kill(os.getpid(), signal.SIGCHLD)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_signal_after_openvino_has_gone() -> None:
+    """A plugin that another thread frees leaves the main thread without its stack for signals."""
+    pytest.importorskip("openvino")
+    command = [sys.executable, "-c", FREED_ELSEWHERE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\nhandled\n"), done.stderr

@@ -56,10 +56,11 @@ def enhancer(
     """Stage 1: train the enhancer's LoRA to turn a degraded image's latent into the clear one's."""
     is_given = _is_given(context)
     adapters.check(weights, rank_is_given=is_given("rank"))
-    training.weights_of_losses()  # what is wrong with an option comes before what it goes with
+    # What is wrong with an option comes before what it goes with.
+    is_default = training.weights_of_losses() == options.TrainingOptions().weights_of_losses()
     if not math.isfinite(mask_loss):
         raise InputError(f"--mask-loss {mask_loss:g}: must be a finite number")
-    if is_given("loss_weights") and not mask_loss:
+    if is_given("loss_weights") and not is_default and not mask_loss:
         print_warning(
             f"--loss-weights {training.loss_weights}: has no effect without --mask-loss, because "
             "stage 1 then has no mask loss"

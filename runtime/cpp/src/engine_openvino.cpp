@@ -73,6 +73,14 @@ std::string brief(const std::exception& error) {
   return one_line(text.substr(begin == std::string::npos ? 0 : begin, end + 1));
 }
 
+// OpenVINO's CPU plugin replaces the stack that signal handlers of its thread run on, and frees it
+// with the plugin. If another thread, or an older plugin, goes last, the kernel is left with a stack
+// that is gone, and the next signal ends the process by SIGSEGV. So the plugin is never freed.
+ov::Core& process_core() {
+  static ov::Core* const core = new ov::Core;
+  return *core;
+}
+
 class OpenvinoEngine final : public Engine {
  public:
   OpenvinoEngine(const Bundle& bundle, const EngineOptions& options,
@@ -193,7 +201,7 @@ class OpenvinoEngine final : public Engine {
   std::string bundle_, sha256_;  // the bundle's folder and the hash of its manifest
   std::string device_;           // OpenVINO's name
   ov::AnyMap properties_;
-  ov::Core core_;
+  ov::Core& core_ = process_core();
   std::map<Stage, Loaded> requests_;
   EngineDescription description_;
 };

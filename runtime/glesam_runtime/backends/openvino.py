@@ -12,7 +12,7 @@ import numpy as np
 from glesam_runtime.backends.base import FoundTensor, check_interface
 from glesam_runtime.backends.graph_cache import kept_graph, opened_cache
 from glesam_runtime.bundle import remedy_for_links
-from glesam_runtime.engine_libraries import import_openvino
+from glesam_runtime.engine_libraries import import_openvino, openvino_core
 from glesam_runtime.errors import BackendError, InputError
 from glesam_runtime.machine import adds_bytes_exactly
 
@@ -107,7 +107,7 @@ def load(
         InputError: the cache folder cannot be written, or other users may write to it.
     """
     try:
-        ov = import_openvino()
+        ov, core = import_openvino(), openvino_core()
     except ImportError as error:
         raise BackendError(
             f"openvino cannot be imported ({error}); pip install 'glesam-runtime[openvino]'"
@@ -116,7 +116,6 @@ def load(
         raise BackendError(
             f"device {device!r}: the openvino backend runs on cpu; for a GPU use onnxruntime"
         )
-    core = ov.Core()
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     precision = options.precision or _precision_of(bundle, stages, able)
     graphs: dict[StageName, Any] = {}

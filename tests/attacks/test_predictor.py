@@ -15,7 +15,7 @@ from glesam_runtime import GleSamPredictor
 from glesam_runtime.embedding import load_embedding
 from glesam_runtime.errors import InputError
 
-pytestmark = pytest.mark.attack
+pytestmark = [pytest.mark.attack, pytest.mark.second]
 
 _NAN, _INF = float("nan"), float("inf")
 _PIXELS = np.arange(40 * 60 * 3, dtype=np.uint8).reshape(40, 60, 3)

@@ -9,7 +9,7 @@ import pytest
 
 from glesam_runtime.bundle import builtin_bundle_path, open_bundle
 
-from ..hub_server import HubServer, serve_hub
+from ..hub_server import HubServer, serve_empty_hub
 
 NAME = "lab/pushed"
 Run = Callable[..., tuple[int, str, str]]
@@ -17,15 +17,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    from huggingface_hub import constants
-
-    monkeypatch.chdir(tmp_path)
-    with serve_hub() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        template = "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    with serve_empty_hub(tmp_path, monkeypatch) as server:
         monkeypatch.setenv("HF_TOKEN", "hf_write")
         server.write_token = "hf_write"
         yield server

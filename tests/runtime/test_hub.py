@@ -16,7 +16,7 @@ from glesam_runtime.bundle import builtin_bundle_path, open_bundle
 from glesam_runtime.errors import BundleError
 from glesam_runtime.hub import form_of, repository_of
 
-from ..hub_server import HubServer, Repo, serve_hub
+from ..hub_server import HubServer, Repo, serve_empty_hub
 
 NAME = "lab/nano"
 
@@ -24,16 +24,7 @@ NAME = "lab/nano"
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """Serve the built-in bundle as lab/nano. The cache is empty and the folder too."""
-    from huggingface_hub import constants
-
-    monkeypatch.chdir(tmp_path)
-    with serve_hub() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        template = "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    with serve_empty_hub(tmp_path, monkeypatch) as server:
         monkeypatch.setenv("HF_TOKEN", "")
         files = {path.name: path.read_bytes() for path in builtin_bundle_path().iterdir()}
         server.repos[NAME] = Repo()

@@ -15,35 +15,14 @@ from torchvision.ops import sigmoid_focal_loss
 
 from glesam_export.checkpoints.formats import open_checkpoint
 from glesam_export.checkpoints.packed_file import pack
-from glesam_runtime.console import exit_code_of
 from glesam_runtime.errors import CheckpointError
-from glesam_training.cli import app
 from glesam_training.objectives import FOCAL_ALPHA, LossWeights, dice_loss, mask_loss
 from glesam_training.saved_state import STATE_FILE
 
-from ..export.conftest import random_nano
-from ..released import Released, write_released
+from ..released import Released
 
 Run = Callable[..., tuple[int, str, str]]
 FAST = ("--iterations", "1", "--workers", "0", "--masks", "1")
-
-
-@pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory) -> Released:
-    return write_released(tmp_path_factory.mktemp("released") / "files", random_nano(0, 0.5, 1))
-
-
-@pytest.fixture
-def train(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run `glesam-train` in this process; return exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = exit_code_of(app, "glesam-train", [str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def files(given: Released) -> list[object]:

@@ -14,33 +14,13 @@ from safetensors.torch import load_file, save_file
 
 from glesam_export.checkpoints.formats import open_checkpoint
 from glesam_export.checkpoints.packed_file import pack
-from glesam_runtime.console import exit_code_of
-from glesam_training.cli import app
 
 from ..export.conftest import random_nano
-from ..released import Released, write_released
+from ..released import Released
 
 Run = Callable[..., tuple[int, str, str]]
 
 FAST = ["--iterations", "2", "--batch", "2", "--workers", "0", "--masks", "2"]
-
-
-@pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory) -> Released:
-    return write_released(tmp_path_factory.mktemp("released") / "files", random_nano(0, 0.5, 1))
-
-
-@pytest.fixture
-def train(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run `glesam-train` in this process; return exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = exit_code_of(app, "glesam-train", [str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def weights(files: Released, *without: str) -> list[str]:

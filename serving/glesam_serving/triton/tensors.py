@@ -48,12 +48,8 @@ def bytes_of(tensors: dict[str, NDArray[Any]], name: str) -> bytes | None:
     Raises:
         InputError: it has another number of elements.
     """
-    value = tensors.get(name)
-    if value is None:
-        return None
-    if value.size != 1:
-        raise InputError(f"{name}: one element is needed, not {value.size}")
-    return bytes(value.reshape(-1)[0])
+    value = _element_of(tensors, name)
+    return None if value is None else bytes(value)
 
 
 def flag_of(tensors: dict[str, NDArray[Any]], name: str, default: bool) -> bool:
@@ -62,12 +58,17 @@ def flag_of(tensors: dict[str, NDArray[Any]], name: str, default: bool) -> bool:
     Raises:
         InputError: it has another number of elements.
     """
+    value = _element_of(tensors, name)
+    return default if value is None else bool(value)
+
+
+def _element_of(tensors: dict[str, NDArray[Any]], name: str) -> Any:
     value = tensors.get(name)
     if value is None:
-        return default
+        return None
     if value.size != 1:
         raise InputError(f"{name}: one element is needed, not {value.size}")
-    return bool(value.reshape(-1)[0])
+    return value.reshape(-1)[0]
 
 
 def pixels_of(tensors: dict[str, NDArray[Any]]) -> NDArray[np.uint8] | None:

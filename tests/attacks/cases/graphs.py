@@ -40,11 +40,12 @@ def _command(place: Place, backend: str = "onnxruntime") -> list[Any]:
     return [place.photo(), "--points", "9,9", *place.engine(bundle, backend)]
 
 
-def _model(
+def altered(
     name: str,
     change: Callable[[_Model], object],
     says: str = "encoder",
     stage: str = "encoder",
+    kind: str = "graph",
     **further: Any,
 ) -> Case:
     """Return the case of a graph that `change` alters; its hash is right."""
@@ -56,7 +57,7 @@ def _model(
         path.write_bytes(model.SerializeToString())
         return _command(place)
 
-    return Case("graph", name, make, says, **further)
+    return Case(kind, name, make, says, **further)
 
 
 def _path(name: str, change: Callable[[Path, Place], object], says: str, **further: Any) -> Case:
@@ -228,46 +229,48 @@ CASES = [
     _bytes("cut, for OpenVINO", lambda _, sound: sound[:2000], backend="openvino"),
     _bytes("noise, for OpenVINO", lambda p, _: p.random.randbytes(5000), backend="openvino"),
     _bytes("a graph for TensorRT", lambda _, sound: sound, "onnx", backend="tensorrt"),
-    _model("other names", _renamed),
-    _model("no output", lambda model: model.graph.ClearField("output")),
-    _model("no input", lambda model: model.graph.ClearField("input")),
-    _model("no nodes", lambda model: model.graph.ClearField("node")),
-    _model("no graph", lambda model: model.ClearField("graph")),
-    _model("a further input", _further_input),
-    _model("a further output", lambda m: m.graph.output.append(m.graph.input[0])),
-    _model("another size of the image", _shape("input", 0, 2, 128)),
-    _model("an image of 2^62 pixels a side", _shape("input", 0, 2, 1 << 62)),
-    _model("a negative size", _shape("input", 0, 2, -64), **accepted()),
-    _model("another size of the latent", _shape("output", 0, 1, 128), **accepted()),
-    _model("masks of another size", _shape("output", 0, 2, 99), "decoder", "decoder", **accepted()),
-    _model("an output of doubles", _typed("output", 11)),
-    _model("an input of strings", _typed("input", 8)),
-    _model("an input that is a sequence", _sequence),
-    _model("an operator that commands a terminal", _operator("Evil\x1b[2J\x9b")),
-    _model("an operator of another domain", _operator("Evil", "com.evil\x07\n")),
-    _model("an operator that runs Python", _operator("PyOp", "pyopadd")),
-    _model("opset 999", lambda model: setattr(model.opset_import[0], "version", 999)),
-    _model("IR version 2^62", lambda model: setattr(model, "ir_version", 1 << 62)),
-    _model("a weight of 2^62 numbers", _weight([1 << 31, 1 << 31])),
-    _model("a weight of -1 numbers", _weight([-1])),
-    _model("a cycle", _cycle),
-    _model("a tensor of 2^45 numbers", _tile(1 << 22), "encoder"),
-    _model("a name of 3 MB", lambda m: m.graph.node.add(op_type="E" * 3_000_000, output=["o"])),
-    _model("data of the parent folder", _external("../secret"), "weights from"),
-    _model("data of /etc", _external("/etc/passwd"), "weights from"),
-    _model("data of no file", _external(None), "weights from"),
-    _model("data of the folder itself", _external("."), "weights from"),
-    _model("data of another stage", _external("decoder.onnx"), "weights from"),
-    _model("data of the manifest", _external("manifest.json", offset="0"), "weights from"),
-    _model("data of a terminal's command", _external("\x1b]0;owned\x07\n"), "weights from"),
-    _model(
+    altered("other names", _renamed),
+    altered("no output", lambda model: model.graph.ClearField("output")),
+    altered("no input", lambda model: model.graph.ClearField("input")),
+    altered("no nodes", lambda model: model.graph.ClearField("node")),
+    altered("no graph", lambda model: model.ClearField("graph")),
+    altered("a further input", _further_input),
+    altered("a further output", lambda m: m.graph.output.append(m.graph.input[0])),
+    altered("another size of the image", _shape("input", 0, 2, 128)),
+    altered("an image of 2^62 pixels a side", _shape("input", 0, 2, 1 << 62)),
+    altered("a negative size", _shape("input", 0, 2, -64), **accepted()),
+    altered("another size of the latent", _shape("output", 0, 1, 128), **accepted()),
+    altered(
+        "masks of another size", _shape("output", 0, 2, 99), "decoder", "decoder", **accepted()
+    ),
+    altered("an output of doubles", _typed("output", 11)),
+    altered("an input of strings", _typed("input", 8)),
+    altered("an input that is a sequence", _sequence),
+    altered("an operator that commands a terminal", _operator("Evil\x1b[2J\x9b")),
+    altered("an operator of another domain", _operator("Evil", "com.evil\x07\n")),
+    altered("an operator that runs Python", _operator("PyOp", "pyopadd")),
+    altered("opset 999", lambda model: setattr(model.opset_import[0], "version", 999)),
+    altered("IR version 2^62", lambda model: setattr(model, "ir_version", 1 << 62)),
+    altered("a weight of 2^62 numbers", _weight([1 << 31, 1 << 31])),
+    altered("a weight of -1 numbers", _weight([-1])),
+    altered("a cycle", _cycle),
+    altered("a tensor of 2^45 numbers", _tile(1 << 22), "encoder"),
+    altered("a name of 3 MB", lambda m: m.graph.node.add(op_type="E" * 3_000_000, output=["o"])),
+    altered("data of the parent folder", _external("../secret"), "weights from"),
+    altered("data of /etc", _external("/etc/passwd"), "weights from"),
+    altered("data of no file", _external(None), "weights from"),
+    altered("data of the folder itself", _external("."), "weights from"),
+    altered("data of another stage", _external("decoder.onnx"), "weights from"),
+    altered("data of the manifest", _external("manifest.json", offset="0"), "weights from"),
+    altered("data of a terminal's command", _external("\x1b]0;owned\x07\n"), "weights from"),
+    altered(
         "data in memory of the process",
         _external("*/_ORT_MEM_ADDR_/*", offset="4096", length="64"),
         "weights from",
     ),
-    _model("data in a graph in a node", _hidden, "weights from"),
-    _model("data in a function", _in_function, "weights from"),
-    _model("data in a sparse weight", _in_sparse, "weights from"),
+    altered("data in a graph in a node", _hidden, "weights from"),
+    altered("data in a function", _in_function, "weights from"),
+    altered("data in a sparse weight", _in_sparse, "weights from"),
     _path("a FIFO", lambda path, _: _instead(path, os.mkfifo), "encoder"),
     _path("a folder", lambda path, _: _instead(path, Path.mkdir), "encoder"),
     _path("no file", lambda path, _: path.unlink(), "missing"),

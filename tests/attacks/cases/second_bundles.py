@@ -11,6 +11,7 @@ import struct
 import tarfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from safetensors.numpy import load, save
 
 from ..case import Case, Place, accepted
 from ..damage import Raw, changed, manifest_of, sign, sparse
+from .graphs import altered
 
 _Model = onnx.ModelProto
 
@@ -63,23 +65,7 @@ def _folder(
     return Case("second bundle", name, make, says, **further)
 
 
-def _model(
-    name: str,
-    change: Callable[[_Model], object],
-    says: str = "encoder",
-    stage: str = "encoder",
-    **further: Any,
-) -> Case:
-    """Return the case of a graph that `change` alters; its hash is right."""
-
-    def make(place: Place) -> list[Any]:
-        path = place.bundle() / f"{stage}.onnx"
-        model = onnx.load(path)
-        change(model)
-        path.write_bytes(model.SerializeToString())
-        return place.command(bundle=sign(place.bundle()))
-
-    return Case("second graph", name, make, says, **further)
+_model = partial(altered, kind="second graph")
 
 
 def _golden(name: str, change: Callable[[bytes], bytes], **further: Any) -> Case:

@@ -23,10 +23,12 @@
 // success. Its message is one line that says what is wrong, where, and what to do. A function that
 // fails does not change its output arguments, and a set_image that fails keeps the previous image.
 //
-// Threads. The library has no global state. A Predictor holds one image and accepts one call at a
-// time: create one for each thread. A call during a call of another thread returns Code::busy and
-// does nothing. Different predictors may run at the same time, also when they opened the same
-// bundle. The engine starts its own threads; Params::threads limits their number.
+// Threads. The library has no global state. A Context owns the loaded model. A Predictor is a session
+// of it: it owns one image and accepts one call at a time. Create one for each thread, by
+// Context::create_session or Predictor::share. A call during a call of another thread returns
+// Code::busy and does nothing. Different predictors may run at the same time. The engine starts its
+// own threads; Params::threads limits their number, and Params::streams says how many runs they
+// serve at the same time.
 //
 // Ownership. The library reads the pointers in Image, Frame and Prompts only during the call. Results
 // are values that the caller owns.
@@ -55,7 +57,7 @@ enum class Code {
   backend = 3,        // the engine is missing, cannot run here, or cannot load a graph
   out_of_memory = 4,  // use a smaller image or fewer prompts per call
   internal = 5,       // a bug in this library
-  busy = 6,           // another thread is using this predictor; create one for each thread
+  busy = 6,           // another thread is using this predictor; give each thread its own
 };
 
 // The outcome of a call.
@@ -94,6 +96,10 @@ struct Params {
   // profile of a compiled decoder can lower it.
   std::size_t max_prompt_batch = 0;
   Limits limits;
+
+  // OpenVINO only: number of runs that the engine does at the same time. They share the CPU threads:
+  // more streams raise both throughput and latency. Sessions beyond it wait for each other. 0: 1
+  int streams = 0;
 };
 
 // Returns the default options.
@@ -227,8 +233,8 @@ struct Prediction {
                                      // [H, W]; empty unless PredictParams::rle
 };
 
-// The features of an image, which a predictor computed: what its decoder needs to answer prompts.
-// Copies refer to the same features. They may outlive the predictor.
+// The features of an image, which a predictor computed: what the decoder needs to answer prompts.
+// Copies refer to the same features. They may outlive the predictor, and keep the model loaded.
 class GLESAM_API Features {
  public:
   Features() noexcept = default;
@@ -255,24 +261,66 @@ struct Info {
   std::string device;    // the device that is really used
 };
 
-// The duration of the last run of each step, in seconds.
+// The duration of the last run of each step, in seconds. `load` is that of opening the context.
 struct Timings {
   double load = 0, preprocess = 0, encoder = 0, enhancer = 0, decoder = 0, masks = 0;
 };
 
-// A loaded bundle and the image that is set.
-class GLESAM_API Predictor {
+class Predictor;
+
+// A loaded bundle: the weights, which its sessions share. All functions may be called from several
+// threads at the same time.
+class GLESAM_API Context {
  public:
   // Checks every file of a bundle against its manifest, then loads the graphs into an engine.
   //
   // bundle: the bundle's folder.
-  // predictor: receives the predictor.
+  // context: receives the context.
   // Errors: bad_bundle, backend, invalid_input (a wrong option), out_of_memory.
+  static Status open(const std::string& bundle, const Params& params,
+                     std::unique_ptr<Context>* context) noexcept;
+  // The sessions keep working after the context is destroyed, and the model stays loaded for them.
+  ~Context();
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
+  // Creates a session: a predictor on this model, without an image. It is cheap, since nothing is
+  // loaded again; memory for its work is allocated when it runs first.
+  //
+  // session: receives the session.
+  // Errors: backend (the engine cannot be shared), out_of_memory.
+  Status create_session(std::unique_ptr<Predictor>* session) const noexcept;
+
+  const Info& info() const noexcept;
+
+ private:
+  friend class Predictor;
+  friend struct PredictorFactory;
+  class Shared;
+  explicit Context(std::shared_ptr<const Shared> shared) noexcept;
+  std::shared_ptr<const Shared> shared_;
+};
+
+// A session: the image that is set, on a model that it may share with other sessions.
+class GLESAM_API Predictor {
+ public:
+  // Opens a context and creates a session of it.
+  //
+  // bundle: the bundle's folder.
+  // predictor: receives the predictor.
+  // Errors: those of Context::open.
   static Status open(const std::string& bundle, const Params& params,
                      std::unique_ptr<Predictor>* predictor) noexcept;
   ~Predictor();
   Predictor(const Predictor&) = delete;
   Predictor& operator=(const Predictor&) = delete;
+
+  // Creates another session of the same context, for another thread. It has no image. Python's
+  // GleSamPredictor.share does the same. Another thread may use this predictor meanwhile.
+  //
+  // session: receives the session.
+  // Errors: backend (the engine cannot be shared), out_of_memory.
+  Status share(std::unique_ptr<Predictor>* session) const noexcept;
 
   // Preprocesses an image and runs the encoder and the enhancer on it. All predictions use this
   // image until the next set_image or reset_image. The pixels are not needed after the call.
@@ -298,8 +346,8 @@ class GLESAM_API Predictor {
 
   // Sets an image by its features. Neither encoder nor enhancer runs, and nothing is copied.
   //
-  // features: from get_features of this predictor.
-  // Errors: invalid_input (no features, or another predictor's), busy.
+  // features: from get_features of this predictor, or of another session of its context.
+  // Errors: invalid_input (no features, or those of another context), busy.
   Status set_features(const Features& features) noexcept;
 
   // Runs the decoder on B prompts and computes their masks at the image's size.

@@ -21,9 +21,11 @@
  * message is one line of UTF-8 that says what is wrong, where, and what to do. A function that
  * fails does not change its output arguments. No C++ exception leaves the library.
  *
- * Threads. The library has no global state. A predictor accepts one call at a time: create one for
- * each thread. A call during a call of another thread returns GLESAM_BUSY and does nothing.
- * Different predictors may run at the same time.
+ * Threads. The library has no global state. A context owns the loaded model. A predictor is a session
+ * of it: it owns one image and accepts one call at a time. Create one for each thread, with
+ * glesam_session_create or glesam_share. A call during a call of another thread returns GLESAM_BUSY
+ * and does nothing. Different predictors may run at the same time. glesam_open opens a context and
+ * creates one session of it.
  *
  * Ownership. The library reads the pointers that it is given only during the call. glesam_close
  * frees a predictor. The arrays of a glesam_result belong to the predictor and are valid until its
@@ -58,7 +60,10 @@ typedef enum glesam_code {
   GLESAM_BUSY = 6           /* another thread is using this predictor */
 } glesam_code;
 
-/* A loaded bundle and the image that is set. */
+/* A loaded bundle: the weights, which its sessions share. */
+typedef struct glesam_context glesam_context;
+
+/* A session: the image that is set, on a model that it may share with other sessions. */
 typedef struct glesam_predictor glesam_predictor;
 
 /* The largest inputs that are accepted, so that a mistaken or hostile one ends with a message
@@ -129,6 +134,16 @@ typedef struct glesam_params {
                                  on other devices, and less if a compiled decoder takes less */
   glesam_limits limits;
 } glesam_params;
+
+/* All options for opening a context. See glesam_frame about struct_size. A struct of zeros but for
+ * its size has the default options. */
+typedef struct glesam_options {
+  size_t struct_size; /* sizeof(glesam_options) */
+  glesam_params params;
+  int streams; /* OpenVINO only: number of runs that the engine does at the same time. They share the
+                  CPU threads: more streams raise both throughput and latency. Sessions beyond it
+                  wait for each other. 0: 1 */
+} glesam_options;
 
 /* B prompts for one image. Each prompt describes one object, by N points, by one box, by a mask, or
  * by several of these. All prompts of a call have the same parts and the same N. Coordinates are
@@ -216,6 +231,33 @@ GLESAM_C_API glesam_params glesam_default_params(void);
 GLESAM_C_API int glesam_open(const char* bundle, const glesam_params* params,
                              glesam_predictor** predictor, char* message, size_t message_size);
 
+/* Checks every file of a bundle against its manifest, then loads the graphs into an engine.
+ *
+ * options: null means the defaults.
+ * context: receives the context, which the caller frees with glesam_context_close.
+ * bundle, message, message_size: as in glesam_open.
+ */
+GLESAM_C_API int glesam_context_open(const char* bundle, const glesam_options* options,
+                                     glesam_context** context, char* message, size_t message_size);
+
+/* Frees a context. Its sessions keep working, and the model stays loaded for them. Does nothing if
+ * it is null. */
+GLESAM_C_API void glesam_context_close(glesam_context* context);
+
+/* Creates a session: a predictor on the context's model, without an image. It is cheap, since nothing
+ * is loaded again. Several threads may call this with one context at the same time.
+ *
+ * session: receives the predictor, which the caller frees with glesam_close.
+ * message, message_size: as in glesam_open.
+ */
+GLESAM_C_API int glesam_session_create(const glesam_context* context, glesam_predictor** session,
+                                       char* message, size_t message_size);
+
+/* Creates another session of a predictor's context, for another thread. A third thread may use the
+ * predictor meanwhile. The arguments are those of glesam_session_create. */
+GLESAM_C_API int glesam_share(const glesam_predictor* predictor, glesam_predictor** session,
+                              char* message, size_t message_size);
+
 /* Frees a predictor and everything that belongs to it. Does nothing if it is null. */
 GLESAM_C_API void glesam_close(glesam_predictor* predictor);
 
@@ -258,7 +300,8 @@ GLESAM_C_API int glesam_predict_as(glesam_predictor* predictor, const glesam_pro
  */
 GLESAM_C_API int glesam_get_features(glesam_predictor* predictor, glesam_features** features);
 
-/* Sets an image by its features, which must be from the same predictor. Nothing is copied. */
+/* Sets an image by its features, which must be from the same predictor or another session of its
+ * context. Nothing is copied. */
 GLESAM_C_API int glesam_set_features(glesam_predictor* predictor, const glesam_features* features);
 
 /* Frees features. Does nothing if they are null. */

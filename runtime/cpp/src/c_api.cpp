@@ -1,98 +1,12 @@
-#include "glesam_c.h"
-
-#include <algorithm>
-#include <atomic>
-#include <cstring>
-
-#include "errors.h"
-#include "glesam.h"
-#include "text.h"
-
-struct glesam_predictor {
-  std::unique_ptr<glesam::Predictor> predictor;
-  glesam::Prediction prediction;
-  std::vector<glesam_box> boxes;  // those of `prediction`, for C
-  std::vector<const char*> rle;
-  std::string message;
-  std::atomic_flag in_use = ATOMIC_FLAG_INIT;
-};
-
-struct glesam_features {
-  glesam::Features features;
-};
+// The C API of predictors.
+#include "c_handles.h"
 
 namespace {
 
-std::string text_of(const char* text) { return text != nullptr ? text : ""; }
+using namespace glesam;
 
-// The handle whose last call in this thread returned GLESAM_BUSY. The other thread may change the
-// handle's own message, so glesam_message must not read it then.
-thread_local const glesam_predictor* refused = nullptr;
-
-// Runs `call`, which returns a Status, unless another thread uses the handle, and keeps its
-// message.
-template <typename Call>
-int report(glesam_predictor* handle, Call&& call) {
-  if (handle == nullptr) return GLESAM_INVALID_INPUT;
-  if (handle->in_use.test_and_set(std::memory_order_acquire)) {
-    refused = handle;
-    return GLESAM_BUSY;
-  }
-  if (refused == handle) refused = nullptr;
-  glesam::Status status = call();
-  handle->message = std::move(status.message);
-  handle->in_use.clear(std::memory_order_release);
-  return static_cast<int>(status.code);
-}
-
-// Refuses a struct_size that the caller has not set.
-void check_size(size_t size, const char* name) {
-  constexpr size_t kMost = 4096;  // no later version can be this large
-  if (size < sizeof(size_t) || size > kMost) {
-    glesam::input_error(
-        glesam::cat(name, ": struct_size is ", size, "; set it to the sizeof of the struct"));
-  }
-}
-
-// Returns a struct that begins with its size. Fields that an older caller does not know are zero.
-// Throws Error (invalid_input) for a newer caller that sets fields which this library does not know.
-template <typename Struct>
-Struct read_sized(const Struct* given, const char* name) {
-  if (given == nullptr) glesam::input_error(glesam::cat(name, ": a null pointer; pass a struct"));
-  const size_t size = given->struct_size;
-  check_size(size, name);
-  const auto* bytes = reinterpret_cast<const unsigned char*>(given);
-  for (size_t i = sizeof(Struct); i < size; ++i) {
-    if (bytes[i] != 0) {
-      glesam::input_error(glesam::cat(name, ": sets a field of a later version than ",
-                                      glesam::version(), "; use a newer library"));
-    }
-  }
-  Struct own{};
-  std::memcpy(&own, given, std::min(size, sizeof own));
-  return own;
-}
-
-// Writes as many bytes of a struct as the caller's has, and zeros to fields that this library does
-// not know.
-template <typename Struct>
-void write_sized(Struct own, Struct* into) {
-  const size_t size = into->struct_size;
-  own.struct_size = size;
-  std::memcpy(into, &own, std::min(size, sizeof own));
-  if (size > sizeof own) {
-    std::memset(reinterpret_cast<unsigned char*>(into) + sizeof own, 0, size - sizeof own);
-  }
-}
-
-// Returns null for an empty array.
-template <typename Value>
-const Value* array_of(const std::vector<Value>& values) {
-  return values.empty() ? nullptr : values.data();
-}
-
-glesam::Prompts prompts_of(const glesam_prompts& given) {
-  glesam::Prompts own;
+Prompts prompts_of(const glesam_prompts& given) {
+  Prompts own;
   own.count = given.count;
   own.points = given.points;
   own.labels = given.labels;
@@ -103,13 +17,12 @@ glesam::Prompts prompts_of(const glesam_prompts& given) {
 }
 
 // Predicts, and keeps the prediction in the handle if that succeeds.
-const glesam::Prediction& predict(glesam_predictor& handle, const glesam_prompts& prompts,
-                                  const glesam::PredictParams& params) {
-  glesam::Prediction made;
-  glesam::Status status = handle.predictor->predict(prompts_of(prompts), params, &made);
-  if (!status) throw glesam::Error(status.code, std::move(status.message));
+const Prediction& predict(glesam_predictor& handle, const glesam_prompts& prompts,
+                                  const PredictParams& params) {
+  Prediction made;
+  require(handle.predictor->predict(prompts_of(prompts), params, &made));
   std::vector<glesam_box> boxes;
-  for (const glesam::Region& box : made.boxes) {
+  for (const Region& box : made.boxes) {
     boxes.push_back({box.x, box.y, box.width, box.height});
   }
   std::vector<const char*> rle;
@@ -120,55 +33,23 @@ const glesam::Prediction& predict(glesam_predictor& handle, const glesam_prompts
   return handle.prediction;
 }
 
-// Copies a text and cuts it to `size` bytes with the final zero, but never inside a character of
-// UTF-8.
-void copy_cut(const std::string& text, char* into, size_t size) {
-  if (into == nullptr || size == 0) return;
-  size_t length = std::min(text.size(), size - 1);
-  while (length < text.size() && length > 0 && (text[length] & 0xc0) == 0x80) --length;
-  std::memcpy(into, text.data(), length);
-  into[length] = '\0';
-}
-
 }  // namespace
 
 extern "C" {
 
-const char* glesam_version(void) { return glesam::version(); }
-
-glesam_params glesam_default_params(void) {
-  glesam_params params{};
-  params.backend = "auto";
-  return params;
-}
-
-int glesam_open(const char* bundle, const glesam_params* params, glesam_predictor** predictor,
-                char* message, size_t message_size) {
-  const glesam::Status status = glesam::guard([&] {
-    if (bundle == nullptr) glesam::input_error("bundle: a null pointer; pass a folder");
-    if (predictor == nullptr)
-      glesam::input_error("predictor: a null pointer; pass a place for the result");
-    const glesam_params given = params != nullptr ? *params : glesam_default_params();
-    glesam::Params own = glesam::default_params();
-    own.backend = text_of(given.backend);
-    own.device = text_of(given.device);
-    own.precision = text_of(given.precision);
-    own.engine_library = text_of(given.engine_library);
-    own.threads = given.threads;
-    own.enhance = given.skip_enhancer == 0;
-    own.max_prompt_batch = given.max_prompt_batch;
-    own.limits = {given.limits.side,    given.limits.megapixels, given.limits.points,
-                  given.limits.prompts, given.limits.json_mib,   given.limits.golden_mib};
-    auto handle = std::make_unique<glesam_predictor>();
-    glesam::Status opened = glesam::Predictor::open(bundle, own, &handle->predictor);
-    if (!opened) throw glesam::Error(opened.code, std::move(opened.message));
-    *predictor = handle.release();
-  });
-  copy_cut(status.message, message, message_size);
-  return static_cast<int>(status.code);
-}
-
 void glesam_close(glesam_predictor* predictor) { delete predictor; }
+
+int glesam_share(const glesam_predictor* predictor, glesam_predictor** session, char* message,
+                 size_t message_size) {
+  const Status status = guard([&] {
+    if (predictor == nullptr) input_error("predictor: a null pointer; pass a predictor");
+    if (session == nullptr) input_error("session: a null pointer; pass a place for the result");
+    auto handle = std::make_unique<glesam_predictor>();
+    require(predictor->predictor->share(&handle->predictor));
+    *session = handle.release();
+  });
+  return said(status, message, message_size);
+}
 
 int glesam_set_image(glesam_predictor* predictor, const uint8_t* rgb, int width, int height,
                      size_t stride) {
@@ -179,8 +60,8 @@ int glesam_set_image(glesam_predictor* predictor, const uint8_t* rgb, int width,
 int glesam_set_frame(glesam_predictor* predictor, const glesam_frame* frame) {
   const auto work = [&] {
     const glesam_frame given = read_sized(frame, "frame");
-    glesam::Frame own;
-    own.format = static_cast<glesam::Format>(given.format);
+    Frame own;
+    own.format = static_cast<Format>(given.format);
     own.width = given.width;
     own.height = given.height;
     for (int i = 0; i < 3; ++i) {
@@ -188,40 +69,39 @@ int glesam_set_frame(glesam_predictor* predictor, const glesam_frame* frame) {
       own.strides[i] = given.strides[i];
     }
     own.region = {given.region_x, given.region_y, given.region_width, given.region_height};
-    own.matrix = static_cast<glesam::YuvMatrix>(given.yuv_matrix);
-    own.range = static_cast<glesam::YuvRange>(given.yuv_range);
-    glesam::Status status = predictor->predictor->set_frame(own);
-    if (!status) throw glesam::Error(status.code, std::move(status.message));
+    own.matrix = static_cast<YuvMatrix>(given.yuv_matrix);
+    own.range = static_cast<YuvRange>(given.yuv_range);
+    require(predictor->predictor->set_frame(own));
   };
-  return report(predictor, [&] { return glesam::guard(work); });
+  return report(predictor, [&] { return guard(work); });
 }
 
 int glesam_predict(glesam_predictor* predictor, const glesam_prompts* prompts, int multimask,
                    glesam_result* result) {
   const auto work = [&] {
     if (prompts == nullptr || result == nullptr) {
-      glesam::input_error("prompts or result: a null pointer; pass both");
+      input_error("prompts or result: a null pointer; pass both");
     }
-    glesam::PredictParams how;
+    PredictParams how;
     how.multimask = multimask != 0;
-    const glesam::Prediction& kept = predict(*predictor, *prompts, how);
+    const Prediction& kept = predict(*predictor, *prompts, how);
     *result = {kept.count,         kept.masks_per_prompt, kept.height,
                kept.width,         kept.low_res_side,     kept.masks.data(),
                kept.scores.data(), kept.stability.data(), kept.low_res.data()};
   };
-  return report(predictor, [&] { return glesam::guard(work); });
+  return report(predictor, [&] { return guard(work); });
 }
 
 int glesam_predict_as(glesam_predictor* predictor, const glesam_prompts* prompts,
                       const glesam_request* request, glesam_output* output) {
   const auto work = [&] {
     if (prompts == nullptr || output == nullptr) {
-      glesam::input_error("prompts or output: a null pointer; pass both");
+      input_error("prompts or output: a null pointer; pass both");
     }
     check_size(output->struct_size, "output");
     const glesam_request given =
         request != nullptr ? read_sized(request, "request") : glesam_request{};
-    glesam::PredictParams how;
+    PredictParams how;
     how.multimask = given.multimask != 0;
     how.masks = given.skip_masks == 0;
     how.boxes = given.boxes != 0;
@@ -231,7 +111,7 @@ int glesam_predict_as(glesam_predictor* predictor, const glesam_prompts* prompts
     how.mask_buffer = given.mask_buffer;
     how.mask_buffer_size = given.mask_buffer_size;
     how.mask_stride = given.mask_stride;
-    const glesam::Prediction& kept = predict(*predictor, *prompts, how);
+    const Prediction& kept = predict(*predictor, *prompts, how);
     glesam_output own{};
     own.count = kept.count;
     own.masks_per_prompt = kept.masks_per_prompt;
@@ -249,29 +129,27 @@ int glesam_predict_as(glesam_predictor* predictor, const glesam_prompts* prompts
     own.rle = array_of(predictor->rle);
     write_sized(own, output);
   };
-  return report(predictor, [&] { return glesam::guard(work); });
+  return report(predictor, [&] { return guard(work); });
 }
 
 int glesam_get_features(glesam_predictor* predictor, glesam_features** features) {
   const auto work = [&] {
     if (features == nullptr) {
-      glesam::input_error("features: a null pointer; pass a place for the result");
+      input_error("features: a null pointer; pass a place for the result");
     }
     auto made = std::make_unique<glesam_features>();
-    glesam::Status status = predictor->predictor->get_features(&made->features);
-    if (!status) throw glesam::Error(status.code, std::move(status.message));
+    require(predictor->predictor->get_features(&made->features));
     *features = made.release();
   };
-  return report(predictor, [&] { return glesam::guard(work); });
+  return report(predictor, [&] { return guard(work); });
 }
 
 int glesam_set_features(glesam_predictor* predictor, const glesam_features* features) {
   const auto work = [&] {
-    if (features == nullptr) glesam::input_error("features: a null pointer; pass features");
-    glesam::Status status = predictor->predictor->set_features(features->features);
-    if (!status) throw glesam::Error(status.code, std::move(status.message));
+    if (features == nullptr) input_error("features: a null pointer; pass features");
+    require(predictor->predictor->set_features(features->features));
   };
-  return report(predictor, [&] { return glesam::guard(work); });
+  return report(predictor, [&] { return guard(work); });
 }
 
 void glesam_free_features(glesam_features* features) { delete features; }

@@ -14,7 +14,8 @@ struct EngineDescription {
   std::string engine, version, provider, device;  // what is really used
 };
 
-// The loaded graphs of a bundle. It accepts one call at a time, and must outlive its tensors.
+// The loaded graphs of a bundle. It accepts one call at a time, and must outlive its tensors. Each
+// further thread needs a share() of it.
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -28,6 +29,10 @@ class Engine {
   virtual void finish() {}
   // Returns a tensor of this engine as a tensor on the host.
   virtual Tensor to_host(const Tensor& tensor) = 0;
+  // Returns an engine on the same loaded graphs, for another thread. Each of the two accepts tensors
+  // that the other returned, once the other's finish() has returned. Other calls of this engine may
+  // run meanwhile. Throws Error (backend) if the graphs cannot be shared.
+  virtual std::unique_ptr<Engine> share() = 0;
 };
 
 struct EngineOptions {
@@ -35,6 +40,7 @@ struct EngineOptions {
   std::string precision;  // "", "bf16", "fp16"
   std::string library;    // path of an engine that is loaded at run time; empty: its usual name
   int threads = 0;        // 0: the engine's default
+  int streams = 1;        // runs at the same time
 };
 
 // Loads the graphs of `stages`. `backend` is a name, or "auto" for the first compiled backend that

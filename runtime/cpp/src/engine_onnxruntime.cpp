@@ -74,9 +74,10 @@ class Api {
   const OrtApi* api_ = nullptr;
 };
 
-class OnnxruntimeEngine final : public Engine {
+// The loaded graphs of a bundle. ONNX Runtime's sessions may run in several threads at the same time.
+class OnnxruntimeGraphs {
  public:
-  OnnxruntimeEngine(const Bundle& bundle, const EngineOptions& options,
+  OnnxruntimeGraphs(const Bundle& bundle, const EngineOptions& options,
                     const std::vector<Stage>& stages)
       : api_(options.library) {
     const bool cpu = options.device.empty() || options.device == "cpu";
@@ -99,9 +100,9 @@ class OnnxruntimeEngine final : public Engine {
     for (const Stage stage : stages) load(bundle, stage, session_options.get());
   }
 
-  const EngineDescription& describe() const override { return description_; }
+  const EngineDescription& describe() const { return description_; }
 
-  Tensors run(Stage stage, const Tensors& inputs) override {
+  Tensors run(Stage stage, const Tensors& inputs) const {
     const auto found = loaded_.find(stage);
     if (found == loaded_.end()) backend_error(cat("the ", name_of(stage), " was not loaded"));
     try {
@@ -111,9 +112,6 @@ class OnnxruntimeEngine final : public Engine {
                     cat("onnxruntime failed in the ", name_of(stage), ": ", error.what()));
     }
   }
-
-  // ONNX Runtime copies tensors to the device and back by itself.
-  Tensor to_host(const Tensor& tensor) override { return tensor; }
 
  private:
   struct Loaded {
@@ -249,12 +247,27 @@ class OnnxruntimeEngine final : public Engine {
   EngineDescription description_;
 };
 
+class OnnxruntimeEngine final : public Engine {
+ public:
+  explicit OnnxruntimeEngine(std::shared_ptr<const OnnxruntimeGraphs> graphs)
+      : graphs_(std::move(graphs)) {}
+  const EngineDescription& describe() const override { return graphs_->describe(); }
+  Tensors run(Stage stage, const Tensors& inputs) override { return graphs_->run(stage, inputs); }
+  // ONNX Runtime copies tensors to the device and back by itself.
+  Tensor to_host(const Tensor& tensor) override { return tensor; }
+  std::unique_ptr<Engine> share() override { return std::make_unique<OnnxruntimeEngine>(graphs_); }
+
+ private:
+  std::shared_ptr<const OnnxruntimeGraphs> graphs_;
+};
+
 }  // namespace
 
 std::unique_ptr<Engine> load_onnxruntime(const Bundle& bundle, const EngineOptions& options,
                                          const std::vector<Stage>& stages) {
   try {
-    return std::make_unique<OnnxruntimeEngine>(bundle, options, stages);
+    return std::make_unique<OnnxruntimeEngine>(
+        std::make_shared<const OnnxruntimeGraphs>(bundle, options, stages));
   } catch (const OrtFailure& error) {
     engine_failed(error.what(), cat("onnxruntime cannot run here: ", error.what()));
   }

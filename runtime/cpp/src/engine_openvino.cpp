@@ -1,6 +1,7 @@
 // The OpenVINO backend, on its C++ API.
 #include <algorithm>
 #include <limits>
+#include <mutex>
 #include <openvino/openvino.hpp>
 
 #include "cpu.h"
@@ -81,9 +82,17 @@ ov::Core& process_core() {
   return *core;
 }
 
-class OpenvinoEngine final : public Engine {
+// The compiled graphs of a bundle, which several engines use from several threads.
+class OpenvinoGraphs {
  public:
-  OpenvinoEngine(const Bundle& bundle, const EngineOptions& options,
+  // A graph, and how often it was compiled.
+  struct Graph {
+    ov::CompiledModel model;
+    std::vector<std::string> outputs;
+    int compiled = 1;
+  };
+
+  OpenvinoGraphs(const Bundle& bundle, const EngineOptions& options,
                  const std::vector<Stage>& stages)
       : bundle_(bundle.path.string()), sha256_(bundle.sha256), device_(device_of(options.device)) {
     const std::string& device = device_;
@@ -93,15 +102,18 @@ class OpenvinoEngine final : public Engine {
     properties_ = {{ov::hint::inference_precision(precision)},
                    {ov::hint::dynamic_quantization_group_size(0)},
                    {ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY)}};
+    if (options.streams > 1) {
+      properties_[ov::hint::performance_mode.name()] = ov::hint::PerformanceMode::THROUGHPUT;
+      properties_.insert(ov::num_streams(options.streams));
+    }
     if (options.threads > 0) properties_.insert(ov::inference_num_threads(options.threads));
     // Otherwise sums saturate, and layers have more error than quantization causes (docs/adr/0013).
     if (device == "CPU" && !adds_bytes_exactly()) {
       properties_.insert({"LP_TRANSFORMS_MODE", "NO"});
     }
     for (const Stage stage : stages) {
-      load(bundle, stage);
-      const auto computed = requests_.at(stage).request.get_compiled_model().get_property(
-          ov::hint::inference_precision);
+      graphs_[stage] = load(bundle, stage);
+      const auto computed = graphs_[stage].model.get_property(ov::hint::inference_precision);
       if (!options.precision.empty() && computed != precision) {
         backend_error(cat("precision ", py_repr(options.precision), ": ", device,
                           " does not support it, openvino would use ", computed.to_string(),
@@ -112,67 +124,36 @@ class OpenvinoEngine final : public Engine {
                     core_.get_property(device, ov::device::full_name), device};
   }
 
-  const EngineDescription& describe() const override { return description_; }
+  const EngineDescription& describe() const { return description_; }
 
-  Tensors run(Stage stage, const Tensors& inputs) override {
-    const auto found = requests_.find(stage);
-    if (found == requests_.end()) backend_error(cat("the ", name_of(stage), " was not loaded"));
-    Loaded& loaded = found->second;
-    if (loaded.failed) load_again(stage);
-    try {
-      loaded.failed = true;
-      for (const auto& [name, tensor] : inputs) {
-        const ov::Shape shape(tensor.shape.begin(), tensor.shape.end());
-        // OpenVINO only reads inputs, but its API takes them without const.
-        loaded.request.set_tensor(name, {ov::element::f32, shape, const_cast<float*>(tensor.host)});
-      }
-      // In OpenVINO's CPU plugin, infer() discards an error of allocating memory and leaves the
-      // outputs of the run before. wait() throws it.
-      loaded.request.start_async();
-      loaded.request.wait();
-      Tensors outputs;
-      for (const std::string& name : loaded.outputs) {
-        const ov::Tensor value = loaded.request.get_tensor(name);
-        // The next run overwrites the request's own tensor. The copy keeps an image's features if
-        // a later set_image fails.
-        auto copy = std::make_shared<ov::Tensor>(ov::element::f32, value.get_shape());
-        value.copy_to(*copy);
-        const ov::Shape shape = copy->get_shape();
-        const float* data = copy->data<float>();
-        outputs[name] = {Shape(shape.begin(), shape.end()), data, std::move(copy)};
-      }
-      loaded.failed = false;
-      return outputs;
-    } catch (const std::bad_alloc&) {
-      throw;
-    } catch (const std::exception& error) {
-      engine_failed(error.what(),
-                    cat("openvino failed in the ", name_of(stage), ": ", brief(error)));
-    }
+  std::vector<Stage> stages() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::vector<Stage> loaded;
+    for (const auto& graph : graphs_) loaded.push_back(graph.first);
+    return loaded;
   }
 
-  Tensor to_host(const Tensor& tensor) override { return tensor; }
+  // Returns a graph. `failed` is the number `compiled` of a graph whose run failed: it is compiled
+  // again, unless that has happened since. When OpenVINO has no memory for a run, the compiled graph
+  // keeps a part of that run's shapes, and later runs fail too.
+  Graph get(Stage stage, int failed = 0) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    Graph& graph = graphs_.at(stage);
+    if (graph.compiled == failed) {
+      Limits limits;
+      limits.json_mib = std::numeric_limits<std::size_t>::max();  // it was read before
+      const Bundle bundle = open_bundle(bundle_, limits);
+      if (bundle.sha256 != sha256_) {
+        bundle_error(cat(bundle_, ": changed since it was opened; open a predictor again"));
+      }
+      graph = load(bundle, stage);
+      graph.compiled = failed + 1;
+    }
+    return graph;
+  }
 
  private:
-  struct Loaded {
-    ov::InferRequest request;
-    std::vector<std::string> outputs;
-    bool failed = false;  // whether the last run failed
-  };
-
-  // Loads a stage after a run that failed. When OpenVINO has no memory for a run, the compiled
-  // graph keeps a part of that run's shapes, and later runs fail too.
-  void load_again(Stage stage) {
-    Limits limits;
-    limits.json_mib = std::numeric_limits<std::size_t>::max();  // it was read before
-    const Bundle bundle = open_bundle(bundle_, limits);
-    if (bundle.sha256 != sha256_) {
-      bundle_error(cat(bundle_, ": changed since it was opened; open a predictor again"));
-    }
-    load(bundle, stage);
-  }
-
-  void load(const Bundle& bundle, Stage stage) {
+  Graph load(const Bundle& bundle, Stage stage) {
     const std::string& device = device_;
     const std::string path = bundle.graph_path(stage).string();
     const StageRecord& record = bundle.manifest.stages.at(stage);
@@ -193,17 +174,89 @@ class OpenvinoEngine final : public Engine {
     }
     check_interface(path, "inputs", found(model.inputs(), record.inputs), record.inputs);
     check_interface(path, "outputs", found(model.outputs(), record.outputs), record.outputs);
-    Loaded loaded{model.create_infer_request(), {}, false};
-    for (const TensorSpec& spec : record.outputs) loaded.outputs.push_back(spec.name);
-    requests_[stage] = std::move(loaded);
+    Graph made{model, {}};
+    for (const TensorSpec& spec : record.outputs) made.outputs.push_back(spec.name);
+    return made;
   }
 
   std::string bundle_, sha256_;  // the bundle's folder and the hash of its manifest
   std::string device_;           // OpenVINO's name
   ov::AnyMap properties_;
   ov::Core& core_ = process_core();
-  std::map<Stage, Loaded> requests_;
   EngineDescription description_;
+  mutable std::mutex mutex_;
+  std::map<Stage, Graph> graphs_;
+};
+
+class OpenvinoEngine final : public Engine {
+ public:
+  explicit OpenvinoEngine(std::shared_ptr<OpenvinoGraphs> graphs) : graphs_(std::move(graphs)) {
+    for (const Stage stage : graphs_->stages()) prepare(stage);
+  }
+
+  const EngineDescription& describe() const override { return graphs_->describe(); }
+
+  Tensors run(Stage stage, const Tensors& inputs) override {
+    const auto found = requests_.find(stage);
+    if (found == requests_.end()) backend_error(cat("the ", name_of(stage), " was not loaded"));
+    Loaded& loaded = found->second;
+    try {
+      // Another session may have found that the graph's runs fail.
+      if (loaded.failed || graphs_->get(stage).compiled != loaded.graph.compiled) prepare(stage);
+      loaded.failed = true;
+      for (const auto& [name, tensor] : inputs) {
+        const ov::Shape shape(tensor.shape.begin(), tensor.shape.end());
+        // OpenVINO only reads inputs, but its API takes them without const.
+        loaded.request.set_tensor(name, {ov::element::f32, shape, const_cast<float*>(tensor.host)});
+      }
+      // In OpenVINO's CPU plugin, infer() discards an error of allocating memory and leaves the
+      // outputs of the run before. wait() throws it.
+      loaded.request.start_async();
+      loaded.request.wait();
+      Tensors outputs;
+      for (const std::string& name : loaded.graph.outputs) {
+        const ov::Tensor value = loaded.request.get_tensor(name);
+        // The next run overwrites the request's own tensor. The copy keeps an image's features if
+        // a later set_image fails.
+        auto copy = std::make_shared<ov::Tensor>(ov::element::f32, value.get_shape());
+        value.copy_to(*copy);
+        const ov::Shape shape = copy->get_shape();
+        const float* data = copy->data<float>();
+        outputs[name] = {Shape(shape.begin(), shape.end()), data, std::move(copy)};
+      }
+      loaded.failed = false;
+      return outputs;
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const Error&) {
+      throw;
+    } catch (const std::exception& error) {
+      engine_failed(error.what(),
+                    cat("openvino failed in the ", name_of(stage), ": ", brief(error)));
+    }
+  }
+
+  Tensor to_host(const Tensor& tensor) override { return tensor; }
+
+  std::unique_ptr<Engine> share() override { return std::make_unique<OpenvinoEngine>(graphs_); }
+
+ private:
+  struct Loaded {
+    OpenvinoGraphs::Graph graph;
+    ov::InferRequest request;
+    bool failed = false;  // whether the last run failed
+  };
+
+  // Creates the request of a stage, also after a run that failed.
+  void prepare(Stage stage) {
+    Loaded& loaded = requests_[stage];
+    loaded.graph = graphs_->get(stage, loaded.failed ? loaded.graph.compiled : 0);
+    loaded.request = loaded.graph.model.create_infer_request();
+    loaded.failed = false;
+  }
+
+  std::shared_ptr<OpenvinoGraphs> graphs_;
+  std::map<Stage, Loaded> requests_;
 };
 
 }  // namespace
@@ -211,7 +264,8 @@ class OpenvinoEngine final : public Engine {
 std::unique_ptr<Engine> load_openvino(const Bundle& bundle, const EngineOptions& options,
                                       const std::vector<Stage>& stages) {
   try {
-    return std::make_unique<OpenvinoEngine>(bundle, options, stages);
+    return std::make_unique<OpenvinoEngine>(
+        std::make_shared<OpenvinoGraphs>(bundle, options, stages));
   } catch (const ov::Exception& error) {  // no such device, no plugin for it
     engine_failed(error.what(), cat("openvino cannot run here: ", brief(error)));
   }

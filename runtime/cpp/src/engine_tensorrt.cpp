@@ -62,39 +62,105 @@ class OutputBuffers {
   std::vector<std::shared_ptr<DeviceBuffer>> buffers_;
 };
 
-// An engine, its buffers by the name of their tensor, and the names in the manifest's order.
-struct Loaded {
+// An engine, and the names of its tensors in the manifest's order.
+struct Graph {
   std::unique_ptr<nvinfer1::ICudaEngine> engine;
-  std::unique_ptr<nvinfer1::IExecutionContext> context;
-  std::vector<std::string> outputs;
-  std::map<std::string, DeviceBuffer> input_buffers;
-  std::map<std::string, OutputBuffers> output_buffers;
+  std::vector<std::string> inputs, outputs;
+  std::string path;
 };
 
-class TensorrtEngine final : public Engine {
+// What the engines of several threads share: the libraries and the weights on the GPU.
+class TensorrtGraphs {
  public:
-  TensorrtEngine(const Bundle& bundle, const EngineOptions& options,
+  TensorrtGraphs(const Bundle& bundle, const EngineOptions& options,
                  const std::vector<Stage>& stages)
-      : cuda_(options.device,
-              cuda_device_of(options.device.empty() ? "cuda" : options.device, "cuda, cuda:N")),
+      : cuda(options.device,
+             cuda_device_of(options.device.empty() ? "cuda" : options.device, "cuda, cuda:N")),
         library_(bundle.manifest.target.engine, options.library),
-        runtime_(library_.create_runtime(log_)) {
+        runtime_(library_.create_runtime(log)) {
     const Target& target = bundle.manifest.target;
     if (!options.precision.empty()) {
       backend_error(
           "precision: an engine file has a fixed precision; export the bundle in another one");
     }
     check_library(bundle, library_.version());
-    check_gpu(bundle, cuda_.compute_capability());
+    check_gpu(bundle, cuda.compute_capability());
+    for (const Stage stage : stages) load(bundle, stage);
+    description = {target.engine, library_.version(), cat("compute ", cuda.compute_capability()),
+                   cat("cuda:", cuda.device())};
+  }
+
+  TensorrtLog log;
+  const Cuda cuda;
+  EngineDescription description;
+
+ private:
+  void load(const Bundle& bundle, Stage stage) {
+    const std::string path = bundle.graph_path(stage).string();
+    const StageRecord& record = bundle.manifest.stages.at(stage);
+    std::string plan;
+    try {
+      plan = read_file(path);
+    } catch (const ReadError& error) {
+      backend_error(cat(path, ": cannot be read (", error.what(), ")"));
+    }
+    Graph graph;
+    graph.engine.reset(runtime_->deserializeCudaEngine(plan.data(), plan.size()));
+    if (!graph.engine) {
+      const std::string reason = log.take("no reason given");
+      engine_failed(reason, cat(path, ": ", bundle.manifest.target.engine, " ", library_.version(),
+                                " cannot load it: ", reason,
+                                "; build it for this GPU and version with glesam-export"));
+    }
+    check_interface(path, "inputs", found(*graph.engine, true), record.inputs);
+    check_interface(path, "outputs", found(*graph.engine, false), record.outputs);
+    for (const TensorSpec& spec : record.inputs) graph.inputs.push_back(spec.name);
+    for (const TensorSpec& spec : record.outputs) graph.outputs.push_back(spec.name);
+    graph.path = path;
+    graphs.emplace(stage, std::move(graph));
+  }
+
+  static std::vector<FoundTensor> found(const nvinfer1::ICudaEngine& engine, bool inputs) {
+    const auto mode = inputs ? nvinfer1::TensorIOMode::kINPUT : nvinfer1::TensorIOMode::kOUTPUT;
+    std::vector<FoundTensor> tensors;
+    for (std::int32_t i = 0; i < engine.getNbIOTensors(); ++i) {
+      const char* name = engine.getIOTensorName(i);
+      if (engine.getTensorIOMode(name) != mode) continue;
+      const auto type = engine.getTensorDataType(name);
+      tensors.push_back(
+          {name,
+           type == nvinfer1::DataType::kFLOAT ? "float32" : cat("of type ", static_cast<int>(type)),
+           shape_of(engine.getTensorShape(name))});
+    }
+    return tensors;
+  }
+
+  TensorrtLibrary library_;
+  std::unique_ptr<nvinfer1::IRuntime> runtime_;
+
+ public:
+  std::map<Stage, Graph> graphs;  // freed before the runtime
+};
+
+// What a session needs to run an engine: its context, and buffers by the name of their tensor.
+struct Loaded {
+  std::unique_ptr<nvinfer1::IExecutionContext> context;
+  std::map<std::string, DeviceBuffer> input_buffers;
+  std::map<std::string, OutputBuffers> output_buffers;
+};
+
+class TensorrtEngine final : public Engine {
+ public:
+  explicit TensorrtEngine(std::shared_ptr<TensorrtGraphs> graphs)
+      : graphs_(std::move(graphs)), log_(graphs_->log), cuda_(graphs_->cuda) {
+    cuda_.require(cuda_.set_device(cuda_.device()), "choosing the GPU");
     cuda_.require(cuda_.stream_create(&stream_), "creating a stream");
     try {
-      for (const Stage stage : stages) load(bundle, stage);
+      for (const auto& [stage, graph] : graphs_->graphs) prepare(stage, graph);
     } catch (...) {
       cuda_.stream_destroy(stream_);
       throw;
     }
-    description_ = {target.engine, library_.version(), cat("compute ", cuda_.compute_capability()),
-                    cat("cuda:", cuda_.device())};
   }
 
   ~TensorrtEngine() override {
@@ -102,7 +168,7 @@ class TensorrtEngine final : public Engine {
     cuda_.stream_destroy(stream_);
   }
 
-  const EngineDescription& describe() const override { return description_; }
+  const EngineDescription& describe() const override { return graphs_->description; }
 
   Tensors run(Stage stage, const Tensors& inputs) override {
     const auto found = loaded_.find(stage);
@@ -112,7 +178,7 @@ class TensorrtEngine final : public Engine {
                   "choosing the GPU");  // each thread has a current GPU of its own
     for (const auto& [name, tensor] : inputs) bind(loaded, stage, name, tensor);
     Tensors outputs;
-    for (const std::string& name : loaded.outputs) {
+    for (const std::string& name : graphs_->graphs.at(stage).outputs) {
       const auto buffer = loaded.output_buffers.at(name).unused();
       set_address(loaded, stage, name, buffer->data());
       outputs[name] = {{}, nullptr, buffer};
@@ -120,7 +186,7 @@ class TensorrtEngine final : public Engine {
     if (!loaded.context->enqueueV3(stream_)) {
       const std::string reason = log_.take("no reason given");
       engine_failed(reason,
-                    cat(description_.engine, " failed in the ", name_of(stage), ": ", reason));
+                    cat(graphs_->description.engine, " failed in the ", name_of(stage), ": ", reason));
     }
     for (auto& [name, tensor] : outputs) {
       tensor.shape = shape_of(loaded.context->getTensorShape(name.c_str()));
@@ -144,49 +210,11 @@ class TensorrtEngine final : public Engine {
     return host_tensor(tensor.shape, std::move(values));
   }
 
+  std::unique_ptr<Engine> share() override { return std::make_unique<TensorrtEngine>(graphs_); }
+
  private:
   static void* device_data(const Tensor& tensor) {
     return static_cast<const DeviceBuffer*>(tensor.owner.get())->data();
-  }
-
-  void load(const Bundle& bundle, Stage stage) {
-    const std::string path = bundle.graph_path(stage).string();
-    const StageRecord& record = bundle.manifest.stages.at(stage);
-    std::string plan;
-    try {
-      plan = read_file(path);
-    } catch (const ReadError& error) {
-      backend_error(cat(path, ": cannot be read (", error.what(), ")"));
-    }
-    Loaded loaded;
-    loaded.engine.reset(runtime_->deserializeCudaEngine(plan.data(), plan.size()));
-    if (!loaded.engine) {
-      const std::string reason = log_.take("no reason given");
-      engine_failed(reason, cat(path, ": ", bundle.manifest.target.engine, " ", library_.version(),
-                                " cannot load it: ", reason,
-                                "; build it for this GPU and version with glesam-export"));
-    }
-    loaded.context.reset(loaded.engine->createExecutionContext());
-    if (!loaded.context) throw std::bad_alloc();  // creating a context fails only for memory
-    check_interface(path, "inputs", found(*loaded.engine, true), record.inputs);
-    check_interface(path, "outputs", found(*loaded.engine, false), record.outputs);
-    allocate(loaded, record, path);
-    loaded_.emplace(stage, std::move(loaded));
-  }
-
-  static std::vector<FoundTensor> found(const nvinfer1::ICudaEngine& engine, bool inputs) {
-    const auto mode = inputs ? nvinfer1::TensorIOMode::kINPUT : nvinfer1::TensorIOMode::kOUTPUT;
-    std::vector<FoundTensor> tensors;
-    for (std::int32_t i = 0; i < engine.getNbIOTensors(); ++i) {
-      const char* name = engine.getIOTensorName(i);
-      if (engine.getTensorIOMode(name) != mode) continue;
-      const auto type = engine.getTensorDataType(name);
-      tensors.push_back(
-          {name,
-           type == nvinfer1::DataType::kFLOAT ? "float32" : cat("of type ", static_cast<int>(type)),
-           shape_of(engine.getTensorShape(name))});
-    }
-    return tensors;
   }
 
   // Returns the largest shape of an input: on a dynamic axis the maximum of the profile.
@@ -197,25 +225,29 @@ class TensorrtEngine final : public Engine {
     return free ? engine.getProfileShape(name, 0, nvinfer1::OptProfileSelector::kMAX) : fixed;
   }
 
-  // Allocates inputs at the largest shape of the profile, and outputs at the shape that results.
-  void allocate(Loaded& loaded, const StageRecord& record, const std::string& path) {
+  // Creates the context of a stage. Allocates inputs at the largest shape of the profile, and outputs
+  // at the shape that results.
+  void prepare(Stage stage, const Graph& graph) {
+    Loaded loaded;
+    loaded.context.reset(graph.engine->createExecutionContext());
+    if (!loaded.context) throw std::bad_alloc();  // creating a context fails only for memory
     const auto bytes_of = [](const nvinfer1::Dims& dims) {
       return elements(shape_of(dims)) * sizeof(float);
     };
-    for (const TensorSpec& spec : record.inputs) {
-      const char* name = spec.name.c_str();
-      const nvinfer1::Dims largest = largest_of(*loaded.engine, name);
+    for (const std::string& input : graph.inputs) {
+      const char* name = input.c_str();
+      const nvinfer1::Dims largest = largest_of(*graph.engine, name);
       if (!loaded.context->setInputShape(name, largest)) {
-        backend_error(cat(path, ": ", name,
+        backend_error(cat(graph.path, ": ", name,
                           " does not accept its own profile: ", log_.take("no reason given")));
       }
-      loaded.input_buffers.try_emplace(spec.name, cuda_, bytes_of(largest));
+      loaded.input_buffers.try_emplace(input, cuda_, bytes_of(largest));
     }
-    for (const TensorSpec& spec : record.outputs) {
-      const nvinfer1::Dims largest = loaded.context->getTensorShape(spec.name.c_str());
-      loaded.output_buffers.try_emplace(spec.name, cuda_, bytes_of(largest));
-      loaded.outputs.push_back(spec.name);
+    for (const std::string& output : graph.outputs) {
+      const nvinfer1::Dims largest = loaded.context->getTensorShape(output.c_str());
+      loaded.output_buffers.try_emplace(output, cuda_, bytes_of(largest));
     }
+    loaded_.emplace(stage, std::move(loaded));
   }
 
   // Binds an input. A tensor on the GPU is read in place; a tensor on the host is copied to the
@@ -245,20 +277,18 @@ class TensorrtEngine final : public Engine {
     }
   }
 
-  TensorrtLog log_;
-  Cuda cuda_;
-  TensorrtLibrary library_;
-  std::unique_ptr<nvinfer1::IRuntime> runtime_;
+  const std::shared_ptr<TensorrtGraphs> graphs_;
+  TensorrtLog& log_;
+  const Cuda& cuda_;
   cudaStream_t stream_ = nullptr;
   std::map<Stage, Loaded> loaded_;
-  EngineDescription description_;
 };
 
 }  // namespace
 
 std::unique_ptr<Engine> load_tensorrt(const Bundle& bundle, const EngineOptions& options,
                                       const std::vector<Stage>& stages) {
-  return std::make_unique<TensorrtEngine>(bundle, options, stages);
+  return std::make_unique<TensorrtEngine>(std::make_shared<TensorrtGraphs>(bundle, options, stages));
 }
 
 }  // namespace glesam

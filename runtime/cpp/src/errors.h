@@ -24,7 +24,8 @@ class Error : public std::exception {
 
 // The message of Code::busy.
 inline constexpr const char* kBusy =
-    "the predictor is in use by another thread; open a predictor for each thread";
+    "the predictor is in use by another thread; give each thread a session of its own, which "
+    "share() returns";
 
 [[noreturn]] inline void input_error(std::string message) {
   throw Error(Code::invalid_input, std::move(message));

@@ -66,6 +66,9 @@ class PlannedEngine final : public Engine {
     fail_at(When::finish);
   }
   Tensor to_host(const Tensor& tensor) override { return engine_->to_host(tensor); }
+  std::unique_ptr<Engine> share() override {
+    return std::make_unique<PlannedEngine>(engine_->share(), plan_);
+  }
 
  private:
   void fail_at(When when) const {
@@ -215,7 +218,7 @@ void one_call_at_a_time() {
   });
   waits.wait();
   Prediction untouched;
-  REFUSED(set_image(*predictor, 2), Code::busy, "in use by another thread; open a predictor");
+  REFUSED(set_image(*predictor, 2), Code::busy, "in use by another thread; give each thread");
   REFUSED(predict(*predictor, 1, &untouched), Code::busy, "in use by another thread");
   REFUSED(predictor->reset_image(), Code::busy, "in use by another thread");
   CHECK_EQUAL(untouched.count, std::size_t{0});

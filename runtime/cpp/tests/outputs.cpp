@@ -152,7 +152,7 @@ void features_of_several_images() {
     CHECK(set_image(*shared, 3));  // replaces the image, not the features
   }
   const auto other = opened();
-  REFUSED(other->set_features(first), Code::invalid_input, "of another predictor");
+  REFUSED(other->set_features(first), Code::invalid_input, "of another context");
   CHECK(set_image(*shared, 1));
   CHECK(!shared->set_features(none));
   CHECK(predicted(*shared, 2).low_res == of_first.low_res);  // the image before stays set

@@ -162,6 +162,25 @@ void timings_are_of_the_run() {
   CHECK(predictor->timings().decoder >= 0.02);
 }
 
+void sessions_share_the_weights() {
+  const auto predictor = opened();
+  CHECK(set_image(*predictor, 1));
+  const Prediction before = predicted(*predictor);
+  const std::size_t loaded = fake_gpu().engines;
+  std::unique_ptr<Predictor> other;
+  CHECK_EQUAL(predictor->share(&other).message, "");
+  CHECK_EQUAL(fake_gpu().engines, loaded);
+  CHECK(set_image(*other, 2));
+  CHECK(predicted(*other).low_res != before.low_res);
+  CHECK(predicted(*predictor).low_res == before.low_res);
+  Features features;
+  CHECK(predictor->get_features(&features));
+  CHECK(set_image(*predictor, 3));
+  CHECK(other->set_features(features));
+  CHECK(predicted(*other).low_res == before.low_res);
+  CHECK(!fake_gpu().touched_free_memory);
+}
+
 void prompts_are_split_by_the_profile() {
   const auto predictor = opened(1000);  // the profile accepts 4
   CHECK(set_image(*predictor, 1));
@@ -188,6 +207,7 @@ int main(int argc, char** argv) {
                  {"memory does not grow", memory_does_not_grow},
                  {"all memory is freed", all_memory_is_freed},
                  {"timings are of the run", timings_are_of_the_run},
+                 {"sessions share the weights", sessions_share_the_weights},
                  {"prompts are split by the profile", prompts_are_split_by_the_profile}});
   fs::remove_all(kFolder);
   return code;

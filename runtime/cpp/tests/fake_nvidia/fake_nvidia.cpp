@@ -194,6 +194,7 @@ class FakeRuntime final : public nvinfer1::IRuntime {
  public:
   explicit FakeRuntime(nvinfer1::ILogger& log) : log_(log) {}
   nvinfer1::ICudaEngine* deserializeCudaEngine(const void* plan, std::size_t bytes) override {
+    ++fake_gpu().engines;
     return new FakeEngine({static_cast<const char*>(plan), bytes}, log_);
   }
 

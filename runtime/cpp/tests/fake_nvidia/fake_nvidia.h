@@ -13,6 +13,7 @@ struct FakeGpu {
   double seconds_per_run = 0;        // how long each graph runs
   std::size_t allocated = 0;         // bytes now
   std::size_t runs = 0;              // graphs that have run
+  std::size_t engines = 0;           // engines that were loaded
   bool touched_free_memory = false;  // whether a graph or a copy used memory that is not allocated
 };
 

@@ -171,7 +171,10 @@ class PredictorCore(OneThread):
         self.set_features(embedding.geometry, features)
 
     def share(self) -> Self:
-        """Return a predictor for another thread. It uses the same loaded graphs and has no image.
+        """Return another session of the same model, for another thread.
+
+        It is a predictor on the same loaded graphs, without an image. In C++ it is
+        `Predictor::share`.
 
         Raises:
             BackendError: the engine cannot be shared.

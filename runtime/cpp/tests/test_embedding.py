@@ -164,7 +164,7 @@ def test_the_library_exports_the_api_only(installed: Path) -> None:
     assert [name for name in names if not re.match(r"glesam(::|_)", name)] == []
     headers = "".join((installed / "include" / f"glesam{end}.h").read_text() for end in ("", "_c"))
     for name in names:
-        (function,) = re.findall(r"^(?:glesam::)?(?:Predictor::)?(~?\w+)", name)
+        (function,) = re.findall(r"^(?:glesam::)?(?:Predictor::|Context::)?(~?\w+)", name)
         assert f"{function}(" in headers, name
 
 

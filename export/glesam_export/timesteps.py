@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from glesam_runtime.errors import InputError
-from glesam_runtime.manifest import TimestepLevel
+from glesam_runtime.manifest import MOST_LEVELS, TimestepLevel
 
 if TYPE_CHECKING:
     from glesam_export.checkpoints import Checkpoint
@@ -60,6 +60,8 @@ def parse_timesteps(text: str | int) -> int:
             "them, such as 1,100,400,999"
         )
     steps = [int(part) for part in parts]
+    if len(steps) > MOST_LEVELS:
+        raise InputError(f"--timestep: {len(steps)} timesteps, more than {MOST_LEVELS}")
     for step in steps:
         if step > LARGEST:
             raise InputError(f"--timestep {text}: {step} is outside 0..{LARGEST}")

@@ -33,6 +33,8 @@ which says for each prompt which of them it belongs to."""
 TIMESTEP_LEVELS = "timestep_levels"
 """The feature of an enhancer that holds several timesteps and takes the input `level`, which says
 for each image which of them to run."""
+MOST_LEVELS = 256
+"""Maximum number of timesteps: bfloat16 holds every index below it exactly."""
 KNOWN_FEATURES: frozenset[str] = frozenset({RELEASED_INPUT, IMAGE_INDEX, TIMESTEP_LEVELS})
 """The names in `requires` that this reader supports. In C++ it is kKnownFeatures in manifest.h."""
 
@@ -125,10 +127,10 @@ class Model(_Record, frozen=True):
     timestep: Annotated[int, Meta(ge=0)]
     alpha_bar: Annotated[float, Meta(gt=0, lt=1)]
     timestep_levels: tuple[TimestepLevel, ...] | UnsetType = UNSET
-    """The timesteps that the enhancer can run, in ascending order. Its input `level` is an index
-    into them, counted from 0. `timestep` is the one that runs unless the caller chooses another.
-    Bundles that have them name the feature "timestep_levels". Absent means that the enhancer runs
-    `timestep` only and has no such input."""
+    """The 2 to 256 timesteps that the enhancer can run, in ascending order. Its input `level` is an
+    index into them, counted from 0. `timestep` is the one that runs unless the caller chooses
+    another. Bundles that have them name the feature "timestep_levels". Absent means that the
+    enhancer runs `timestep` only and has no such input."""
 
 
 class FirstResize(_Record, frozen=True):

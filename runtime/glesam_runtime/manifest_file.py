@@ -179,8 +179,11 @@ def _check_levels(manifest: Manifest, where: str) -> None:
     if not named:
         raise _refusal(where, f"'timestep_levels' needs {name!r} in 'requires'")
     steps = [level.timestep for level in levels]
-    if len(steps) < 2 or steps != sorted(set(steps)):
-        raise _refusal(where, f"timestep_levels {steps} are not two or more in ascending order")
+    if not 2 <= len(steps) <= contract.MOST_LEVELS or steps != sorted(set(steps)):
+        raise _refusal(
+            where,
+            f"timestep_levels are not 2 to {contract.MOST_LEVELS} timesteps in ascending order",
+        )
     if (model.timestep, model.alpha_bar) not in [(e.timestep, e.alpha_bar) for e in levels]:
         raise _refusal(
             where, f"timestep {model.timestep} with its alpha_bar is none of timestep_levels"

@@ -298,6 +298,7 @@ def test_a_feature_without_its_levels_is_refused(tmp_path: Path) -> None:
         (("1,,5",), "pass a number"),
         (("1,-5",), "pass a number"),
         (("1;5",), "pass a number"),
+        ((",".join(map(str, range(257))),), "257 timesteps, more than 256"),
         (("1000",), "outside 0..999"),
     ],
 )

@@ -17,7 +17,13 @@ from glesam_runtime.everything.parameters import EverythingOptions
 from glesam_runtime.input_paths import STANDARD_INPUT, resolved
 from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.printing import print_json, print_result
-from glesam_runtime.run_options import ImageOptions, NoEnhance, OutputOptions, PromptOptions
+from glesam_runtime.run_options import (
+    ImageOptions,
+    NoEnhance,
+    OutputOptions,
+    PromptOptions,
+    TimestepChoice,
+)
 from glesam_runtime.terminal_text import print_line
 from glesam_runtime.verbosity import is_debug, print_detail, print_note, spell_seconds
 
@@ -62,6 +68,7 @@ def run(
         ),
     ] = None,
     no_enhance: NoEnhance = False,
+    timestep: TimestepChoice = None,
     in_flight: Annotated[
         int | None,
         typer.Option(
@@ -96,7 +103,7 @@ def run(
     engine.check_backend()
     out.check()
     parameters = search.parameters()
-    _check_combination(source, asked, out, parameters, search.mask_files, demo, selftest)
+    _check_combination(source, asked, out, parameters, search.mask_files, demo, selftest, timestep)
     if selftest:
         _selftest(bundle, engine, out.json)
         return
@@ -120,6 +127,7 @@ def run(
         enhance=not no_enhance,
         options=engine.options(),
         prompt_batch=search.prompt_batch if parameters else asked.prompt_batch,
+        timestep=timestep,
     )
     inputs = frozenset(resolved(image.path) for image in images if image.content is None)
     planned = plan_outputs(images, out.folder)
@@ -164,10 +172,13 @@ def _check_combination(
     mask_files: bool,
     demo: bool,
     selftest: bool,
+    timestep: int | None,
 ) -> None:
     """Refuse options that do not go together."""
     if demo or selftest:
         name = "--demo" if demo else "--selftest"
+        if timestep is not None and selftest:
+            raise InputError("--selftest tests every timestep; leave out --timestep")
         if source.images or asked.given or parameters or (demo and selftest):
             raise InputError(f"{name} takes no images and no prompts; leave them out")
         if demo and out.no_files:
@@ -272,6 +283,8 @@ def _print_document(
     since: float,
 ) -> None:
     """Print the document of --json."""
+    from msgspec import UNSET
+
     from glesam_runtime.results import BundleInfo, Results
 
     print_json(
@@ -279,6 +292,7 @@ def _print_document(
             bundle=BundleInfo.of(predictor.bundle),
             engine={**predictor.engine.describe(), "reason": predictor.engine_reason},
             enhance=enhance,
+            timestep=UNSET if predictor.timestep is None or not enhance else predictor.timestep,
             load_seconds=round(predictor.timings["load"], 6),
             seconds=round(time.perf_counter() - since, 6),
             images=tuple(results),

@@ -125,6 +125,8 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     """Backend, device and versions; `reason` says why "auto" selected it, or is null."""
     enhance: bool
     """Whether the enhancer ran."""
+    timestep: int | UnsetType = UNSET
+    """The timestep that the enhancer ran, for a bundle with several."""
     load_seconds: Seconds
     seconds: Seconds
     """Time for all images together, without loading."""

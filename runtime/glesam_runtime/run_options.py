@@ -22,6 +22,15 @@ _PROMPTS, _OUTPUT = "Prompts", "Output"
 NoEnhance = Annotated[
     bool, typer.Option("--no-enhance", help="Skip the enhancer and run plain SAM.")
 ]
+TimestepChoice = Annotated[
+    int | None,
+    typer.Option(
+        "--timestep",
+        metavar="T",
+        help="Timestep that the enhancer runs, for a bundle with several. Default: the bundle's "
+        "own.",
+    ),
+]
 PromptBatchSize = Annotated[
     int | None,
     typer.Option(

@@ -214,7 +214,12 @@ class _Shared:
             bundle = bundles.keep(dict(zip(names, contents, strict=True)))
         job = self.setup.job
         return GleSamPredictor(
-            bundle, backend=job.backend, device=job.device, enhance=enhance, options=self.options
+            bundle,
+            backend=job.backend,
+            device=job.device,
+            enhance=enhance,
+            options=self.options,
+            timestep=job.timestep,
         )
 
 

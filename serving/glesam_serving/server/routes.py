@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from glesam_runtime.errors import InputError
 from glesam_runtime.masks import for_mask_input
+from glesam_runtime.timestep_levels import check_timestep
 from glesam_serving import wire
 from glesam_serving.problems import ProblemError, gone
 from glesam_serving.server import degradation
@@ -47,10 +50,11 @@ class Routes:
     async def create_image(self, request: Request) -> Response:
         """Encode an image, or answer from the cache."""
         enhance = self._enhance(request)
+        timestep = self._timestep(request, enhance)
         async with self._bodies.read(request) as body:
             parts = await self._parts(request, body)
             content = body if parts is None else field_of(parts, "image")
-            image, cached = await self._encoded(request, content, enhance)
+            image, cached = await self._encoded(request, content, enhance, timestep)
         answer = self._describe(image, cached)
         headers = {"Location": f"/v1/images/{image.id}"}
         return Response(wire.encode(answer), 200 if cached else 201, headers, _JSON)
@@ -81,6 +85,7 @@ class Routes:
     async def segment(self, request: Request) -> Response:
         """Encode an image and segment it."""
         enhance = self._enhance(request)
+        timestep = self._timestep(request, enhance)
         async with self._bodies.read(request) as body:
             parts = await self._parts(request, body)
             if parts is None:
@@ -91,10 +96,10 @@ class Routes:
                 )
             prompts = read_request(field_of(parts, "request"), self._options)
             content = field_of(parts, "image")
-            name = await self._name(content, enhance)
+            name = await self._name(content, enhance, timestep)
 
             async def work() -> Response:
-                image, _ = await self._scheduler.encode(name, content, enhance)
+                image, _ = await self._scheduler.encode(name, content, enhance, timestep)
                 return await self._segment(request, image, prompts)
 
             async with self._scheduler.place():
@@ -184,6 +189,20 @@ class Routes:
             )
         return text == "true"
 
+    def _timestep(self, request: Request, enhance: bool) -> int | None:
+        """Return the timestep that the enhancer runs; None if it does not run or has one only."""
+        text = request.query_params.get("timestep")
+        if text is None:
+            return self._model.predictor.timestep if enhance else None
+        if not (text.isdecimal() and len(text) < 10):
+            raise ProblemError(422, f"timestep={text[:32]!r}: must be a number from 0")
+        if not enhance:
+            raise ProblemError(422, f"timestep={text}: the enhancer does not run; leave it out")
+        try:
+            return check_timestep(self._model.bundle.manifest, int(text))
+        except InputError as error:
+            raise ProblemError(422, str(error)) from error
+
     async def _parts(self, request: Request, body: bytes) -> dict[str, bytes] | None:
         kind = request.headers.get("content-type", "")
         if not kind.lower().startswith("multipart/form-data"):
@@ -192,22 +211,24 @@ class Routes:
             return parts_of(kind, body)
         return await self._scheduler.finish(parts_of, kind, body)
 
-    async def _name(self, content: bytes, enhance: bool) -> str:
+    async def _name(self, content: bytes, enhance: bool, timestep: int | None) -> str:
         """Return the id of an image file."""
 
         def work() -> str:
             digest = hashlib.sha256(content).digest()
-            return image_id(digest, self._model.bundle.sha256, enhance)
+            return image_id(digest, self._model.bundle.sha256, enhance, timestep)
 
         return work() if len(content) < _LARGE else await self._scheduler.finish(work)
 
     async def _encoded(
-        self, request: Request, content: bytes, enhance: bool
+        self, request: Request, content: bytes, enhance: bool, timestep: int | None
     ) -> tuple[EncodedImage, bool]:
-        name = await self._name(content, enhance)
+        name = await self._name(content, enhance, timestep)
         async with self._scheduler.place():
             return await wait_for(
-                request, self._scheduler.encode(name, content, enhance), self._options.timeout
+                request,
+                self._scheduler.encode(name, content, enhance, timestep),
+                self._options.timeout,
             )
 
     async def _segment(
@@ -268,6 +289,7 @@ class Routes:
             stored_width=stored_width,
             stored_height=stored_height,
             enhanced=image.enhanced,
+            timestep=UNSET if image.timestep is None else image.timestep,
             cached=cached,
             bytes=image.bytes,
             note=image.note,

@@ -124,7 +124,9 @@ class Scheduler:
             raise gone(name)
         return image
 
-    async def encode(self, name: str, content: bytes, enhance: bool) -> tuple[EncodedImage, bool]:
+    async def encode(
+        self, name: str, content: bytes, enhance: bool, timestep: int | None = None
+    ) -> tuple[EncodedImage, bool]:
         """Return the image of this id and whether it was in the cache; encode it if it was not.
 
         Requests for an image that is being encoded wait for the same result.
@@ -136,7 +138,8 @@ class Scheduler:
         self.metrics.misses.inc()
         running = self._encodings.get(name)
         if running is None:
-            task = asyncio.get_running_loop().create_task(self._encode(name, content, enhance))
+            work = self._encode(name, content, enhance, timestep)
+            task = asyncio.get_running_loop().create_task(work)
             running = self._encodings[name] = _Encoding(task)
             task.add_done_callback(lambda done: self._encoded(name, done))
         running.waiting += 1
@@ -155,13 +158,15 @@ class Scheduler:
         if not task.cancelled():
             task.exception()  # a request that still waits raises it
 
-    async def _encode(self, name: str, content: bytes, enhance: bool) -> EncodedImage:
+    async def _encode(
+        self, name: str, content: bytes, enhance: bool, timestep: int | None
+    ) -> EncodedImage:
         start = time.perf_counter()
         async with self._reading:
             read = await self._run(self.model.reading, self.model.read, content, self._max_pixels)
         async with self._streams:
             image = await self._run(
-                self.model.encoding, self.model.encode, name, content, read, enhance
+                self.model.encoding, self.model.encode, name, content, read, enhance, timestep
             )
         worked = sum(image.seconds.values())
         image.seconds["queue"] = max(0.0, time.perf_counter() - start - worked)

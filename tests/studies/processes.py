@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -110,6 +111,19 @@ def _family(root: int) -> list[int]:
         found.append(open_.pop())
         open_ += children.get(found[-1], [])
     return found
+
+
+def chromium_process() -> int:
+    """Return the Chromium that this process started last, through Playwright's driver."""
+    found = []
+    for process in _family(os.getpid()):
+        try:
+            command = Path(f"/proc/{process}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"chromium" in command.split(b"\0")[0] and b"--type=" not in command:
+            found.append(process)
+    return max(found)
 
 
 class MemoryWatch:

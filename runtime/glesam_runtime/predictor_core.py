@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from glesam_runtime.backends.base import Engine
     from glesam_runtime.engine_options import EngineOptions
+    from glesam_runtime.expected_work import ExpectedWork
     from glesam_runtime.image import Geometry, Preprocessed
 
 _PROMPT_BATCH_CPU, _PROMPT_BATCH = 8, 64
@@ -56,6 +57,7 @@ class PredictorCore(OneThread):
         enhance: bool = True,
         options: EngineOptions | None = None,
         prompt_batch: int | None = None,
+        work: ExpectedWork | None = None,
     ) -> None:
         """Verify a bundle and load its graphs.
 
@@ -68,6 +70,8 @@ class PredictorCore(OneThread):
             options: how the engine is to run.
             prompt_batch: maximum number of prompts per decoder call; None is 8 on a CPU and 64 on
                 other devices.
+            work: the expected number of images and prompts, for which "auto" selects the engine of
+                a small bundle; None is one image with one prompt.
 
         Raises:
             BundleError: the bundle is incomplete, altered or too new.
@@ -84,7 +88,7 @@ class PredictorCore(OneThread):
         self.timings: dict[str, float] = {}
         """Latest seconds of each step: load, preprocess, encoder, enhancer, decoder, masks."""
         with self._timed("load"):
-            selected = select_engine(self.bundle, backend, device, stages, options)
+            selected = select_engine(self.bundle, backend, device, stages, options, work)
         self.engine: Engine = selected.engine
         self.engine_reason = selected.reason
         """Why "auto" selected this engine; None if `backend` named it."""
@@ -94,6 +98,7 @@ class PredictorCore(OneThread):
             "enhance": enhance,
             "options": options,
             "prompt_batch": prompt_batch,
+            "work": work,
         }
         self._enhance = enhance
         self.prompt_batch = _max_prompts(self.bundle.manifest, self.engine.device, prompt_batch)

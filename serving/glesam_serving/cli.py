@@ -55,6 +55,7 @@ def serve(
     listening = _bind(server)
     try:
         from glesam_runtime.bundle import open_bundle
+        from glesam_runtime.expected_work import LASTING
         from glesam_runtime.predictor import GleSamPredictor
         from glesam_serving.server.model import Model
         from glesam_serving.server.run import BACKLOG, run_server
@@ -71,6 +72,7 @@ def serve(
             enhance=not no_enhance,
             options=engine.options(),
             prompt_batch=prompt_batch,
+            work=LASTING,
         )
         if predictor.engine_reason:
             print_note(predictor.engine_reason)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glesam_runtime.errors import GlesamError, InputError
+from glesam_runtime.expected_work import LASTING
 from glesam_runtime.predictor import GleSamPredictor
 from glesam_runtime.rle import encode_rle
 from glesam_serving.triton.embeddings import Embeddings
@@ -43,7 +44,7 @@ class Loaded:
             self.predictor = predictor_on(bundle, StageCalls(utils, version), enhance)
         else:
             device = parameters["device"]
-            self.predictor = GleSamPredictor(bundle, device=device, enhance=enhance)
+            self.predictor = GleSamPredictor(bundle, device=device, enhance=enhance, work=LASTING)
         self.kept = Embeddings(int(parameters["cache_mib"]) << 20)
 
 

@@ -14,6 +14,7 @@ from glesam_runtime.console import report, run_app
 from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import GlesamError, InputError, ParityError
 from glesam_runtime.everything.parameters import EverythingOptions
+from glesam_runtime.expected_work import ExpectedWork
 from glesam_runtime.input_paths import STANDARD_INPUT, resolved
 from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.printing import print_json, print_result
@@ -128,6 +129,9 @@ def run(
         options=engine.options(),
         prompt_batch=search.prompt_batch if parameters else asked.prompt_batch,
         timestep=timestep,
+        work=parameters.work_on(len(images))
+        if parameters
+        else ExpectedWork(len(images), len(images) * len(requests)),
     )
     inputs = frozenset(resolved(image.path) for image in images if image.content is None)
     planned = plan_outputs(images, out.folder)

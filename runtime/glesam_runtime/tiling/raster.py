@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from glesam_runtime.everything.crops import Box
 
-_DRIVERS = ["GTiff", "PNG", "JPEG", "JP2OpenJPEG"]
-"""The formats that are opened. Others of GDAL's may name further files and addresses."""
+DRIVERS = {"TIFF": "GTiff", "PNG": "PNG", "JPEG": "JPEG", "JPEG2000": "JP2OpenJPEG"}
+"""The formats that are opened, by Pillow's name, and GDAL's drivers for them. Files of other formats
+that GDAL knows may name further files and addresses."""
 _CACHE_MIB = 64
 """Memory of GDAL's cache of blocks, which is otherwise a twentieth of the machine's."""
 _LOOK = 512
@@ -92,11 +93,12 @@ def is_installed() -> bool:
     return False
 
 
-def open_raster(path: Path, bits: int | None) -> RasterWindows | None:
+def open_raster(path: Path, kind: str, bits: int | None) -> RasterWindows | None:
     """Return a reader of windows, or None for a file of another format or kind.
 
     Args:
         path: the file.
+        kind: its format, a key of `DRIVERS`.
         bits: the bits that samples of 16 bits use; None takes the file's tags, otherwise 16.
     """
     rasterio: Any = importlib.import_module("rasterio")
@@ -104,7 +106,7 @@ def open_raster(path: Path, bits: int | None) -> RasterWindows | None:
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         with rasterio.Env(GDAL_CACHEMAX=_CACHE_MIB):
             try:
-                dataset = rasterio.open(path.absolute(), driver=_DRIVERS)
+                dataset = rasterio.open(path.absolute(), driver=DRIVERS[kind])
             except rasterio.errors.RasterioError:
                 return None
     colours = [colour.name for colour in dataset.colorinterp]

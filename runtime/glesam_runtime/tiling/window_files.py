@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 INSTALL = "pip install 'glesam-runtime[geo]'"
 _EXIF_ORIENTATION = 0x0112
-_WINDOWED = {"TIFF": None, "PNG": ("RGB", "L"), "JPEG": ("RGB", "L"), "JPEG2000": ("RGB", "L")}
-"""The formats that rasterio reads in windows, and the modes of Pillow in which it gives the same
-colours; of a TIFF, the bands tell."""
+_SAME_COLOURS = ("RGB", "L")
+"""The modes of Pillow in which rasterio gives the same colours. Of a TIFF, the bands tell."""
 
 
 def open_windows(
@@ -87,11 +86,10 @@ def _in_windows(path: Path, bits: int | None) -> Windows | None:
         raise
     except Exception:  # noqa: BLE001 - a TIFF that Pillow cannot open may be one of rasterio's
         kind, mode = "TIFF", ""
-    modes = _WINDOWED.get(kind or "", ())
-    if turned or (modes is not None and mode not in modes):
+    if turned or kind not in raster.DRIVERS or (kind != "TIFF" and mode not in _SAME_COLOURS):
         return None
     if raster.is_installed():
-        found = raster.open_raster(path, bits)
+        found = raster.open_raster(path, str(kind), bits)
         if found is not None:
             if raw is not None:
                 raw.close()

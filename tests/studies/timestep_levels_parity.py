@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from dataclasses import replace as copied
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from msgspec.structs import replace
 
@@ -34,7 +35,7 @@ from glesam_export.verify.parity import measure
 from glesam_export.weight_options import WeightOptions
 from glesam_export.weights import make_checkpoint
 from glesam_runtime.bundle import Bundle, open_bundle
-from glesam_runtime.manifest import TIMESTEP_LEVELS, ImageParity, StageName
+from glesam_runtime.manifest import TIMESTEP_LEVELS, ImageParity, Stage, StageName
 
 STEPS = (1, 100, 400, 999)
 DATA = Data((), samples=16, seed=0, truth=open_dataset("scenes:2@2000000"), truth_images=2)
@@ -47,14 +48,16 @@ def main(place: Path, wanted: list[str]) -> None:
     plain = open_bundle()
     bundles = {}
     for precision in ("fp32", "fp16", "bf16"):
-        if precision not in wanted and precision != "fp32":
+        needed = precision in wanted or (precision == "fp32" and "int8" in wanted)
+        if not needed:
             continue
         folder = place / precision
-        if not folder.exists():
-            shutil.copytree(plain.path, folder)
-            (folder / "manifest.json").unlink()
-            (folder / "enhancer.onnx").unlink()
-        stage = export_stage(checkpoint, "enhancer", precision, 1, folder)  # type: ignore[arg-type]
+        record = folder / "stage.json"
+        if not record.exists():
+            shutil.copytree(plain.path, folder, dirs_exist_ok=True)
+            made = export_stage(checkpoint, "enhancer", precision, 1, folder)  # type: ignore[arg-type]
+            record.write_bytes(msgspec.json.encode(made))
+        stage = msgspec.json.decode(record.read_bytes(), type=Stage)
         manifest = replace(
             plain.manifest,
             requires=(TIMESTEP_LEVELS,),
@@ -63,7 +66,8 @@ def main(place: Path, wanted: list[str]) -> None:
         )
         bundles[precision] = Bundle(folder, manifest, "0" * 64)
         print(f"{precision}: {stage.graph.bytes / 1e6:.3f} MB", flush=True)
-    pictures = cases.at_every_level(cases.make_cases(checkpoint.preset), checkpoint)
+    clear, *_, worst = cases.make_cases(checkpoint.preset)
+    pictures = cases.at_every_level([clear, worst], checkpoint)
     if {"fp32", "fp16", "bf16"} & set(wanted):
         reference = reference_outputs.record_reference(checkpoint, pictures, nullcontext)
     for precision, bundle in bundles.items():

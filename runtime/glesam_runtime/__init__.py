@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from glesam_runtime.many import Prediction, segment_many
     from glesam_runtime.predictor import GleSamPredictor
     from glesam_runtime.selftest import run_selftest
+    from glesam_runtime.tiling.predictor import TiledPredictor
 
     __version__: str
 
@@ -51,6 +52,7 @@ _HOMES = {
     "ParityError": "errors",
     "Prediction": "many",
     "SelftestResult": "golden",
+    "TiledPredictor": "tiling.predictor",
     "load_embedding": "embedding",
     "open_bundle": "bundle",
     "read_image": "image_file",
@@ -74,6 +76,7 @@ __all__ = [
     "ParityError",
     "Prediction",
     "SelftestResult",
+    "TiledPredictor",
     "load_embedding",
     "open_bundle",
     "read_image",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from glesam_runtime.many import Prediction, segment_many
     from glesam_runtime.predictor import GleSamPredictor
     from glesam_runtime.selftest import run_selftest
+    from glesam_runtime.tiling.predictor import TiledPredictor
 
     __version__: str
 
@@ -53,6 +54,7 @@ _HOMES = {
     "Prediction": "many",
     "SelftestResult": "golden",
     "ExpectedWork": "expected_work",
+    "TiledPredictor": "tiling.predictor",
     "load_embedding": "embedding",
     "open_bundle": "bundle",
     "read_image": "image_file",
@@ -77,6 +79,7 @@ __all__ = [
     "ParityError",
     "Prediction",
     "SelftestResult",
+    "TiledPredictor",
     "load_embedding",
     "open_bundle",
     "read_image",

@@ -1,70 +1,67 @@
 """Install both wheels under each Python that is here, and run the demo (`make pythons`).
 
-The arguments are the folder with the wheels, a folder to work in, and Python executables. Each gets
-a new virtual environment with `glesam-runtime[cpu]` and `glesam-deploy[calibration]` from their
-wheels. The table says what was installed and what `glesam-run --demo` and two other commands did.
+The arguments are uv's program, the folder with the wheels, a folder to work in, and the Pythons as
+uv names them (3.12, or a path). uv makes a new environment for each, with
+`glesam-runtime[cpu]` and `glesam-deploy` from the wheels and everything else from the index that uv
+is configured for. A Python that is not here is named in the table; uv downloads none.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-PROGRAMS = ("glesam-run", "glesam-degrade", "glesam-calibrate", "glesam-export")
-SHOWN = ("numpy", "onnxruntime", "pillow")
+LIST = (
+    "import importlib.metadata as m, platform; "
+    "print(platform.python_version(), *(m.version(name) for name in "
+    "('glesam-runtime', 'glesam-deploy', 'onnxruntime', 'numpy', 'pillow')), sep=' | ')"
+)
+COLUMNS = "Python | glesam-runtime | glesam-deploy | onnxruntime | numpy | pillow"
 
 
 def main() -> None:
-    wheels, work, *pythons = (Path(word) for word in sys.argv[1:])
-    print("| Python | installed | wheels | `glesam-run --demo` | objects | `--selftest` |")
-    print("|---|---|---|---|---|---|")
+    uv, wheels, work = (Path(word).absolute() for word in sys.argv[1:4])
+    print(f"| asked for | {COLUMNS} | `glesam-run --demo` | self-test |")
+    print("|---|---|---|---|---|---|---|---|---|")
     failed = False
-    for python in pythons:
-        row, good = check(python, wheels, work)
-        print("| " + " | ".join(row) + " |", flush=True)
-        failed |= not good
+    for python in sys.argv[4:]:
+        cells = check(uv, wheels, work, python)
+        print(f"| {python} | " + " | ".join(cells) + " |", flush=True)
+        failed |= len(cells) > 1 and cells[-1] != "passed"
     sys.exit(failed)
 
 
-def check(python: Path, wheels: Path, work: Path) -> tuple[list[str], bool]:
-    """Return the row of one Python, and whether everything passed."""
-    version = output([python, "-c", "import platform; print(platform.python_version())"]).strip()
-    env = work / f"env-{version}"
-    shutil.rmtree(env, ignore_errors=True)
-    output([python, "-m", "venv", env])
-    pip = [env / "bin/pip", "install", "-q", "--disable-pip-version-check"]
-    names = ("glesam_runtime-*.whl", "glesam_deploy-*.whl")
-    runtime, deploy = (next(wheels.glob(name)) for name in names)
-    try:
-        output([*pip, "--find-links", wheels, f"{runtime}[cpu]", f"{deploy}[calibration]"])
-    except subprocess.CalledProcessError as error:
-        lines = [line for line in error.stderr.splitlines() if line.startswith("ERROR")]
-        return [version, "no", lines[0] if lines else "pip failed", "", "", ""], False
-    listed = json.loads(output([*pip[:1], "list", "--format", "json"]))
-    found = {each["name"].lower(): each["version"] for each in listed}
-    shown = ", ".join(f"{name} {found[name]}" for name in SHOWN)
-    for program in PROGRAMS:
-        output([env / "bin" / program, "--version"])
-    demo = json.loads(output([env / "bin/glesam-run", "--demo", "--json", "-o", work / version]))
-    masks = demo["images"][0]["masks"]
-    files = len(list((work / version).glob("*.png")))
-    selftest = output([env / "bin/glesam-run", "--selftest"])
-    passed = "passed" in selftest
-    shutil.rmtree(env)
-    return [
-        *(version, shown, "both", f"{files} files", str(len(masks))),
-        "passed" if passed else "failed",
-    ], passed and bool(masks)
+def check(uv: Path, wheels: Path, work: Path, python: str) -> list[str]:
+    """Return the cells of one Python."""
+    settings = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_CONFIG": "1"}
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    wanted = ["--python", python, "--isolated", "--no-project", "--find-links", str(wheels)]
+    wanted += ["--with", "glesam-runtime[cpu]", "--with", "glesam-deploy"]
 
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(uv), "run", "-q", *wanted, *words],
+            capture_output=True,
+            text=True,
+            cwd=work,
+            env={**environment, **settings},
+        )
 
-def output(command: list[object]) -> str:
-    """Run a command in the working folder of its own, and return what it prints."""
-    return subprocess.run(
-        [str(word) for word in command], check=True, capture_output=True, text=True
-    ).stdout
+    work.mkdir(parents=True, exist_ok=True)
+    listed = run("python", "-c", LIST)
+    if listed.returncode:
+        lines = listed.stderr.strip().splitlines()
+        return [lines[0] if lines else "uv failed"]
+    demo = run("glesam-run", "--demo", "--json", "-o", str(work / f"demo-{Path(python).name}"))
+    if demo.returncode:
+        return [listed.stdout.strip(), demo.stderr.strip().splitlines()[-1], "not run"]
+    (image,) = json.loads(demo.stdout)["images"]
+    selftest = run("glesam-run", "--selftest")
+    passed = "passed" if selftest.returncode == 0 else "failed"
+    return [listed.stdout.strip(), f"{len(image['masks'])} masks", passed]
 
 
 if __name__ == "__main__":

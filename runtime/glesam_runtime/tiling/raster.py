@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from glesam_runtime.everything.crops import Box
 
 DRIVERS = {"TIFF": "GTiff", "PNG": "PNG", "JPEG": "JPEG", "JPEG2000": "JP2OpenJPEG"}
-"""The formats that are opened, by Pillow's name, and GDAL's drivers for them. Files of other formats
-that GDAL knows may name further files and addresses."""
+"""The formats that are opened, by Pillow's name, and GDAL's driver for each. Files of others may
+name further files and addresses."""
 _CACHE_MIB = 64
 """Memory of GDAL's cache of blocks, which is otherwise a twentieth of the machine's."""
 _LOOK = 512

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ParityError,
     )
     from glesam_runtime.everything.generator import GleSamMaskGenerator, MaskRecord
+    from glesam_runtime.follow import Followed, Follower
     from glesam_runtime.golden import SelftestResult
     from glesam_runtime.image_file import read_image
     from glesam_runtime.many import Prediction, segment_many
@@ -42,6 +43,8 @@ _HOMES = {
     "BundleError": "errors",
     "BusyError": "errors",
     "EngineOptions": "engine_options",
+    "Followed": "follow",
+    "Follower": "follow",
     "GleSamMaskGenerator": "everything.generator",
     "GleSamPredictor": "predictor",
     "GlesamError": "errors",
@@ -65,6 +68,8 @@ __all__ = [
     "BundleError",
     "BusyError",
     "EngineOptions",
+    "Followed",
+    "Follower",
     "GleSamMaskGenerator",
     "GleSamPredictor",
     "GlesamError",

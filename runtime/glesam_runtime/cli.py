@@ -17,7 +17,13 @@ from glesam_runtime.everything.parameters import EverythingOptions
 from glesam_runtime.input_paths import STANDARD_INPUT, resolved
 from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.printing import print_json, print_result
-from glesam_runtime.run_options import ImageOptions, NoEnhance, OutputOptions, PromptOptions
+from glesam_runtime.run_options import (
+    ImageOptions,
+    NoEnhance,
+    OutputOptions,
+    PromptOptions,
+    VideoOptions,
+)
 from glesam_runtime.terminal_text import print_line
 from glesam_runtime.verbosity import is_debug, print_detail, print_note, spell_seconds
 
@@ -50,6 +56,7 @@ def main() -> NoReturn:
 def run(
     source: ImageOptions,
     asked: PromptOptions,
+    clip: VideoOptions,
     out: OutputOptions,
     engine: RequestedEngine,
     search: EverythingOptions,
@@ -91,14 +98,39 @@ def run(
     a palette of colours. With more than 254 masks it has 16 bits, and
     <stem>_instances_colours.png shows it in colours.
 
+    --video writes <stem>_masks.mp4, the video with the masks, and
+    <stem>_masks.jsonl, a JSON object for each object and frame.
+
     The exit code is 2 if any image failed.
     """
     engine.check_backend()
     out.check()
     parameters = search.parameters()
     _check_combination(source, asked, out, parameters, search.mask_files, demo, selftest)
+    clip.check(
+        {
+            "images": source.images,
+            "--everything": parameters,
+            "--multimask": asked.multimask,
+            "--json": out.json,
+            "--in-flight": in_flight,
+            "--demo": demo,
+            "--selftest": selftest,
+        }
+    )
     if selftest:
         _selftest(bundle, engine, out.json)
+        return
+    if clip.video is not None:
+        _follow(
+            clip.video,
+            clip.frames,
+            _requests(asked, asked.prompts),
+            out,
+            bundle,
+            engine,
+            no_enhance,
+        )
         return
     arguments, prompts = source.images, asked.prompts
     if demo:
@@ -284,6 +316,43 @@ def _print_document(
             images=tuple(results),
         )
     )
+
+
+def _follow(
+    video: str,
+    frames: int | None,
+    requests: Sequence[PromptRequest],
+    out: OutputOptions,
+    bundle: str | None,
+    engine: RequestedEngine,
+    no_enhance: bool,
+) -> None:
+    """Follow the prompts' objects through a video; the exit code is 2 if it broke off."""
+    from glesam_runtime.follow import Follower
+    from glesam_runtime.follow_video import follow_video
+    from glesam_runtime.predictor import GleSamPredictor
+    from glesam_runtime.printing import print_video
+    from glesam_runtime.progress_bars import progress_bars
+    from glesam_runtime.prompt_requests import check_size
+    from glesam_runtime.video_file import open_video
+
+    with open_video(video, frames) as reader:
+        check_size(requests, (reader.height, reader.width), video)
+        predictor = GleSamPredictor(
+            _open_bundle(bundle),
+            backend=engine.backend,
+            device=engine.device,
+            enhance=not no_enhance,
+            options=engine.options(),
+        )
+        with progress_bars() as bars:
+            result = follow_video(reader, Follower(predictor), requests, out.folder, bars, frames)
+    print_video(result)
+    if result.broken:
+        raise InputError(
+            f"{video}: breaks off, {result.broken}; the outputs hold the {result.frames} frames "
+            "before"
+        )
 
 
 def _selftest(path: str | None, engine: RequestedEngine, as_json: bool) -> None:

@@ -31,7 +31,7 @@ MIN_SCORE, MIN_STABILITY = 0.6, 0.7
 _REGAIN = 0.1
 """A lost object is found again with at least this much more of each, so that an object beside it is
 not taken for it."""
-_WIDER = 0.3
+_WIDER = 0.5
 """The box that looks for a lost object exceeds its last box by this share of the width and height
 on each side."""
 _SAME_MASK = 0.7

@@ -21,7 +21,7 @@ constexpr double kSameMask = 0.7;
 constexpr double kRegain = 0.1;
 // The box that looks for a lost object exceeds its last box by this share of the width and height on
 // each side.
-constexpr double kWider = 0.3;
+constexpr double kWider = 0.5;
 
 // What is known about an object from the last frame in which it was found.
 struct Memory {

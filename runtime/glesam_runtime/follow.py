@@ -1,7 +1,7 @@
 """Follow objects through a video: the last mask of each object prompts the next frame.
 
-Its box and the pixel nearest to its centre are the prompt, and its logits too if the model was
-trained with mask prompts. runtime/cpp/src/follow.cpp does the same, with the same masks.
+Its box is the prompt, and its logits too if the model was trained with mask prompts.
+runtime/cpp/src/follow.cpp does the same, with the same masks.
 """
 
 from __future__ import annotations
@@ -63,8 +63,6 @@ class _Memory:
     """What is known about an object from the last frame in which it was found."""
 
     box: tuple[int, int, int, int]
-    point: tuple[float, float]
-    """(x, y), inside the mask."""
     low_res: NDArray[np.float32]
     """[1, S/4, S/4], logits for the mask prompt."""
     lost: bool = False
@@ -313,8 +311,7 @@ class Follower(OneThread):
         if followed.area == 0:
             self._lose(number)
             return replace(followed, lost=True)
-        point = _point_inside(followed.mask, followed.box)
-        self._objects[number] = _Memory(followed.box, point, found.low_res)
+        self._objects[number] = _Memory(followed.box, found.low_res)
         return followed
 
     def _takes_masks(self, first: Sequence[Followed]) -> bool:
@@ -348,22 +345,11 @@ def _one(batch: PromptBatch, index: int) -> PromptBatch:
 def _prompts_of(memories: Sequence[_Memory], with_mask: bool) -> PromptBatch:
     """Return the prompts for the next frame."""
     return PromptBatch(
-        np.asarray([[memory.point] for memory in memories], np.float64),
-        np.ones((len(memories), 1), np.float32),
+        np.zeros((len(memories), 0, 2)),
+        np.zeros((len(memories), 0), np.float32),
         np.asarray([memory.prompt_box for memory in memories], np.float64),
         np.stack([memory.low_res for memory in memories]) if with_mask else None,
     )
-
-
-def _point_inside(mask: NDArray[np.bool_], box: tuple[int, int, int, int]) -> tuple[float, float]:
-    """Return the (x, y) of a mask's pixel that is nearest to its centre; the first wins a tie."""
-    left, top, right, bottom = box
-    rows, columns = np.nonzero(mask[top:bottom, left:right])
-    x, y = columns + left, rows + top
-    # From whole sums, so that C++ finds the same pixel.
-    across, down = x - int(x.sum()) / x.size, y - int(y.sum()) / y.size
-    nearest = int(np.argmin(across * across + down * down))
-    return float(x[nearest]), float(y[nearest])
 
 
 def _lost(shape: tuple[int, ...], score: float, stability: float) -> Followed:

@@ -27,39 +27,42 @@ SEEN = 200
 """Smallest visible part of an object, in pixels, for which an IoU counts."""
 
 Prompts = Callable[[Sequence[follow._Memory], bool], PromptBatch]
+OWN: Prompts = follow._prompts_of
 
 
 @dataclass(frozen=True)
 class Variant:
     name: str
-    prompts: Prompts = follow._prompts_of
+    prompts: Prompts = OWN
     mask_prompt: bool | None = False
     minima: tuple[float, float] = (follow.MIN_SCORE, follow.MIN_STABILITY)
     wider: float = follow._WIDER
     regain: float = follow._REGAIN
 
 
-def box_only(memories: Sequence[follow._Memory], with_mask: bool) -> PromptBatch:
-    batch = follow._prompts_of(memories, with_mask)
-    return replace(batch, points=batch.points[:, :0], labels=batch.labels[:, :0])
+POINTS: dict[tuple[int, int, int, int], tuple[float, float] | None] = {}
+"""The point farthest inside the mask with a box."""
+
+
+def with_point(memories: Sequence[follow._Memory], with_mask: bool) -> PromptBatch:
+    points = np.array([[POINTS[memory.box]] for memory in memories], np.float64)
+    labels = np.ones((len(memories), 1), np.float32)
+    return replace(OWN(memories, with_mask), points=points, labels=labels)
 
 
 def point_only(memories: Sequence[follow._Memory], with_mask: bool) -> PromptBatch:
-    return replace(follow._prompts_of(memories, with_mask), boxes=None)
+    return replace(with_point(memories, with_mask), boxes=None)
 
 
 VARIANTS = (
-    Variant("box and point (the default)"),
-    Variant("box"),
+    Variant("box (the default)"),
+    Variant("box and point", with_point),
     Variant("point", point_only),
-    Variant("box, point and mask", mask_prompt=True),
-    Variant("box and point, never lost", minima=(0, 0), wider=0, regain=0),
-    Variant("box and point, found again as easily as lost", wider=0, regain=0),
-    Variant("box and point, minima 0.5 and 0.6", minima=(0.5, 0.6)),
-    Variant("box and point, minima 0.7 and 0.8", minima=(0.7, 0.8)),
-)
-VARIANTS = tuple(
-    replace(each, prompts=box_only) if each.name == "box" else each for each in VARIANTS
+    Variant("box and mask", mask_prompt=True),
+    Variant("box, never lost", minima=(0, 0), wider=0, regain=0),
+    Variant("box, found again as easily as lost", wider=0, regain=0),
+    Variant("box, minima 0.5 and 0.6", minima=(0.5, 0.6)),
+    Variant("box, minima 0.7 and 0.8", minima=(0.7, 0.8)),
 )
 
 
@@ -76,10 +79,15 @@ class OnFeatures(Follower):
         self._video = video
 
     def _set(self, image: np.ndarray) -> None:
-        self._predictor.set_embedding(
-            self._video.embeddings[int(image[0, 0, 0]) * 256 + int(image[0, 0, 1])]
-        )
+        index = int(image[0, 0, 0]) * 256 + int(image[0, 0, 1])
+        self._predictor.set_embedding(self._video.embeddings[index])
         self._frame = image
+
+    def _accept(self, number: int, found: follow._Found) -> Followed:
+        followed = super()._accept(number, found)
+        if not followed.lost:
+            POINTS[followed.box] = innermost(followed.mask.astype(np.uint8))
+        return followed
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@
 
 namespace glesam {
 
-// Whether the logits of the last mask are part of the prompt for the next frame, besides its box and
-// a point inside it.
+// Whether the logits of the last mask are part of the prompt for the next frame, besides its box.
 enum class MaskPrompt {
   automatic = 0,  // they are if the model was trained with them: start() prompts the first frame with
                   // its own masks, and asks whether they stay the same

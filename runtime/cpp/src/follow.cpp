@@ -26,7 +26,6 @@ constexpr double kWider = 0.5;
 // What is known about an object from the last frame in which it was found.
 struct Memory {
   Region box;
-  double x = 0, y = 0;         // a point inside the mask
   std::vector<float> low_res;  // [S/4, S/4]
   bool lost = false;           // in the last frame
 };
@@ -34,38 +33,7 @@ struct Memory {
 struct Found {
   Followed followed;
   std::vector<float> low_res;
-  std::size_t width = 0;  // of the mask
 };
-
-// Returns the pixel of a mask that is nearest to its centre. The first one wins a tie.
-void point_inside(const Followed& found, std::size_t width, double& x, double& y) {
-  const Region& box = found.box;
-  std::int64_t sum_x = 0, sum_y = 0;
-  const auto each = [&](auto&& use) {
-    for (int row = box.y; row < box.y + box.height; ++row) {
-      const std::uint8_t* mask = found.mask.data() + static_cast<std::size_t>(row) * width;
-      for (int column = box.x; column < box.x + box.width; ++column) {
-        if (mask[column] != 0) use(column, row);
-      }
-    }
-  };
-  each([&](int column, int row) {
-    sum_x += column;
-    sum_y += row;
-  });
-  const auto area = static_cast<double>(found.area);
-  const double middle_x = static_cast<double>(sum_x) / area;
-  const double middle_y = static_cast<double>(sum_y) / area;
-  double nearest = -1;
-  each([&](int column, int row) {
-    const double across = column - middle_x, down = row - middle_y;
-    const double distance = across * across + down * down;
-    if (nearest >= 0 && distance >= nearest) return;
-    nearest = distance;
-    x = column;
-    y = row;
-  });
-}
 
 double iou(const std::vector<std::uint8_t>& one, const std::vector<std::uint8_t>& other) {
   std::int64_t both = 0, either = 0;
@@ -78,12 +46,10 @@ double iou(const std::vector<std::uint8_t>& one, const std::vector<std::uint8_t>
 
 // Prompts that own their arrays.
 struct OwnPrompts {
-  std::vector<double> points, boxes;
-  std::vector<float> labels, masks;
+  std::vector<double> boxes;
+  std::vector<float> masks;
 
   void add(const Memory& memory, bool with_mask) {
-    points.insert(points.end(), {memory.x, memory.y});
-    labels.push_back(1);
     const Region& box = memory.box;
     const double share = memory.lost ? kWider : 0.0;
     const double across = share * box.width, down = share * box.height;
@@ -94,10 +60,7 @@ struct OwnPrompts {
 
   Prompts view() const {
     Prompts prompts;
-    prompts.count = labels.size();
-    prompts.points = points.data();
-    prompts.labels = labels.data();
-    prompts.points_per_prompt = 1;
+    prompts.count = boxes.size() / 4;
     prompts.boxes = boxes.data();
     if (!masks.empty()) prompts.mask_input = masks.data();
     return prompts;
@@ -183,7 +146,6 @@ std::vector<Found> Follower::State::decode(const Prompts& prompts) {
   std::vector<Found> all(made.count);
   for (std::size_t i = 0; i < made.count; ++i) {
     Followed& followed = all[i].followed;
-    all[i].width = made.width;
     followed.score = made.scores[i];
     followed.stability = made.stability[i];
     followed.box = made.boxes[i];
@@ -218,7 +180,6 @@ Followed Follower::State::accept(std::size_t number, Found found) {
   Memory memory;
   memory.box = followed.box;
   memory.low_res = std::move(found.low_res);
-  point_inside(followed, found.width, memory.x, memory.y);
   objects[number] = std::move(memory);
   return followed;
 }

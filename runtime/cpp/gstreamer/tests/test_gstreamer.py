@@ -9,26 +9,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as mask_utils
 
 from conftest import Programs, Region
 from glesam_evaluation.moving_scenes import innermost, make_moving_scene
-from glesam_runtime import Follower, GleSamPredictor, sample_image
+from glesam_runtime import Follower, GleSamPredictor
 
 WIDTH, HEIGHT, FRAMES = 640, 480, 300
-POINT = (300.0, 190.0)
-"""On a coin of the photograph's middle, and inside a bar of videotestsrc."""
+POINT = (456.0, 187.0)
+"""On a coin of the photograph."""
 SEGMENT = "glesamsegment name=segment backend=openvino points={},{}".format(*POINT)
 
 
 def photograph_video() -> NDArray[np.uint8]:
-    """Return frames [300, 480, 640, 3] of a camera that pans over the built-in photograph."""
-    image = Image.fromarray(sample_image())
-    wide = image.resize((WIDTH + 150, HEIGHT + 75), Image.Resampling.BILINEAR)
+    """Return frames [300, 480, 640, 3] of a camera that pans over a photograph of coins."""
+    coins = Image.fromarray(skimage.data.coins()).convert("RGB")
+    wide = coins.resize((WIDTH + 30, HEIGHT + 24), Image.Resampling.BILINEAR)
     path = np.linspace(0, 2 * np.pi, FRAMES)
-    corners = zip(75 + 75 * np.sin(path), 37 + 37 * np.sin(2 * path), strict=True)
+    corners = zip(15 + 15 * np.sin(path), 12 + 12 * np.sin(2 * path), strict=True)
     crops = [wide.crop((int(x), int(y), int(x) + WIDTH, int(y) + HEIGHT)) for x, y in corners]
     return np.stack([np.asarray(crop) for crop in crops])
 

@@ -41,7 +41,7 @@ class Programs:
         plugin = self.folder / "gstreamer"
         own = {"GST_PLUGIN_PATH": str(plugin), "GST_REGISTRY": str(self.folder / "registry.bin")}
         return subprocess.run(
-            [plugin / "tests" / name if name != "gst-launch-1.0" else name, *map(str, arguments)],
+            [name if name == "bash" else plugin / "tests" / name, *map(str, arguments)],
             env={**os.environ, **own, **environment},
             capture_output=True,
             text=True,

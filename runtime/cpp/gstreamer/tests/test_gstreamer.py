@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 from pathlib import Path
 
@@ -233,3 +234,20 @@ def test_replugged_50_times(programs: Programs, sanitized: Programs, nano: Path)
     print(f"replugged: {figures}")
     before, after = figures["memory"]
     assert after - before < 40  # one predictor for 40 times
+
+
+def test_the_lines_of_the_page(programs: Programs, nano: Path, tmp_path: Path) -> None:
+    page = Path(__file__).parents[4] / "docs" / "gstreamer.md"
+    marked = "<!-- not run: make test-gstreamer runs these lines -->\n```bash\n"
+    block = page.read_text().split(marked)[1].split("```")[0].replace("\\\n", " ")
+    lines = [line for line in block.splitlines() if line]
+    assert len(lines) == 2
+    for line in lines:
+        done = programs.run(
+            "bash",
+            "-c",
+            f"cd {tmp_path} && {line.replace('runtime/glesam_runtime/nano', str(nano))}",
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert not re.search("ERROR|WARNING", done.stdout + done.stderr)
+    assert (tmp_path / "segmented.avi").stat().st_size > 100_000

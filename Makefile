@@ -158,6 +158,9 @@ pythons: $(BUILD)/.ready  ## Install the wheels of make dist under each of PYTHO
 test-cpp: $(READY)  ## Build the C++ library and test it
 	runtime/cpp/check.sh $(BIN)/python $(OUT) $(CPP_OPTIONS)
 
+test-gstreamer: $(READY)  ## Build the GStreamer element and compare it with Python; replug it under a sanitizer (five minutes)
+	runtime/cpp/gstreamer/check.sh $(BIN)/python $(OUT)
+
 # This environment sees the packages of .venv, torch among them, through a .pth file.
 $(CLIENTS)/.ready: $(READY) tests/clients/requirements.txt
 	$(BIN)/python -m venv --clear $(CLIENTS)
@@ -218,6 +221,9 @@ bench: $(READY)  ## Measure the cold start of glesam-run against `import torch`
 
 bench-many: $(READY)  ## Measure images per minute: one at a time, overlapped, two streams (ten minutes)
 	$(BIN)/python tests/studies/many_images.py $(BIN)/glesam-run
+
+bench-follow: $(READY)  ## Measure following objects through procedural videos, for docs/video.md (five minutes)
+	$(BIN)/python -m tests.studies.follow
 
 bench-cpp: $(READY)  ## Compare C++ with Python at full size, in bfloat16 (run make test-cpp first; 9 GB, 10 minutes)
 	$(BIN)/python -m tests.studies.cpp $(OUT)/cpp $(OUT)/bench-cpp

@@ -115,12 +115,12 @@ def _candidates(bundle: Bundle, device: str | None) -> Iterator[tuple[str, str]]
 
 def _ranked(bundle: Bundle) -> list[Backend]:
     """Return the backends for ONNX bundles in the order in which to try them."""
-    small = _is_small(bundle)
+    small = is_small(bundle)
     backends = [backend for backend in BACKENDS.values() if not backend.compiled]
     return sorted(backends, key=lambda each: each.small_rank if small else each.rank)
 
 
-def _is_small(bundle: Bundle) -> bool:
+def is_small(bundle: Bundle) -> bool:
     """Return whether the graphs are so small that the start-up time outweighs the run time."""
     stages = bundle.manifest.stages.values()
     files = [file for stage in stages for file in (stage.graph, stage.data) if file is not None]
@@ -171,7 +171,7 @@ def _key(bundle: Bundle, engine: Engine) -> str:
 def _reason(bundle: Bundle, engine: Engine, skipped: Sequence[str], checked: bool) -> str:
     ran = engine.describe()
     precision = f" in {ran['precision']}" if "precision" in ran else ""
-    best = "the one that starts a small bundle soonest" if _is_small(bundle) else "the fastest"
+    best = "the one that starts a small bundle soonest" if is_small(bundle) else "the fastest"
     limits = ", within the bundle's accuracy limits" if checked else ""
     reason = f"{ran['engine']} {ran['version']} on {ran['device']}{precision}: {best} here"
     return "; ".join([f"{reason}{limits}", *(f"not {each}" for each in skipped)])

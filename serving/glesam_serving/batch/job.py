@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class _Record(msgspec.Struct):
     """The hash of the plan's offsets, so that a plan of another job is noticed."""
 
 
-def open_job(out: Path, job: Job, rows: Iterable[Row]) -> Opened:
+def open_job(out: Path, job: Job, rows: Iterable[Row], planned: Callable[[], object]) -> Opened:
     """Open the folder of a job, and plan the job if the folder is new.
 
     The record is written last: without it nothing of the folder counts, and planning starts again.
@@ -73,6 +73,8 @@ def open_job(out: Path, job: Job, rows: Iterable[Row]) -> Opened:
         out: the folder, absolute.
         job: what the command asks for.
         rows: the rows; they are read only if the job is new.
+        planned: called when all rows of a new job are read, before anything of it is kept. If it
+            raises, nothing is left behind.
 
     Raises:
         InputError: the folder holds something else or another job, or the input has no rows.
@@ -96,6 +98,7 @@ def open_job(out: Path, job: Job, rows: Iterable[Row]) -> Opened:
         count = write_plan(partial, _checked(rows, job), job.batch_size, job.limit)
         if not count:
             raise InputError("the input names no images")
+        planned()
         try:
             partial.rename(out / _PLAN)
         except OSError:  # a plan without a record: of a killed run, or of one that runs now

@@ -86,41 +86,6 @@ def test_wrong_images_stand_in_failed_and_coco_boxes_come_back(
         assert one["image_id"] == 900 + row["row"]
 
 
-POISON = """
-import os
-import signal
-import sys
-
-if os.environ.get("GLESAM_TEST_POISON"):
-    from glesam_runtime.input_images import InputImage
-
-    read = InputImage.read
-
-    def deadly(self, depth):
-        if self.path.name == "p00002.png":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return read(self, depth)
-
-    InputImage.read = deadly
-"""
-
-
-def test_an_image_that_ends_its_process_is_lost_alone(
-    pictures: Path, undisturbed: Path, tmp_path: Path
-) -> None:
-    """The system ends the process without a word, as it does for lack of memory."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(POISON)
-    out = tmp_path / "out"
-    words = (pictures, "-o", out, "--batch-size", "4", "--limit", "8")
-    batch(*words, code=2, PYTHONPATH=str(tmp_path / "site"), GLESAM_TEST_POISON="1")
-    (failed,) = failed_of(out)
-    assert (failed["row"], failed["image"]) == (2, "p00002.png")
-    assert failed["error"].startswith("ended its process 4 times")
-    expected = [row for row in masks_of(undisturbed) if row["row"] < 8 and row["row"] != 2]
-    assert masks_of(out) == expected
-
-
 def test_bad_input_is_one_line_and_leaves_nothing(pictures: Path, tmp_path: Path) -> None:
     import pyarrow as pa
 

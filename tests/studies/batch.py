@@ -19,8 +19,9 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from glesam_runtime.backends import installed
 from tests.batch.conftest import BATCH, make_pictures, masks_of
+
+from glesam_runtime.backends import installed
 
 BOXES = ("--box", "5,5,45,45", "--box", "20,10,60,60")
 RUN = "import sys; from glesam_runtime.cli import main; sys.argv[0] = 'glesam-run'; main()"
@@ -61,9 +62,8 @@ def of_batch(pictures: Path, count: int, backend: str, out: Path) -> Measured:
     """Measure glesam-batch on a cluster of its own."""
     words = [sys.executable, "-c", BATCH, str(pictures), *BOXES, "--json", "-o", str(out)]
     found, seconds = run_command([*words, "--backend", backend])
-    print(
-        f"    stages {found['stage_seconds']}, first image in an encoder after {found['start_seconds']} s"
-    )
+    start = found["start_seconds"]
+    print(f"    stages {found['stage_seconds']}, {start} s until the first image was encoded")
     masks = [(row["counts"], row["predicted_iou"]) for row in masks_of(out)]
     return Measured(count / seconds, count / (found["seconds"] - start), masks)
 

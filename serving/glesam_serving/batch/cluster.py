@@ -47,6 +47,9 @@ def cluster(address: str | None) -> Iterator[Size]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's C++ code prints warnings for its developers, which a user can do nothing about.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Ray gives workers the lowest priority, so that any other program on the machine stops a job.
+    # Whoever wants that starts the command with `nice`.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
     import ray.data
 
@@ -63,7 +66,8 @@ def cluster(address: str | None) -> Iterator[Size]:
     with watched(owns_cluster=address is None):
         try:
             with _silent_errors():
-                ray.init(address, **settings)
+                # Without an address Ray would join a cluster that another program started here.
+                ray.init(address or "local", **settings)
         except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
             if address is None:
                 raise

@@ -13,6 +13,7 @@ import msgspec
 
 from glesam_runtime.errors import InputError
 from glesam_runtime.staging import staged_file
+from glesam_serving.batch.parts import remedy
 from glesam_serving.batch.plan import Plan, write_plan
 from glesam_serving.batch.rows import Row
 
@@ -91,9 +92,9 @@ def open_job(out: Path, job: Job, rows: Iterable[Row], planned: Callable[[], obj
                 f"-o {out}: holds {sorted(foreign)[0]} and no job; choose another folder"
             )
     made = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
     partial = out / f".plan-{os.getpid()}-{os.urandom(4).hex()}"
     try:
+        out.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
         count = write_plan(partial, _checked(rows, job), job.batch_size, job.limit)
         if not count:
@@ -109,6 +110,8 @@ def open_job(out: Path, job: Job, rows: Iterable[Row], planned: Callable[[], obj
         with staged_file(record) as staged:
             content = _Record(job, count, _plan_hash(out / _PLAN))
             staged.write_bytes(msgspec.json.format(msgspec.json.encode(content)))
+    except OSError as error:
+        raise InputError(f"-o {out}: {remedy(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         if made and not record.is_file():

@@ -153,13 +153,14 @@ def _put(table: pa.Table, final: Path) -> bool:
             os.close(descriptor)
         return True
     except OSError as error:
-        raise InputError(f"{final}: {_remedy(error)}") from error
+        raise InputError(f"{final}: {remedy(error)}") from error
     finally:
         with suppress(OSError):
             hidden.unlink()
 
 
-def _remedy(error: OSError) -> str:
+def remedy(error: OSError) -> str:
+    """Return why a file of a job cannot be written, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "no space left; free some and start the same command again, which resumes the job"
     if error.errno in (errno.EPERM, errno.ENOTSUP):

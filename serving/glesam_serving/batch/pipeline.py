@@ -67,8 +67,12 @@ class Pools:
 
     @property
     def task_cpus(self) -> float:
-        """Return the CPUs that each read task reserves."""
-        return max(0.01, min(1.0, round(self.size.cpus / 8, 2)))
+        """Return the CPUs that each read task reserves.
+
+        They differ from `actor_cpus`: Ray Data runs stages of equal resources in one process, and
+        then encoders would wait for files.
+        """
+        return max(0.01, min(1.0, round(self.size.cpus / 8, 2))) + 0.001
 
 
 def run_chunks(

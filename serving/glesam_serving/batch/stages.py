@@ -30,7 +30,7 @@ from glesam_runtime.results import ImageResult
 from glesam_runtime.segment_file import PromptedSegmentation
 from glesam_serving.batch.job import Job
 from glesam_serving.batch.output_rows import mask_rows, requests_of, write_pngs
-from glesam_serving.batch.parts import Failure, commit
+from glesam_serving.batch.parts import Failure, commit, remedy
 from glesam_serving.batch.plan import Plan
 from glesam_serving.batch.rows import Row
 from glesam_serving.batch.started import Started
@@ -102,7 +102,15 @@ def _each(setup: Setup, chunk: Chunk, stage: str, works: Sequence[Callable[[Item
         works: one function for each thread that works at the same time.
     """
     start = time.perf_counter()
-    note = setup.started(stage, chunk.number)
+    try:
+        _work(setup.started(stage, chunk.number), chunk, works)
+    except OSError as error:  # of the note; those of images are failures
+        raise InputError(f"{setup.out}: {remedy(error)}") from error
+    chunk.seconds[stage] = time.perf_counter() - start
+    return chunk
+
+
+def _work(note: Started, chunk: Chunk, works: Sequence[Callable[[Item], None]]) -> None:
     items = [item for item in chunk.items if item.failure is None]
     # A chunk that ended a process before is worked on with care: one image after another.
     if len(works) == 1 or len(items) < 2 or note.is_careful:
@@ -123,8 +131,6 @@ def _each(setup: Setup, chunk: Chunk, stage: str, works: Sequence[Callable[[Item
         with ThreadPoolExecutor(len(works)) as pool:
             list(pool.map(run, items))
     note.done()
-    chunk.seconds[stage] = time.perf_counter() - start
-    return chunk
 
 
 def _run(note: Started, work: Callable[[Item], None], item: Item) -> None:
@@ -143,6 +149,8 @@ def _reason(work: Callable[[Item], None], item: Item) -> str | None:
         return " ".join(str(error).split())
     except MemoryError:
         return f"{item.row.image}: not enough memory for this image"
+    except OSError as error:
+        return f"{item.row.image}: {error.strerror or error}"
     return None
 
 
@@ -259,7 +267,10 @@ def write(setup: Setup, chunk: Chunk) -> dict[str, Any]:
         if item.result is not None:
             rows += mask_rows(setup.job, item.number, item.row, item.result)
             if setup.job.masks == "png":
-                write_pngs(setup.out, item.number, item.result)
+                try:
+                    write_pngs(setup.out, item.number, item.result)
+                except OSError as error:
+                    raise InputError(f"{setup.out / 'png'}: {remedy(error)}") from error
     commit(setup.out, chunk.number, rows, failures)
     seconds = {**chunk.seconds, "write": time.perf_counter() - start}
     return {

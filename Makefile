@@ -100,7 +100,7 @@ test-browser: $(BROWSER)/.ready $(WEB)/node_modules/.ready | $(CHROMIUM)  ## Tes
 $(BATCH)/.ready: pyproject.toml runtime/pyproject.toml
 	$(PYTHON) -m venv $(BATCH)
 	$(BATCH)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e './runtime[cpu]' -e '.[batch]' \
-		hypothesis psutil pycocotools pytest 'ray[data]==2.60.*'
+		hypothesis psutil pycocotools pytest 'ray[data]==2.60.*' s3fs
 	@touch $@
 
 # GLESAM_KILLS is the number of seeds of each kind of kill.

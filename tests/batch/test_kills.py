@@ -61,9 +61,7 @@ def wait_for(out: Path, parts: int, driver: subprocess.Popen[Any]) -> None:
 
 
 def start(*words: str | Path) -> subprocess.Popen[Any]:
-    driver = subprocess.Popen(
-        command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
+    driver = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     DRIVERS.append(driver)
     return driver
 

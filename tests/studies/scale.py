@@ -1,20 +1,22 @@
 """Measure how glesam-batch scales with its actors, and whether its memory grows with the rows.
 
-Usage: python -m tests.studies.scale [actors [SECONDS] | memory [ROWS]]
+Usage: python -m tests.studies.scale [actors [SECONDS [N ...]] | memory [ROWS]]
 
 The engine sleeps (`sleeping_backend`), so two cores can drive many actors, and the rest is the
-product's own pipeline on a local Ray cluster. `actors` runs 1, 2, 4, 8 and 16 actors whose encoder
-takes SECONDS (default 2) for an image. `memory` runs ROWS (default 100,000) tiny images through an
-engine that takes no time, and prints the memory of the driver and of the object store on the way.
+product's own pipeline on a local Ray cluster. `actors` runs N actors (default 1, 2, 4, 8 and 16)
+whose encoder takes SECONDS (default 4) for an image. `memory` runs ROWS (default 100,000) tiny
+images through an engine that takes no time, and prints the memory of the driver and of the object
+store on the way.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ CPUS = 64
 """Cores that Ray believes in; the actors sleep."""
 SIDE = 64
 """Side of the encoder's input."""
-CHUNKS_PER_ACTOR, PER_CHUNK = 6, 4
+CHUNKS_PER_ACTOR, PER_CHUNK = 10, 2
 
 
 @contextmanager
@@ -98,23 +100,49 @@ def run(
     return found
 
 
-def measure_actors(folder: Path, seconds: float) -> None:
-    """Print images a second over the number of actors, from the first encoded image on."""
+def measure_actors(folder: Path, seconds: float, numbers: Sequence[int]) -> None:
+    """Print images a second over the number of actors, while all of them are up."""
     print(f"an encoder of {seconds} s an image, {os.cpu_count()} cores")
-    print(f"{'actors':>6} {'images':>7} {'ideal':>8} {'images/s':>9} {'share':>6} {'start':>7}")
-    for actors in ACTORS:
+    print(f"{'actors':>6} {'images':>7} {'window':>7} {'ideal':>8} {'images/s':>9} {'share':>6}")
+    for actors in numbers:
         rows = actors * CHUNKS_PER_ACTOR * PER_CHUNK
         with cluster(seconds):
-            began = time.time()
             found = run(folder, f"actors-{actors}", rows, PER_CHUNK, actors, lambda _: None)
-            ended = time.time()
-        first = min(chunk["encoded_at"] for chunk in found)
-        rate, ideal = rows / (ended - first), actors / seconds
+        length, rate = steady(found, actors)
+        ideal = actors / seconds
         print(
-            f"{actors:>6} {rows:>7} {ideal:>8.2f} {rate:>9.2f} {rate / ideal:>6.2f} "
-            f"{first - began:>6.1f}s",
+            f"{actors:>6} {rows:>7} {length:>6.0f}s {ideal:>8.2f} {rate:>9.2f} "
+            f"{rate / ideal:>6.2f}",
             flush=True,
         )
+
+
+def steady(chunks: Sequence[dict[str, Any]], actors: int) -> tuple[float, float]:
+    """Return the seconds in which all actors are up and have work, and images a second in them.
+
+    Actors start one after another on two cores, and the last chunks leave some without work. So the
+    window opens when as many chunks as actors are encoded at the same time, and closes when the
+    last chunk starts.
+    """
+    starts = sorted(chunk["encoded_at"] for chunk in chunks)
+    ends = sorted(chunk["encoded_at"] + encode_seconds(chunk) for chunk in chunks)
+    opens = next(
+        at
+        for index, at in enumerate(starts)
+        if index + 1 - sum(end <= at for end in ends) >= actors
+    )
+    closes = starts[-1]
+    images = 0.0
+    for chunk in chunks:
+        start, length = chunk["encoded_at"], encode_seconds(chunk)
+        shared = min(start + length, closes) - max(start, opens)
+        images += PER_CHUNK * max(0.0, shared) / length
+    return closes - opens, images / (closes - opens)
+
+
+def encode_seconds(chunk: dict[str, Any]) -> float:
+    """Return the seconds that a chunk spent in an encoder."""
+    return float(json.loads(chunk["seconds"])["encode"])
 
 
 def measure_memory(folder: Path, rows: int) -> None:
@@ -156,7 +184,7 @@ def main() -> None:
         (folder / "rows.txt").write_text("picture.png\n" * count)
         sleeping_backend.write_bundle(folder / "bundle", SIDE)
         if what in ("actors", "both"):
-            measure_actors(folder, float(amount or 2))
+            measure_actors(folder, float(amount or 4), [int(n) for n in sys.argv[3:]] or ACTORS)
         if what in ("memory", "both"):
             measure_memory(folder, count)
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from glesam_runtime.errors import InputError
+from glesam_runtime.errors import BackendError, InputError
 from glesam_serving.batch.watcher import watched
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def cluster(address: str | None) -> Iterator[Size]:
 
     Raises:
         InputError: no cluster answers.
+        BackendError: the cluster of this machine does not start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's C++ code prints warnings for its developers, which a user can do nothing about.
@@ -68,9 +69,12 @@ def cluster(address: str | None) -> Iterator[Size]:
             with _silent_errors():
                 # Without an address Ray would join a cluster that another program started here.
                 ray.init(address or "local", **settings)
-        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises many types, Exception itself among them
             if address is None:
-                raise
+                raise BackendError(
+                    f"Ray does not start on this machine ({last_line(error)}); free memory or "
+                    "cores, and start the same command again"
+                ) from error
             raise InputError(
                 f"--address {address}: no Ray cluster answers ({last_line(error)}); start one "
                 "with 'ray start --head', or leave out --address to use this machine"

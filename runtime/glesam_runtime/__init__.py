@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ParityError,
     )
     from glesam_runtime.everything.generator import GleSamMaskGenerator, MaskRecord
+    from glesam_runtime.expected_work import ExpectedWork
     from glesam_runtime.golden import SelftestResult
     from glesam_runtime.image_file import read_image
     from glesam_runtime.many import Prediction, segment_many
@@ -51,6 +52,7 @@ _HOMES = {
     "ParityError": "errors",
     "Prediction": "many",
     "SelftestResult": "golden",
+    "ExpectedWork": "expected_work",
     "load_embedding": "embedding",
     "open_bundle": "bundle",
     "read_image": "image_file",
@@ -65,6 +67,7 @@ __all__ = [
     "BundleError",
     "BusyError",
     "EngineOptions",
+    "ExpectedWork",
     "GleSamMaskGenerator",
     "GleSamPredictor",
     "GlesamError",

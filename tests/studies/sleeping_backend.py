@@ -32,9 +32,7 @@ SECONDS = "GLESAM_SLEEP"
 
 def register() -> None:
     """Enter the backend into the table of this process."""
-    BACKENDS[NAME] = Backend(
-        NAME, requires=("numpy",), compiled=False, devices=("cpu",), rank=9, small_rank=9
-    )
+    BACKENDS[NAME] = Backend(NAME, requires=("numpy",), compiled=False, devices=("cpu",), rank=9)
     sys.modules[f"glesam_runtime.backends.{NAME}"] = sys.modules[__name__]
 
 

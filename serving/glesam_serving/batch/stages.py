@@ -204,9 +204,9 @@ def _content(row: Row) -> bytes:
     import fsspec
 
     try:
-        with fsspec.open(row.place, "rb") as file:
-            content: bytes = file.read()
-            return content
+        system, path = fsspec.core.url_to_fs(row.place)
+        content: bytes = system.cat_file(path)
+        return content
     except Exception as error:  # each file system raises its own types, down to missing libraries
         raise InputError(
             f"{row.image}: cannot be fetched ({type(error).__name__}: {error}); check the address "

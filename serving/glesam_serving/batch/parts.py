@@ -13,6 +13,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from glesam_runtime.errors import InputError
 
 MASKS, FAILED = "masks", "failed"
 _PER_FOLDER = 1000
+_READERS = 16
 _NAME = re.compile(r"part-(\d{9})\.parquet")
 _FAILURES = b"glesam.failed"
 
@@ -110,11 +112,17 @@ def commit(
 
 def repair_failed(out: Path) -> None:
     """Make `failed/` agree with the metadata of all parts of a job; a killed run may differ."""
-    for chunk in set(written_chunks(out)) | set(written_chunks(out, FAILED)):
+
+    def repair(chunk: int) -> None:
         path = part_path(out, MASKS, chunk)
         failures = read_failures(path) if path.exists() else []
         if bool(failures) != part_path(out, FAILED, chunk).exists():
             _derive_failed(out, chunk, failures)
+
+    # A shared file system answers many requests at a time, each of them slowly.
+    with ThreadPoolExecutor(_READERS) as pool:
+        for _ in pool.map(repair, set(written_chunks(out)) | set(written_chunks(out, FAILED))):
+            pass
 
 
 def read_failures(path: Path) -> list[Failure]:

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 _CHUNKS_PER_TASK = 4
 """Chunks that one read task makes, one after another. A task that is lost is repeated whole."""
-_MOST_TASKS = 20_000
-"""Read tasks of a job; the driver keeps a record of each."""
+_MOST_CHUNKS = 100_000
+"""Chunks of one execution. Ray Data keeps some 40 kB of each chunk in the driver until the
+execution ends (docs/scale.md). Between two executions the actors start anew."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,18 @@ def run_chunks(
     Raises:
         GlesamError: a stage failed for another reason than an image.
     """
+    for first in range(0, len(chunks), _MOST_CHUNKS):
+        yield from _execute(setup, bundle, chunks[first : first + _MOST_CHUNKS], pools, options)
+
+
+def _execute(
+    setup: stages.Setup,
+    bundle: Bundle,
+    chunks: np.ndarray,
+    pools: Pools,
+    options: EngineOptions,
+) -> Iterator[dict[str, Any]]:
+    """Run the stages on chunks in one execution of Ray Data."""
     import ray
 
     context = ray.data.DataContext.get_current()
@@ -115,7 +128,7 @@ def run_chunks(
         _Shared(setup, bundle.path.absolute(), held, pools.options(options, stage, small))
         for stage in ("encode", "decode")
     )
-    tasks = min(-(-len(chunks) // _CHUNKS_PER_TASK), _MOST_TASKS)
+    tasks = -(-len(chunks) // _CHUNKS_PER_TASK)
     actors = {
         "compute": ray.data.ActorPoolStrategy(size=pools.actors, max_tasks_in_flight_per_actor=2),
         "num_cpus": pools.actor_cpus,

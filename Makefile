@@ -103,12 +103,18 @@ test-browser: $(BROWSER)/.ready $(WEB)/node_modules/.ready | $(CHROMIUM)  ## Tes
 $(BATCH)/.ready: pyproject.toml runtime/pyproject.toml
 	$(PYTHON) -m venv $(BATCH)
 	$(BATCH)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e './runtime[cpu]' -e '.[batch]' \
-		hypothesis psutil pycocotools pytest 'ray[data]==2.60.*'
+		hypothesis psutil pycocotools pytest 'ray[data]==2.60.*' s3fs
 	@touch $@
 
-# GLESAM_KILLS is the number of seeds of each kind of kill.
+# GLESAM_KILLS is the number of seeds of kills of a node and the driver of three nodes.
 test-batch: $(BATCH)/.ready  ## Test glesam-batch on Ray, with workers, nodes and drivers killed (ten minutes)
 	$(BATCH)/bin/python -m pytest -q tests/batch
+
+bench-batch: $(BATCH)/.ready  ## Compare glesam-batch to glesam-run --streams on 2,000 pictures (ten minutes)
+	$(BATCH)/bin/python -m tests.studies.batch
+
+bench-scale: $(BATCH)/.ready  ## Measure glesam-batch on 1 to 16 actors and over 100,000 rows with an engine that sleeps (half an hour)
+	$(BATCH)/bin/python -m tests.studies.scale
 
 # The server's Python backend needs NumPy below 2.
 $(TRITON)/.ready: pyproject.toml runtime/pyproject.toml

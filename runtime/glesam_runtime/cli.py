@@ -17,7 +17,7 @@ from glesam_runtime.everything.parameters import EverythingOptions
 from glesam_runtime.input_paths import STANDARD_INPUT, resolved
 from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.printing import print_json, print_result
-from glesam_runtime.run_options import ImageOptions, NoEnhance, OutputOptions, PromptOptions
+from glesam_runtime.run_options import EnhanceOptions, ImageOptions, OutputOptions, PromptOptions
 from glesam_runtime.terminal_text import print_line
 from glesam_runtime.verbosity import is_debug, print_detail, print_note, spell_seconds
 
@@ -53,6 +53,7 @@ def run(
     out: OutputOptions,
     engine: RequestedEngine,
     search: EverythingOptions,
+    enhancing: EnhanceOptions,
     bundle: Annotated[
         str | None,
         typer.Option(
@@ -61,7 +62,6 @@ def run(
             "built-in nano.",
         ),
     ] = None,
-    no_enhance: NoEnhance = False,
     in_flight: Annotated[
         int | None,
         typer.Option(
@@ -95,6 +95,7 @@ def run(
     """
     engine.check_backend()
     out.check()
+    enhance = enhancing.mode()
     parameters = search.parameters()
     _check_combination(source, asked, out, parameters, search.mask_files, demo, selftest)
     if selftest:
@@ -117,7 +118,7 @@ def run(
         opened,
         backend=engine.backend,
         device=engine.device,
-        enhance=not no_enhance,
+        enhance=enhance,
         options=engine.options(),
         prompt_batch=search.prompt_batch if parameters else asked.prompt_batch,
     )
@@ -144,7 +145,7 @@ def run(
         )
     failed = [result for result in results if hasattr(result, "error")]
     if out.json:
-        _print_document(predictor, results, enhance=not no_enhance, since=start)
+        _print_document(predictor, results, since=start)
     elif predictor.engine_reason and len(failed) < len(results):
         print_note(predictor.engine_reason)
     if demo and not out.json:
@@ -268,7 +269,6 @@ def _print_document(
     predictor: GleSamPredictor,
     results: Sequence[ImageResult | ImageError],
     *,
-    enhance: bool,
     since: float,
 ) -> None:
     """Print the document of --json."""
@@ -278,7 +278,7 @@ def _print_document(
         Results(
             bundle=BundleInfo.of(predictor.bundle),
             engine={**predictor.engine.describe(), "reason": predictor.engine_reason},
-            enhance=enhance,
+            enhance=predictor.enhancing.mode,
             load_seconds=round(predictor.timings["load"], 6),
             seconds=round(time.perf_counter() - since, 6),
             images=tuple(results),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from glesam_runtime.bundle import Bundle
+    from glesam_runtime.enhancing import Mode
     from glesam_runtime.predictor import GleSamPredictor
 
 _CHUNKS_PER_TASK = 4
@@ -199,7 +200,7 @@ class _Shared:
     """References of the bundle's files in the object store; none if there is only one node."""
     options: EngineOptions
 
-    def predictor(self, enhance: bool) -> GleSamPredictor:
+    def predictor(self, enhance: Mode) -> GleSamPredictor:
         """Load the bundle in this process; the first process of a node fetches it."""
         import ray
 

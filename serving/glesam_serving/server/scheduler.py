@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from glesam_runtime.enhancing import Mode
     from glesam_runtime.everything.parameters import Parameters
     from glesam_runtime.everything.search import Found
     from glesam_serving.server.metrics import Metrics
@@ -124,7 +125,7 @@ class Scheduler:
             raise gone(name)
         return image
 
-    async def encode(self, name: str, content: bytes, enhance: bool) -> tuple[EncodedImage, bool]:
+    async def encode(self, name: str, content: bytes, enhance: Mode) -> tuple[EncodedImage, bool]:
         """Return the image of this id and whether it was in the cache; encode it if it was not.
 
         Requests for an image that is being encoded wait for the same result.
@@ -155,7 +156,7 @@ class Scheduler:
         if not task.cancelled():
             task.exception()  # a request that still waits raises it
 
-    async def _encode(self, name: str, content: bytes, enhance: bool) -> EncodedImage:
+    async def _encode(self, name: str, content: bytes, enhance: Mode) -> EncodedImage:
         start = time.perf_counter()
         async with self._reading:
             read = await self._run(self.model.reading, self.model.read, content, self._max_pixels)

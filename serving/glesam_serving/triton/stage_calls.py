@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glesam_runtime.bundle import Bundle, open_bundle
+from glesam_runtime.enhancing import Enhancing
 from glesam_runtime.errors import BackendError
 from glesam_runtime.image_index import OneImageEngine, takes_image_index
 from glesam_runtime.predictor import GleSamPredictor
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from glesam_runtime.backends.base import Engine, Value
+    from glesam_runtime.enhancing import Mode
     from glesam_runtime.manifest import StageName
 
 
@@ -73,7 +75,7 @@ class StageCalls:
         return self
 
 
-def predictor_on(folder: Path, engine: StageCalls, enhance: bool) -> GleSamPredictor:
+def predictor_on(folder: Path, engine: StageCalls, enhance: Mode) -> GleSamPredictor:
     """Return a predictor that loads no graphs and runs on an engine that exists.
 
     Raises:
@@ -91,10 +93,10 @@ def predictor_on(folder: Path, engine: StageCalls, enhance: bool) -> GleSamPredi
 
 
 class _OnEngine(GleSamPredictor):
-    def __init__(self, bundle: Bundle, engine: Engine, enhance: bool) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, enhance: Mode) -> None:
         self.bundle, self.engine, self.engine_reason = bundle, engine, None
         self.timings = {}
         self.prompt_batch = 64
         self._folder, self._made_with = bundle.path, {}
-        self._enhance = enhance
-        self._geometry, self._features, self._images = None, None, ()
+        self.enhancing = Enhancing.of(bundle, enhance)
+        self._geometry, self._features, self._branch, self._images = None, None, None, ()

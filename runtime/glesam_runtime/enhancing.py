@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from glesam_runtime.chain import Features
     from glesam_runtime.enhancement_gate import EnhancementGate
     from glesam_runtime.image import Geometry
+    from glesam_runtime.manifest import Manifest
 
 Mode: TypeAlias = bool | Literal["auto"]
 """True enhances every image, False none, "auto" those that the bundle's gate chooses."""
@@ -111,6 +112,22 @@ def check_gate(bundle: Bundle, gate: EnhancementGate) -> None:
                 f"({hash_then[:12]} instead of {hash_now[:12]}); learn it again with "
                 "'glesam-calibrate gate', or enhance always or never"
             )
+
+
+def with_own_gate(manifest: Manifest) -> Manifest:
+    """Return the manifest of a compiled bundle, whose gate now names the compiled graphs.
+
+    An engine computes what its graph computes, so the gate stays valid.
+    """
+    gate = manifest.enhancement_gate
+    if isinstance(gate, msgspec.UnsetType):
+        return manifest
+    own = msgspec.structs.replace(
+        gate,
+        encoder=manifest_file.stage_sha256(manifest.stages["encoder"]),
+        enhancer=manifest_file.stage_sha256(manifest.stages["enhancer"]),
+    )
+    return msgspec.structs.replace(manifest, enhancement_gate=own)
 
 
 def estimate_gain(gate: EnhancementGate, z_l: NDArray[np.float32], geometry: Geometry) -> float:

@@ -25,7 +25,7 @@ from glesam_calibration.gate_cases import GateCases, Pictures, measure_cases
 from glesam_evaluation.conditions import CONDITIONS
 from glesam_evaluation.datasets import SceneDataset
 from glesam_evaluation.segmenters import BundleStages
-from glesam_runtime.bundle import open_bundle
+from glesam_runtime.bundle import Bundle, open_bundle
 from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.enhancement_gate import GateTarget
 from glesam_training.nano.coins import Coins
@@ -113,7 +113,9 @@ class Tested:
     estimates: NDArray[np.float64]
 
 
-def tested(found: Measured, target: GateTarget, seed: int, *, leave_kinds: bool) -> Tested:
+def tested(
+    found: Measured, bundle: Bundle, target: GateTarget, seed: int, *, leave_kinds: bool
+) -> Tested:
     """Learn from the scenes of the other seeds, and decide about the pictures of this seed.
 
     With `leave_kinds` each condition is decided by a gate that has learned from the others only.
@@ -123,7 +125,6 @@ def tested(found: Measured, target: GateTarget, seed: int, *, leave_kinds: bool)
     test = judged.some(here)
     learn = (found.seeds[target] != seed) & ~found.coins[target]
     source = Source("scenes", seed)
-    bundle = open_bundle()
     estimates = np.zeros(len(test.gains))
     taken = np.zeros(len(test.gains), np.bool_)
     for kind in np.unique(test.kinds) if leave_kinds else [""]:
@@ -166,7 +167,7 @@ def condition_table(tests: Sequence[Tested]) -> str:
     return "\n".join(lines)
 
 
-def target_table(found: Measured, seeds: Sequence[int]) -> str:
+def target_table(found: Measured, bundle: Bundle, seeds: Sequence[int]) -> str:
     """Return what each target gives, on conditions that it has learned from and on others."""
     lines = [
         "| target | conditions | correlation | enhanced | mean IoU | worst condition | "
@@ -178,7 +179,7 @@ def target_table(found: Measured, seeds: Sequence[int]) -> str:
             if leave and target != "iou":
                 continue
             of = seeds[:1] if leave else seeds
-            tests = [tested(found, target, seed, leave_kinds=leave) for seed in of]
+            tests = [tested(found, bundle, target, seed, leave_kinds=leave) for seed in of]
             rows = figures(tests)
             losses = {kind: max(row[0], row[1]) - row[2] for kind, row in rows.items()}
             worst = max(losses, key=lambda kind: losses[kind])
@@ -189,7 +190,8 @@ def target_table(found: Measured, seeds: Sequence[int]) -> str:
             lines.append(
                 f"| {target} | {'left out' if leave else 'learned'} | "
                 f"{gate_fit.correlation(estimates, gains):.2f} | {100 * mean[4]:.0f} % | "
-                f"{100 * mean[2]:.2f} | {worst}, {-100 * losses[worst]:+.3f} | {many} of {len(rows)} |"
+                f"{100 * mean[2]:.2f} | {worst}, {-100 * losses[worst]:+.3f} | "
+                f"{many} of {len(rows)} |"
             )
     return "\n".join(lines)
 
@@ -211,15 +213,15 @@ def seed_table(tests: Mapping[int, Tested]) -> str:
 
 def write_page(folder: Path, page: Path) -> None:
     """Write the page from what `measure` kept."""
-    found = read(folder)
+    found, bundle = read(folder), open_bundle()
     seeds = sorted(set(map(int, found.seeds["iou"])))
-    tests = {seed: tested(found, "iou", seed, leave_kinds=False) for seed in seeds}
+    tests = {seed: tested(found, bundle, "iou", seed, leave_kinds=False) for seed in seeds}
     count = len(np.unique(found.cases["iou"].pictures))
     text = GUIDE
     for name, part in (
         ("CONDITIONS", condition_table(list(tests.values()))),
         ("SEEDS", seed_table(tests)),
-        ("TARGETS", target_table(found, seeds)),
+        ("TARGETS", target_table(found, bundle, seeds)),
         ("COUNT", str(count)),
     ):
         text = text.replace("{" + name + "}", part)

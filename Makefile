@@ -276,6 +276,10 @@ precision: $(READY)  ## Measure fp16 and bf16 of every preset, for docs/precisio
 quantization: $(READY)  ## Measure eight bits on nano by every method, for docs/quantization.md (ten minutes)
 	$(BIN)/python -m tests.studies.quantization $(OUT)/quantization docs/quantization.md
 
+gate-table: $(READY)  ## Measure what a gate saves and costs on nano, for docs/gate.md (ten minutes)
+	$(BIN)/python -m tests.studies.gate measure $(OUT)/gate
+	$(BIN)/python -m tests.studies.gate page $(OUT)/gate docs/gate.md
+
 quantization-full: $(READY)  ## Calibrate ViT-B with SD 2.1 and check that it needs less than 10 GB of memory (half an hour)
 	$(BIN)/python -m tests.studies.quantization_full $(OUT)/quantization-full
 

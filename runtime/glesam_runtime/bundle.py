@@ -51,13 +51,8 @@ class Bundle:
         return self.path / weights.file if weights is not None else None
 
     def stage_sha256(self, stage: StageName) -> str:
-        """Return a hash of a stage's graph and external weights.
-
-        Two graphs can be equal and differ only in their external weights.
-        """
-        record = self.manifest.stages[stage]
-        hashes = [file.sha256 for file in (record.graph, record.data) if file is not None]
-        return hashlib.sha256("".join(hashes).encode()).hexdigest()
+        """Return a hash of a stage's graph and external weights."""
+        return manifest_file.stage_sha256(self.manifest.stages[stage])
 
     @property
     def golden_path(self) -> Path:

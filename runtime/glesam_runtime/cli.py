@@ -19,12 +19,11 @@ from glesam_runtime.input_paths import STANDARD_INPUT, resolved
 from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.printing import print_json, print_result
 from glesam_runtime.run_options import (
+    EnhanceOptions,
     ImageOptions,
-    NoEnhance,
     OutputOptions,
     PromptOptions,
     TileOptions,
-    TimestepChoice,
     VideoOptions,
 )
 from glesam_runtime.terminal_text import print_line
@@ -64,6 +63,7 @@ def run(
     out: OutputOptions,
     engine: RequestedEngine,
     search: EverythingOptions,
+    enhancing: EnhanceOptions,
     bundle: Annotated[
         str | None,
         typer.Option(
@@ -72,8 +72,6 @@ def run(
             "built-in nano.",
         ),
     ] = None,
-    no_enhance: NoEnhance = False,
-    timestep: TimestepChoice = None,
     in_flight: Annotated[
         int | None,
         typer.Option(
@@ -112,6 +110,7 @@ def run(
     """
     engine.check_backend()
     out.check()
+    enhance, timestep = enhancing.mode(), enhancing.timestep
     parameters, sides = search.parameters(), tiles.sides()
     if sides and parameters and parameters.crop_n_layers:
         raise InputError("--crop-n-layers: --tile takes the place of crops; leave out one of them")
@@ -139,8 +138,7 @@ def run(
             out,
             bundle,
             engine,
-            no_enhance,
-            timestep,
+            enhancing,
         )
         return
     arguments, prompts = source.images, asked.prompts
@@ -160,7 +158,7 @@ def run(
         opened,
         backend=engine.backend,
         device=engine.device,
-        enhance=not no_enhance,
+        enhance=enhance,
         options=engine.options(),
         prompt_batch=search.prompt_batch if parameters else asked.prompt_batch,
         timestep=timestep,
@@ -198,7 +196,7 @@ def run(
         )
     failed = [result for result in results if hasattr(result, "error")]
     if out.json:
-        _print_document(predictor, results, enhance=not no_enhance, since=start)
+        _print_document(predictor, results, since=start)
     elif predictor.engine_reason and len(failed) < len(results):
         print_note(predictor.engine_reason)
     if demo and not out.json:
@@ -330,7 +328,6 @@ def _print_document(
     predictor: GleSamPredictor,
     results: Sequence[ImageResult | ImageError],
     *,
-    enhance: bool,
     since: float,
 ) -> None:
     """Print the document of --json."""
@@ -342,8 +339,8 @@ def _print_document(
         Results(
             bundle=BundleInfo.of(predictor.bundle),
             engine={**predictor.engine.describe(), "reason": predictor.engine_reason},
-            enhance=enhance,
-            timestep=UNSET if predictor.timestep is None or not enhance else predictor.timestep,
+            enhance=predictor.enhancing.mode,
+            timestep=UNSET if predictor.timestep is None else predictor.timestep,
             load_seconds=round(predictor.timings["load"], 6),
             seconds=round(time.perf_counter() - since, 6),
             images=tuple(results),
@@ -358,8 +355,7 @@ def _follow(
     out: OutputOptions,
     bundle: str | None,
     engine: RequestedEngine,
-    no_enhance: bool,
-    timestep: int | None,
+    enhancing: EnhanceOptions,
 ) -> None:
     """Follow the prompts' objects through a video; the exit code is 2 if it broke off."""
     from glesam_runtime.follow import Follower
@@ -376,9 +372,9 @@ def _follow(
             _open_bundle(bundle),
             backend=engine.backend,
             device=engine.device,
-            enhance=not no_enhance,
+            enhance=enhancing.mode(),
             options=engine.options(),
-            timestep=timestep,
+            timestep=enhancing.timestep,
             work=LASTING,
         )
         with progress_bars() as bars:

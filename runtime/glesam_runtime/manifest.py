@@ -18,6 +18,7 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from glesam_runtime.enhancement_gate import EnhancementGate
 from glesam_runtime.target import AxisRange, Target
 
 FORMAT = "glesam-bundle"
@@ -331,6 +332,10 @@ _EVERYTHING = (
     "Default thresholds of everything-mode. Absent means those of segment_anything (predicted IoU "
     "0.88, stability 0.95, offset 1)."
 )
+_GATE = (
+    "Which images to enhance by default. Absent means every image. A reader that does not know it "
+    "enhances every image."
+)
 _REQUIRES = (
     "Names of features without which a reader would read this bundle wrongly. A reader refuses a "
     "bundle that names a feature it does not know. Absent means none."
@@ -351,6 +356,8 @@ class Manifest(_Record, frozen=True, kw_only=True):
     coordinates: Coordinates
     everything: Annotated[EverythingThresholds, Meta(description=_EVERYTHING)] | UnsetType = UNSET
     """Default thresholds of everything-mode. UNSET means those of segment_anything."""
+    enhancement_gate: Annotated[EnhancementGate, Meta(description=_GATE)] | UnsetType = UNSET
+    """Which images to enhance by default. UNSET means every image."""
     target: Target
     provenance: Provenance
     parity: Parity | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any
 
@@ -19,6 +20,7 @@ from glesam_runtime.manifest import (
     VERSION,
     FileRef,
     Manifest,
+    Stage,
     TensorSpec,
 )
 
@@ -227,6 +229,15 @@ def file_refs(manifest: Manifest) -> tuple[FileRef, ...]:
     stages = manifest.stages.values()
     further = (ref for stage in stages for ref in (stage.weights, stage.data) if ref is not None)
     return (*(stage.graph for stage in stages), *further, manifest.golden)
+
+
+def stage_sha256(stage: Stage) -> str:
+    """Return a hash of a stage's graph and external weights.
+
+    Two graphs can be equal and differ only in their external weights.
+    """
+    hashes = [file.sha256 for file in (stage.graph, stage.data) if file is not None]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def _spell(specs: tuple[TensorSpec, ...]) -> str:

@@ -6,7 +6,7 @@ Schemas docs/results.schema.json and docs/prompts.schema.json are generated from
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -65,6 +65,11 @@ class ImageResult(msgspec.Struct, frozen=True, kw_only=True):
     height: Annotated[int, Meta(ge=1)]
     note: str | UnsetType = UNSET
     """What may be wrong with the image."""
+    enhanced: bool | UnsetType = UNSET
+    """Whether the enhancer ran. With --everything it is said of the whole image; each crop is
+    decided for by itself."""
+    estimate: float | UnsetType = UNSET
+    """What the bundle's gate estimated that the enhancer gains. Absent if no gate was asked."""
     masks: tuple[Mask, ...]
     """In the order of the prompts; with --everything the best first."""
     instances: str | UnsetType = UNSET
@@ -75,6 +80,11 @@ class ImageResult(msgspec.Struct, frozen=True, kw_only=True):
     """The picture with the masks drawn over it, if one was written."""
     seconds: dict[str, Seconds]
     """Time of each step."""
+
+
+def estimate_field(estimate: float | None) -> float | UnsetType:
+    """Return the value of `ImageResult.estimate`."""
+    return UNSET if estimate is None else round(estimate, 6)
 
 
 class ImageError(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,10 +156,11 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     bundle: BundleInfo
     engine: dict[str, str | None]
     """Backend, device and versions; `reason` says why "auto" selected it, or is null."""
-    enhance: bool
-    """Whether the enhancer ran."""
+    enhance: bool | Literal["auto"]
+    """true: every image was enhanced. false: none was. "auto": the bundle's gate chose; `enhanced`
+    of each image says how."""
     timestep: int | UnsetType = UNSET
-    """The timestep that the enhancer ran, for a bundle with several."""
+    """The timestep that the enhancer runs, for a bundle with several."""
     load_seconds: Seconds
     seconds: Seconds
     """Time for all images together, without loading."""

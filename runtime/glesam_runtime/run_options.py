@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,21 +19,11 @@ from glesam_runtime.sample_depth import Depth
 from glesam_runtime.tiling.sides import check_tiles
 
 # No numpy here: the command line reads the options for its --help.
+if TYPE_CHECKING:
+    from glesam_runtime.enhancing import Mode
 
 _PROMPTS, _OUTPUT, _TILES, _VIDEO = "Prompts", "Output", "Large images", "Video"
 
-NoEnhance = Annotated[
-    bool, typer.Option("--no-enhance", help="Skip the enhancer and run plain SAM.")
-]
-TimestepChoice = Annotated[
-    int | None,
-    typer.Option(
-        "--timestep",
-        metavar="T",
-        help="Timestep that the enhancer runs, for a bundle with several. Default: the bundle's "
-        "own.",
-    ),
-]
 PromptBatchSize = Annotated[
     int | None,
     typer.Option(
@@ -42,6 +33,62 @@ PromptBatchSize = Annotated[
         help="Maximum number of prompts per decoder call. Default: 8 on a CPU, else 64.",
     ),
 ]
+
+
+class When(Enum):
+    """The values of --enhance."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+_MODES: Mapping[When | None, Mode | None] = {
+    None: None,
+    When.AUTO: "auto",
+    When.ALWAYS: True,
+    When.NEVER: False,
+}
+
+
+@dataclass(frozen=True)
+class EnhanceOptions:
+    """Which images to enhance, and how."""
+
+    enhance: Annotated[
+        When | None,
+        typer.Option(
+            help="auto: enhance an image if the bundle's gate estimates a gain. always: every "
+            "image. never: none, which runs plain SAM. Default: auto for a bundle with a gate, "
+            "else always.",
+            show_default=False,
+        ),
+    ] = None
+    no_enhance: Annotated[bool, typer.Option("--no-enhance", help="Same as --enhance never.")] = (
+        False
+    )
+    timestep: Annotated[
+        int | None,
+        typer.Option(
+            metavar="T",
+            help="Timestep that the enhancer runs, for a bundle with several. Default: the "
+            "bundle's own.",
+        ),
+    ] = None
+
+    def mode(self) -> Mode | None:
+        """Return the argument `enhance` of a predictor.
+
+        Raises:
+            InputError: the options contradict each other.
+        """
+        if not self.no_enhance:
+            return _MODES[self.enhance]
+        if self.enhance not in (None, When.NEVER):
+            raise InputError(
+                f"--no-enhance contradicts --enhance {self.enhance.value}; leave out one of them"
+            )
+        return False
 
 
 @dataclass(frozen=True)

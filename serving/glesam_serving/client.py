@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from glesam_runtime.enhancing import Mode
+
 _TRIES = 5
 """How often a request is sent while the server's queue is full."""
 
@@ -61,7 +63,7 @@ class Client:
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
         self._content: bytes | None = None
-        self._enhance: bool | None = None
+        self._enhance: Mode | None = None
         self._timestep: int | None = None
         self._bundle: wire.BundleAnswer | None = None
         self.image: wire.ImageAnswer | None = None
@@ -96,7 +98,7 @@ class Client:
         image: NDArray[np.uint8] | bytes | str | os.PathLike[str],
         image_format: str = "RGB",
         *,
-        enhance: bool | None = None,
+        enhance: Mode | None = None,
         timestep: int | None = None,
     ) -> wire.ImageAnswer:
         """Send an image to the server, which encodes it.
@@ -104,7 +106,8 @@ class Client:
         Args:
             image: a file, its bytes, or pixels: uint8 [H, W, 3].
             image_format: order of an array's channels, "RGB" or "BGR".
-            enhance: whether the enhancer runs; None is the server's default.
+            enhance: True runs the enhancer, False does not, and "auto" does if the bundle's gate
+                estimates a gain; None is the server's default.
             timestep: the timestep that the enhancer runs, for a bundle with several; None is the
                 server's default.
 

@@ -5,7 +5,7 @@ The server, its client and the OpenAPI document use these types, so none has a l
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -96,6 +96,8 @@ class ImageAnswer(msgspec.Struct, frozen=True, kw_only=True):
     stored_height: int
     enhanced: bool
     """Whether the enhancer ran."""
+    estimate: float | None = None
+    """What the bundle's gate estimated that the enhancer gains. null if no gate was asked."""
     timestep: int | UnsetType = UNSET
     """The timestep that the enhancer ran, for a bundle with several."""
     cached: bool
@@ -107,7 +109,8 @@ class ImageAnswer(msgspec.Struct, frozen=True, kw_only=True):
     engine: dict[str, str]
     """Where the image was encoded."""
     seconds: Seconds
-    """Time of each step when the image was encoded: queue, read, preprocess, encoder, enhancer."""
+    """Time of each step when the image was encoded: queue, read, preprocess, encoder, and gate and
+    enhancer if they ran."""
 
 
 class EverythingMask(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,6 +159,9 @@ class BundleAnswer(msgspec.Struct, frozen=True, kw_only=True):
     engine: dict[str, str | None]
     features: dict[str, bool]
     """Whether the server can enhance, and degrade."""
+    enhance: bool | Literal["auto"]
+    """Which images are enhanced if a request does not say: all, none, or those that the bundle's
+    gate chooses."""
     limits: dict[str, int]
     version: str
 

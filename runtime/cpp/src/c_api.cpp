@@ -80,6 +80,7 @@ int glesam_open(const char* bundle, const glesam_params* params, glesam_predicto
     own.engine_library = text_of(given.engine_library);
     own.threads = given.threads;
     own.enhance = given.skip_enhancer == 0;
+    own.gate = static_cast<glesam::Gate>(given.gate);
     own.max_prompt_batch = given.max_prompt_batch;
     own.limits = {given.limits.side,    given.limits.megapixels, given.limits.points,
                   given.limits.prompts, given.limits.json_mib,   given.limits.golden_mib};
@@ -159,6 +160,24 @@ int glesam_predict_as(glesam_predictor* predictor, const glesam_prompts* prompts
     own.packed = glesam::array_of(kept.packed);
     own.rle = glesam::array_of(predictor->rle);
     glesam::write_sized(own, output);
+  };
+  return report(predictor, [&] { return glesam::guard(work); });
+}
+
+int glesam_get_decision(glesam_predictor* predictor, glesam_decision* decision) {
+  const auto work = [&] {
+    if (decision == nullptr) {
+      glesam::input_error("decision: a null pointer; pass a place for the result");
+    }
+    check_size(decision->struct_size, "decision");
+    glesam::Decision made;
+    glesam::Status status = predictor->predictor->decision(&made);
+    if (!status) throw glesam::Error(status.code, std::move(status.message));
+    glesam_decision own{};
+    own.enhanced = made.enhanced ? 1 : 0;
+    own.estimated = made.estimated ? 1 : 0;
+    own.estimate = made.estimate;
+    write_sized(own, decision);
   };
   return report(predictor, [&] { return glesam::guard(work); });
 }

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "chain.h"
+#include "enhancing.h"
 #include "errors.h"
 #include "glesam.h"
 #include "prediction.h"
@@ -109,6 +110,7 @@ std::size_t prompt_batch_of(const Opened& opened, std::size_t wanted) {
 struct ImageState {
   std::shared_ptr<Engine> engine;  // outlives its tensors
   Geometry geometry;
+  Decision decision;
   Tensors features;
   Upscaler upscaler;
 };
@@ -118,6 +120,7 @@ struct ImageState {
 struct Predictor::State {
   Opened opened;
   bool enhance = true;
+  GateChoice gate;
   Limits limits;
   std::size_t prompt_batch = 1;
   Info info;
@@ -128,6 +131,8 @@ struct Predictor::State {
   State(Opened parts, const Params& params)
       : opened(std::move(parts)),
         enhance(params.enhance),
+        gate(params.enhance ? gate_of(opened.bundle.manifest, opened.bundle.path.string(), params.gate)
+                            : GateChoice{}),
         limits(params.limits),
         prompt_batch(prompt_batch_of(opened, params.max_prompt_batch)),
         info(info_of(opened)) {}
@@ -153,13 +158,23 @@ void Predictor::State::set_image(const Frame& frame) {
         encode(engine, manifest(), host_tensor({1, 3, size, size}, std::move(prepared.tensor)));
     engine.finish();
   }
-  if (enhance) {
+  timings.gate = timings.enhancer = 0;
+  Decision decision{enhance, false, 0};
+  if (gate) {
+    const Timer timer(timings.gate);
+    const Tensor host = engine.to_host(features.at(kEmbeddings));
+    decision.estimate =
+        estimate_gain(*gate, host.host, host.shape.at(3), prepared.geometry);
+    decision.estimated = true;
+    decision.enhanced = decision.estimate > gate->threshold;
+  }
+  if (decision.enhanced) {
     const Timer timer(timings.enhancer);
     features = glesam::enhance(engine, manifest(), features);
     engine.finish();
   }
   image = std::make_shared<const ImageState>(
-      ImageState{opened.engine, prepared.geometry, std::move(features),
+      ImageState{opened.engine, prepared.geometry, decision, std::move(features),
                  Upscaler(prepared.geometry, manifest().postprocessing)});
 }
 
@@ -300,6 +315,15 @@ Status Predictor::preprocess(const Frame& frame, std::vector<float>* tensor) con
     if (tensor == nullptr) input_error("tensor: a null pointer; pass a place for the result");
     const Preprocessing& rules = state_->manifest().preprocessing;
     *tensor = glesam::preprocess(frame, rules, state_->limits).tensor;
+  });
+}
+
+Status Predictor::decision(Decision* decision) noexcept {
+  return guard([&] {
+    if (decision == nullptr) input_error("decision: a null pointer; pass a place for the result");
+    const Reserved reserved(state_->in_use);
+    if (!state_->image) input_error("no image is set; call set_image first");
+    *decision = state_->image->decision;
   });
 }
 

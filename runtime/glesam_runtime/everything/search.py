@@ -46,6 +46,7 @@ def find_masks(
     image: NDArray[np.uint8],
     parameters: Parameters,
     progress: Callable[[int, int], None] | None = None,
+    whole: Callable[[], None] | None = None,
 ) -> list[Found]:
     """Return the masks of everything in an image; the list is empty if there are none.
 
@@ -54,6 +55,7 @@ def find_masks(
         image: uint8 [H, W, 3], RGB.
         parameters: how densely to search and which masks to keep.
         progress: called with how many points of all crops are done of how many.
+        whole: called when the whole image is the predictor's.
 
     Raises:
         InputError: the array is not such an image, or it is too small for the crops.
@@ -63,6 +65,8 @@ def find_masks(
     def set_crop(crop: Crop) -> None:
         x0, y0, x1, y1 = crop.box
         predictor.set_image(np.ascontiguousarray(image[y0:y1, x0:x1]))
+        if crop.layer == 0 and whole is not None:
+            whole()
 
     return search_crops(predictor, height, width, set_crop, parameters, progress)
 

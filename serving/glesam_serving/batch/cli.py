@@ -15,7 +15,7 @@ from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import InputError
 from glesam_runtime.everything.parameters import EverythingOptions
 from glesam_runtime.option_groups import expand_groups
-from glesam_runtime.run_options import ImageOptions, NoEnhance, PromptOptions, TimestepChoice
+from glesam_runtime.run_options import EnhanceOptions, ImageOptions, PromptOptions
 from glesam_runtime.terminal_text import print_line
 from glesam_runtime.verbosity import print_note
 from glesam_serving.batch.options import BatchOptions
@@ -49,6 +49,7 @@ def run(
     batch: BatchOptions,
     engine: RequestedEngine,
     search: EverythingOptions,
+    enhancing: EnhanceOptions,
     output: Annotated[
         Path,
         typer.Option(
@@ -63,8 +64,6 @@ def run(
             "nano.",
         ),
     ] = None,
-    no_enhance: NoEnhance = False,
-    timestep: TimestepChoice = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Segment IMAGES, and write Parquet files of one row per mask to OUT/masks.
@@ -77,6 +76,7 @@ def run(
     that was interrupted. The exit code is 2 if any image failed.
     """
     engine.check_backend()
+    enhance = enhancing.mode()
     parameters = search.parameters()
     _check(asked, parameters, search.mask_files, search.prompt_batch or asked.prompt_batch)
     from glesam_serving.batch.plan import parse_shard
@@ -89,11 +89,13 @@ def run(
     opened = bundles.open_any(bundle)
     if bundle is None:
         print_note("using the built-in nano bundle; --bundle runs another")
+    from glesam_runtime.enhancing import Enhancing
     from glesam_runtime.timestep_levels import asked_timestep
     from glesam_serving.batch.job import Job, open_job
     from glesam_serving.batch.rows import read_rows
 
     out = output.absolute()
+    how = Enhancing.of(opened, enhance)
     asked_job = Job(
         inputs=tuple(source.images),
         recursive=source.recursive,
@@ -102,7 +104,7 @@ def run(
         backend=engine.backend,
         device=engine.device,
         precision=engine.precision,
-        enhance=not no_enhance,
+        enhance=how.mode,
         multimask=asked.multimask,
         depth=source.depth.value,
         prompts=tuple(_own_prompts(asked)),
@@ -110,7 +112,7 @@ def run(
         masks=batch.masks.value,
         batch_size=batch.batch_size,
         limit=batch.limit,
-        timestep=asked_timestep(opened.manifest, timestep, not no_enhance),
+        timestep=asked_timestep(opened.manifest, enhancing.timestep, how.may_enhance),
     )
     import ray  # noqa: F401 - reports that the extra is missing before a folder is made
 

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -34,7 +34,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     device: str | None
     precision: str | None
-    enhance: bool
+    enhance: bool | Literal["auto"]
     multimask: bool
     depth: str
     prompts: tuple[dict[str, Any], ...]

@@ -62,6 +62,8 @@ def mask_rows(job: Job, number: int, row: Row, result: ImageResult) -> list[dict
                 "height": result.height,
                 "width": result.width,
                 "counts": mask.rle.counts,
+                "enhanced": result.enhanced,
+                "estimate": None if result.estimate is msgspec.UNSET else result.estimate,
                 "bundle": job.bundle,
                 "seconds": seconds,
             }

@@ -47,6 +47,8 @@ MASK_SCHEMA = pa.schema(
         pa.field("height", pa.int32(), nullable=False),
         pa.field("width", pa.int32(), nullable=False),
         pa.field("counts", pa.string(), nullable=False),
+        pa.field("enhanced", pa.bool_(), nullable=False),
+        pa.field("estimate", pa.float64()),
         pa.field("bundle", pa.string(), nullable=False),
         pa.field("seconds", pa.float64(), nullable=False),
     ]

@@ -36,6 +36,7 @@ from glesam_serving.batch.rows import Row
 from glesam_serving.batch.started import Started
 
 if TYPE_CHECKING:
+    from glesam_runtime.enhancing import Branch
     from glesam_runtime.image import Geometry
     from glesam_runtime.predictor import GleSamPredictor
 
@@ -67,6 +68,8 @@ class Item:
     prepared: Any = None
     """What `prepare` of the work returns, then what `infer` returns."""
     features: dict[str, np.ndarray] | None = None
+    branch: Branch | None = None
+    """Whether the image was enhanced."""
     result: ImageResult | None = None
     failure: Failure | None = None
 
@@ -227,12 +230,12 @@ def encode(setup: Setup, predictors: Sequence[GleSamPredictor], chunk: Chunk) ->
             return
         prepared = item.prepared
         predictor.set_prepared(prepared.encoded)
-        item.features = dict(predictor.get_embedding().features)
+        item.features, item.branch = dict(predictor.get_embedding().features), predictor.branch
         geometry: Geometry = prepared.encoded.geometry
         seconds = dict(prepared.seconds)
-        for stage in ("encoder", "enhancer"):
-            if stage in predictor.timings:
-                seconds[stage] = predictor.timings[stage]
+        for step in ("encoder", "gate", "enhancer"):
+            if step in predictor.timings:
+                seconds[step] = predictor.timings[step]
         item.prepared = replace(
             prepared, encoded=Preprocessed(_NO_TENSOR, geometry), seconds=seconds
         )
@@ -250,7 +253,7 @@ def decode(setup: Setup, predictors: Sequence[GleSamPredictor], chunk: Chunk) ->
         segmentation = _segmentation(setup, item.row)
         assert isinstance(segmentation, PromptedSegmentation)
         assert item.features is not None
-        predictor.set_features(item.prepared.encoded.geometry, item.features)
+        predictor.set_features(item.prepared.encoded.geometry, item.features, item.branch)
         inferred = segmentation.decode(predictor, item.prepared)
         item.result = segmentation.finish(inferred, lambda: None)
         item.prepared = item.features = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import numpy as np
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -29,12 +29,15 @@ from glesam_serving.server.search import count_prompts, lines, read_parameters
 from glesam_serving.server.waiting import wait_for
 
 if TYPE_CHECKING:
+    from glesam_runtime.enhancing import Mode
     from glesam_serving.server.metrics import Metrics
     from glesam_serving.server.scheduler import Scheduler
     from glesam_serving.settings import ServerOptions
 
 T = TypeVar("T")
 _JSON = "application/json"
+_MODES: dict[str, Mode] = {"true": True, "false": False, "auto": "auto"}
+"""The values of the query parameter `enhance`."""
 _LARGE = 1 << 18
 """Bytes from which work on a body is done in a thread."""
 _SHORT = 1 << 20
@@ -176,23 +179,31 @@ class Routes:
             "X-GleSAM-Dtype": dtype,
             "X-GleSAM-Names": ",".join(image.features),
             "X-GleSAM-Bundle-SHA256": self._model.bundle.sha256,
-            "X-GleSAM-Enhanced": str(image.enhanced).lower(),
+            "X-GleSAM-Enhanced": str(image.branch.enhanced).lower(),
             "X-GleSAM-Image-Size": f"{geometry.original[1]}x{geometry.original[0]}",
             "X-GleSAM-Resized-Size": f"{geometry.resized[1]}x{geometry.resized[0]}",
         }
         return Response(raw, headers=headers, media_type="application/octet-stream")
 
-    def _enhance(self, request: Request) -> bool:
-        text = request.query_params.get("enhance", "true" if self._model.enhance else "false")
-        if text not in ("true", "false"):
-            raise ProblemError(422, f"enhance={text[:32]!r}: must be true or false")
-        if text == "true" and not self._model.enhance:
+    def _enhance(self, request: Request) -> Mode:
+        own, text = self._model.enhancing.mode, request.query_params.get("enhance")
+        if text is None:
+            return own
+        if text not in _MODES:
+            raise ProblemError(422, f"enhance={text[:32]!r}: must be true, false or auto")
+        if text != "false" and not own:
             raise ProblemError(
-                422, "enhance=true: this server runs with --no-enhance; leave it out or send false"
+                422,
+                f"enhance={text}: this server runs with --enhance never; leave it out or send "
+                "false",
             )
-        return text == "true"
+        if text == "auto" and isinstance(self._model.bundle.manifest.enhancement_gate, UnsetType):
+            raise ProblemError(
+                422, "enhance=auto: the bundle of this server has no gate; send true or false"
+            )
+        return _MODES[text]
 
-    def _timestep(self, request: Request, enhance: bool) -> int | None:
+    def _timestep(self, request: Request, enhance: Mode) -> int | None:
         """Return the timestep that the enhancer runs; None if it does not run or has one only."""
         text = request.query_params.get("timestep")
         if text is None:
@@ -214,7 +225,7 @@ class Routes:
             return parts_of(kind, body)
         return await self._scheduler.finish(parts_of, kind, body)
 
-    async def _name(self, content: bytes, enhance: bool, timestep: int | None) -> str:
+    async def _name(self, content: bytes, enhance: Mode, timestep: int | None) -> str:
         """Return the id of an image file."""
 
         def work() -> str:
@@ -224,7 +235,7 @@ class Routes:
         return work() if len(content) < _LARGE else await self._scheduler.finish(work)
 
     async def _encoded(
-        self, request: Request, content: bytes, enhance: bool, timestep: int | None
+        self, request: Request, content: bytes, enhance: Mode, timestep: int | None
     ) -> tuple[EncodedImage, bool]:
         name = await self._name(content, enhance, timestep)
         async with self._scheduler.place():
@@ -316,8 +327,11 @@ class Routes:
             height=height,
             stored_width=stored_width,
             stored_height=stored_height,
-            enhanced=image.enhanced,
-            timestep=UNSET if image.timestep is None else image.timestep,
+            enhanced=image.branch.enhanced,
+            estimate=image.branch.estimate,
+            timestep=UNSET
+            if image.timestep is None or not image.branch.enhanced
+            else image.timestep,
             cached=cached,
             bytes=image.bytes,
             note=image.note,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from glesam_runtime.enhancing import Mode
     from glesam_runtime.everything.parameters import Parameters
     from glesam_runtime.everything.search import Found
     from glesam_serving.server.metrics import Metrics
@@ -138,7 +139,7 @@ class Scheduler:
         return image
 
     async def encode(
-        self, name: str, content: bytes, enhance: bool, timestep: int | None = None
+        self, name: str, content: bytes, enhance: Mode, timestep: int | None = None
     ) -> tuple[EncodedImage, bool]:
         """Return the image of this id and whether it was in the cache; encode it if it was not.
 
@@ -172,7 +173,7 @@ class Scheduler:
             task.exception()  # a request that still waits raises it
 
     async def _encode(
-        self, name: str, content: bytes, enhance: bool, timestep: int | None
+        self, name: str, content: bytes, enhance: Mode, timestep: int | None
     ) -> EncodedImage:
         start = time.perf_counter()
         async with self._reading:

@@ -19,6 +19,10 @@ from glesam_serving.triton.tensors import flag_of, read_tensors, set_image
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from glesam_runtime.enhancing import Mode
+
+_MODES: dict[str, Mode] = {"true": True, "false": False, "auto": "auto"}
+
 
 class Loaded:
     """The bundle and the cache of one process of a model."""
@@ -35,7 +39,7 @@ class Loaded:
         folder = Path(arguments["model_repository"])
         if folder.name != arguments["model_name"] and (folder / arguments["model_name"]).is_dir():
             folder = folder / arguments["model_name"]
-        enhance = parameters["enhance"] == "true"
+        enhance = _MODES[parameters["enhance"]]
         timestep = int(parameters["timestep"]) if "timestep" in parameters else None
         bundle = folder / version / "bundle"
         self.predictor: GleSamPredictor

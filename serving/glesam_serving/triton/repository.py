@@ -31,6 +31,8 @@ from glesam_serving.triton.config import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from glesam_runtime.enhancing import Mode
+
 _CONFIG, _BUNDLE = "config.pbtxt", "bundle"
 _MODEL_PY = '''"""Answer requests with the GleSAM bundle beside this file."""
 
@@ -54,7 +56,7 @@ class Wanted:
     instances: int
     cache_mib: int
     """Memory for the embeddings of images, in each process of the model in Python."""
-    enhance: bool
+    enhance: Mode
     timestep: int | None = None
     """The timestep that the enhancer runs; None is the bundle's default."""
 
@@ -74,7 +76,7 @@ def write_repository(bundle: Bundle, folder: Path, wanted: Wanted) -> int:
     models = {stage: graph_model(bundle.manifest, stage, wanted.onnx_backend) for stage in STAGES}
     stages: tuple[StageName, ...] = ()
     if wanted.graphs:
-        stages = STAGES if wanted.enhance else ("encoder", "decoder")
+        stages = STAGES if wanted.enhance is not False else ("encoder", "decoder")
     warmups = {stage: warmup_tensors(bundle, stage) for stage in stages}
     configs = {
         model_name(stage): graph_config(

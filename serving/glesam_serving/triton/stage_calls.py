@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glesam_runtime.bundle import Bundle, open_bundle
+from glesam_runtime.enhancing import Enhancing
 from glesam_runtime.errors import BackendError
 from glesam_runtime.image_index import OneImageEngine, takes_image_index
 from glesam_runtime.one_thread import OneThread
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from glesam_runtime.backends.base import Engine, Value
+    from glesam_runtime.enhancing import Mode
     from glesam_runtime.manifest import StageName
 
 
@@ -81,7 +83,7 @@ class StageCalls:
 
 
 def predictor_on(
-    folder: Path, engine: StageCalls, enhance: bool, timestep: int | None = None
+    folder: Path, engine: StageCalls, enhance: Mode, timestep: int | None = None
 ) -> GleSamPredictor:
     """Return a predictor that loads no graphs and runs on an engine that exists.
 
@@ -101,11 +103,11 @@ def predictor_on(
 
 
 class _OnEngine(GleSamPredictor):
-    def __init__(self, bundle: Bundle, engine: Engine, enhance: bool, timestep: int | None) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, enhance: Mode, timestep: int | None) -> None:
         OneThread.__init__(self)
         self.bundle, self.engine, self.engine_reason = bundle, engine, None
         self.timings = {}
         self.prompt_batch = 64
         self._folder, self._made_with = bundle.path, {}
-        self._enhance, self.timestep = enhance, timestep
-        self._geometry, self._features, self._images = None, None, ()
+        self.enhancing, self.timestep = Enhancing.of(bundle, enhance), timestep
+        self._geometry, self._features, self._branch, self._images = None, None, None, ()

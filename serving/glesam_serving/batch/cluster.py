@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from glesam_runtime.errors import BackendError, InputError
+from glesam_runtime.machine import cores
 from glesam_serving.batch.watcher import watched
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def cluster(address: str | None) -> Iterator[Size]:
 
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
-        settings.update(include_dashboard=False, num_cpus=max(2, os.cpu_count() or 2))
+        settings.update(include_dashboard=False, num_cpus=max(2, cores()))
     elif address != "auto":
         host = _check_answers(address)
         if ipaddress.ip_address(host).is_loopback and "://" not in address:

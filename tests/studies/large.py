@@ -9,10 +9,8 @@ whose time are those that the system reports. The tables are those of docs/large
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +33,16 @@ POINTS = "6"
 """Points along each side of a tile: 54 x 54 points over the picture, as tiles overlap."""
 STRAIGHT = 32
 """Length in pixels of a piece of contour on a tile's border that counts as a visible seam."""
+MEASURED = """
+import os, subprocess, sys, time
+start = time.perf_counter()
+_, status, usage = os.wait4(subprocess.Popen(sys.argv[1:]).pid, 0)
+print(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024,
+      file=sys.stderr)
+sys.exit(status != 0)
+"""
+"""Runs a command in a small process of its own, because a new process counts its parent's memory as
+its own until it runs the command."""
 
 
 def main() -> None:
@@ -88,18 +96,20 @@ def boxes_of(instances: np.ndarray) -> dict[int, list[int]]:
 
 def run(folder: Path, name: str, picture: Path, *options: str) -> tuple[dict[str, Any], str]:
     """Run glesam-run; return its image's entry, and its time and memory as cells of a table."""
-    command = ["/usr/bin/env", "glesam-run", str(picture), "--json", "--no-files", *options]
+    command = ["glesam-run", str(picture), "--json", "--no-files", *options]
     command += ["--backend", "onnxruntime"]
-    start = time.perf_counter()
     with (folder / f"{name}.json").open("w") as out:
-        process = subprocess.Popen(command, stdout=out)
-        _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    if status:
-        raise SystemExit(f"{name}: glesam-run failed")
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURED, *command],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    if done.returncode:
+        raise SystemExit(f"{name}: {done.stderr}")
+    seconds, busy, memory = map(float, done.stderr.split()[-3:])
+    cells = f"{seconds:.0f} | {busy:.0f} | {memory:.0f}"
     document = json.loads((folder / f"{name}.json").read_text())
-    busy = usage.ru_utime + usage.ru_stime
-    cells = f"{seconds:.0f} | {busy:.0f} | {usage.ru_maxrss / 1024:.0f}"
     return document["images"][0], cells
 
 

@@ -230,7 +230,8 @@ class Joiner:
 def agreement(first: Found, second: Found, height: int) -> float:
     """Return the IoU of two masks where the crop of the first lies; height is the picture's."""
     one, other = (runs_in_window(each.runs, height, first.crop.box) for each in (first, second))
-    return np.count_nonzero(one & other) / max(1, np.count_nonzero(one | other))
+    both, either = int(np.count_nonzero(one & other)), int(np.count_nonzero(one | other))
+    return both / max(1, either)
 
 
 def _box_of(grid: Grid, place: tuple[int, int]) -> Box:

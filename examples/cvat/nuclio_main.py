@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glesam_runtime.errors import GlesamError, InputError
-from glesam_serving import Client, ServerError
+from glesam_serving import Client
+from glesam_serving.client import ServerError
 
 if TYPE_CHECKING:
     from nuclio_sdk import Context, Event, Response

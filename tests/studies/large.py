@@ -9,10 +9,8 @@ whose time are those that the system reports. The tables are those of docs/large
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +25,24 @@ from glesam_runtime.tiling.window_files import open_windows
 from glesam_runtime.tiling.windows import read_reduced
 
 SIDE, PART, TILE, OVERLAP = 8192, 2048, 1024, 128
+OBJECTS = 48
+"""Number of objects that are prompted, evenly spaced among all."""
 LEAST = 48 * 48
 """Objects of fewer visible pixels are left out."""
+POINTS = "6"
+"""Points along each side of a tile: 54 x 54 points over the picture, as tiles overlap."""
 STRAIGHT = 32
 """Length in pixels of a piece of contour on a tile's border that counts as a visible seam."""
+MEASURED = """
+import os, subprocess, sys, time
+start = time.perf_counter()
+_, status, usage = os.wait4(subprocess.Popen(sys.argv[1:]).pid, 0)
+print(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024,
+      file=sys.stderr)
+sys.exit(status != 0)
+"""
+"""Runs a command in a small process of its own, because a new process counts its parent's memory as
+its own until it runs the command."""
 
 
 def main() -> None:
@@ -43,7 +55,8 @@ def main() -> None:
     instances = np.load(truth, mmap_mode="r")
     objects = boxes_of(instances)
     if half != "everything":
-        prompts(folder, picture, instances, objects)
+        chosen = list(objects)[:: max(1, len(objects) // OBJECTS)][:OBJECTS]
+        prompts(folder, picture, instances, {value: objects[value] for value in chosen})
     if half != "prompts":
         everything(folder, picture, instances, objects)
 
@@ -83,18 +96,20 @@ def boxes_of(instances: np.ndarray) -> dict[int, list[int]]:
 
 def run(folder: Path, name: str, picture: Path, *options: str) -> tuple[dict[str, Any], str]:
     """Run glesam-run; return its image's entry, and its time and memory as cells of a table."""
-    command = ["/usr/bin/env", "glesam-run", str(picture), "--json", "--no-files", *options]
+    command = ["glesam-run", str(picture), "--json", "--no-files", *options]
     command += ["--backend", "onnxruntime"]
-    start = time.perf_counter()
     with (folder / f"{name}.json").open("w") as out:
-        process = subprocess.Popen(command, stdout=out)
-        _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    if status:
-        raise SystemExit(f"{name}: glesam-run failed")
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURED, *command],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    if done.returncode:
+        raise SystemExit(f"{name}: {done.stderr}")
+    seconds, busy, memory = map(float, done.stderr.split()[-3:])
+    cells = f"{seconds:.0f} | {busy:.0f} | {memory:.0f}"
     document = json.loads((folder / f"{name}.json").read_text())
-    busy = usage.ru_utime + usage.ru_stime
-    cells = f"{seconds:.0f} | {busy:.0f} | {usage.ru_maxrss / 1024:.0f}"
     return document["images"][0], cells
 
 
@@ -159,19 +174,23 @@ def prompts(
 def everything(
     folder: Path, picture: Path, instances: np.ndarray, objects: dict[int, list[int]]
 ) -> None:
-    """Find everything: in tiles, and in one look with the same points per tile and a dense grid."""
-    sparse = os.environ.get("GLESAM_POINTS", "6")
+    """Find everything: in tiles, and in one look at the picture squeezed to the side of a tile."""
     tiles = ("--tile", str(TILE), "--overlap", str(OVERLAP))
+    windows, small = open_windows(picture), folder / "squeezed.png"
+    factor = SIDE // TILE
+    Image.fromarray(read_reduced(windows, (0, 0, SIDE, SIDE), factor)).save(small)
+    every = ("--everything", "--points-per-side")
     found = {
-        "tiles": run(folder, "every", picture, "--everything", "--points-per-side", sparse, *tiles),
-        "one look": run(folder, "once", picture, "--everything"),
+        "tiles": run(folder, "every", picture, *every, POINTS, *tiles),
+        "one look at the squeezed picture": run(folder, "once", small, *every, "32"),
     }
     print("| everything | masks | found (IoU > 0.5) | mean IoU | seams | seconds | CPU s | MiB |")
     print("|---|---|---|---|---|---|---|---|")
     grid = Grid(SIDE, SIDE, TILE, OVERLAP)
     for name, (image, cells) in found.items():
-        best = best_ious(image["masks"], instances, objects)
-        seams = sum(has_seam(mask, grid) for mask in image["masks"])
+        scale = SIDE // image["width"]
+        best = best_ious(image["masks"], instances[::scale, ::scale], objects, scale)
+        seams = "" if scale > 1 else sum(has_seam(mask, grid) for mask in image["masks"])
         share = np.mean(best > 0.5)
         print(
             f"| {name} | {len(image['masks'])} | {share:.3f} | {best.mean():.3f} | {seams} | "
@@ -180,17 +199,17 @@ def everything(
 
 
 def best_ious(
-    masks: list[dict[str, Any]], instances: np.ndarray, objects: dict[int, list[int]]
+    masks: list[dict[str, Any]], instances: np.ndarray, objects: dict[int, list[int]], scale: int
 ) -> np.ndarray:
-    """Return for each object the IoU of the best mask."""
-    areas = dict.fromkeys(objects, 0)
-    best = dict.fromkeys(objects, 0.0)
-    for value, (x0, y0, x1, y1) in objects.items():
-        areas[value] = np.count_nonzero(np.asarray(instances[y0:y1, x0:x1]) == value)
+    """Return for each object the IoU of the best mask, at the resolution of the masks."""
+    areas, best = {}, dict.fromkeys(objects, 0.0)
+    for value, box in objects.items():
+        x0, y0, x1, y1 = (edge // scale for edge in box)
+        areas[value] = np.count_nonzero(instances[y0 : y1 + 1, x0 : x1 + 1] == value)
     for mask in masks:
         x0, y0, x1, y1 = mask["box"]
         inside = decode_rle(mask["rle"])[y0:y1, x0:x1]
-        values, counts = np.unique(np.asarray(instances[y0:y1, x0:x1])[inside], return_counts=True)
+        values, counts = np.unique(instances[y0:y1, x0:x1][inside], return_counts=True)
         for value, both in zip(values.tolist(), counts.tolist(), strict=True):
             if value in best:
                 iou = both / (mask["area"] + areas[value] - both)

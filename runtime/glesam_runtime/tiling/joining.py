@@ -128,14 +128,14 @@ class Joiner:
 
     def _match(self, before: list[Piece], here: list[Piece], overlap: Box) -> None:
         """Join the pairs that agree in the overlap, the best first; each piece once."""
-        agreement = _ious(
+        ious = _ious(
             [runs_in_window(piece.found.runs, self._height, overlap) for piece in before],
             [runs_in_window(piece.found.runs, self._height, overlap) for piece in here],
         )
         used: set[int] = set()
-        order = np.argsort(-agreement, axis=None, kind="stable")
-        for first, second in zip(*np.unravel_index(order, agreement.shape), strict=True):
-            if agreement[first, second] < AGREEMENT:
+        order = np.argsort(-ious, axis=None, kind="stable")
+        for first, second in zip(*np.unravel_index(order, ious.shape), strict=True):
+            if ious[first, second] < AGREEMENT:
                 break
             one, other = before[first], here[second]
             if id(one) in used or id(other) in used or not _may_join(one, other):
@@ -225,6 +225,13 @@ class Joiner:
                 if inside == (x0, y0, x1, y1):
                     return True
         return False
+
+
+def agreement(first: Found, second: Found, height: int) -> float:
+    """Return the IoU of two masks where the crop of the first lies; height is the picture's."""
+    one, other = (runs_in_window(each.runs, height, first.crop.box) for each in (first, second))
+    both, either = int(np.count_nonzero(one & other)), int(np.count_nonzero(one | other))
+    return both / max(1, either)
 
 
 def _box_of(grid: Grid, place: tuple[int, int]) -> Box:

@@ -10,12 +10,13 @@ import numpy as np
 
 from glesam_runtime import masks
 from glesam_runtime.errors import InputError
-from glesam_runtime.everything.crops import Box, Crop
+from glesam_runtime.everything.crops import Box, Crop, near_crop_edge
 from glesam_runtime.everything.generator import MaskRecord, describe
-from glesam_runtime.everything.parameters import Parameters
-from glesam_runtime.everything.search import Found
+from glesam_runtime.everything.parameters import Parameters, thresholds
+from glesam_runtime.everything.search import Found, without_duplicates
 from glesam_runtime.prompts import PromptBatch, as_batch, group_alike, split
 from glesam_runtime.rle import run_box
+from glesam_runtime.tiling.joining import AGREEMENT, agreement
 from glesam_runtime.tiling.search import find_in_tiles
 from glesam_runtime.tiling.sides import check_tiles
 from glesam_runtime.tiling.tiles import Grid
@@ -139,9 +140,35 @@ class TiledPredictor:
     def find_everything(
         self, parameters: Parameters, progress: Callable[[int, int], None] | None = None
     ) -> list[Found]:
-        """Return what `generate` returns, as runs. `progress` is that of `find_in_tiles`."""
+        """Return what `generate` returns, as runs. `progress` is that of `find_in_tiles`.
+
+        A mask that still ends at the border of its tiles, because the next tile did not find it,
+        is looked for again as a prompt is, by the point that found it. The new mask takes its place
+        if both agree where the tiles lie; otherwise the mask is dropped.
+        """
+        windows, grid = self._opened(), self._grid
         with self.predictor.reserved():
-            return find_in_tiles(self.predictor, self._opened(), self._grid, parameters, progress)
+            found = find_in_tiles(self.predictor, windows, grid, parameters, progress)
+            whole = Crop((0, 0, grid.width, grid.height), 0)
+            cut = [one for one in found if near_crop_edge(_ends(one), one.crop, whole)]
+            if not cut:
+                return found
+            prompts = [
+                PromptBatch(np.asarray([[one.point]]), np.ones((1, 1), np.float32), None, None)
+                for one in cut
+            ]
+            keep = thresholds(self.predictor.bundle.manifest, parameters)
+            again = [
+                replace(new, point=old.point)
+                for old, (new,) in zip(cut, self.find(prompts), strict=True)
+                if new.predicted_iou > (keep.pred_iou_thresh or -np.inf)
+                and new.stability >= (keep.stability_score_thresh or 0)
+                and agreement(old, new, grid.height) >= AGREEMENT
+            ]
+        dropped = set(map(id, cut))
+        every = [one for one in found if id(one) not in dropped] + again
+        scores = [one.predicted_iou for one in every]
+        return without_duplicates(every, scores, parameters.box_nms_thresh)
 
     def find(self, prompts: Sequence[PromptBatch], multimask: bool = False) -> list[list[Found]]:
         """Return the masks of prompts of one object each, best first, as runs.
@@ -239,6 +266,11 @@ class TiledPredictor:
         if following == window:
             following = grid.window_around(extent, 2 * side)
         return None if following == window else following
+
+
+def _ends(found: Found) -> Box:
+    """Return the box of a mask with ends behind it, as those of crops are."""
+    return found.box[0], found.box[1], found.box[2] + 1, found.box[3] + 1
 
 
 def _extent(prompt: PromptBatch) -> tuple[float, float, float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ from glesam_evaluation.scenes import make_scene
 from glesam_runtime import GleSamPredictor, InputError, TiledPredictor
 from glesam_runtime.console import exit_code_of
 from glesam_runtime.everything.parameters import Parameters
+from glesam_runtime.image import geometry_of
+from glesam_runtime.prompts import PromptBatch
 from glesam_runtime.rle import decode_rle
+from glesam_runtime.tiling import search as tiling_search
 from glesam_runtime.tiling.windows import ArrayWindows
 
 
@@ -73,20 +77,77 @@ def test_a_prompt_is_looked_at_in_its_tile(predictor: GleSamPredictor, scene: np
     assert max(x1 - x0 for x0, _, x1, _ in windows.boxes) == 420  # type: ignore[attr-defined]
 
 
-def test_a_mask_that_reaches_a_border_is_looked_at_in_a_larger_window(
-    predictor: GleSamPredictor,
-) -> None:
-    """Show a disc that no tile holds: the tile of the point shows a part of it."""
+@pytest.fixture
+def bright(predictor: GleSamPredictor) -> GleSamPredictor:
+    """Return a predictor whose mask of any prompt is what is bright in the image."""
+    made = copy(predictor)
+    shown: list[np.ndarray] = []
+
+    def set_image(image: np.ndarray) -> None:
+        shown[:] = [image]
+        made.set_features(geometry_of(*image.shape[:2], 256), {})
+
+    def decode(prompts: PromptBatch, multimask_output: bool = True) -> tuple[np.ndarray, ...]:
+        height, width = (side // 4 for side in made.geometry.resized)
+        small = Image.fromarray(shown[0][..., 0]).resize((width, height), Image.Resampling.BOX)
+        logits = np.full((64, 64), -10, np.float32)
+        logits[:height, :width] = (np.asarray(small, np.float32) - 128) / 8
+        count = 3 if multimask_output else 1
+        shape = (prompts.size, count, 64, 64)
+        return np.broadcast_to(logits, shape), np.full(shape[:2], 0.9, np.float32)
+
+    made.set_image, made.decode = set_image, decode  # type: ignore[method-assign,assignment]
+    return made
+
+
+def disc(radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return a bright disc in the middle of 600 x 800 pixels, and its mask."""
     rows, columns = np.mgrid[:600, :800]
-    disc = np.hypot(columns - 400, rows - 300) < 240
-    image = np.full((600, 800, 3), (40, 60, 50), np.uint8)
-    image[disc] = (220, 170, 90)
-    tiled = TiledPredictor(predictor, 256, 32)
+    mask = np.hypot(columns - 400, rows - 300) < radius
+    return np.where(mask[..., None], np.uint8(220), np.uint8(30)).repeat(3, axis=2), mask
+
+
+def test_a_mask_that_reaches_a_border_is_looked_at_in_a_larger_window(
+    bright: GleSamPredictor,
+) -> None:
+    """Prompt a disc that no tile holds, at a point whose tile shows a part of it."""
+    image, truth = disc(240)
+    tiled = TiledPredictor(bright, 256, 32)
     tiled.set_image(image)
     (record,) = tiled.predict([[400.0, 130.0]], [1])[0]
     assert max(record["crop_box"][2:]) > 480
-    mask = decode_rle(record["segmentation"])
-    assert np.count_nonzero(mask & disc) / np.count_nonzero(mask | disc) > 0.85
+    assert iou(decode_rle(record["segmentation"]), truth) > 0.97
+
+
+def test_everything_finds_an_object_of_many_tiles_once(bright: GleSamPredictor) -> None:
+    image, truth = disc(240)
+    tiled = TiledPredictor(bright, 256, 32)
+    tiled.set_image(image)
+    keep_all = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0}
+    (record,) = tiled.generate(Parameters(points_per_side=1, **keep_all))
+    assert iou(decode_rle(record["segmentation"]), truth) > 0.97
+
+
+def test_everything_looks_again_where_one_tile_found_a_part(
+    bright: GleSamPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let only the first tile find the disc: it is cut off there, and then found whole."""
+    image, truth = disc(110)
+    tiled = TiledPredictor(bright, 480, 64)
+    tiled.set_image(image)
+    search = tiling_search._search_tile
+    monkeypatch.setattr(
+        tiling_search,
+        "_search_tile",
+        lambda *args: search(*args) if args[1] == (0, 0) else [],
+    )
+    keep_all = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0}
+    (record,) = tiled.generate(Parameters(points_per_side=1, **keep_all))
+    assert iou(decode_rle(record["segmentation"]), truth) > 0.97
+
+
+def iou(first: np.ndarray, second: np.ndarray) -> float:
+    return np.count_nonzero(first & second) / np.count_nonzero(first | second)
 
 
 def test_wrong_calls_are_refused(predictor: GleSamPredictor, scene: np.ndarray) -> None:

@@ -18,7 +18,7 @@ from glesam_export.checkpoints import Checkpoint
 from glesam_export.families import family_of
 from glesam_export.stages import Batch, export_stage
 from glesam_export.verify import latent_check, parity, reference_outputs
-from glesam_export.verify.cases import Case, make_cases
+from glesam_export.verify.cases import LEVELS, Case, Level, make_cases
 from glesam_export.verify.reference_outputs import Outputs, Step
 from glesam_runtime.bundle import Bundle, file_ref
 from glesam_runtime.manifest import (
@@ -62,6 +62,7 @@ class Options:
     allow_parity_failure: bool = False
     auto_islands: bool = False
     image_index: bool = False
+    levels: Sequence[Level] = LEVELS
 
 
 def build_bundle(
@@ -88,7 +89,7 @@ def build_bundle(
         ParityError: the bundle fails its gate. Nothing was written.
     """
     with staged_folder(destination) as folder:
-        cases = make_cases(checkpoint.preset, options.images)
+        cases = make_cases(checkpoint.preset, options.images, options.levels)
         reference = reference_outputs.record_reference(checkpoint, cases, step)
         if found := latent_check.warning(checkpoint, cases, reference, step):
             warn(found)

@@ -2,8 +2,8 @@
 
 Usage: python -m tests.studies.pieces chunks|int8 [ROUNDS]
 
-`chunks`: attention of ViT-B's global blocks and of SD 2.1's U-Net, one head at a time, and a part of
-its queries at a time. `int8`: layers of both in float32, bfloat16 and eight bits.
+`chunks`: attention of ViT-B's global blocks and of SD 2.1's U-Net, one head at a time, and a part
+of its queries at a time. `int8`: layers of both in float32, bfloat16 and eight bits.
 Engines run on one thread, and the ratio is that of the least processor times: other processes on
 the cores change them little.
 """

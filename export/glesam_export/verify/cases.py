@@ -22,7 +22,7 @@ Level = Literal["clear", "LQ-1", "LQ-2", "LQ-3"]
 LEVELS: tuple[Level, ...] = ("clear", "LQ-1", "LQ-2", "LQ-3")
 EXTREMES: tuple[Level, ...] = ("clear", "LQ-3")
 """The levels between which the others lie. Errors of a float32 graph come from rounding alone and
-hardly differ between levels, so these two decide (docs/adr/0036)."""
+hardly differ between levels, so these two decide."""
 SEED = 7
 PROMPTS = 3
 """Number of objects that are prompted in each image."""

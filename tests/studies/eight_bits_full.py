@@ -36,7 +36,7 @@ def quantize(source: Path, destination: Path) -> int:
     nodes, made, count = [], {"zero": zero, "scale": scale}, 0
     for node in model.graph.node:
         weight = weights.get(node.input[1]) if len(node.input) > 1 else None
-        if node.op_type not in ("MatMul", "Gemm", "Conv") or weight is None:
+        if weight is None or not _is_layer(node.op_type, len(weight.dims)):
             nodes.append(node)
             continue
         count += 1
@@ -68,6 +68,11 @@ def quantize(source: Path, destination: Path) -> int:
         model, destination, save_as_external_data=True, location=f"{destination.name}.data"
     )
     return count
+
+
+def _is_layer(kind: str, rank: int) -> bool:
+    """Return whether calibration would quantize a node with a constant of this rank."""
+    return rank == {"MatMul": 2, "Gemm": 2, "Conv": 4}.get(kind)
 
 
 def run_one(way: str, path: Path) -> None:

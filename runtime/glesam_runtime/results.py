@@ -49,7 +49,8 @@ class Mask(msgspec.Struct, frozen=True, kw_only=True):
     area: Count
     """Number of pixels."""
     crop: tuple[int, int, int, int] | UnsetType = UNSET
-    """x0, y0, x1, y1 of the crop in which the mask was found. Only with --everything."""
+    """x0, y0, x1, y1 of the crop or tile in which the mask was found. Only with --everything and
+    --tile."""
     rle: Rle
     file: str | UnsetType = UNSET
     """The PNG file of the mask, if one was written."""
@@ -82,6 +83,28 @@ class ImageError(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     error: str
     """What is wrong and what to do, in one line."""
+
+
+class VideoMask(msgspec.Struct, frozen=True, kw_only=True):
+    """An object in one frame of a video: a line of the JSON Lines that `--video` writes."""
+
+    frame: Count
+    """0, 1, 2 and so on."""
+    time: float
+    """Time of the frame in seconds, as the video says it."""
+    id: Annotated[int, Meta(ge=1)]
+    """1, 2, 3 and so on, in the order of the prompts."""
+    lost: bool
+    """Whether the object was not found. Box, area and rle are then those of an empty mask."""
+    box: tuple[int, int, int, int]
+    """As in Mask."""
+    predicted_iou: float
+    """As in Mask; of a lost object, that of the mask that was refused."""
+    stability_score: Fraction
+    """As predicted_iou."""
+    area: Count
+    """Number of pixels."""
+    rle: Rle
 
 
 class BundleInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,6 +148,8 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     """Backend, device and versions; `reason` says why "auto" selected it, or is null."""
     enhance: bool
     """Whether the enhancer ran."""
+    timestep: int | UnsetType = UNSET
+    """The timestep that the enhancer ran, for a bundle with several."""
     load_seconds: Seconds
     seconds: Seconds
     """Time for all images together, without loading."""

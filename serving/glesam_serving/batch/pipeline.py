@@ -220,6 +220,7 @@ class _Shared:
             device=job.device,
             enhance=enhance,
             options=self.options,
+            timestep=job.timestep,
             work=work_of(job, self.setup.plan),
         )
 

@@ -265,7 +265,7 @@ nano-table: $(READY)  ## Measure the paper's Table 5 at nano's size, with three 
 
 builtin: $(READY)  ## Replace the shipped nano by the one of make nano: the checkpoint and its bundle
 	@if [ -f $(OUT)/nano/nano.safetensors ]; then cp $(OUT)/nano/nano.safetensors $(BUILTIN_WEIGHTS); fi
-	$(BIN)/glesam-export onnx --preset nano -o $(BUILTIN)
+	$(BIN)/glesam-export onnx --preset nano --verify full -o $(BUILTIN)
 
 backbones: $(READY)  ## Export and run every backbone at full size, for docs/backbones.md (an hour)
 	$(BIN)/python -m tests.studies.backbones $(OUT)/backbones docs/backbones.md

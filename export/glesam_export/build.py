@@ -20,7 +20,7 @@ from glesam_export.checkpoints import Checkpoint
 from glesam_export.families import family_of
 from glesam_export.stages import Batch, export_stage
 from glesam_export.verify import latent_check, parity, reference_outputs
-from glesam_export.verify.cases import Case, at_every_level, make_cases
+from glesam_export.verify.cases import LEVELS, Case, Level, at_every_level, make_cases
 from glesam_export.verify.reference_outputs import Outputs, Step, known
 from glesam_runtime.bundle import Bundle, file_ref
 from glesam_runtime.manifest import (
@@ -66,6 +66,7 @@ class Options:
     allow_parity_failure: bool = False
     auto_islands: bool = False
     image_index: bool = False
+    levels: Sequence[Level] = LEVELS
 
 
 def build_bundle(
@@ -92,7 +93,7 @@ def build_bundle(
         ParityError: the bundle fails its gate. Nothing was written.
     """
     with staged_folder(destination) as folder:
-        pictures = make_cases(checkpoint.preset, options.images)
+        pictures = make_cases(checkpoint.preset, options.images, options.levels)
         cases = at_every_level(pictures, checkpoint)
         reference = reference_outputs.record_reference(checkpoint, cases, step)
         own = reference[: len(pictures)]  # those at the checkpoint's own timestep

@@ -271,6 +271,7 @@ def _export(output: Path, given: WeightOptions, graphs: GraphOptions) -> None:
     """Export and verify a checkpoint, and print the parity table."""
     precision = graph_options.one_precision(graphs.precision, graphs.flags)
     batch = graph_options.batch_size(graphs.batch)
+    all_levels = graph_options.verifies_all_levels(graphs.verify, precision)
     checkpoint = weights.make_checkpoint(given, print_warning, levels=True)
     if given.input is None and given.lora_alpha is not None:
         print_warning(
@@ -281,6 +282,7 @@ def _export(output: Path, given: WeightOptions, graphs: GraphOptions) -> None:
     # Imported here: importing torch takes seconds, which --help and wrong options do not need.
     from glesam_export import build
     from glesam_export.console_output import parity_table, step
+    from glesam_export.verify.cases import EXTREMES, LEVELS
 
     how = build.Options(
         precision,
@@ -289,6 +291,7 @@ def _export(output: Path, given: WeightOptions, graphs: GraphOptions) -> None:
         graphs.allow_parity_failure,
         graphs.auto_islands,
         graphs.image_index,
+        LEVELS if all_levels else EXTREMES,
     )
     manifest = build.build_bundle(checkpoint, output, how, step, print_warning)
     assert manifest.parity is not None, "build_bundle measures it"

@@ -78,7 +78,8 @@ def check(bundle: Bundle, engine: Engine) -> SelftestResult:
     encoded = chain.encode(engine, manifest, prepared.tensor)
     own = manifest.model.timestep
     others = [level.timestep for level in levels_of(manifest) if level.timestep != own]
-    at_levels = {None: "enhanced_embeddings", **{step: golden_name(step) for step in others}}
+    at_levels: dict[int | None, str] = {None: "enhanced_embeddings"}
+    at_levels |= {step: golden_name(step) for step in others}
     enhanced = {
         name: engine.to_host(chain.enhance(engine, manifest, given, step)[chain.EMBEDDINGS])
         for step, name in at_levels.items()

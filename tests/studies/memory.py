@@ -34,8 +34,6 @@ WAYS: dict[str, RequestedEngine | None] = {
 
 def run_one(name: str, folder: Path) -> None:
     """Load the model one way, and run an image and a prompt."""
-    from glesam_benchmark import bundle_chain, pytorch_chain
-    from glesam_benchmark.contenders import PytorchRunner
     from glesam_benchmark.timing import golden_inputs
     from glesam_runtime.bundle import open_bundle
 
@@ -43,13 +41,18 @@ def run_one(name: str, folder: Path) -> None:
     given, choice = golden_inputs(bundle), WAYS[name]
     start = time.perf_counter()
     chain: Any
+    # Each way imports what it needs: PyTorch alone takes half a gigabyte.
     if choice is None:
+        from glesam_benchmark import pytorch_chain
+        from glesam_benchmark.contenders import PytorchRunner
         from glesam_export.weight_options import WeightOptions
         from glesam_export.weights import make_checkpoint
 
         weights = WeightOptions(preset=bundle.manifest.model.preset, random_weights=0)
         chain = pytorch_chain.load_pytorch_chain(make_checkpoint(weights), PytorchRunner(weights))
     else:
+        from glesam_benchmark import bundle_chain
+
         if name == KEPT:
             from glesam_runtime.backends import openvino
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -12,6 +13,8 @@ from typing import Any, Literal
 import msgspec
 
 from glesam_runtime.errors import InputError
+from glesam_runtime.everything.parameters import Parameters
+from glesam_runtime.expected_work import ExpectedWork
 from glesam_runtime.staging import staged_file
 from glesam_serving.batch.parts import remedy
 from glesam_serving.batch.plan import Plan, write_plan
@@ -47,6 +50,18 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None
     timestep: int | None = None
     """The timestep that the enhancer runs; None is the bundle's default."""
+
+
+def work_of(job: Job, plan: Plan) -> ExpectedWork:
+    """Return the work of a whole job, so that a run that resumes it takes the same engine.
+
+    Nothing is measured, because processes that start together would measure each other.
+    """
+    images = job.batch_size * len(plan)
+    if job.everything is None:
+        return ExpectedWork(images, images, measure=False)
+    whole = Parameters(**job.everything).work_on(images)
+    return dataclasses.replace(whole, measure=False)
 
 
 class Opened(msgspec.Struct, frozen=True):

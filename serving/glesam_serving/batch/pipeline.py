@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.engine_selection import is_small
 from glesam_runtime.errors import BackendError, BundleError, GlesamError
-from glesam_runtime.everything.parameters import Parameters
-from glesam_runtime.expected_work import ExpectedWork
 from glesam_serving.batch import bundles, stages
 from glesam_serving.batch.cluster import Size, last_line
+from glesam_serving.batch.job import work_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -183,19 +182,9 @@ class _Shared:
             enhance=job.enhance,
             options=self.options,
             timestep=job.timestep,
-            work=self.work(),
+            work=work_of(job, self.setup.plan),
         )
         return [first, *(first.share() for _ in range(self.options.streams - 1))]
-
-    def work(self) -> ExpectedWork:
-        """Return the work of the whole job, so that a run that resumes it takes the same engine.
-
-        Processes that start together would measure each other.
-        """
-        images = self.setup.job.batch_size * len(self.setup.plan)
-        asked = self.setup.job.everything
-        whole = Parameters(**asked).work_on(images) if asked else ExpectedWork(images, images)
-        return replace(whole, measure=False)
 
 
 def _read(row: dict[str, Any], setup: stages.Setup, numbers: list[Any]) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def run(
     measured += contenders.variant_contenders(opened, others, engines.common)
     known = weights.for_bundle(given, opened.manifest) if beside else None
     if known is not None and known.timestep is not None:
-        # Of a bundle with several timesteps the default one is measured, with an enhancer of its own.
+        # Peers run the default timestep of a bundle that has several.
         known = replace(known, timestep=int(known.timestep))
     left_out: list[str] = []
     with tempfile.TemporaryDirectory() if work is None else nullcontext(work) as folder:

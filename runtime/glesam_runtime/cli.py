@@ -14,6 +14,7 @@ from glesam_runtime.console import report, run_app
 from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import GlesamError, InputError, ParityError
 from glesam_runtime.everything.parameters import EverythingOptions
+from glesam_runtime.expected_work import ExpectedWork
 from glesam_runtime.input_paths import STANDARD_INPUT, resolved
 from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.printing import print_json, print_result
@@ -22,6 +23,7 @@ from glesam_runtime.run_options import (
     NoEnhance,
     OutputOptions,
     PromptOptions,
+    TileOptions,
     TimestepChoice,
 )
 from glesam_runtime.terminal_text import print_line
@@ -56,6 +58,7 @@ def main() -> NoReturn:
 def run(
     source: ImageOptions,
     asked: PromptOptions,
+    tiles: TileOptions,
     out: OutputOptions,
     engine: RequestedEngine,
     search: EverythingOptions,
@@ -98,11 +101,16 @@ def run(
     a palette of colours. With more than 254 masks it has 16 bits, and
     <stem>_instances_colours.png shows it in colours.
 
+    --tile segments large images in tiles and joins objects across their
+    seams. The overlay is then reduced to at most 2,048 pixels a side.
+
     The exit code is 2 if any image failed.
     """
     engine.check_backend()
     out.check()
-    parameters = search.parameters()
+    parameters, sides = search.parameters(), tiles.sides()
+    if sides and parameters and parameters.crop_n_layers:
+        raise InputError("--crop-n-layers: --tile takes the place of crops; leave out one of them")
     _check_combination(source, asked, out, parameters, search.mask_files, demo, selftest, timestep)
     if selftest:
         _selftest(bundle, engine, out.json)
@@ -114,7 +122,7 @@ def run(
         sample = write_sample(out.folder)
         arguments, prompts = [str(sample.image)], sample.prompts
     requests = [] if parameters else _requests(asked, prompts)
-    images = _images(arguments, source.recursive, requests)
+    images = _images(arguments, source.recursive, requests, limited=not sides)
     opened = _open_bundle(bundle)
     from glesam_runtime.output_files import plan_outputs
     from glesam_runtime.predictor import GleSamPredictor
@@ -128,6 +136,9 @@ def run(
         options=engine.options(),
         prompt_batch=search.prompt_batch if parameters else asked.prompt_batch,
         timestep=timestep,
+        work=parameters.work_on(len(images))
+        if parameters
+        else ExpectedWork(len(images), len(images) * len(requests)),
     )
     inputs = frozenset(resolved(image.path) for image in images if image.content is None)
     planned = plan_outputs(images, out.folder)
@@ -135,7 +146,14 @@ def run(
     with progress_bars() as bars:
         work: Work[OutputFiles, Any, Any, ImageResult]
         write = not out.no_files
-        if parameters:
+        if sides:
+            from glesam_runtime.tiling.segment_file import TiledSegmentation
+
+            work = TiledSegmentation(
+                *(*sides, requests, parameters, asked.multimask, search.mask_files, inputs),
+                *(source.depth, write, bars.points),
+            )
+        elif parameters:
             from glesam_runtime.everything.segment_file import EverythingSegmentation
 
             work = EverythingSegmentation(
@@ -212,11 +230,16 @@ def _requests(asked: PromptOptions, prompts: Path | None) -> list[PromptRequest]
 
 
 def _images(
-    arguments: list[str] | None, recursive: bool, requests: Sequence[PromptRequest]
+    arguments: list[str] | None,
+    recursive: bool,
+    requests: Sequence[PromptRequest],
+    *,
+    limited: bool,
 ) -> list[InputImage]:
     """Return the images. Report what is wrong with them as far as it is known without a model.
 
-    Several images may fail one by one, so only a single one is checked by its header.
+    Several images may fail one by one, so only a single one is checked by its header. With
+    `limited` it must not exceed the limits for images that are read whole.
     """
     if not arguments:
         raise InputError(
@@ -230,7 +253,7 @@ def _images(
         for problem in problems:
             report(str(problem))
         raise typer.Exit(InputError.exit_code)
-    if len(images) == 1 and (size := images[0].size()):
+    if len(images) == 1 and (size := images[0].size(limited)):
         from glesam_runtime.prompt_requests import check_size
 
         check_size(requests, size, str(images[0].path))

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from glesam_runtime.backends.base import Engine
     from glesam_runtime.engine_options import EngineOptions
+    from glesam_runtime.expected_work import ExpectedWork
     from glesam_runtime.image import Geometry, Preprocessed
 
 _PROMPT_BATCH_CPU, _PROMPT_BATCH = 8, 64
@@ -58,6 +59,7 @@ class PredictorCore(OneThread):
         options: EngineOptions | None = None,
         prompt_batch: int | None = None,
         timestep: int | None = None,
+        work: ExpectedWork | None = None,
     ) -> None:
         """Verify a bundle and load its graphs.
 
@@ -72,6 +74,8 @@ class PredictorCore(OneThread):
                 other devices.
             timestep: the timestep that the enhancer runs, in a bundle with several; None is the
                 bundle's default.
+            work: the expected number of images and prompts, for which "auto" selects the engine of
+                a small bundle; None is one image with one prompt.
 
         Raises:
             BundleError: the bundle is incomplete, altered or too new.
@@ -91,7 +95,7 @@ class PredictorCore(OneThread):
         self.timings: dict[str, float] = {}
         """Latest seconds of each step: load, preprocess, encoder, enhancer, decoder, masks."""
         with self._timed("load"):
-            selected = select_engine(self.bundle, backend, device, stages, options)
+            selected = select_engine(self.bundle, backend, device, stages, options, work)
         self.engine: Engine = selected.engine
         self.engine_reason = selected.reason
         """Why "auto" selected this engine; None if `backend` named it."""
@@ -102,6 +106,7 @@ class PredictorCore(OneThread):
             "options": options,
             "prompt_batch": prompt_batch,
             "timestep": timestep,
+            "work": work,
         }
         self._enhance = enhance
         self.prompt_batch = _max_prompts(self.bundle.manifest, self.engine.device, prompt_batch)

@@ -49,7 +49,8 @@ class Mask(msgspec.Struct, frozen=True, kw_only=True):
     area: Count
     """Number of pixels."""
     crop: tuple[int, int, int, int] | UnsetType = UNSET
-    """x0, y0, x1, y1 of the crop in which the mask was found. Only with --everything."""
+    """x0, y0, x1, y1 of the crop or tile in which the mask was found. Only with --everything and
+    --tile."""
     rle: Rle
     file: str | UnsetType = UNSET
     """The PNG file of the mask, if one was written."""

@@ -56,6 +56,7 @@ def serve(
     listening = _bind(server)
     try:
         from glesam_runtime.bundle import open_bundle
+        from glesam_runtime.expected_work import LASTING
         from glesam_runtime.predictor import GleSamPredictor
         from glesam_serving.server.model import Model
         from glesam_serving.server.run import BACKLOG, run_server
@@ -73,6 +74,7 @@ def serve(
             options=engine.options(),
             prompt_batch=prompt_batch,
             timestep=timestep,
+            work=LASTING,
         )
         if predictor.engine_reason:
             print_note(predictor.engine_reason)

@@ -73,6 +73,8 @@ def enhancer(
     _refuse_to_overwrite(weights, output, "enhancer")
     checkpoint = _checkpoint_to_start_from(weights, output, adapters, training.seed)
     dataset = data.open()
+    from accelerate import PartialState
+
     from glesam_training.progress_display import progress_display
     from glesam_training.train import named_job, train_enhancer
     from glesam_training.trained_checkpoint import write_checkpoint
@@ -88,7 +90,8 @@ def enhancer(
             mask_loss,
             lambda part: write_checkpoint(checkpoint, output, enhancer=part),
         )
-    typer.echo(f"wrote {write_checkpoint(checkpoint, output, enhancer=trained)}")
+    if PartialState().is_main_process:
+        typer.echo(f"wrote {write_checkpoint(checkpoint, output, enhancer=trained)}")
 
 
 @app.command("decoder")
@@ -124,6 +127,8 @@ def decoder(
     _refuse_to_overwrite(weights, output, "decoder")
     checkpoint = make_checkpoint(weights, print_warning)
     dataset = data.open()
+    from accelerate import PartialState
+
     from glesam_training.progress_display import progress_display
     from glesam_training.train import named_job, train_decoder
     from glesam_training.trained_checkpoint import write_checkpoint
@@ -140,7 +145,8 @@ def decoder(
             enhance=not no_enhance,
             saved=lambda part: write_checkpoint(checkpoint, output, decoder=part),
         )
-    typer.echo(f"wrote {write_checkpoint(checkpoint, output, decoder=trained)}")
+    if PartialState().is_main_process:
+        typer.echo(f"wrote {write_checkpoint(checkpoint, output, decoder=trained)}")
 
 
 @app.command("nano")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import numpy as np
@@ -33,9 +33,12 @@ if TYPE_CHECKING:
     from glesam_serving.server.scheduler import Scheduler
     from glesam_serving.settings import ServerOptions
 
+T = TypeVar("T")
 _JSON = "application/json"
 _LARGE = 1 << 18
 """Bytes from which work on a body is done in a thread."""
+_SHORT = 1 << 20
+"""Pixels of all masks of an answer up to which the decoder's thread describes them (3 ms)."""
 
 
 class Routes:
@@ -234,28 +237,21 @@ class Routes:
     async def _segment(
         self, request: Request, image: EncodedImage, prompts: wire.SegmentRequest
     ) -> Response:
-        groups = groups_of(prompts, image)
-        side, count = image.geometry.image_size // 4, 3 if prompts.multimask else 1
-        logits = Logits(
-            np.empty((len(prompts.prompts), count, side, side), np.float32),
-            np.empty((len(prompts.prompts), count), np.float32),
-        )
-        start = time.perf_counter()
-        for group in groups:
-            found = await self._scheduler.decode(image, group.batch, prompts.multimask)
-            logits.low_res[group.members], logits.scores[group.members] = found
-        decoder = time.perf_counter() - start
         if "image/png" in request.headers.get("accept", ""):
-            png, best, headers = await self._scheduler.finish(
-                mask_png, logits, image, self._rules, prompts.threshold
-            )
+
+            def draw(logits: Logits) -> tuple[bytes, int, dict[str, str]]:
+                return mask_png(logits, image, self._rules, prompts.threshold)
+
+            logits, (png, best, headers), _ = await self._finished(image, prompts, draw)
             headers["X-GleSAM-Mask-Id"] = self._keep(image, logits)[best]
             return Response(png, headers=headers, media_type="image/png")
         stopped = False
+
+        def describe(logits: Logits) -> tuple[list[wire.Mask], float]:
+            return describe_masks(logits, image, self._rules, prompts, lambda: stopped)
+
         try:
-            masks, seconds = await self._scheduler.finish(
-                describe_masks, logits, image, self._rules, prompts, lambda: stopped
-            )
+            logits, (masks, seconds), elapsed = await self._finished(image, prompts, describe)
         finally:
             stopped = True
         names = self._keep(image, logits)
@@ -269,9 +265,41 @@ class Routes:
                 msgspec.structs.replace(mask, id=name)
                 for mask, name in zip(masks, names, strict=True)
             ],
-            seconds={"decoder": round(decoder, 6), "masks": round(seconds, 6)},
+            seconds={"decoder": round(elapsed - seconds, 6), "masks": round(seconds, 6)},
         )
         return Response(wire.encode(answer), media_type=_JSON)
+
+    async def _finished(
+        self, image: EncodedImage, prompts: wire.SegmentRequest, work: Callable[[Logits], T]
+    ) -> tuple[Logits, T, float]:
+        """Run the decoder and then work on its logits; return both results and the seconds."""
+        groups, start = groups_of(prompts, image), time.perf_counter()
+        height, width = image.geometry.original
+        candidates = 3 if prompts.multimask else 1
+        pixels = len(prompts.prompts) * candidates * height * width
+        if len(groups) == 1:
+            short = pixels <= _SHORT and not prompts.polygons
+            found = await self._scheduler.decode(
+                image,
+                groups[0].batch,
+                prompts.multimask,
+                (lambda low_res, scores: work(Logits(low_res, scores))) if short else None,
+            )
+            logits = Logits(found.low_res, found.scores)
+            if found.made is not None:
+                return logits, found.made, time.perf_counter() - start
+        else:
+            side, count = image.geometry.image_size // 4, len(prompts.prompts)
+            logits = Logits(
+                np.empty((count, candidates, side, side), np.float32),
+                np.empty((count, candidates), np.float32),
+            )
+            for group in groups:
+                part = await self._scheduler.decode(image, group.batch, prompts.multimask)
+                logits.low_res[group.members] = part.low_res
+                logits.scores[group.members] = part.scores
+        made = await self._scheduler.finish(work, logits)
+        return logits, made, time.perf_counter() - start
 
     def _keep(self, image: EncodedImage, logits: Logits) -> list[str]:
         """Keep the logits for refinement; return the ids of the masks."""

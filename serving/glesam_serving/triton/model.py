@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glesam_runtime.errors import GlesamError, InputError
+from glesam_runtime.expected_work import LASTING
 from glesam_runtime.predictor import GleSamPredictor
 from glesam_runtime.rle import encode_rle
 from glesam_serving.triton.embeddings import Embeddings
@@ -45,7 +46,7 @@ class Loaded:
         else:
             device = parameters["device"]
             self.predictor = GleSamPredictor(
-                bundle, device=device, enhance=enhance, timestep=timestep
+                bundle, device=device, enhance=enhance, timestep=timestep, work=LASTING
             )
         self.kept = Embeddings(int(parameters["cache_mib"]) << 20)
 

@@ -12,6 +12,7 @@ import numpy as np
 from glesam_runtime.bundle import Bundle, open_bundle
 from glesam_runtime.errors import BackendError
 from glesam_runtime.image_index import OneImageEngine, takes_image_index
+from glesam_runtime.one_thread import OneThread
 from glesam_runtime.predictor import GleSamPredictor
 from glesam_runtime.timestep_levels import LEVEL, check_timestep
 from glesam_serving.triton.config import graph_model, model_name
@@ -101,6 +102,7 @@ def predictor_on(
 
 class _OnEngine(GleSamPredictor):
     def __init__(self, bundle: Bundle, engine: Engine, enhance: bool, timestep: int | None) -> None:
+        OneThread.__init__(self)
         self.bundle, self.engine, self.engine_reason = bundle, engine, None
         self.timings = {}
         self.prompt_batch = 64

@@ -103,12 +103,18 @@ test-browser: $(BROWSER)/.ready $(WEB)/node_modules/.ready | $(CHROMIUM)  ## Tes
 $(BATCH)/.ready: pyproject.toml runtime/pyproject.toml
 	$(PYTHON) -m venv $(BATCH)
 	$(BATCH)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e './runtime[cpu]' -e '.[batch]' \
-		hypothesis psutil pycocotools pytest 'ray[data]==2.60.*'
+		hypothesis psutil pycocotools pytest 'ray[data]==2.60.*' s3fs
 	@touch $@
 
-# GLESAM_KILLS is the number of seeds of each kind of kill.
+# GLESAM_KILLS is the number of seeds of kills of a node and the driver of three nodes.
 test-batch: $(BATCH)/.ready  ## Test glesam-batch on Ray, with workers, nodes and drivers killed (ten minutes)
 	$(BATCH)/bin/python -m pytest -q tests/batch
+
+bench-batch: $(BATCH)/.ready  ## Compare glesam-batch to glesam-run --streams on 2,000 pictures (ten minutes)
+	$(BATCH)/bin/python -m tests.studies.batch
+
+bench-scale: $(BATCH)/.ready  ## Measure glesam-batch on 1 to 16 actors and over 100,000 rows with an engine that sleeps (half an hour)
+	$(BATCH)/bin/python -m tests.studies.scale
 
 # The server's Python backend needs NumPy below 2.
 $(TRITON)/.ready: pyproject.toml runtime/pyproject.toml
@@ -157,6 +163,9 @@ pythons: $(BUILD)/.ready  ## Install the wheels of make dist under each of PYTHO
 
 test-cpp: $(READY)  ## Build the C++ library and test it
 	runtime/cpp/check.sh $(BIN)/python $(OUT) $(CPP_OPTIONS)
+
+test-gstreamer: $(READY)  ## Build the GStreamer element and compare it with Python; replug it under a sanitizer (five minutes)
+	runtime/cpp/gstreamer/check.sh $(BIN)/python $(OUT)
 
 # This environment sees the packages of .venv, torch among them, through a .pth file.
 $(CLIENTS)/.ready: $(READY) tests/clients/requirements.txt
@@ -218,6 +227,9 @@ bench: $(READY)  ## Measure the cold start of glesam-run against `import torch`
 
 bench-many: $(READY)  ## Measure images per minute: one at a time, overlapped, two streams (ten minutes)
 	$(BIN)/python tests/studies/many_images.py $(BIN)/glesam-run
+
+bench-follow: $(READY)  ## Measure following objects through procedural videos, for docs/video.md (five minutes)
+	$(BIN)/python -m tests.studies.follow
 
 bench-cpp: $(READY)  ## Compare C++ with Python at full size, in bfloat16 (run make test-cpp first; 9 GB, 10 minutes)
 	$(BIN)/python -m tests.studies.cpp $(OUT)/cpp $(OUT)/bench-cpp

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from glesam_runtime.everything.generator import GleSamMaskGenerator, MaskRecord
     from glesam_runtime.expected_work import ExpectedWork
+    from glesam_runtime.follow import Followed, Follower
     from glesam_runtime.golden import SelftestResult
     from glesam_runtime.image_file import read_image
     from glesam_runtime.many import Prediction, segment_many
@@ -44,6 +45,8 @@ _HOMES = {
     "BundleError": "errors",
     "BusyError": "errors",
     "EngineOptions": "engine_options",
+    "Followed": "follow",
+    "Follower": "follow",
     "GleSamMaskGenerator": "everything.generator",
     "GleSamPredictor": "predictor",
     "GlesamError": "errors",
@@ -70,6 +73,8 @@ __all__ = [
     "BusyError",
     "EngineOptions",
     "ExpectedWork",
+    "Followed",
+    "Follower",
     "GleSamMaskGenerator",
     "GleSamPredictor",
     "GlesamError",

@@ -14,7 +14,7 @@ from glesam_runtime.console import report, run_app
 from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import GlesamError, InputError, ParityError
 from glesam_runtime.everything.parameters import EverythingOptions
-from glesam_runtime.expected_work import ExpectedWork
+from glesam_runtime.expected_work import LASTING, ExpectedWork
 from glesam_runtime.input_paths import STANDARD_INPUT, resolved
 from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.printing import print_json, print_result
@@ -25,6 +25,7 @@ from glesam_runtime.run_options import (
     PromptOptions,
     TileOptions,
     TimestepChoice,
+    VideoOptions,
 )
 from glesam_runtime.terminal_text import print_line
 from glesam_runtime.verbosity import is_debug, print_detail, print_note, spell_seconds
@@ -59,6 +60,7 @@ def run(
     source: ImageOptions,
     asked: PromptOptions,
     tiles: TileOptions,
+    clip: VideoOptions,
     out: OutputOptions,
     engine: RequestedEngine,
     search: EverythingOptions,
@@ -103,6 +105,8 @@ def run(
 
     --tile segments large images in tiles and joins objects across their
     seams. The overlay is then reduced to at most 2,048 pixels a side.
+    --video writes <stem>_masks.mp4, the video with the masks, and
+    <stem>_masks.jsonl, a JSON object for each object and frame.
 
     The exit code is 2 if any image failed.
     """
@@ -112,8 +116,32 @@ def run(
     if sides and parameters and parameters.crop_n_layers:
         raise InputError("--crop-n-layers: --tile takes the place of crops; leave out one of them")
     _check_combination(source, asked, out, parameters, search.mask_files, demo, selftest, timestep)
+    clip.check(
+        {
+            "images": source.images,
+            "--everything": parameters,
+            "--tile": sides,
+            "--multimask": asked.multimask,
+            "--json": out.json,
+            "--in-flight": in_flight,
+            "--demo": demo,
+            "--selftest": selftest,
+        }
+    )
     if selftest:
         _selftest(bundle, engine, out.json)
+        return
+    if clip.video is not None:
+        _follow(
+            clip.video,
+            clip.frames,
+            _requests(asked, asked.prompts),
+            out,
+            bundle,
+            engine,
+            no_enhance,
+            timestep,
+        )
         return
     arguments, prompts = source.images, asked.prompts
     if demo:
@@ -321,6 +349,46 @@ def _print_document(
             images=tuple(results),
         )
     )
+
+
+def _follow(
+    video: str,
+    frames: int | None,
+    requests: Sequence[PromptRequest],
+    out: OutputOptions,
+    bundle: str | None,
+    engine: RequestedEngine,
+    no_enhance: bool,
+    timestep: int | None,
+) -> None:
+    """Follow the prompts' objects through a video; the exit code is 2 if it broke off."""
+    from glesam_runtime.follow import Follower
+    from glesam_runtime.follow_video import follow_video
+    from glesam_runtime.predictor import GleSamPredictor
+    from glesam_runtime.printing import print_video
+    from glesam_runtime.progress_bars import progress_bars
+    from glesam_runtime.prompt_requests import check_size
+    from glesam_runtime.video_file import open_video
+
+    with open_video(video, frames) as reader:
+        check_size(requests, (reader.height, reader.width), video)
+        predictor = GleSamPredictor(
+            _open_bundle(bundle),
+            backend=engine.backend,
+            device=engine.device,
+            enhance=not no_enhance,
+            options=engine.options(),
+            timestep=timestep,
+            work=LASTING,
+        )
+        with progress_bars() as bars:
+            result = follow_video(reader, Follower(predictor), requests, out.folder, bars, frames)
+    print_video(result)
+    if result.broken:
+        raise InputError(
+            f"{video}: breaks off, {result.broken}; the outputs hold the {result.frames} frames "
+            "before"
+        )
 
 
 def _selftest(path: str | None, engine: RequestedEngine, as_json: bool) -> None:

@@ -129,7 +129,7 @@ class _Trial:
 
     def ordered_on_cpu(self, names: Sequence[str]) -> list[str]:
         """Return the names of backends in the order in which to try them on the CPU."""
-        if not _is_small(self.bundle):
+        if not is_small(self.bundle):
             return sorted(names, key=lambda name: BACKENDS[name].rank)
         if self.may_measure:
             self.comparison = engine_pace.known(self.bundle, names, self.stages, self.options)
@@ -163,7 +163,7 @@ def _candidates(trial: _Trial, device: str | None) -> Iterator[tuple[str, str]]:
         yield name, "cpu"
 
 
-def _is_small(bundle: Bundle) -> bool:
+def is_small(bundle: Bundle) -> bool:
     """Return whether the graphs are so small that the start counts beside the work."""
     stages = bundle.manifest.stages.values()
     files = [file for stage in stages for file in (stage.graph, stage.data) if file is not None]

@@ -85,6 +85,28 @@ class ImageError(msgspec.Struct, frozen=True, kw_only=True):
     """What is wrong and what to do, in one line."""
 
 
+class VideoMask(msgspec.Struct, frozen=True, kw_only=True):
+    """An object in one frame of a video: a line of the JSON Lines that `--video` writes."""
+
+    frame: Count
+    """0, 1, 2 and so on."""
+    time: float
+    """Time of the frame in seconds, as the video says it."""
+    id: Annotated[int, Meta(ge=1)]
+    """1, 2, 3 and so on, in the order of the prompts."""
+    lost: bool
+    """Whether the object was not found. Box, area and rle are then those of an empty mask."""
+    box: tuple[int, int, int, int]
+    """As in Mask."""
+    predicted_iou: float
+    """As in Mask; of a lost object, that of the mask that was refused."""
+    stability_score: Fraction
+    """As predicted_iou."""
+    area: Count
+    """Number of pixels."""
+    rle: Rle
+
+
 class BundleInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The bundle that ran."""
 

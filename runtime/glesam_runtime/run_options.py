@@ -5,6 +5,7 @@ glesam-serve takes some of them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,7 @@ from glesam_runtime.tiling.sides import check_tiles
 
 # No numpy here: the command line reads the options for its --help.
 
-_PROMPTS, _OUTPUT, _TILES = "Prompts", "Output", "Large images"
+_PROMPTS, _OUTPUT, _TILES, _VIDEO = "Prompts", "Output", "Large images", "Video"
 
 NoEnhance = Annotated[
     bool, typer.Option("--no-enhance", help="Skip the enhancer and run plain SAM.")
@@ -155,6 +156,49 @@ class PromptOptions:
     def given(self) -> bool:
         """Return whether there is a prompt."""
         return bool(self.points or self.box or self.prompts)
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """A video in place of images."""
+
+    video: Annotated[
+        str | None,
+        typer.Option(
+            "--video",
+            metavar="FILE|DEVICE",
+            rich_help_panel=_VIDEO,
+            help="Follow the objects of --points or --box, which are prompts for the first frame, "
+            "through a video file or a camera such as /dev/video0. Requires the extra video.",
+        ),
+    ] = None
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            "--frames",
+            min=1,
+            metavar="N",
+            rich_help_panel=_VIDEO,
+            help="Stop after N frames of the video. Required for a camera. Default: all frames.",
+        ),
+    ] = None
+
+    def check(self, excluded: Mapping[str, object]) -> None:
+        """Refuse options that do not go together with --video.
+
+        Args:
+            excluded: the values of such options by their names; a value that is true was given.
+
+        Raises:
+            InputError: naming the options.
+        """
+        if self.video is None:
+            if self.frames is not None:
+                raise InputError("--frames requires --video; leave it out")
+            return
+        for name, given in excluded.items():
+            if given:
+                raise InputError(f"--video and {name} exclude each other; leave out one")
 
 
 @dataclass(frozen=True)

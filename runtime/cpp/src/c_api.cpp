@@ -1,25 +1,6 @@
 #include "glesam_c.h"
 
-#include <algorithm>
-#include <atomic>
-#include <cstring>
-
-#include "errors.h"
-#include "glesam.h"
-#include "text.h"
-
-struct glesam_predictor {
-  std::unique_ptr<glesam::Predictor> predictor;
-  glesam::Prediction prediction;
-  std::vector<glesam_box> boxes;  // those of `prediction`, for C
-  std::vector<const char*> rle;
-  std::string message;
-  std::atomic_flag in_use = ATOMIC_FLAG_INIT;
-};
-
-struct glesam_features {
-  glesam::Features features;
-};
+#include "c_handles.h"
 
 namespace {
 
@@ -45,68 +26,11 @@ int report(glesam_predictor* handle, Call&& call) {
   return static_cast<int>(status.code);
 }
 
-// Refuses a struct_size that the caller has not set.
-void check_size(size_t size, const char* name) {
-  constexpr size_t kMost = 4096;  // no later version can be this large
-  if (size < sizeof(size_t) || size > kMost) {
-    glesam::input_error(
-        glesam::cat(name, ": struct_size is ", size, "; set it to the sizeof of the struct"));
-  }
-}
-
-// Returns a struct that begins with its size. Fields that an older caller does not know are zero.
-// Throws Error (invalid_input) for a newer caller that sets fields which this library does not know.
-template <typename Struct>
-Struct read_sized(const Struct* given, const char* name) {
-  if (given == nullptr) glesam::input_error(glesam::cat(name, ": a null pointer; pass a struct"));
-  const size_t size = given->struct_size;
-  check_size(size, name);
-  const auto* bytes = reinterpret_cast<const unsigned char*>(given);
-  for (size_t i = sizeof(Struct); i < size; ++i) {
-    if (bytes[i] != 0) {
-      glesam::input_error(glesam::cat(name, ": sets a field of a later version than ",
-                                      glesam::version(), "; use a newer library"));
-    }
-  }
-  Struct own{};
-  std::memcpy(&own, given, std::min(size, sizeof own));
-  return own;
-}
-
-// Writes as many bytes of a struct as the caller's has, and zeros to fields that this library does
-// not know.
-template <typename Struct>
-void write_sized(Struct own, Struct* into) {
-  const size_t size = into->struct_size;
-  own.struct_size = size;
-  std::memcpy(into, &own, std::min(size, sizeof own));
-  if (size > sizeof own) {
-    std::memset(reinterpret_cast<unsigned char*>(into) + sizeof own, 0, size - sizeof own);
-  }
-}
-
-// Returns null for an empty array.
-template <typename Value>
-const Value* array_of(const std::vector<Value>& values) {
-  return values.empty() ? nullptr : values.data();
-}
-
-glesam::Prompts prompts_of(const glesam_prompts& given) {
-  glesam::Prompts own;
-  own.count = given.count;
-  own.points = given.points;
-  own.labels = given.labels;
-  own.points_per_prompt = given.points_per_prompt;
-  own.boxes = given.boxes;
-  own.mask_input = given.mask_input;
-  return own;
-}
-
 // Predicts, and keeps the prediction in the handle if that succeeds.
 const glesam::Prediction& predict(glesam_predictor& handle, const glesam_prompts& prompts,
                                   const glesam::PredictParams& params) {
   glesam::Prediction made;
-  glesam::Status status = handle.predictor->predict(prompts_of(prompts), params, &made);
+  glesam::Status status = handle.predictor->predict(glesam::prompts_of(prompts), params, &made);
   if (!status) throw glesam::Error(status.code, std::move(status.message));
   std::vector<glesam_box> boxes;
   for (const glesam::Region& box : made.boxes) {
@@ -178,20 +102,7 @@ int glesam_set_image(glesam_predictor* predictor, const uint8_t* rgb, int width,
 
 int glesam_set_frame(glesam_predictor* predictor, const glesam_frame* frame) {
   const auto work = [&] {
-    const glesam_frame given = read_sized(frame, "frame");
-    glesam::Frame own;
-    own.format = static_cast<glesam::Format>(given.format);
-    own.width = given.width;
-    own.height = given.height;
-    for (int i = 0; i < 3; ++i) {
-      own.planes[i] = given.planes[i];
-      own.strides[i] = given.strides[i];
-    }
-    own.region = {given.region_x, given.region_y, given.region_width, given.region_height};
-    own.matrix = static_cast<glesam::YuvMatrix>(given.yuv_matrix);
-    own.range = static_cast<glesam::YuvRange>(given.yuv_range);
-    glesam::Status status = predictor->predictor->set_frame(own);
-    if (!status) throw glesam::Error(status.code, std::move(status.message));
+    glesam::require(predictor->predictor->set_frame(glesam::frame_of(frame)));
   };
   return report(predictor, [&] { return glesam::guard(work); });
 }
@@ -218,9 +129,9 @@ int glesam_predict_as(glesam_predictor* predictor, const glesam_prompts* prompts
     if (prompts == nullptr || output == nullptr) {
       glesam::input_error("prompts or output: a null pointer; pass both");
     }
-    check_size(output->struct_size, "output");
+    glesam::check_size(output->struct_size, "output");
     const glesam_request given =
-        request != nullptr ? read_sized(request, "request") : glesam_request{};
+        request != nullptr ? glesam::read_sized(request, "request") : glesam_request{};
     glesam::PredictParams how;
     how.multimask = given.multimask != 0;
     how.masks = given.skip_masks == 0;
@@ -238,16 +149,16 @@ int glesam_predict_as(glesam_predictor* predictor, const glesam_prompts* prompts
     own.height = kept.height;
     own.width = kept.width;
     own.low_res_side = kept.low_res_side;
-    own.masks = array_of(kept.masks);
-    own.scores = array_of(kept.scores);
-    own.stability = array_of(kept.stability);
-    own.low_res = array_of(kept.low_res);
-    own.logits = array_of(kept.logits);
-    own.areas = array_of(kept.areas);
-    own.boxes = array_of(predictor->boxes);
-    own.packed = array_of(kept.packed);
-    own.rle = array_of(predictor->rle);
-    write_sized(own, output);
+    own.masks = glesam::array_of(kept.masks);
+    own.scores = glesam::array_of(kept.scores);
+    own.stability = glesam::array_of(kept.stability);
+    own.low_res = glesam::array_of(kept.low_res);
+    own.logits = glesam::array_of(kept.logits);
+    own.areas = glesam::array_of(kept.areas);
+    own.boxes = glesam::array_of(predictor->boxes);
+    own.packed = glesam::array_of(kept.packed);
+    own.rle = glesam::array_of(predictor->rle);
+    glesam::write_sized(own, output);
   };
   return report(predictor, [&] { return glesam::guard(work); });
 }

@@ -114,9 +114,16 @@ def run(
     )
     import ray  # noqa: F401 - reports that the extra is missing before a folder is made
 
+    from glesam_serving.batch import parts
+    from glesam_serving.batch.cluster import Connection
+
     rows = read_rows(source.images, source.recursive, batch.root)
-    job = open_job(out, asked_job, rows)
-    summary = _run(job, opened, batch, engine, shard)
+    with Connection(batch.address) as connection:
+        job = open_job(out, asked_job, rows, connection.size)
+        summary = _run(job, opened, connection, batch, engine, shard)
+    if shard == (1, 1):
+        parts.clear_hidden(out)
+    parts.repair_failed(out)
     if as_json:
         print(json.dumps(summary, indent=2))
     else:
@@ -128,7 +135,12 @@ def run(
 
 
 def _run(
-    job: Any, opened: Any, batch: BatchOptions, engine: RequestedEngine, shard: tuple[int, int]
+    job: Any,
+    opened: Any,
+    connection: Any,
+    batch: BatchOptions,
+    engine: RequestedEngine,
+    shard: tuple[int, int],
 ) -> dict[str, Any]:
     """Run the chunks that are not written yet, and return the summary."""
     from glesam_serving.batch import parts, pipeline, stages
@@ -144,24 +156,17 @@ def _run(
     if job.resumed and mine:
         print_note(f"resuming {job.out}: {mine - len(chunks)} of {mine} parts are written")
     if not len(chunks):
-        parts.repair_failed(job.out)
         return Summary(0, every, 1).finish()
-    with pipeline.cluster(batch.address) as size:
-        on_gpu = size.gpus >= 1 and engine.device != "cpu"
-        actors = batch.actors or (int(size.gpus) if on_gpu else size.nodes)
-        per_actor = batch.gpus_per_actor
-        if per_actor is None:
-            per_actor = 1.0 if on_gpu else 0.0
-        pools = pipeline.Pools(actors, per_actor, batch.gib(), size)
-        options = engine.options()
-        if options.threads is None and not on_gpu:
-            options = dataclasses.replace(options, threads=pools.threads)
-        summary = Summary(todo, every - todo, actors)
-        for chunk in pipeline.run_chunks(setup, opened, chunks, pools, options):
-            summary.add(chunk)
-    if n == 1:
-        parts.clear_hidden(job.out)
-    parts.repair_failed(job.out)
+    size = connection.size()
+    on_gpu = size.gpus >= 1 and engine.device != "cpu"
+    actors = batch.actors or (int(size.gpus) if on_gpu else size.nodes)
+    per_actor = batch.gpus_per_actor
+    if per_actor is None:
+        per_actor = 1.0 if on_gpu else 0.0
+    pools = pipeline.Pools(actors, per_actor, batch.gib(), size)
+    summary = Summary(todo, every - todo, actors)
+    for chunk in pipeline.run_chunks(setup, opened, chunks, pools, engine.options()):
+        summary.add(chunk)
     return summary.finish()
 
 

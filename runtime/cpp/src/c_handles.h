@@ -1,0 +1,108 @@
+// The handles of the C API, and how its functions read and write structs and report errors.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "errors.h"
+#include "glesam.h"
+#include "glesam_c.h"
+#include "text.h"
+
+struct glesam_predictor {
+  std::unique_ptr<glesam::Predictor> predictor;
+  glesam::Prediction prediction;
+  std::vector<glesam_box> boxes;  // those of `prediction`, for C
+  std::vector<const char*> rle;
+  std::string message;
+  std::atomic_flag in_use = ATOMIC_FLAG_INIT;
+};
+
+struct glesam_features {
+  glesam::Features features;
+};
+
+namespace glesam {
+
+// Refuses a struct_size that the caller has not set.
+inline void check_size(size_t size, const char* name) {
+  constexpr size_t kMost = 4096;  // no later version can be this large
+  if (size < sizeof(size_t) || size > kMost) {
+    input_error(cat(name, ": struct_size is ", size, "; set it to the sizeof of the struct"));
+  }
+}
+
+// Returns a struct that begins with its size. Fields that an older caller does not know are zero.
+// Throws Error (invalid_input) for a newer caller that sets fields which this library does not know.
+template <typename Struct>
+Struct read_sized(const Struct* given, const char* name) {
+  if (given == nullptr) input_error(cat(name, ": a null pointer; pass a struct"));
+  const size_t size = given->struct_size;
+  check_size(size, name);
+  const auto* bytes = reinterpret_cast<const unsigned char*>(given);
+  for (size_t i = sizeof(Struct); i < size; ++i) {
+    if (bytes[i] != 0) {
+      input_error(cat(name, ": sets a field of a later version than ", version(),
+                      "; use a newer library"));
+    }
+  }
+  Struct own{};
+  std::memcpy(&own, given, std::min(size, sizeof own));
+  return own;
+}
+
+// Writes as many bytes of a struct as the caller's has, and zeros to fields that this library does
+// not know.
+template <typename Struct>
+void write_sized(Struct own, Struct* into) {
+  const size_t size = into->struct_size;
+  own.struct_size = size;
+  std::memcpy(into, &own, std::min(size, sizeof own));
+  if (size > sizeof own) {
+    std::memset(reinterpret_cast<unsigned char*>(into) + sizeof own, 0, size - sizeof own);
+  }
+}
+
+// Returns null for an empty array.
+template <typename Value>
+const Value* array_of(const std::vector<Value>& values) {
+  return values.empty() ? nullptr : values.data();
+}
+
+// Calls a function of the C++ API inside guard().
+inline void require(Status status) {
+  if (!status) throw Error(status.code, std::move(status.message));
+}
+
+inline Prompts prompts_of(const glesam_prompts& given) {
+  Prompts own;
+  own.count = given.count;
+  own.points = given.points;
+  own.labels = given.labels;
+  own.points_per_prompt = given.points_per_prompt;
+  own.boxes = given.boxes;
+  own.mask_input = given.mask_input;
+  return own;
+}
+
+inline Frame frame_of(const glesam_frame* frame) {
+  const glesam_frame given = read_sized(frame, "frame");
+  Frame own;
+  own.format = static_cast<Format>(given.format);
+  own.width = given.width;
+  own.height = given.height;
+  for (int i = 0; i < 3; ++i) {
+    own.planes[i] = given.planes[i];
+    own.strides[i] = given.strides[i];
+  }
+  own.region = {given.region_x, given.region_y, given.region_width, given.region_height};
+  own.matrix = static_cast<YuvMatrix>(given.yuv_matrix);
+  own.range = static_cast<YuvRange>(given.yuv_range);
+  return own;
+}
+
+}  // namespace glesam

@@ -133,7 +133,8 @@ def _calls(
     batch = manifest.target.batch
     # A batch is filled with copies of the image, because zeros would change the statistics.
     filled = tensor if batch == "dynamic" else np.repeat(tensor, batch, axis=0)
-    steps = [level.timestep for level in levels_of(manifest)] if stage == "enhancer" else []
+    levels = levels_of(manifest) if stage == "enhancer" else ()
+    steps: list[int | None] = [level.timestep for level in levels]
     for number, step in enumerate(steps or [None]):
         level = level_tensor(manifest, step, len(filled)) if steps else None
         results = watched.run({spec.name: filled, **({} if level is None else {LEVEL: level})})

@@ -132,7 +132,7 @@ class Yardstick:
 
     def _encode(self, bundle: Bundle) -> list[Outputs]:
         engine = load_engine(bundle, ENGINE, stages=["encoder"])
-        found = []
+        found: list[Outputs] = []
         for index, level in self.cases.each():
             image = self.cases.image(index, level)
             tensor = preprocess(image, bundle.manifest.preprocessing).tensor

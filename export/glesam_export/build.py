@@ -133,7 +133,9 @@ def at_other_levels(
     return {
         golden_name(case.timestep.timestep): known(out.z_h).astype(np.float32)
         for case, out in zip(cases, outputs, strict=True)
-        if case.timestep not in (None, first.timestep) and case.prepared is first.prepared
+        if case.timestep is not None
+        and case.timestep != first.timestep
+        and case.prepared is first.prepared
     }
 
 

@@ -63,10 +63,10 @@ def export_stage(
     size, contract = checkpoint.preset.image_size, family_of(checkpoint.preset).contract
     if image_index and stage == "decoder":
         module = IndexedDecoder(module)
-    form = size, batch
-    variant = contract, image_index, bool(checkpoint.levels)
-    inputs, outputs = expected_interface(stage, *form, *variant)
-    path, data = tracing.export(module, stage, precision, *form, folder, *variant)
+    levels = bool(checkpoint.levels)
+    inputs, outputs = expected_interface(stage, size, batch, contract, image_index, levels)
+    form = stage, precision, size, batch, folder, contract, image_index, levels
+    path, data = tracing.export(module, *form)
     del module
     gc.collect()
     return Stage(

@@ -78,11 +78,11 @@ def check(bundle: Bundle, engine: Engine) -> SelftestResult:
     encoded = chain.encode(engine, manifest, prepared.tensor)
     own = manifest.model.timestep
     others = [level.timestep for level in levels_of(manifest) if level.timestep != own]
-    at_levels: dict[int | None, str] = {None: "enhanced_embeddings"}
-    at_levels |= {step: golden_name(step) for step in others}
+    at_levels: list[tuple[int | None, str]] = [(None, "enhanced_embeddings")]
+    at_levels += [(step, golden_name(step)) for step in others]
     enhanced = {
         name: engine.to_host(chain.enhance(engine, manifest, given, step)[chain.EMBEDDINGS])
-        for step, name in at_levels.items()
+        for step, name in at_levels
     }
     reference = {**given, chain.EMBEDDINGS: expected["enhanced_embeddings"]}
     low_res, iou = chain.decode(engine, reference, prompts)

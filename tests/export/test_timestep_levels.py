@@ -250,7 +250,7 @@ def test_a_fixed_batch_is_filled_up_with_levels_too(bundle: Path) -> None:
     assert engine.given["level"].tolist() == [2, 2, 2, 2]
     assert engine.given["level"].dtype == np.float32
     chain.enhance(engine, manifest, features)  # type: ignore[arg-type]
-    assert engine.given["level"].tolist() == [3, 3, 3, 3]
+    assert engine.given["level"].tolist() == [0, 0, 0, 0]
 
 
 def test_a_timestep_that_is_not_there_is_refused(bundle: Path) -> None:

@@ -124,6 +124,9 @@ page-picture: $(BROWSER)/.ready $(WEB)/node_modules/.ready | $(CHROMIUM)  ## Tak
 bench-serve: $(READY)  ## Compare the server to a loop over the predictor; SERVE_BUNDLE=DIR runs another model
 	$(BIN)/python -m tests.studies.serving $(SERVE_BUNDLE)
 
+bench-browser: $(BROWSER)/.ready $(WEB)/node_modules/.ready | $(CHROMIUM)  ## Compare the browser to the server and the command; SERVE_BUNDLE=DIR measures its decoder
+	$(BROWSER)/bin/python -m tests.studies.browser $(SERVE_BUNDLE)
+
 test-export: $(READY)  ## Export ViT-B with SD 2.1 at full size and check its accuracy gates (10 GB of disk)
 	$(BIN)/pytest -q -m full -rP tests/full/test_full_export.py::test_fp32_passes_its_gates_within_memory
 

@@ -35,6 +35,8 @@ def test_bundle_passes_its_self_test(
         site = open_site(url)
         site.page.goto(url)
         expect(site.find("#engine")).to_contain_text(f"encoder {precision}", timeout=LOADING)
+        site.page.click("#sample")
+        site.status("Ready: click", LOADING / 1000)
         site.page.click("#selftest")
         expect(site.find("#status")).to_contain_text("The self-test passed", timeout=LOADING)
         print(f"{name}: {site.find('#status').inner_text()}")

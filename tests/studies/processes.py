@@ -127,7 +127,7 @@ def chromium_process() -> int:
 
 
 class MemoryWatch:
-    """Samples the memory of a process and its descendants four times a second, and keeps the largest."""
+    """Samples the memory of a process and its descendants, and keeps the largest sum."""
 
     def __init__(self, root: int) -> None:
         self._root, self._done = root, threading.Event()

@@ -33,7 +33,7 @@ SAMPLE = Path(str(files("glesam_runtime") / "sample" / "sample.jpg"))
 COIN = (245, 300)
 BACKEND = ("--backend", "onnxruntime")
 RUN = "from glesam_runtime.cli import main; main()"
-ROUNDS, CLICKS, MOVING = 2, 6, 5
+ROUNDS, CLICKS, MOVING = 2, 6, 15
 """Rounds of each cold start, clicks on an open picture, seconds for which the pointer moves."""
 LONGEST = 600_000
 """Milliseconds that a step may take."""

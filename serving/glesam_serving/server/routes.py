@@ -27,7 +27,7 @@ from glesam_serving.server.waiting import wait_for
 
 if TYPE_CHECKING:
     from glesam_serving.server.metrics import Metrics
-    from glesam_serving.server.scheduler import Scheduler
+    from glesam_serving.server.scheduler import Decoded, Scheduler
     from glesam_serving.settings import ServerOptions
 
 T = TypeVar("T")
@@ -274,7 +274,9 @@ class Routes:
                 np.empty((count, candidates), np.float32),
             )
             for group in groups:
-                part = await self._scheduler.decode(image, group.batch, prompts.multimask)
+                part: Decoded[object] = await self._scheduler.decode(
+                    image, group.batch, prompts.multimask
+                )
                 logits.low_res[group.members] = part.low_res
                 logits.scores[group.members] = part.scores
         made = await self._scheduler.finish(work, logits)

@@ -97,7 +97,15 @@ test-web: $(READY) $(WEB)/node_modules/.ready  ## Check the page's modules: type
 	$(WEB)/node_modules/.bin/tsc -p $(WEB)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/web tests/serving/test_page_modules.py
 
-test-browser: $(BROWSER)/.ready $(WEB)/node_modules/.ready | $(CHROMIUM)  ## Test the page in Chromium (five minutes)
+# PyTorch exports these bundles, which the environment of the browser's tests does not have.
+$(OUT)/browser-bundles/.ready: $(READY) $(shell git ls-files export/glesam_export calibration/glesam_calibration)
+	rm -rf $(@D) && mkdir -p $(@D)
+	$(BIN)/glesam-export onnx --preset nano --fp16 -o $(@D)/nano-fp16
+	$(BIN)/glesam-calibrate nano --int8 --samples 16 -o $(@D)/nano-int8
+	$(BIN)/glesam-export onnx --preset nano2 --random-weights 0 -o $(@D)/nano2
+	@touch $@
+
+test-browser: $(BROWSER)/.ready $(OUT)/browser-bundles/.ready $(WEB)/node_modules/.ready | $(CHROMIUM)  ## Test the page in Chromium (five minutes)
 	$(BROWSER)/bin/pytest -q --durations=5 tests/browser
 
 $(BATCH)/.ready: pyproject.toml runtime/pyproject.toml
@@ -132,6 +140,9 @@ page-picture: $(BROWSER)/.ready $(WEB)/node_modules/.ready | $(CHROMIUM)  ## Tak
 
 bench-serve: $(READY)  ## Compare the server to a loop over the predictor; SERVE_BUNDLE=DIR runs another model
 	$(BIN)/python -m tests.studies.serving $(SERVE_BUNDLE)
+
+bench-browser: $(BROWSER)/.ready $(WEB)/node_modules/.ready | $(CHROMIUM)  ## Compare the browser to the server and the command; SERVE_BUNDLE=DIR measures its decoder
+	$(BROWSER)/bin/python -m tests.studies.browser $(SERVE_BUNDLE)
 
 test-export: $(READY)  ## Export ViT-B with SD 2.1 at full size and check its accuracy gates (10 GB of disk)
 	$(BIN)/pytest -q -m full -rP tests/full/test_full_export.py::test_fp32_passes_its_gates_within_memory

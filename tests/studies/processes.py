@@ -127,7 +127,7 @@ def chromium_process() -> int:
 
 
 class MemoryWatch:
-    """Samples the memory of a process and its descendants every 50 ms, and keeps the largest."""
+    """Samples the memory of a process and its descendants, and keeps the largest sum."""
 
     def __init__(self, root: int) -> None:
         self._root, self._done = root, threading.Event()
@@ -146,4 +146,4 @@ class MemoryWatch:
     def _watch(self) -> None:
         while not self._done.is_set():
             self.peak = max(self.peak, sum(map(_proportional, _family(self._root))))
-            time.sleep(0.05)
+            time.sleep(0.25)

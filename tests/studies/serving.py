@@ -2,7 +2,8 @@
 
 `make bench-serve` prints the table of docs/serving.md. An argument is a bundle folder; the default
 is the built-in nano. The environment variables SERVE_BACKEND and SERVE_THREADS choose the engine of
-both sides. Everything compared runs in turns, because other programs share the CPU.
+both sides, and SERVE_NO_ENHANCE=1 leaves out the enhancer, which takes 3.4 GB twice at full size.
+Everything compared runs in turns, because other programs share the CPU.
 """
 
 from __future__ import annotations
@@ -47,8 +48,10 @@ def main() -> None:
     backend = os.environ.get("SERVE_BACKEND", "onnxruntime")
     threads = os.environ.get("SERVE_THREADS")
     options = EngineOptions(threads=int(threads)) if threads else None
-    predictor = GleSamPredictor(bundle, backend=backend, options=options)
+    plain = os.environ.get("SERVE_NO_ENHANCE") == "1"
+    predictor = GleSamPredictor(bundle, backend=backend, options=options, enhance=not plain)
     arguments = [*([bundle] if bundle else []), "--backend", backend, "--max-body-mib", "64"]
+    arguments += ["--timeout", "600", *(["--no-enhance"] if plain else [])]
     arguments += ["--threads", threads] if threads else []
     with glesam_serve(*arguments) as server:
         print(f"{predictor.bundle.manifest.model.preset} on {predictor.engine.describe()}")
@@ -56,7 +59,7 @@ def main() -> None:
         predictor.set_image(sample_image())
         slow = time.perf_counter() - start > 1
         _clicks(server, predictor, FEW if slow else BLOCKS)
-        _images(server, predictor, FEW if slow else IMAGES_PER_ROUND)
+        _images(server, predictor, FEW if slow else IMAGES_PER_ROUND, 1 if slow else ROUNDS)
         _beside_uploads(server, FEW if slow else BLOCKS)
         print(f"peak memory of the server: {peak_memory(server.process.pid) >> 20} MiB")
 
@@ -109,12 +112,12 @@ def _clicks(server: Server, predictor: GleSamPredictor, blocks: int) -> None:
         )
 
 
-def _images(server: Server, predictor: GleSamPredictor, count: int) -> None:
+def _images(server: Server, predictor: GleSamPredictor, count: int, rounds: int) -> None:
     """Encode and segment images: a loop over the predictor, then 16 clients, in turns."""
     rng = np.random.default_rng(0)
     seconds: dict[str, list[float]] = {"loop": [], "clients": []}
     temporary = tempfile.TemporaryDirectory()
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         pictures = [
             np.clip(sample_image().astype(int) + rng.integers(-20, 20, 3), 0, 255).astype(np.uint8)
             for _ in range(count)

@@ -306,7 +306,7 @@ class Routes:
                 np.empty((count, candidates), np.float32),
             )
             for group in groups:
-                part: Decoded[T] = await self._scheduler.decode(
+                part: Decoded[object] = await self._scheduler.decode(
                     image, group.batch, prompts.multimask
                 )
                 logits.low_res[group.members] = part.low_res

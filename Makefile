@@ -12,6 +12,9 @@ BROWSER := .venv-browser
 BATCH  := .venv-batch
 TRITON := .venv-triton
 LABEL_STUDIO := .venv-label-studio
+CVAT   := .venv-cvat
+# The Pythons of `make pythons`, as uv names them: a version, or a path.
+PYTHONS ?= 3.10 3.11 3.12 3.13 3.14
 CHROMIUM := /usr/bin/chromium
 # Node's packages: the type checker, and the engine of the browser.
 WEB    := serving/web
@@ -148,6 +151,10 @@ dist: $(READY) $(BUILD)/.ready  ## Build both distributions in out/dist, and che
 	$(BUILD)/bin/twine check --strict $(OUT)/dist/*
 	$(BIN)/pytest -q -m full -rP tests/full/test_distributions.py
 
+pythons: $(BUILD)/.ready  ## Install the wheels of make dist under each of PYTHONS with uv, and run the demo
+	$(BUILD)/bin/pip install --disable-pip-version-check -q uv
+	$(PYTHON) tests/studies/pythons.py $(BUILD)/bin/uv $(OUT)/dist $(OUT)/pythons $(PYTHONS)
+
 test-cpp: $(READY)  ## Build the C++ library and test it
 	runtime/cpp/check.sh $(BIN)/python $(OUT) $(CPP_OPTIONS)
 
@@ -184,6 +191,15 @@ $(LABEL_STUDIO)/.ready: tests/label_studio/requirements.txt
 
 test-label-studio: $(READY) $(LABEL_STUDIO)/.ready  ## Annotate in Label Studio with the backend in examples (1 GB of disk, three minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m clients tests/label_studio
+
+$(CVAT)/.ready: tests/cvat/requirements.txt pyproject.toml runtime/pyproject.toml
+	$(PYTHON) -m venv --clear $(CVAT)
+	$(CVAT)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e './runtime[cpu]' -e '.[serve]' \
+		-r tests/cvat/requirements.txt hypothesis pytest
+	@touch $@
+
+test-cvat: $(CVAT)/.ready  ## Segment with CVAT's own agent and Nuclio's SDK through examples/cvat (two minutes)
+	OMP_NUM_THREADS=1 $(CVAT)/bin/python -m pytest -q -m clients tests/cvat
 
 check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under sanitizers, then fuzz it for a minute
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT) $(CPP_OPTIONS)
@@ -257,6 +273,9 @@ quantization: $(READY)  ## Measure eight bits on nano by every method, for docs/
 quantization-full: $(READY)  ## Calibrate ViT-B with SD 2.1 and check that it needs less than 10 GB of memory (half an hour)
 	$(BIN)/python -m tests.studies.quantization_full $(OUT)/quantization-full
 
+large: $(READY)  ## Segment a scene of 8,192 x 8,192 in tiles and in one look, for docs/large.md (half an hour)
+	$(BIN)/python -m tests.studies.large $(OUT)/large
+
 inputs: $(READY)  ## Measure nano with the inputs of SAM and of the released GleSAM, for docs/released-input.md (ten minutes)
 	$(BIN)/python -m tests.studies.inputs
 
@@ -285,4 +304,4 @@ figures: $(READY)  ## Draw the figures of docs/evaluation.md on nano, and IoU ov
 	$(BIN)/glesam-train ablate gamma -o $(OUT)/ablation
 
 clean:  ## Remove environments and outputs
-	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(INTEROP) $(BROWSER) $(BATCH) $(TRITON) $(WEB)/node_modules $(LABEL_STUDIO) $(OUT)
+	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(INTEROP) $(BROWSER) $(BATCH) $(TRITON) $(WEB)/node_modules $(LABEL_STUDIO) $(CVAT) $(OUT)

@@ -14,6 +14,7 @@ from glesam_runtime.console import report, run_app
 from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import GlesamError, InputError, ParityError
 from glesam_runtime.everything.parameters import EverythingOptions
+from glesam_runtime.expected_work import ExpectedWork
 from glesam_runtime.input_paths import STANDARD_INPUT, resolved
 from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.printing import print_json, print_result
@@ -22,6 +23,8 @@ from glesam_runtime.run_options import (
     NoEnhance,
     OutputOptions,
     PromptOptions,
+    TileOptions,
+    TimestepChoice,
     VideoOptions,
 )
 from glesam_runtime.terminal_text import print_line
@@ -56,6 +59,7 @@ def main() -> NoReturn:
 def run(
     source: ImageOptions,
     asked: PromptOptions,
+    tiles: TileOptions,
     clip: VideoOptions,
     out: OutputOptions,
     engine: RequestedEngine,
@@ -69,6 +73,7 @@ def run(
         ),
     ] = None,
     no_enhance: NoEnhance = False,
+    timestep: TimestepChoice = None,
     in_flight: Annotated[
         int | None,
         typer.Option(
@@ -98,6 +103,9 @@ def run(
     a palette of colours. With more than 254 masks it has 16 bits, and
     <stem>_instances_colours.png shows it in colours.
 
+    --tile segments large images in tiles and joins objects across their
+    seams. The overlay is then reduced to at most 2,048 pixels a side.
+
     --video writes <stem>_masks.mp4, the video with the masks, and
     <stem>_masks.jsonl, a JSON object for each object and frame.
 
@@ -105,12 +113,15 @@ def run(
     """
     engine.check_backend()
     out.check()
-    parameters = search.parameters()
-    _check_combination(source, asked, out, parameters, search.mask_files, demo, selftest)
+    parameters, sides = search.parameters(), tiles.sides()
+    if sides and parameters and parameters.crop_n_layers:
+        raise InputError("--crop-n-layers: --tile takes the place of crops; leave out one of them")
+    _check_combination(source, asked, out, parameters, search.mask_files, demo, selftest, timestep)
     clip.check(
         {
             "images": source.images,
             "--everything": parameters,
+            "--tile": sides,
             "--multimask": asked.multimask,
             "--json": out.json,
             "--in-flight": in_flight,
@@ -130,6 +141,7 @@ def run(
             bundle,
             engine,
             no_enhance,
+            timestep,
         )
         return
     arguments, prompts = source.images, asked.prompts
@@ -139,7 +151,7 @@ def run(
         sample = write_sample(out.folder)
         arguments, prompts = [str(sample.image)], sample.prompts
     requests = [] if parameters else _requests(asked, prompts)
-    images = _images(arguments, source.recursive, requests)
+    images = _images(arguments, source.recursive, requests, limited=not sides)
     opened = _open_bundle(bundle)
     from glesam_runtime.output_files import plan_outputs
     from glesam_runtime.predictor import GleSamPredictor
@@ -152,6 +164,10 @@ def run(
         enhance=not no_enhance,
         options=engine.options(),
         prompt_batch=search.prompt_batch if parameters else asked.prompt_batch,
+        timestep=timestep,
+        work=parameters.work_on(len(images))
+        if parameters
+        else ExpectedWork(len(images), len(images) * len(requests)),
     )
     inputs = frozenset(resolved(image.path) for image in images if image.content is None)
     planned = plan_outputs(images, out.folder)
@@ -159,7 +175,14 @@ def run(
     with progress_bars() as bars:
         work: Work[OutputFiles, Any, Any, ImageResult]
         write = not out.no_files
-        if parameters:
+        if sides:
+            from glesam_runtime.tiling.segment_file import TiledSegmentation
+
+            work = TiledSegmentation(
+                *(*sides, requests, parameters, asked.multimask, search.mask_files, inputs),
+                *(source.depth, write, bars.points),
+            )
+        elif parameters:
             from glesam_runtime.everything.segment_file import EverythingSegmentation
 
             work = EverythingSegmentation(
@@ -196,10 +219,13 @@ def _check_combination(
     mask_files: bool,
     demo: bool,
     selftest: bool,
+    timestep: int | None,
 ) -> None:
     """Refuse options that do not go together."""
     if demo or selftest:
         name = "--demo" if demo else "--selftest"
+        if timestep is not None and selftest:
+            raise InputError("--selftest tests every timestep; leave out --timestep")
         if source.images or asked.given or parameters or (demo and selftest):
             raise InputError(f"{name} takes no images and no prompts; leave them out")
         if demo and out.no_files:
@@ -233,11 +259,16 @@ def _requests(asked: PromptOptions, prompts: Path | None) -> list[PromptRequest]
 
 
 def _images(
-    arguments: list[str] | None, recursive: bool, requests: Sequence[PromptRequest]
+    arguments: list[str] | None,
+    recursive: bool,
+    requests: Sequence[PromptRequest],
+    *,
+    limited: bool,
 ) -> list[InputImage]:
     """Return the images. Report what is wrong with them as far as it is known without a model.
 
-    Several images may fail one by one, so only a single one is checked by its header.
+    Several images may fail one by one, so only a single one is checked by its header. With
+    `limited` it must not exceed the limits for images that are read whole.
     """
     if not arguments:
         raise InputError(
@@ -251,7 +282,7 @@ def _images(
         for problem in problems:
             report(str(problem))
         raise typer.Exit(InputError.exit_code)
-    if len(images) == 1 and (size := images[0].size()):
+    if len(images) == 1 and (size := images[0].size(limited)):
         from glesam_runtime.prompt_requests import check_size
 
         check_size(requests, size, str(images[0].path))
@@ -304,6 +335,8 @@ def _print_document(
     since: float,
 ) -> None:
     """Print the document of --json."""
+    from msgspec import UNSET
+
     from glesam_runtime.results import BundleInfo, Results
 
     print_json(
@@ -311,6 +344,7 @@ def _print_document(
             bundle=BundleInfo.of(predictor.bundle),
             engine={**predictor.engine.describe(), "reason": predictor.engine_reason},
             enhance=enhance,
+            timestep=UNSET if predictor.timestep is None or not enhance else predictor.timestep,
             load_seconds=round(predictor.timings["load"], 6),
             seconds=round(time.perf_counter() - since, 6),
             images=tuple(results),
@@ -326,6 +360,7 @@ def _follow(
     bundle: str | None,
     engine: RequestedEngine,
     no_enhance: bool,
+    timestep: TimestepChoice,
 ) -> None:
     """Follow the prompts' objects through a video; the exit code is 2 if it broke off."""
     from glesam_runtime.follow import Follower
@@ -338,12 +373,15 @@ def _follow(
 
     with open_video(video, frames) as reader:
         check_size(requests, (reader.height, reader.width), video)
+        count = frames or reader.expected
         predictor = GleSamPredictor(
             _open_bundle(bundle),
             backend=engine.backend,
             device=engine.device,
             enhance=not no_enhance,
             options=engine.options(),
+            timestep=timestep,
+            work=ExpectedWork(count, count and count * len(requests)),
         )
         with progress_bars() as bars:
             result = follow_video(reader, Follower(predictor), requests, out.folder, bars, frames)

@@ -22,6 +22,7 @@ from glesam_runtime.errors import BackendError, InputError
 from glesam_runtime.manifest import STAGES, Manifest, StageName
 from glesam_runtime.one_thread import OneThread, one_thread_at_a_time
 from glesam_runtime.prompts import PromptBatch
+from glesam_runtime.timestep_levels import asked_timestep, check_timestep
 
 if TYPE_CHECKING:
     import os
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from glesam_runtime.backends.base import Engine
     from glesam_runtime.engine_options import EngineOptions
+    from glesam_runtime.expected_work import ExpectedWork
     from glesam_runtime.image import Geometry, Preprocessed
 
 _PROMPT_BATCH_CPU, _PROMPT_BATCH = 8, 64
@@ -56,6 +58,8 @@ class PredictorCore(OneThread):
         enhance: bool = True,
         options: EngineOptions | None = None,
         prompt_batch: int | None = None,
+        timestep: int | None = None,
+        work: ExpectedWork | None = None,
     ) -> None:
         """Verify a bundle and load its graphs.
 
@@ -68,23 +72,30 @@ class PredictorCore(OneThread):
             options: how the engine is to run.
             prompt_batch: maximum number of prompts per decoder call; None is 8 on a CPU and 64 on
                 other devices.
+            timestep: the timestep that the enhancer runs, in a bundle with several; None is the
+                bundle's default.
+            work: the expected number of images and prompts, for which "auto" selects the engine of
+                a small bundle; None is one image with one prompt.
 
         Raises:
             BundleError: the bundle is incomplete, altered or too new.
             BackendError: the backend is not installed or cannot run the bundle.
-            InputError: `prompt_batch` is less than 1.
+            InputError: `prompt_batch` is less than 1, or the bundle does not have the timestep.
         """
         super().__init__()
         if prompt_batch is not None and prompt_batch < 1:
             raise InputError(f"prompt_batch {prompt_batch}: at least 1 is needed")
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+        asked_timestep(self.bundle.manifest, timestep, enhance)
+        self.timestep = check_timestep(self.bundle.manifest, timestep)
+        """The timestep that the enhancer runs; None in a bundle with one only."""
         self._folder = self.bundle.path.absolute()
         """The bundle's folder, whatever the process changes its working directory to."""
         stages: tuple[StageName, ...] = STAGES if enhance else ("encoder", "decoder")
         self.timings: dict[str, float] = {}
         """Latest seconds of each step: load, preprocess, encoder, enhancer, decoder, masks."""
         with self._timed("load"):
-            selected = select_engine(self.bundle, backend, device, stages, options)
+            selected = select_engine(self.bundle, backend, device, stages, options, work)
         self.engine: Engine = selected.engine
         self.engine_reason = selected.reason
         """Why "auto" selected this engine; None if `backend` named it."""
@@ -94,6 +105,8 @@ class PredictorCore(OneThread):
             "enhance": enhance,
             "options": options,
             "prompt_batch": prompt_batch,
+            "timestep": timestep,
+            "work": work,
         }
         self._enhance = enhance
         self.prompt_batch = _max_prompts(self.bundle.manifest, self.engine.device, prompt_batch)
@@ -128,7 +141,7 @@ class PredictorCore(OneThread):
             features = chain.encode(self.engine, manifest, prepared.tensor)
         if self._enhance:
             with self._timed("enhancer"):
-                features = chain.enhance(self.engine, manifest, features)
+                features = chain.enhance(self.engine, manifest, features, self.timestep)
         self.set_features(prepared.geometry, features)
 
     @one_thread_at_a_time

@@ -49,7 +49,8 @@ class Mask(msgspec.Struct, frozen=True, kw_only=True):
     area: Count
     """Number of pixels."""
     crop: tuple[int, int, int, int] | UnsetType = UNSET
-    """x0, y0, x1, y1 of the crop in which the mask was found. Only with --everything."""
+    """x0, y0, x1, y1 of the crop or tile in which the mask was found. Only with --everything and
+    --tile."""
     rle: Rle
     file: str | UnsetType = UNSET
     """The PNG file of the mask, if one was written."""
@@ -147,6 +148,8 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     """Backend, device and versions; `reason` says why "auto" selected it, or is null."""
     enhance: bool
     """Whether the enhancer ran."""
+    timestep: int | UnsetType = UNSET
+    """The timestep that the enhancer ran, for a bundle with several."""
     load_seconds: Seconds
     seconds: Seconds
     """Time for all images together, without loading."""

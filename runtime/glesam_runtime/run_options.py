@@ -15,13 +15,23 @@ import typer
 from glesam_runtime.errors import InputError
 from glesam_runtime.input_paths import exists
 from glesam_runtime.sample_depth import Depth
+from glesam_runtime.tiling.sides import check_tiles
 
 # No numpy here: the command line reads the options for its --help.
 
-_PROMPTS, _OUTPUT, _VIDEO = "Prompts", "Output", "Video"
+_PROMPTS, _OUTPUT, _TILES, _VIDEO = "Prompts", "Output", "Large images", "Video"
 
 NoEnhance = Annotated[
     bool, typer.Option("--no-enhance", help="Skip the enhancer and run plain SAM.")
+]
+TimestepChoice = Annotated[
+    int | None,
+    typer.Option(
+        "--timestep",
+        metavar="T",
+        help="Timestep that the enhancer runs, for a bundle with several. Default: the bundle's "
+        "own.",
+    ),
 ]
 PromptBatchSize = Annotated[
     int | None,
@@ -57,6 +67,45 @@ class ImageOptions:
             "otherwise 16."
         ),
     ] = Depth.AUTO
+
+
+@dataclass(frozen=True)
+class TileOptions:
+    """How to cut large images into tiles."""
+
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="PIXELS",
+            rich_help_panel=_TILES,
+            help="Segment images in overlapping tiles of this side, without holding an image in "
+            "memory if its file can be read in parts. Default: the whole image at once.",
+        ),
+    ] = None
+    overlap: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="PIXELS",
+            rich_help_panel=_TILES,
+            help="Pixels that neighbouring tiles share at least. Default: an eighth of --tile.",
+        ),
+    ] = None
+
+    def sides(self) -> tuple[int, int] | None:
+        """Return the side of a tile and the overlap, or None without `--tile`.
+
+        Raises:
+            InputError: `--overlap` is given alone, or the tiles cannot cover an image.
+        """
+        if self.tile is None:
+            if self.overlap is not None:
+                raise InputError("--overlap requires --tile: add it, or leave out --overlap")
+            return None
+        overlap = self.tile // 8 if self.overlap is None else self.overlap
+        check_tiles(self.tile, overlap)
+        return self.tile, overlap
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from glesam_runtime.console import run_app
 from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import InputError
 from glesam_runtime.option_groups import expand_groups
-from glesam_runtime.run_options import NoEnhance, PromptBatchSize
+from glesam_runtime.run_options import NoEnhance, PromptBatchSize, TimestepChoice
 from glesam_runtime.terminal_text import print_line
 from glesam_runtime.verbosity import is_debug, print_note
 from glesam_serving.settings import ServerOptions
@@ -40,6 +40,7 @@ def serve(
     ] = None,
     prompt_batch: PromptBatchSize = None,
     no_enhance: NoEnhance = False,
+    timestep: TimestepChoice = None,
 ) -> None:
     """Load BUNDLE and serve it until SIGTERM or Ctrl-C.
 
@@ -55,6 +56,7 @@ def serve(
     listening = _bind(server)
     try:
         from glesam_runtime.bundle import open_bundle
+        from glesam_runtime.expected_work import LASTING
         from glesam_runtime.predictor import GleSamPredictor
         from glesam_serving.server.model import Model
         from glesam_serving.server.run import BACKLOG, run_server
@@ -71,6 +73,8 @@ def serve(
             enhance=not no_enhance,
             options=engine.options(),
             prompt_batch=prompt_batch,
+            timestep=timestep,
+            work=LASTING,
         )
         if predictor.engine_reason:
             print_note(predictor.engine_reason)

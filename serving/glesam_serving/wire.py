@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 Count = Annotated[int, Meta(ge=0)]
 Seconds = dict[str, float]
@@ -96,6 +96,8 @@ class ImageAnswer(msgspec.Struct, frozen=True, kw_only=True):
     stored_height: int
     enhanced: bool
     """Whether the enhancer ran."""
+    timestep: int | UnsetType = UNSET
+    """The timestep that the enhancer ran, for a bundle with several."""
     cached: bool
     """Whether the image was in the cache before."""
     bytes: Count

@@ -64,7 +64,7 @@ def _require_same_model(engines: Bundle, source: Bundle) -> None:
     Gamma may differ, because the fold puts it into weights.
     """
     old, new = engines.manifest.model, source.manifest.model
-    for field in ("family", "preset", "unet", "timestep", "alpha_bar"):
+    for field in ("family", "preset", "unet", "timestep", "alpha_bar", "timestep_levels"):
         if getattr(old, field) != getattr(new, field):
             raise InputError(
                 f"{source.path}: has {field} {getattr(new, field)}, the engines have "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from glesam_evaluation.degrade import degrade
 from glesam_evaluation.scenes import make_scene
+from glesam_export.checkpoints import Checkpoint
 from glesam_export.families import Preset, family_of
 from glesam_runtime.image import Geometry, Preprocessed, preprocess
 from glesam_runtime.image_file import read_image
+from glesam_runtime.manifest import TimestepLevel
 from glesam_runtime.prompts import check_prompts, prompt_tensors
 
 Level = Literal["clear", "LQ-1", "LQ-2", "LQ-3"]
@@ -34,6 +36,7 @@ class Case:
         level: how the image was degraded.
         image: uint8 RGB [H, W, 3].
         prepared: the image as the encoder takes it.
+        timestep: the level that the enhancer runs, in a checkpoint with several; None for one.
         prompts: one decoder call of each kind ("points", "boxes", and "masks": points with an
             earlier mask), as the contract's four prompt inputs.
     """
@@ -43,6 +46,15 @@ class Case:
     image: NDArray[np.uint8]
     prepared: Preprocessed
     prompts: Mapping[str, Mapping[str, NDArray[np.float32]]]
+    timestep: TimestepLevel | None = None
+
+
+def at_every_level(cases: Sequence[Case], checkpoint: Checkpoint) -> list[Case]:
+    """Return the cases at each timestep of the checkpoint, those at its own timestep first."""
+    levels = sorted(checkpoint.levels, key=lambda level: level.timestep != checkpoint.timestep)
+    if not levels:
+        return list(cases)
+    return [replace(case, timestep=level) for level in levels for case in cases]
 
 
 def make_cases(preset: Preset, images: Sequence[Path] = ()) -> list[Case]:

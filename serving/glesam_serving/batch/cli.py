@@ -15,7 +15,7 @@ from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import InputError
 from glesam_runtime.everything.parameters import EverythingOptions
 from glesam_runtime.option_groups import expand_groups
-from glesam_runtime.run_options import ImageOptions, NoEnhance, PromptOptions
+from glesam_runtime.run_options import ImageOptions, NoEnhance, PromptOptions, TimestepChoice
 from glesam_runtime.terminal_text import print_line
 from glesam_runtime.verbosity import print_note
 from glesam_serving.batch.options import BatchOptions
@@ -64,6 +64,7 @@ def run(
         ),
     ] = None,
     no_enhance: NoEnhance = False,
+    timestep: TimestepChoice = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Segment IMAGES, and write Parquet files of one row per mask to OUT/masks.
@@ -88,6 +89,7 @@ def run(
     opened = bundles.open_any(bundle)
     if bundle is None:
         print_note("using the built-in nano bundle; --bundle runs another")
+    from glesam_runtime.timestep_levels import asked_timestep
     from glesam_serving.batch.job import Job, open_job
     from glesam_serving.batch.rows import read_rows
 
@@ -108,6 +110,7 @@ def run(
         masks=batch.masks.value,
         batch_size=batch.batch_size,
         limit=batch.limit,
+        timestep=asked_timestep(opened.manifest, timestep, not no_enhance),
     )
     import ray  # noqa: F401 - reports that the extra is missing before a folder is made
 

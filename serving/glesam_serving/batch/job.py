@@ -44,6 +44,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What is written beside Parquet: `rle` for nothing, `png` for a file a mask."""
     batch_size: int
     limit: int | None
+    timestep: int | None = None
+    """The timestep that the enhancer runs; None is the bundle's default."""
 
 
 class Opened(msgspec.Struct, frozen=True):

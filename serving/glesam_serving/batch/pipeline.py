@@ -6,6 +6,7 @@ is decided by `parts`, not by Ray (docs/adr/0024).
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import logging
 import os
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.errors import BackendError, BundleError, GlesamError, InputError
+from glesam_runtime.everything.parameters import Parameters
+from glesam_runtime.expected_work import ExpectedWork
 from glesam_serving.batch import bundles, stages
 
 if TYPE_CHECKING:
@@ -214,8 +217,24 @@ class _Shared:
             bundle = bundles.keep(dict(zip(names, contents, strict=True)))
         job = self.setup.job
         return GleSamPredictor(
-            bundle, backend=job.backend, device=job.device, enhance=enhance, options=self.options
+            bundle,
+            backend=job.backend,
+            device=job.device,
+            enhance=enhance,
+            options=self.options,
+            timestep=job.timestep,
+            work=self.work(),
         )
+
+    def work(self) -> ExpectedWork:
+        """Return the work of the whole job, so that a run that resumes it takes the same engine.
+
+        Processes that start together would measure each other.
+        """
+        images = self.setup.job.batch_size * len(self.setup.plan)
+        asked = self.setup.job.everything
+        whole = Parameters(**asked).work_on(images) if asked else ExpectedWork(images, images)
+        return dataclasses.replace(whole, measure=False)
 
 
 def _read(row: dict[str, Any], setup: stages.Setup, numbers: list[Any]) -> dict[str, Any]:

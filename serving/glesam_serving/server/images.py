@@ -24,15 +24,19 @@ _OVERHEAD = 4096
 """Bytes that count for the objects of an image."""
 
 
-def image_id(content_hash: bytes, bundle_sha256: str, enhance: bool) -> str:
+def image_id(
+    content_hash: bytes, bundle_sha256: str, enhance: bool, timestep: int | None = None
+) -> str:
     """Return the id of an image: a hash of all that its embedding depends on.
 
     Args:
         content_hash: SHA-256 of the file's bytes.
         bundle_sha256: the hash of the bundle.
         enhance: whether the enhancer runs.
+        timestep: the timestep that it runs, for a bundle with several.
     """
     parts = content_hash + bytes.fromhex(bundle_sha256) + bytes([enhance])
+    parts += b"" if timestep is None else str(timestep).encode()
     return hashlib.sha256(parts).hexdigest()[:32]
 
 
@@ -55,6 +59,8 @@ class EncodedImage:
     answers: OrderedDict[str, NDArray[np.float32]] = field(default_factory=OrderedDict)
     """Logits [S/4, S/4] of the latest masks, by their ids."""
     _serial: Iterator[int] = field(default_factory=count)
+    timestep: int | None = None
+    """The timestep that the enhancer ran, for a bundle with several."""
 
     @property
     def bytes(self) -> int:

@@ -115,8 +115,15 @@ class Model:
         seconds = {"read": read, "preprocess": time.perf_counter() - start}
         return ReadImage(prepared, stored, note, seconds)
 
-    def encode(self, name: str, content: bytes, read: ReadImage, enhance: bool) -> EncodedImage:
-        """Encode an image, and enhance it if asked."""
+    def encode(
+        self,
+        name: str,
+        content: bytes,
+        read: ReadImage,
+        enhance: bool,
+        timestep: int | None = None,
+    ) -> EncodedImage:
+        """Encode an image, and enhance it if asked, at a timestep if the bundle has several."""
         engine, manifest = self._encoders.get(), self.bundle.manifest
         seconds = dict(read.seconds)
         try:
@@ -128,7 +135,8 @@ class Model:
             if enhance:
                 start = time.perf_counter()
                 with Turns.of(self.turns, urgent=False):
-                    features = self._kept(engine, chain.enhance(engine, manifest, features))
+                    enhanced = chain.enhance(engine, manifest, features, timestep)
+                    features = self._kept(engine, enhanced)
                 seconds["enhancer"] = time.perf_counter() - start
         finally:
             self._encoders.put(engine)
@@ -142,6 +150,7 @@ class Model:
             enhance,
             read.note,
             seconds,
+            timestep=timestep,
         )
 
     def _kept(self, engine: Engine, features: chain.Features) -> chain.Features:
@@ -183,6 +192,7 @@ class Model:
         skip = self.enhance and not image.enhanced
         engine = _WatchedEngine(self._searcher.engine, decoded, skip, self.turns)
         searcher = self._searcher.with_engine(engine)
+        searcher.timestep = image.timestep
         pixels: NDArray[np.uint8] | None = None
 
         def set_crop(crop: Crop) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from glesam_runtime.common_options import make_app
 from glesam_runtime.console import run_app
-from glesam_runtime.run_options import NoEnhance
+from glesam_runtime.run_options import NoEnhance, TimestepChoice
 from glesam_runtime.terminal_text import print_line
 
 app = make_app("Write a model repository for NVIDIA Triton Inference Server.")
@@ -74,6 +74,7 @@ def write(
         ),
     ] = 1024,
     no_enhance: NoEnhance = False,
+    timestep: TimestepChoice = None,
 ) -> None:
     """Write BUNDLE into the model repository as its next version.
 
@@ -82,6 +83,7 @@ def write(
     and this package in the environment of that backend.
     """
     from glesam_runtime.bundle import open_bundle
+    from glesam_runtime.timestep_levels import asked_timestep
     from glesam_serving.triton.repository import Wanted, write_repository
 
     opened = open_bundle(None if bundle == "nano" and not Path(bundle).exists() else bundle)
@@ -92,6 +94,7 @@ def write(
         instances,
         cache,
         not no_enhance,
+        asked_timestep(opened.manifest, timestep, not no_enhance),
     )
     version = write_repository(opened, output, wanted)
     print_line(f"{output}  version {version}")

@@ -19,6 +19,7 @@ from glesam_runtime.image import preprocess
 from glesam_runtime.manifest import IMAGE_INDEX, MANIFEST_FILE, STAGES, StageName
 from glesam_runtime.manifest_file import file_refs
 from glesam_runtime.staging import check_folder
+from glesam_runtime.timestep_levels import LEVEL, level_tensor
 from glesam_serving.triton.config import (
     GraphModel,
     graph_config,
@@ -54,6 +55,8 @@ class Wanted:
     cache_mib: int
     """Memory for the embeddings of images, in each process of the model in Python."""
     enhance: bool
+    timestep: int | None = None
+    """The timestep that the enhancer runs; None is the bundle's default."""
 
 
 def write_repository(bundle: Bundle, folder: Path, wanted: Wanted) -> int:
@@ -89,6 +92,7 @@ def write_repository(bundle: Bundle, folder: Path, wanted: Wanted) -> int:
         "enhance": str(wanted.enhance).lower(),
         "device": "cuda" if wanted.device == "gpu" else "cpu",
         "cache_mib": str(wanted.cache_mib),
+        **({} if wanted.timestep is None else {"timestep": str(wanted.timestep)}),
     }
     # Everything-mode runs the graphs itself: it needs a thousand decoder calls for an image.
     search = {**parameters, "stages": "runtime"}
@@ -122,8 +126,9 @@ def warmup_tensors(bundle: Bundle, stage: StageName) -> dict[str, NDArray[np.flo
         image = preprocess(golden["image"].astype(np.uint8), bundle.manifest.preprocessing)
         tensors = {source.name: image.tensor}
     elif stage == "enhancer":
-        (source,) = bundle.manifest.stages[stage].inputs
-        tensors = {source.name: np.asarray(golden[EMBEDDINGS], np.float32)}
+        tensors = {EMBEDDINGS: np.asarray(golden[EMBEDDINGS], np.float32)}
+        level = level_tensor(bundle.manifest, None, 1)
+        tensors |= {} if level is None else {LEVEL: level}
     else:
         names = [spec.name for spec in bundle.manifest.stages[stage].inputs]
         if IMAGE_INDEX in names:  # the golden file has one image

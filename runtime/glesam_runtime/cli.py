@@ -14,7 +14,7 @@ from glesam_runtime.console import report, run_app
 from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import GlesamError, InputError, ParityError
 from glesam_runtime.everything.parameters import EverythingOptions
-from glesam_runtime.expected_work import LASTING, ExpectedWork
+from glesam_runtime.expected_work import ExpectedWork
 from glesam_runtime.input_paths import STANDARD_INPUT, resolved
 from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.printing import print_json, print_result
@@ -103,6 +103,7 @@ def run(
 
     --tile segments large images in tiles and joins objects across their
     seams. The overlay is then reduced to at most 2,048 pixels a side.
+
     --video writes <stem>_masks.mp4, the video with the masks, and
     <stem>_masks.jsonl, a JSON object for each object and frame.
 
@@ -368,6 +369,7 @@ def _follow(
 
     with open_video(video, frames) as reader:
         check_size(requests, (reader.height, reader.width), video)
+        count = frames or reader.expected
         predictor = GleSamPredictor(
             _open_bundle(bundle),
             backend=engine.backend,
@@ -375,7 +377,7 @@ def _follow(
             enhance=enhancing.mode(),
             options=engine.options(),
             timestep=enhancing.timestep,
-            work=LASTING,
+            work=ExpectedWork(count, count and count * len(requests)),
         )
         with progress_bars() as bars:
             result = follow_video(reader, Follower(predictor), requests, out.folder, bars, frames)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from glesam_runtime import run_inputs
 from glesam_runtime.common_options import make_app
 from glesam_runtime.console import report, run_app
 from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import GlesamError, InputError, ParityError
 from glesam_runtime.everything.parameters import EverythingOptions
 from glesam_runtime.expected_work import ExpectedWork
-from glesam_runtime.input_paths import STANDARD_INPUT, resolved
+from glesam_runtime.input_paths import resolved
 from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.printing import print_json, print_result
 from glesam_runtime.run_options import (
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from glesam_runtime.bundle import Bundle
-    from glesam_runtime.everything.parameters import Parameters
-    from glesam_runtime.input_images import InputImage
     from glesam_runtime.output_files import OutputFiles
     from glesam_runtime.overlap import Work
     from glesam_runtime.predictor import GleSamPredictor
@@ -115,7 +113,9 @@ def run(
     parameters, sides = search.parameters(), tiles.sides()
     if sides and parameters and parameters.crop_n_layers:
         raise InputError("--crop-n-layers: --tile takes the place of crops; leave out one of them")
-    _check_combination(source, asked, out, parameters, search.mask_files, demo, selftest, timestep)
+    run_inputs.check_combination(
+        source, asked, out, parameters, search.mask_files, demo, selftest, timestep
+    )
     clip.check(
         {
             "images": source.images,
@@ -135,7 +135,7 @@ def run(
         _follow(
             clip.video,
             clip.frames,
-            _requests(asked, asked.prompts),
+            run_inputs.requests_of(asked, asked.prompts),
             out,
             bundle,
             engine,
@@ -148,8 +148,8 @@ def run(
 
         sample = write_sample(out.folder)
         arguments, prompts = [str(sample.image)], sample.prompts
-    requests = [] if parameters else _requests(asked, prompts)
-    images = _images(arguments, source.recursive, requests, limited=not sides)
+    requests = [] if parameters else run_inputs.requests_of(asked, prompts)
+    images = run_inputs.find(arguments, source.recursive, requests, limited=not sides)
     opened = _open_bundle(bundle)
     from glesam_runtime.output_files import plan_outputs
     from glesam_runtime.predictor import GleSamPredictor
@@ -207,84 +207,6 @@ def run(
             print_line(line)
     if failed:
         raise typer.Exit(InputError.exit_code)
-
-
-def _check_combination(
-    source: ImageOptions,
-    asked: PromptOptions,
-    out: OutputOptions,
-    parameters: Parameters | None,
-    mask_files: bool,
-    demo: bool,
-    selftest: bool,
-    timestep: int | None,
-) -> None:
-    """Refuse options that do not go together."""
-    if demo or selftest:
-        name = "--demo" if demo else "--selftest"
-        if timestep is not None and selftest:
-            raise InputError("--selftest tests every timestep; leave out --timestep")
-        if source.images or asked.given or parameters or (demo and selftest):
-            raise InputError(f"{name} takes no images and no prompts; leave them out")
-        if demo and out.no_files:
-            raise InputError("--demo writes files; leave out --no-files")
-    if parameters and (asked.given or asked.multimask):
-        raise InputError(
-            "--everything takes no --points, --box, --prompts or --multimask, because it prompts a "
-            "grid of points; leave them out, or leave out --everything"
-        )
-    if parameters and asked.prompt_batch:
-        raise InputError(
-            "--prompt-batch does not apply to --everything; use --points-per-batch instead"
-        )
-    if mask_files and out.no_files:
-        raise InputError("--mask-files and --no-files exclude each other; leave out one")
-    if str(asked.prompts) in STANDARD_INPUT and STANDARD_INPUT & set(source.images or ()):
-        raise InputError("-: standard input holds an image or prompts, not both; use a file")
-
-
-def _requests(asked: PromptOptions, prompts: Path | None) -> list[PromptRequest]:
-    """Return the prompts that the options give; there must be at least one."""
-    from glesam_runtime import prompt_requests
-
-    requests = prompt_requests.from_options(asked.points or [], asked.box or [])
-    if prompts is not None:
-        requests += prompt_requests.from_file(prompts)
-    if not requests:
-        raise InputError("no prompt: give --points, --box, --prompts or --everything")
-    prompt_requests.check_without_image(requests)
-    return requests
-
-
-def _images(
-    arguments: list[str] | None,
-    recursive: bool,
-    requests: Sequence[PromptRequest],
-    *,
-    limited: bool,
-) -> list[InputImage]:
-    """Return the images. Report what is wrong with them as far as it is known without a model.
-
-    Several images may fail one by one, so only a single one is checked by its header. With
-    `limited` it must not exceed the limits for images that are read whole.
-    """
-    if not arguments:
-        raise InputError(
-            "no image: name at least one file, or try --demo (--help shows the options)"
-        )
-    from glesam_runtime.input_images import find_images
-
-    images = find_images(arguments, recursive)
-    problems = [image.early_problem() for image in images]
-    if all(problems):
-        for problem in problems:
-            report(str(problem))
-        raise typer.Exit(InputError.exit_code)
-    if len(images) == 1 and (size := images[0].size(limited)):
-        from glesam_runtime.prompt_requests import check_size
-
-        check_size(requests, size, str(images[0].path))
-    return images
 
 
 def _run_all(

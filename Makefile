@@ -12,6 +12,9 @@ BROWSER := .venv-browser
 BATCH  := .venv-batch
 TRITON := .venv-triton
 LABEL_STUDIO := .venv-label-studio
+CVAT   := .venv-cvat
+# The Pythons of `make pythons`, as uv names them: a version, or a path.
+PYTHONS ?= 3.10 3.11 3.12 3.13 3.14
 CHROMIUM := /usr/bin/chromium
 # Node's packages: the type checker, and the engine of the browser.
 WEB    := serving/web
@@ -94,18 +97,32 @@ test-web: $(READY) $(WEB)/node_modules/.ready  ## Check the page's modules: type
 	$(WEB)/node_modules/.bin/tsc -p $(WEB)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/web tests/serving/test_page_modules.py
 
-test-browser: $(BROWSER)/.ready $(WEB)/node_modules/.ready | $(CHROMIUM)  ## Test the page in Chromium (five minutes)
+# PyTorch exports these bundles, which the environment of the browser's tests does not have.
+$(OUT)/browser-bundles/.ready: $(READY) $(shell git ls-files export/glesam_export calibration/glesam_calibration)
+	rm -rf $(@D) && mkdir -p $(@D)
+	$(BIN)/glesam-export onnx --preset nano --fp16 -o $(@D)/nano-fp16
+	$(BIN)/glesam-calibrate nano --int8 --samples 16 -o $(@D)/nano-int8
+	$(BIN)/glesam-export onnx --preset nano2 --random-weights 0 -o $(@D)/nano2
+	@touch $@
+
+test-browser: $(BROWSER)/.ready $(OUT)/browser-bundles/.ready $(WEB)/node_modules/.ready | $(CHROMIUM)  ## Test the page in Chromium (five minutes)
 	$(BROWSER)/bin/pytest -q --durations=5 tests/browser
 
 $(BATCH)/.ready: pyproject.toml runtime/pyproject.toml
 	$(PYTHON) -m venv $(BATCH)
 	$(BATCH)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e './runtime[cpu]' -e '.[batch]' \
-		hypothesis psutil pycocotools pytest 'ray[data]==2.60.*'
+		hypothesis psutil pycocotools pytest 'ray[data]==2.60.*' s3fs
 	@touch $@
 
-# GLESAM_KILLS is the number of seeds of each kind of kill.
+# GLESAM_KILLS is the number of seeds of kills of a node and the driver of three nodes.
 test-batch: $(BATCH)/.ready  ## Test glesam-batch on Ray, with workers, nodes and drivers killed (ten minutes)
 	$(BATCH)/bin/python -m pytest -q tests/batch
+
+bench-batch: $(BATCH)/.ready  ## Compare glesam-batch to glesam-run --streams on 2,000 pictures (ten minutes)
+	$(BATCH)/bin/python -m tests.studies.batch
+
+bench-scale: $(BATCH)/.ready  ## Measure glesam-batch on 1 to 16 actors and over 100,000 rows with an engine that sleeps (half an hour)
+	$(BATCH)/bin/python -m tests.studies.scale
 
 # The server's Python backend needs NumPy below 2.
 $(TRITON)/.ready: pyproject.toml runtime/pyproject.toml
@@ -123,6 +140,9 @@ page-picture: $(BROWSER)/.ready $(WEB)/node_modules/.ready | $(CHROMIUM)  ## Tak
 
 bench-serve: $(READY)  ## Compare the server to a loop over the predictor; SERVE_BUNDLE=DIR runs another model
 	$(BIN)/python -m tests.studies.serving $(SERVE_BUNDLE)
+
+bench-browser: $(BROWSER)/.ready $(WEB)/node_modules/.ready | $(CHROMIUM)  ## Compare the browser to the server and the command; SERVE_BUNDLE=DIR measures its decoder
+	$(BROWSER)/bin/python -m tests.studies.browser $(SERVE_BUNDLE)
 
 test-export: $(READY)  ## Export ViT-B with SD 2.1 at full size and check its accuracy gates (10 GB of disk)
 	$(BIN)/pytest -q -m full -rP tests/full/test_full_export.py::test_fp32_passes_its_gates_within_memory
@@ -148,8 +168,15 @@ dist: $(READY) $(BUILD)/.ready  ## Build both distributions in out/dist, and che
 	$(BUILD)/bin/twine check --strict $(OUT)/dist/*
 	$(BIN)/pytest -q -m full -rP tests/full/test_distributions.py
 
+pythons: $(BUILD)/.ready  ## Install the wheels of make dist under each of PYTHONS with uv, and run the demo
+	$(BUILD)/bin/pip install --disable-pip-version-check -q uv
+	$(PYTHON) tests/studies/pythons.py $(BUILD)/bin/uv $(OUT)/dist $(OUT)/pythons $(PYTHONS)
+
 test-cpp: $(READY)  ## Build the C++ library and test it
 	runtime/cpp/check.sh $(BIN)/python $(OUT) $(CPP_OPTIONS)
+
+test-gstreamer: $(READY)  ## Build the GStreamer element and compare it with Python; replug it under a sanitizer (five minutes)
+	runtime/cpp/gstreamer/check.sh $(BIN)/python $(OUT)
 
 # This environment sees the packages of .venv, torch among them, through a .pth file.
 $(CLIENTS)/.ready: $(READY) tests/clients/requirements.txt
@@ -182,6 +209,15 @@ $(LABEL_STUDIO)/.ready: tests/label_studio/requirements.txt
 test-label-studio: $(READY) $(LABEL_STUDIO)/.ready  ## Annotate in Label Studio with the backend in examples (1 GB of disk, three minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m clients tests/label_studio
 
+$(CVAT)/.ready: tests/cvat/requirements.txt pyproject.toml runtime/pyproject.toml
+	$(PYTHON) -m venv --clear $(CVAT)
+	$(CVAT)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e './runtime[cpu]' -e '.[serve]' \
+		-r tests/cvat/requirements.txt hypothesis pytest
+	@touch $@
+
+test-cvat: $(CVAT)/.ready  ## Segment with CVAT's own agent and Nuclio's SDK through examples/cvat (two minutes)
+	OMP_NUM_THREADS=1 $(CVAT)/bin/python -m pytest -q -m clients tests/cvat
+
 check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under sanitizers, then fuzz it for a minute
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT) $(CPP_OPTIONS)
 
@@ -202,6 +238,9 @@ bench: $(READY)  ## Measure the cold start of glesam-run against `import torch`
 
 bench-many: $(READY)  ## Measure images per minute: one at a time, overlapped, two streams (ten minutes)
 	$(BIN)/python tests/studies/many_images.py $(BIN)/glesam-run
+
+bench-follow: $(READY)  ## Measure following objects through procedural videos, for docs/video.md (five minutes)
+	$(BIN)/python -m tests.studies.follow
 
 bench-cpp: $(READY)  ## Compare C++ with Python at full size, in bfloat16 (run make test-cpp first; 9 GB, 10 minutes)
 	$(BIN)/python -m tests.studies.cpp $(OUT)/cpp $(OUT)/bench-cpp
@@ -237,7 +276,7 @@ nano-table: $(READY)  ## Measure the paper's Table 5 at nano's size, with three 
 
 builtin: $(READY)  ## Replace the shipped nano by the one of make nano: the checkpoint and its bundle
 	@if [ -f $(OUT)/nano/nano.safetensors ]; then cp $(OUT)/nano/nano.safetensors $(BUILTIN_WEIGHTS); fi
-	$(BIN)/glesam-export onnx --preset nano -o $(BUILTIN)
+	$(BIN)/glesam-export onnx --preset nano --verify full -o $(BUILTIN)
 
 backbones: $(READY)  ## Export and run every backbone at full size, for docs/backbones.md (an hour)
 	$(BIN)/python -m tests.studies.backbones $(OUT)/backbones docs/backbones.md
@@ -248,8 +287,15 @@ precision: $(READY)  ## Measure fp16 and bf16 of every preset, for docs/precisio
 quantization: $(READY)  ## Measure eight bits on nano by every method, for docs/quantization.md (ten minutes)
 	$(BIN)/python -m tests.studies.quantization $(OUT)/quantization docs/quantization.md
 
+gate-table: $(READY)  ## Measure what a gate saves and costs on nano, for docs/gate.md (ten minutes)
+	$(BIN)/python -m tests.studies.gate measure $(OUT)/gate
+	$(BIN)/python -m tests.studies.gate page $(OUT)/gate docs/gate.md
+
 quantization-full: $(READY)  ## Calibrate ViT-B with SD 2.1 and check that it needs less than 10 GB of memory (half an hour)
 	$(BIN)/python -m tests.studies.quantization_full $(OUT)/quantization-full
+
+large: $(READY)  ## Segment a scene of 8,192 x 8,192 in tiles and in one look, for docs/large.md (half an hour)
+	$(BIN)/python -m tests.studies.large $(OUT)/large
 
 inputs: $(READY)  ## Measure nano with the inputs of SAM and of the released GleSAM, for docs/released-input.md (ten minutes)
 	$(BIN)/python -m tests.studies.inputs
@@ -279,4 +325,4 @@ figures: $(READY)  ## Draw the figures of docs/evaluation.md on nano, and IoU ov
 	$(BIN)/glesam-train ablate gamma -o $(OUT)/ablation
 
 clean:  ## Remove environments and outputs
-	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(INTEROP) $(BROWSER) $(BATCH) $(TRITON) $(WEB)/node_modules $(LABEL_STUDIO) $(OUT)
+	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(INTEROP) $(BROWSER) $(BATCH) $(TRITON) $(WEB)/node_modules $(LABEL_STUDIO) $(CVAT) $(OUT)

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
     from mkdocs.structure.pages import Page
 
-HEADERS = {"C": "runtime/cpp/include/glesam_c.h", "C++": "runtime/cpp/include/glesam.h"}
+HEADERS = {
+    "C": "runtime/cpp/include/glesam_c.h",
+    "C, videos": "runtime/cpp/include/glesam_follow_c.h",
+    "C++": "runtime/cpp/include/glesam.h",
+    "C++, videos": "runtime/cpp/include/glesam_follow.h",
+}
 PROJECT_PAGES = {
     "CHANGELOG.md": "project/changelog.md",
     "CONTRIBUTING.md": "project/contributing.md",
@@ -128,9 +133,8 @@ def _c_page() -> str:
     ]
     for title, header in HEADERS.items():
         code = (ROOT / header).read_text().rstrip()
-        parts.append(
-            f"## {title}\n\n`{header}`\n\n```{'c' if title == 'C' else 'cpp'}\n{code}\n```\n"
-        )
+        language = "cpp" if title.startswith("C++") else "c"
+        parts.append(f"## {title}\n\n`{header}`\n\n```{language}\n{code}\n```\n")
     return "\n".join(parts)
 
 

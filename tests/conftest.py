@@ -183,7 +183,8 @@ def hiera_t_bundle(
     folder = tmp_path_factory.mktemp("hiera_t")
     weights = random_weights("sam2.1_hiera_t")
     files = write_files(folder, weights, sd21_files)
-    given = {name: getattr(files, name) for name in ("sam", "sd", "lora", "prompt_embeds")}
+    given = {name: getattr(files, name) for name in ("sam", "sd", "prompt_embeds")}
+    given["lora"] = [files.lora]
     presets = {"preset": weights.preset.name, "unet": weights.unet.name}
     pair = {"gamma": files.gamma, "timestep": files.timestep, "lora_alpha": 8.0}
     read = make_checkpoint(WeightOptions(**presets, **given, **pair))

@@ -75,7 +75,16 @@ def write_files(
 def export(checkpoint: RandomCheckpoint, bundle: Path, *options: str) -> FullExport:
     """Run `glesam-export onnx` for a checkpoint; `options` name its weights."""
     presets = "--preset", checkpoint.preset.name, "--unet", checkpoint.unet.name
-    command = [sys.executable, "-m", "glesam_export", "onnx", *presets, *options]
+    command = [
+        sys.executable,
+        "-m",
+        "glesam_export",
+        "onnx",
+        *presets,
+        "--verify",
+        "full",
+        *options,
+    ]
     printed, seconds, peak = run_measured([*command, "-o", str(bundle)])
     return FullExport(checkpoint, bundle, printed, seconds, peak)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
@@ -97,6 +98,9 @@ def run(
     measured = contenders.bundle_contenders(opened, engines.backend or (), engines.common)
     measured += contenders.variant_contenders(opened, others, engines.common)
     known = weights.for_bundle(given, opened.manifest) if beside else None
+    if known is not None and known.timestep is not None:
+        # Peers run the default timestep of a bundle that has several.
+        known = replace(known, timestep=int(known.timestep))
     left_out: list[str] = []
     with tempfile.TemporaryDirectory() if work is None else nullcontext(work) as folder:
         if known is not None:

@@ -28,6 +28,7 @@ from glesam_runtime.engine_selection import select_engine
 from glesam_runtime.errors import InputError
 from glesam_runtime.image_index import takes_image_index
 from glesam_runtime.manifest import IMAGE_INDEX, STAGES, StageName
+from glesam_runtime.timestep_levels import LEVEL, level_tensor
 
 Arrays = Mapping[str, NDArray[np.float32]]
 """Tensors by name."""
@@ -169,9 +170,12 @@ def _stage_inputs(bundle: Bundle) -> dict[StageName, Arrays]:
         prompts[IMAGE_INDEX] = np.zeros(len(prompts["point_coords"]), np.float32)
     batch = bundle.manifest.target.batch
     images = 1 if batch == "dynamic" else int(batch)
+    latents = {EMBEDDINGS: np.repeat(features[EMBEDDINGS], images, axis=0)}
+    level = level_tensor(bundle.manifest, None, images)
+    latents |= {} if level is None else {LEVEL: level}
     return {
         "encoder": {"image": np.repeat(given.image, images, axis=0)},
-        "enhancer": {EMBEDDINGS: np.repeat(features[EMBEDDINGS], images, axis=0)},
+        "enhancer": latents,
         "decoder": {**features, EMBEDDINGS: enhanced, **prompts},
     }
 

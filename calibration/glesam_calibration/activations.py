@@ -27,6 +27,7 @@ from glesam_runtime.image import Geometry, geometry_of, preprocess
 from glesam_runtime.image_index import takes_image_index
 from glesam_runtime.manifest import IMAGE_INDEX, STAGES, Coordinates, StageName
 from glesam_runtime.prompts import check_prompts, prompt_tensors
+from glesam_runtime.timestep_levels import LEVEL, level_tensor, levels_of
 
 Arrays = Mapping[str, NDArray[np.float32]]
 Progress = Callable[[StageName, int, int], object]
@@ -123,7 +124,7 @@ def _calls(
         yield from _decoder_calls(bundle, samples, index, state, watched)
         return
     manifest = bundle.manifest
-    (spec,) = manifest.stages[stage].inputs
+    spec = manifest.stages[stage].inputs[0]
     if stage == "encoder":
         image = samples.samples[index].image(samples.seed)
         tensor = preprocess(image, manifest.preprocessing).tensor
@@ -132,10 +133,16 @@ def _calls(
     batch = manifest.target.batch
     # A batch is filled with copies of the image, because zeros would change the statistics.
     filled = tensor if batch == "dynamic" else np.repeat(tensor, batch, axis=0)
-    results = watched.run({spec.name: filled})
-    outputs = {spec.name: results[spec.name][:1] for spec in manifest.stages[stage].outputs}
-    state.save_outputs(stage, index, outputs)
-    yield results
+    levels = levels_of(manifest) if stage == "enhancer" else ()
+    steps: list[int | None] = [level.timestep for level in levels]
+    for number, step in enumerate(steps or [None]):
+        level = level_tensor(manifest, step, len(filled)) if steps else None
+        results = watched.run({spec.name: filled, **({} if level is None else {LEVEL: level})})
+        # The decoder gets the latents of all timesteps, those of one from each sample.
+        if not steps or number == index % len(steps):
+            outputs = {spec.name: results[spec.name][:1] for spec in manifest.stages[stage].outputs}
+            state.save_outputs(stage, index, outputs)
+        yield results
 
 
 def _decoder_calls(

@@ -28,6 +28,7 @@ from glesam_runtime.manifest import (
     StageError,
 )
 from glesam_runtime.manifest_file import file_refs
+from glesam_runtime.timestep_levels import levels_of
 
 FLOAT, QUANTIZED, BETWEEN = "float", "quantized", "quantized against float"
 FOUND = 0.5
@@ -100,17 +101,24 @@ def stage_error(actual: NDArray[np.floating], expected: NDArray[np.floating]) ->
 
 
 def solve_eps(
-    z_l: NDArray[np.floating], z_h: NDArray[np.floating], manifest: Manifest
+    z_l: NDArray[np.floating],
+    z_h: NDArray[np.floating],
+    manifest: Manifest,
+    timestep: int | None = None,
 ) -> NDArray[np.float64]:
     """Solve Eq. 4 for eps, the output of the U-Net, in float64.
+
+    `timestep` is the one that the enhancer ran; None is the bundle's default.
 
     At T = 999, z_H is nearly z_L / sqrt(abar_T), so its relative error hides the error of the
     U-Net.
     """
     model = manifest.model
-    root = model.alpha_bar**0.5
+    bars = {level.timestep: level.alpha_bar for level in levels_of(manifest)}
+    alpha_bar = model.alpha_bar if timestep is None else bars[timestep]
+    root = alpha_bar**0.5
     eps: NDArray[np.float64] = model.gamma * (z_l.astype(np.float64) - root * z_h)
-    eps /= (1 - model.alpha_bar) ** 0.5
+    eps /= (1 - alpha_bar) ** 0.5
     return eps
 
 
@@ -129,6 +137,8 @@ class Outputs:
     """Output of the enhancer for the features of the float bundle."""
     chained: Array | None = None
     """Output of the enhancer for the features of the bundle itself."""
+    timestep: int | None = None
+    """The timestep that the enhancer ran; None in a bundle with one only."""
 
 
 def errors_before_decoder(
@@ -139,7 +149,8 @@ def errors_before_decoder(
     assert found.enhanced is not None, "enhanced before"
     assert wanted.enhanced is not None, "enhanced before"
     z_l = wanted.features[chain.EMBEDDINGS]
-    eps = [solve_eps(z_l, enhanced, manifest) for enhanced in (found.enhanced, wanted.enhanced)]
+    both = found.enhanced, wanted.enhanced
+    eps = [solve_eps(z_l, enhanced, manifest, found.timestep) for enhanced in both]
     return {
         "encoder": max(encoder, key=lambda error: error.relative_l2),
         "enhancer": stage_error(found.enhanced, wanted.enhanced),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from glesam_calibration import sensitivity
 from glesam_calibration.activations import BUDGET, Progress, StageStatistics, collect_statistics
@@ -229,6 +229,7 @@ def _manifest(
         target=structs.replace(old.target, opset=opset),
         provenance=structs.replace(old.provenance, tools=tools),
         parity=None,
+        enhancement_gate=UNSET,  # it was learned for the float encoder
         calibration=Calibration(
             source=bundle.sha256,
             weights_only=tuple(stage for stage in STAGES if stage in recipe.weights_only),

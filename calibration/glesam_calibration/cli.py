@@ -1,4 +1,4 @@
-"""Implement the command glesam-calibrate: quantize a float bundle, and report what it costs."""
+"""Implement the command glesam-calibrate: quantize a float bundle, report, learn a gate."""
 
 from __future__ import annotations
 
@@ -218,6 +218,80 @@ def compare_bundles(
     if output is not None:
         bundle_comparison.write_report(opened, other, data, seed, measured, output)
         print(f"\n{output}: report.md, plot.png")
+
+
+@app.command("gate")
+def learn_gate(
+    bundle: options.BundlePath,
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="Clear pictures: images with masks (a folder, a COCO or LVIS JSON file, or "
+            "scenes:N for N procedural scenes), or a folder of images alone.",
+        ),
+    ],
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="What to learn. iou: the gain of IoU with the masks of DATA. agreement: the gain "
+            "of IoU with the model's masks of the clear picture. latent: how much nearer the "
+            "embedding comes to that of the clear picture. Default: iou if DATA has masks, else "
+            "agreement."
+        ),
+    ] = None,
+    conditions: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated list of conditions to learn from: clear, LQ-1 to LQ-3, single "
+            "degradations, or unseen for all fifteen of RobustSeg."
+        ),
+    ] = "clear,LQ-1,LQ-2,LQ-3,unseen,visibility",
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Use only the first N pictures.")
+    ] = None,
+    seed: options.Seed = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Write a copy of the bundle with the gate. Default: put the gate into BUNDLE.",
+        ),
+    ] = None,
+) -> None:
+    """Learn which images the enhancer of BUNDLE helps, and put this gate into the bundle.
+
+    The pictures are degraded, encoded and enhanced. glesam-run then enhances an image if the gate
+    estimates a gain. At least 10 pictures are needed; 100 are better.
+    """
+    options.require_calibration()
+    from glesam_calibration import gate, gate_cases
+    from glesam_evaluation.conditions import parse_conditions
+    from glesam_evaluation.segmenters import BundleStages
+
+    wanted, kinds = options.gate_target(target), parse_conditions(conditions)
+    opened = options.open_float(bundle)
+    gate.check_destination(opened, output)
+    pictures = gate_cases.open_pictures(
+        data, limit, need_masks={None: None, "iou": True}.get(wanted, False)
+    )
+    gate.check_count(data, pictures.count)
+    if wanted is None:
+        wanted = "iou" if pictures.have_masks else "agreement"
+        print_note(f"learning from the target {wanted}")
+    measured = gate_cases.measure_cases(
+        BundleStages(opened), pictures, kinds, [wanted], seed, _counter("pictures")
+    )[wanted]
+    made, outcome = gate.learn_gate(opened, measured, wanted, gate.Source(data, seed))
+    place = gate.write_gate(opened, made, output)
+    print(gate.table_of(outcome))
+    print(
+        f"on pictures that a fit has not seen: enhances {100 * outcome.enhanced:.1f} %, loses at "
+        f"most {100 * outcome.worst:.3f} points, area under the curve {made.training.area:.3f}"
+    )
+    print(f"wrote {place}")
 
 
 def _talk() -> Talk:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from glesam_runtime.enhancement_gate import GateTarget
 from glesam_runtime.errors import InputError
 
 # Imported where used, so that `--help` and wrong options need none of these modules.
@@ -211,6 +212,17 @@ def unit_of(by: str) -> Any:
     if by not in ("layer", "block"):
         raise InputError(f"--by {by}: must be layer or block")
     return by
+
+
+def gate_target(target: str | None) -> GateTarget | None:
+    """Check the value of --target of a gate, and return it.
+
+    Raises:
+        InputError: it is unknown.
+    """
+    if target not in (None, *(known := get_args(GateTarget))):
+        raise InputError(f"--target {target}: must be {', '.join(known[:-1])} or {known[-1]}")
+    return target  # type: ignore[return-value]
 
 
 def open_float(bundle: str) -> Bundle:

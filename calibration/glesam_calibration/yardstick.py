@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from glesam_calibration.bundle_comparison import (
@@ -36,6 +37,7 @@ from glesam_runtime.manifest import (
     Manifest,
     StageName,
 )
+from glesam_runtime.timestep_levels import levels_of
 
 ENGINE = "onnxruntime"
 _AT_ONCE = 8
@@ -56,13 +58,16 @@ class Yardstick:
             InputError: an image cannot be read.
         """
         self.bundle, self.cases = bundle, cases
-        self._questions = [
+        self._steps: list[int | None] = [each.timestep for each in levels_of(bundle.manifest)]
+        self._steps = self._steps or [None]
+        questions = [
             prompt_case(cases, index, level, bundle.manifest) for index, level in cases.each()
         ]
+        self._questions = [_at(question, step) for question in questions for step in self._steps]
         self._outputs = self._encode(bundle)
         engine = load_engine(bundle, ENGINE, stages=["enhancer"])
         for outputs in self._outputs:
-            outputs.enhanced = outputs.chained = _enhance(engine, bundle, outputs.features)
+            outputs.enhanced = outputs.chained = _enhance(engine, bundle, outputs)
         del engine
         decoder = load_engine(bundle, ENGINE, stages=["decoder"])
         self._expected = [
@@ -119,6 +124,7 @@ class Yardstick:
                     },
                     mask_iou_mean=float(np.mean(between)),
                     mask_iou_worst=min(between),
+                    timestep=UNSET if found.timestep is None else found.timestep,
                 )
             )
             rows += case_rows
@@ -126,13 +132,14 @@ class Yardstick:
 
     def _encode(self, bundle: Bundle) -> list[Outputs]:
         engine = load_engine(bundle, ENGINE, stages=["encoder"])
-        found = []
+        found: list[Outputs] = []
         for index, level in self.cases.each():
             image = self.cases.image(index, level)
             tensor = preprocess(image, bundle.manifest.preprocessing).tensor
             encoded = chain.encode(engine, bundle.manifest, tensor)
             # A copy, because a view would keep the engine's memory of gigabytes alive.
-            found.append(Outputs({n: np.array(engine.to_host(v)) for n, v in encoded.items()}))
+            features = {n: np.array(engine.to_host(v)) for n, v in encoded.items()}
+            found += [Outputs(features, timestep=step) for step in self._steps]
         return found
 
     def _enhanced(
@@ -145,12 +152,12 @@ class Yardstick:
         engine = load_engine(other if changed else self.bundle, ENGINE, stages=["enhancer"])
         found = []
         for own, wanted in zip(mine, self._outputs, strict=True):
-            chained = _enhance(engine, other, own.features)
+            chained = _enhance(engine, other, own)
             enhanced = wanted.enhanced
             if changed:
                 same = own.features is wanted.features
-                enhanced = chained if same else _enhance(engine, other, wanted.features)
-            found.append(Outputs(own.features, enhanced, chained))
+                enhanced = chained if same else _enhance(engine, other, wanted)
+            found.append(Outputs(own.features, enhanced, chained, own.timestep))
         return found
 
 
@@ -262,10 +269,16 @@ def _rows(
 _METRICS = (metrics.iou, metrics.dice, metrics.pixel_accuracy)
 
 
-def _enhance(engine: Engine, bundle: Bundle, features: Mapping[str, Array]) -> Array:
-    enhanced = chain.enhance(
-        engine, bundle.manifest, {chain.EMBEDDINGS: features[chain.EMBEDDINGS]}
-    )
+def _at(question: PromptedCase, timestep: int | None) -> PromptedCase:
+    """Return a case of its own for a timestep."""
+    if timestep is None:
+        return question
+    return replace(question, image=f"{question.image}, timestep {timestep}")
+
+
+def _enhance(engine: Engine, bundle: Bundle, encoded: Outputs) -> Array:
+    z_l = {chain.EMBEDDINGS: encoded.features[chain.EMBEDDINGS]}
+    enhanced = chain.enhance(engine, bundle.manifest, z_l, encoded.timestep)
     return np.array(engine.to_host(enhanced[chain.EMBEDDINGS]))
 
 

@@ -17,6 +17,7 @@ from glesam_runtime.prompts import check_prompts, prompt_tensors
 if TYPE_CHECKING:
     from glesam_runtime.backends.base import Engine
     from glesam_runtime.bundle import Bundle
+    from glesam_runtime.engine_options import EngineOptions
     from glesam_runtime.manifest import Coordinates, Postprocessing, Preprocessing
 
 WITHOUT, WITH = "without enhancer", "with enhancer"
@@ -55,7 +56,13 @@ class Stages(Protocol):
 class BundleStages:
     """The stages of a bundle, run by an engine."""
 
-    def __init__(self, bundle: Bundle, backend: str = "auto", device: str | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: str = "auto",
+        device: str | None = None,
+        options: EngineOptions | None = None,
+    ) -> None:
         """Load all three graphs.
 
         Raises:
@@ -63,7 +70,7 @@ class BundleStages:
         """
         from glesam_runtime.engine_selection import select_engine
 
-        self._engine: Engine = select_engine(bundle, backend, device).engine
+        self._engine: Engine = select_engine(bundle, backend, device, options=options).engine
         self._manifest = bundle.manifest
 
     @property

@@ -31,6 +31,7 @@ from glesam_runtime.manifest import (
     PrecisionName,
     StageName,
 )
+from glesam_runtime.timestep_levels import LEVEL
 
 _STAGE_OF: dict[ParityOutput, StageName] = {
     "encoder": "encoder",
@@ -137,5 +138,9 @@ def _inputs(draft: ExportedDraft, stage: StageName, index: int) -> tuple[torch.T
     arrays = {"image": case.prepared.tensor, **outputs.high_res, **prompts}
     arrays[chain.EMBEDDINGS] = embeddings.astype(np.float32)
     preset = draft.checkpoint.preset
-    inputs, _ = expected_interface(stage, preset.image_size, 1, family_of(preset).contract)
+    levels = draft.checkpoint.levels
+    if case.timestep is not None:
+        arrays[LEVEL] = np.asarray([levels.index(case.timestep)], np.float32)
+    contract = family_of(preset).contract
+    inputs, _ = expected_interface(stage, preset.image_size, 1, contract, levels=bool(levels))
     return tuple(torch.from_numpy(arrays[spec.name]) for spec in inputs)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from msgspec import UNSET
 from msgspec.structs import replace
+from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from glesam_export import auto_islands, tracing
@@ -18,8 +20,8 @@ from glesam_export.checkpoints import Checkpoint
 from glesam_export.families import family_of
 from glesam_export.stages import Batch, export_stage
 from glesam_export.verify import latent_check, parity, reference_outputs
-from glesam_export.verify.cases import Case, make_cases
-from glesam_export.verify.reference_outputs import Outputs, Step
+from glesam_export.verify.cases import LEVELS, Case, Level, at_every_level, make_cases
+from glesam_export.verify.reference_outputs import Outputs, Step, known
 from glesam_runtime.bundle import Bundle, file_ref
 from glesam_runtime.manifest import (
     GOLDEN_FILE,
@@ -27,6 +29,7 @@ from glesam_runtime.manifest import (
     MANIFEST_FILE,
     RELEASED_INPUT,
     STAGES,
+    TIMESTEP_LEVELS,
     FileRef,
     Manifest,
     Model,
@@ -38,6 +41,7 @@ from glesam_runtime.manifest import (
 from glesam_runtime.manifest_file import dump
 from glesam_runtime.staging import staged_folder
 from glesam_runtime.target import Target
+from glesam_runtime.timestep_levels import golden_name
 
 TOOLS = ("glesam-deploy", "torch", "onnx", "onnxscript", "onnxruntime", "diffusers", "peft")
 """Packages whose versions the manifest records. A family may add its own."""
@@ -62,6 +66,7 @@ class Options:
     allow_parity_failure: bool = False
     auto_islands: bool = False
     image_index: bool = False
+    levels: Sequence[Level] = LEVELS
 
 
 def build_bundle(
@@ -88,9 +93,11 @@ def build_bundle(
         ParityError: the bundle fails its gate. Nothing was written.
     """
     with staged_folder(destination) as folder:
-        cases = make_cases(checkpoint.preset, options.images)
+        pictures = make_cases(checkpoint.preset, options.images, options.levels)
+        cases = at_every_level(pictures, checkpoint)
         reference = reference_outputs.record_reference(checkpoint, cases, step)
-        if found := latent_check.warning(checkpoint, cases, reference, step):
+        own = reference[: len(pictures)]  # those at the checkpoint's own timestep
+        if found := latent_check.warning(checkpoint, pictures, own, step):
             warn(found)
         stages = {}
         form = options.precision, options.batch
@@ -99,7 +106,8 @@ def build_bundle(
                 indexed = options.image_index and stage == "decoder"
                 stages[stage] = export_stage(checkpoint, stage, *form, folder, image_index=indexed)
         with step("golden tensors and hashes"):
-            golden = write_golden(cases[0], reference[0], folder)
+            others = at_other_levels(cases, reference)
+            golden = write_golden(cases[0], reference[0], folder, others)
             draft = make_manifest(checkpoint, options, stages, golden)
         measured = parity.measure(Bundle(folder, draft, ""), cases, reference, step)
         if options.auto_islands and not measured.passed:
@@ -117,8 +125,34 @@ def build_bundle(
     return manifest
 
 
-def write_golden(case: Case, reference: Outputs, folder: Path) -> FileRef:
-    """Write the first case and the reference's outputs for it, for tests on any device."""
+def at_other_levels(
+    cases: Sequence[Case], outputs: Sequence[Outputs]
+) -> dict[str, NDArray[np.float32]]:
+    """Return the first picture's enhanced latents at all timesteps but the default, by name."""
+    first = cases[0]
+    return {
+        golden_name(case.timestep.timestep): known(out.z_h).astype(np.float32)
+        for case, out in zip(cases, outputs, strict=True)
+        if case.timestep is not None
+        and case.timestep != first.timestep
+        and case.prepared is first.prepared
+    }
+
+
+def write_golden(
+    case: Case,
+    reference: Outputs,
+    folder: Path,
+    others: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
+) -> FileRef:
+    """Write a case and the reference's outputs for it, for tests on any device.
+
+    Args:
+        case: the picture and its prompts.
+        reference: what the reference made of it.
+        folder: where the file goes.
+        others: what `at_other_levels` returned, for an enhancer with several timesteps.
+    """
     kind, prompts = next(iter(case.prompts.items()))
     low_res, iou = reference.decoded[kind]
     assert reference.z_l is not None, "recorded before"
@@ -131,6 +165,7 @@ def write_golden(case: Case, reference: Outputs, folder: Path) -> FileRef:
         "low_res_masks": low_res,
         "iou_predictions": iou,
         **prompts,
+        **others,
     }
     path = folder / GOLDEN_FILE
     path.write_bytes(save({name: np.ascontiguousarray(t) for name, t in tensors.items()}))
@@ -147,6 +182,7 @@ def make_manifest(
     preset, family = checkpoint.preset, family_of(checkpoint.preset)
     requires: tuple[str, ...] = (RELEASED_INPUT,) if preset.input == "released" else ()
     requires += (IMAGE_INDEX,) if options.image_index else ()
+    requires += (TIMESTEP_LEVELS,) if checkpoint.levels else ()
     tools = {name: metadata.version(name) for name in (*TOOLS, *family.tools)}
     return Manifest(
         format="glesam-bundle",
@@ -160,6 +196,7 @@ def make_manifest(
             gamma=checkpoint.gamma,
             timestep=checkpoint.timestep,
             alpha_bar=checkpoint.alpha_bar,
+            timestep_levels=checkpoint.levels or UNSET,
         ),
         stages=stages,
         preprocessing=family.preprocessing(preset),

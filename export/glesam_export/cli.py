@@ -56,10 +56,11 @@ def verify_bundle(
     from glesam_runtime.bundle import open_bundle
 
     opened = open_bundle(bundle)
-    checkpoint = weights.make_checkpoint(weights.for_bundle(given, opened.manifest), print_warning)
+    complete = weights.for_bundle(given, opened.manifest)
+    checkpoint = weights.make_checkpoint(complete, print_warning, levels=True)
     from glesam_export.console_output import parity_table, step
     from glesam_export.verify import latent_check, parity
-    from glesam_export.verify.cases import make_cases
+    from glesam_export.verify.cases import at_every_level, make_cases
     from glesam_export.verify.reference_outputs import record_reference
 
     preset, family = checkpoint.preset, family_of(checkpoint.preset)
@@ -68,9 +69,11 @@ def verify_bundle(
             raise BundleError(
                 f"{bundle}: its {rules!r} differs from {preset.name}'s; export the bundle again"
             )
-    cases = make_cases(preset, image or ())
+    pictures = make_cases(preset, image or ())
+    cases = at_every_level(pictures, checkpoint)
     reference = record_reference(checkpoint, cases, step)
-    if found := latent_check.warning(checkpoint, cases, reference, step):
+    own = reference[: len(pictures)]  # those at the checkpoint's own timestep
+    if found := latent_check.warning(checkpoint, pictures, own, step):
         print_warning(found)
     measured = parity.measure(opened, cases, reference, step)
     typer.echo(parity_table(measured))
@@ -268,7 +271,8 @@ def _export(output: Path, given: WeightOptions, graphs: GraphOptions) -> None:
     """Export and verify a checkpoint, and print the parity table."""
     precision = graph_options.one_precision(graphs.precision, graphs.flags)
     batch = graph_options.batch_size(graphs.batch)
-    checkpoint = weights.make_checkpoint(given, print_warning)
+    all_levels = graph_options.verifies_all_levels(graphs.verify, precision)
+    checkpoint = weights.make_checkpoint(given, print_warning, levels=True)
     if given.input is None and given.lora_alpha is not None:
         print_warning(
             f"--input was not given: this bundle gets {checkpoint.preset.input!r}; {RELEASED}"
@@ -278,6 +282,7 @@ def _export(output: Path, given: WeightOptions, graphs: GraphOptions) -> None:
     # Imported here: importing torch takes seconds, which --help and wrong options do not need.
     from glesam_export import build
     from glesam_export.console_output import parity_table, step
+    from glesam_export.verify.cases import EXTREMES, LEVELS
 
     how = build.Options(
         precision,
@@ -286,6 +291,7 @@ def _export(output: Path, given: WeightOptions, graphs: GraphOptions) -> None:
         graphs.allow_parity_failure,
         graphs.auto_islands,
         graphs.image_index,
+        LEVELS if all_levels else EXTREMES,
     )
     manifest = build.build_bundle(checkpoint, output, how, step, print_warning)
     assert manifest.parity is not None, "build_bundle measures it"

@@ -34,7 +34,9 @@ def step(what: str) -> Iterator[None]:
 
 def parity_table(parity: Parity) -> str:
     """Return the table of relative L2 by stage and mask IoU by image, with the gate below."""
-    head = f"{'image':<16} {'level':<6}" + "".join(f" {name:>10}" for name in PARITY_COLUMNS)
+    leveled = any(isinstance(image.timestep, int) for image in parity.images)
+    head = f"{'image':<16} {'level':<6}" + f" {'timestep':>8}" * leveled
+    head += "".join(f" {name:>10}" for name in PARITY_COLUMNS)
     lines = [
         "relative L2 by stage, and mask IoU with the PyTorch reference",
         head + f" {'IoU mean':>10} {'IoU worst':>10}",
@@ -42,11 +44,12 @@ def parity_table(parity: Parity) -> str:
     for image in parity.images:
         errors = "".join(f" {image.errors[name].relative_l2:>10.2e}" for name in PARITY_COLUMNS)
         ious = f" {image.mask_iou_mean:>10.6f} {image.mask_iou_worst:>10.6f}"
-        lines.append(f"{image.image:<16.16} {image.level:<6}{errors}{ious}")
+        at = f" {image.timestep:>8}" if leveled else ""
+        lines.append(f"{image.image:<16.16} {image.level:<6}{at}{errors}{ious}")
     gate = parity.gate
     stage = _limit(gate.stage_relative_l2)
     lines.append(
-        f"{'gate':<23}"
+        f"{'gate':<{32 if leveled else 23}}"
         + f" {stage:>10}" * len(PARITY_COLUMNS)
         + f" {_limit(gate.mask_iou_mean):>10} {_limit(gate.mask_iou_worst):>10}"
     )

@@ -7,7 +7,8 @@ timestep, text or adapters; `enhancer.graph` reads it.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -50,6 +51,10 @@ class ConstantCrossAttention(nn.Module):
         return self.key.shape[1]
 
 
+SHIFTS = "shifts"
+"""Name of the buffer [levels, C'] that `fold_levels` gives to every ResNet block."""
+
+
 def fold(enhancer: Enhancer) -> UNet2DConditionModel:
     """Fold LoRA, gamma, abar_T, the timestep and the text into the U-Net.
 
@@ -67,6 +72,25 @@ def fold(enhancer: Enhancer) -> UNet2DConditionModel:
     fold_timestep(unet, enhancer.timestep)
     fold_gamma(unet, enhancer.gamma)
     fold_alpha_bar(unet, enhancer.gamma, enhancer.alpha_bar)
+    return unet
+
+
+def fold_levels(enhancer: Enhancer, timesteps: Sequence[int]) -> UNet2DConditionModel:
+    """Fold LoRA, gamma and the text into the U-Net, and the constants of several timesteps.
+
+    Args:
+        enhancer: the reference. It is used up, as by `fold`.
+        timesteps: the timesteps, in the order of the levels.
+
+    Returns:
+        The U-Net. `enhancer.levels.LeveledEnhancerGraph` evaluates it: it returns eps, because the
+        factors of Eq. 4 differ between timesteps.
+    """
+    unet = enhancer.unet
+    merge_lora(unet)
+    fold_text(unet, enhancer.text)
+    fold_timesteps(unet, timesteps)
+    fold_gamma(unet, enhancer.gamma)
     return unet
 
 
@@ -113,15 +137,36 @@ def fold_timestep(unet: UNet2DConditionModel, timestep: int) -> None:
     diffusers computes the sinusoidal embedding, in the weights' dtype. All that follows is float64.
     The layers of the time embedding are removed from the U-Net.
     """
-    like = unet.conv_in.weight.new_empty(1)
-    sinusoid = unet.get_time_embed(sample=like, timestep=timestep)
+    for block, biases in _biases_at(unet, [timestep]):
+        block.conv1.bias = _parameter(biases[0], block.conv1.bias)
+
+
+@torch.no_grad()
+def fold_timesteps(unet: UNet2DConditionModel, timesteps: Sequence[int]) -> None:
+    """Do what `fold_timestep` does for several timesteps.
+
+    Every ResNet block gets the buffer `SHIFTS` [levels, C'] with the bias of conv1 at each
+    timestep, and conv1 loses its bias.
+    """
+    for block, biases in _biases_at(unet, timesteps):
+        block.register_buffer(SHIFTS, biases.to(block.conv1.bias.dtype))
+        block.conv1.bias = None
+
+
+def _biases_at(
+    unet: UNet2DConditionModel, timesteps: Sequence[int]
+) -> Iterator[tuple[Any, Tensor]]:
+    """Yield every ResNet block with its conv1's bias at each timestep, [levels, C'] in float64.
+
+    The layers of the time embedding are removed from the U-Net.
+    """
+    like = unet.conv_in.weight.new_empty(len(timesteps))
+    sinusoid = unet.get_time_embed(sample=like, timestep=torch.tensor(timesteps))
     embedding = _in_float64(unet.time_embedding, sinusoid)
     for block in _submodules(unet, ResnetBlock2D):
-        projection = block.time_emb_proj
-        shift = _in_float64(projection, block.nonlinearity(embedding))[0]
-        bias = block.conv1.bias
-        block.conv1.bias = _parameter(bias.double() + shift, bias)
+        shifts = _in_float64(block.time_emb_proj, block.nonlinearity(embedding))
         block.time_emb_proj = None
+        yield block, block.conv1.bias.double() + shifts
     unet.time_embedding = None
 
 

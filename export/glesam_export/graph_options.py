@@ -57,6 +57,14 @@ class GraphOptions:
         ),
     ] = False
     image: Images = None
+    verify: Annotated[
+        str,
+        typer.Option(
+            metavar="LEVELS",
+            help="Degradation levels to verify on: full (the clear image and LQ-1 to LQ-3), or "
+            "fast (only the clear image and LQ-3 for fp32, all for fp16 and bf16).",
+        ),
+    ] = "fast"
     allow_parity_failure: Annotated[
         bool,
         typer.Option(
@@ -69,6 +77,17 @@ class GraphOptions:
     def flags(self) -> set[str]:
         """Return the precisions requested by flags such as --fp16."""
         return {name for name in EXPORTED_PRECISIONS if getattr(self, name)}
+
+
+def verifies_all_levels(verify: str, precision: PrecisionName) -> bool:
+    """Return whether `--verify` requests every level for graphs of a precision.
+
+    Raises:
+        InputError: the value is unknown.
+    """
+    if verify not in ("fast", "full"):
+        raise InputError(f"--verify {verify}: choose fast or full")
+    return verify == "full" or precision != "fp32"
 
 
 def one_precision(precision: str | None, flags: set[str]) -> PrecisionName:

@@ -66,9 +66,13 @@ class Call:
         return (*self.positional, *self.named.values())
 
     def cast(self, dtype: torch.dtype) -> Call:
-        """Return the same call with its tensors in another dtype."""
-        positional = tuple(value.to(dtype) for value in self.positional)
-        return Call(positional, {name: value.to(dtype) for name, value in self.named.items()})
+        """Return the same call with its tensors in another dtype, those of integers unchanged."""
+
+        def to_dtype(value: Tensor) -> Tensor:
+            return value.to(dtype) if value.is_floating_point() else value
+
+        named = {name: to_dtype(value) for name, value in self.named.items()}
+        return Call(tuple(map(to_dtype, self.positional)), named)
 
     def run(self, module: nn.Module) -> Tensor:
         """Call a module with these arguments."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.manifest import STAGES, Parity
 from glesam_runtime.manifest_file import file_refs
+from glesam_runtime.timestep_levels import levels_of
 
 
 def model_card(bundle: Bundle, repository: str) -> str:
@@ -17,6 +18,8 @@ def model_card(bundle: Bundle, repository: str) -> str:
     preset, unet = _cell(model.preset), _cell(model.unet)
     precisions = ", ".join(f"{stage} {manifest.stages[stage].precision}" for stage in STAGES)
     megabytes = sum(ref.bytes for ref in file_refs(manifest)) / 1e6
+    levels = ", ".join(str(level.timestep) for level in levels_of(manifest))
+    timestep = f"timestep {model.timestep}" + (f" (can run {levels})" if levels else "")
     untrained = "" if model.trained else "\n**The weights are random: the masks mean nothing.**\n"
     lines = f"""---
 library_name: glesam
@@ -35,7 +38,7 @@ images, as {manifest.target.engine.upper()} files that run without PyTorch.
 | | |
 |---|---|
 | image encoder | {preset}, of the family {model.family}, {size} x {size} pixels |
-| enhancer | U-Net {unet}, timestep {model.timestep}, gamma {model.gamma:g} |
+| enhancer | U-Net {unet}, {timestep}, gamma {model.gamma:g} |
 | precision | {precisions} |
 | size | {megabytes:.1f} MB |
 | sha256 of manifest.json | `{bundle.sha256}` |

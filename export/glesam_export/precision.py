@@ -98,9 +98,9 @@ class Float32(nn.Module):
         self.module, self.dtype = module, dtype
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
-        """Run the module on float32 inputs and cast its output back."""
-        upcast = {name: value.float() for name, value in named.items()}
-        result: Tensor = self.module(*(value.float() for value in inputs), **upcast)
+        """Run the module on float32 inputs and cast its output back. Integers stay as they are."""
+        upcast = {name: _upcast(value) for name, value in named.items()}
+        result: Tensor = self.module(*map(_upcast, inputs), **upcast)
         return result.to(self.dtype)
 
 
@@ -178,6 +178,10 @@ def type_module(
     module.to(dtype)
     for name, part in parts.items():
         module.set_submodule(name, Float32(part, dtype))
+
+
+def _upcast(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
 
 
 def _islands(

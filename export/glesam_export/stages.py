@@ -10,6 +10,7 @@ from typing import Literal
 from glesam_export import fold, tracing
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.enhancer.graph import EnhancerGraph
+from glesam_export.enhancer.levels import LeveledEnhancerGraph
 from glesam_export.families import family_of
 from glesam_export.families.indexed_decoder import IndexedDecoder
 from glesam_export.graphs import Graph
@@ -24,6 +25,10 @@ Batch = int | Literal["dynamic"]
 def graph(checkpoint: Checkpoint, stage: StageName) -> Graph:
     """Build a stage's graph, folded, in float32."""
     family, preset = family_of(checkpoint.preset), checkpoint.preset
+    if stage == "enhancer" and checkpoint.levels:
+        steps = [level.timestep for level in checkpoint.levels]
+        folded = fold.fold_levels(checkpoint.enhancer(), steps)
+        return LeveledEnhancerGraph(folded, checkpoint.gamma, checkpoint.levels).eval()
     if stage == "enhancer":
         return EnhancerGraph(fold.fold(checkpoint.enhancer()), checkpoint.alpha_bar).eval()
     if stage == "encoder":
@@ -58,8 +63,9 @@ def export_stage(
     size, contract = checkpoint.preset.image_size, family_of(checkpoint.preset).contract
     if image_index and stage == "decoder":
         module = IndexedDecoder(module)
-    inputs, outputs = expected_interface(stage, size, batch, contract, image_index)
-    form = stage, precision, size, batch, folder, contract, image_index
+    levels = bool(checkpoint.levels)
+    inputs, outputs = expected_interface(stage, size, batch, contract, image_index, levels)
+    form = stage, precision, size, batch, folder, contract, image_index, levels
     path, data = tracing.export(module, *form)
     del module
     gc.collect()

@@ -31,6 +31,7 @@ from glesam_runtime.engine_libraries import import_onnxruntime
 from glesam_runtime.errors import BackendError, InputError
 from glesam_runtime.image import preprocess
 from glesam_runtime.manifest import Stage, StageName
+from glesam_runtime.timestep_levels import LEVEL, level_tensor
 
 ROUNDED = "rounded"
 """The comparison that needs no GPU: the same graph with every half-precision result rounded."""
@@ -229,6 +230,8 @@ def _golden_inputs(bundle: Bundle, stage: StageName) -> Tensors:
     tensors = {name: np.asarray(t, np.float32) for name, t in golden.items() if name != "image"}
     if stage == "decoder":
         tensors[chain.EMBEDDINGS] = tensors["enhanced_embeddings"]
+    elif (level := level_tensor(bundle.manifest, None, 1)) is not None:
+        tensors[LEVEL] = level
     return tensors
 
 

@@ -42,6 +42,7 @@ def export(
     folder: Path,
     family: Family = "sam",
     image_index: bool = False,
+    levels: bool = False,
 ) -> tuple[Path, Path | None]:
     """Write `<stage>.onnx`, and `<stage>.onnx.data` beside it if the weights exceed 1 GiB.
 
@@ -55,11 +56,12 @@ def export(
         folder: where the files go.
         family: the model family, which determines the stage's interface.
         image_index: whether the decoder takes prompts of several images.
+        levels: whether the enhancer takes the level of each image's timestep.
 
     Returns:
         The path of the graph, and the path of its .data file or None.
     """
-    inputs, outputs = expected_interface(stage, image_size, batch, family, image_index)
+    inputs, outputs = expected_interface(stage, image_size, batch, family, image_index, levels)
     examples = tuple(_example(spec) for spec in inputs)
     axes = tuple(_dynamic_axes(spec) for spec in inputs)
     with warnings.catch_warnings():

@@ -20,6 +20,7 @@ from glesam_runtime.errors import BundleError, InputError
 from glesam_runtime.image_index import takes_image_index
 from glesam_runtime.manifest import MANIFEST_FILE, STAGES, StageName
 from glesam_runtime.staging import staged_folder
+from glesam_runtime.timestep_levels import levels_of
 
 ORT_VERSION = "1.30.0"
 """The version of onnxruntime-web that the page is tested with."""
@@ -89,6 +90,11 @@ def write_site(
         raise BundleError(
             f"{bundle.path}: its decoder takes prompts of several images, which the page does not; "
             "export without --image-index"
+        )
+    if levels_of(bundle.manifest):
+        raise BundleError(
+            f"{bundle.path}: its enhancer has several timesteps, which the page does not support; "
+            "export with one --timestep"
         )
     providers = tuple(ENGINES) if webgpu else ("wasm",)
     page, engines = _page_folder(), _engine_paths(engine_files, providers)

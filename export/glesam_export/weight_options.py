@@ -11,6 +11,8 @@ import typer
 from glesam_export import families
 from glesam_export.families import InputName
 from glesam_export.presets import UNET_PRESETS
+from glesam_export.timesteps import parse_timesteps
+from glesam_runtime.errors import InputError
 
 WEIGHTS = "Weights"
 """Heading of these options in --help."""
@@ -48,7 +50,7 @@ class WeightOptions:
         ),
     ] = None
     lora: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             rich_help_panel=WEIGHTS,
             help="The U-Net's LoRA (.safetensors), or a folder of PEFT or diffusers.",
@@ -73,8 +75,12 @@ class WeightOptions:
     timestep: Annotated[
         int | None,
         typer.Option(
+            parser=parse_timesteps,
+            metavar="T[,T...]",
             rich_help_panel=WEIGHTS,
-            help="Diffusion timestep of the LoRA's training: 999 in the paper, 1 in released code.",
+            help="Diffusion timestep of the LoRA's training: 999 in the paper, 1 in released code. "
+            "Several write an enhancer that can run each of them (glesam-export only); the first "
+            "is the default.",
         ),
     ] = None
     input: Annotated[
@@ -134,12 +140,26 @@ class WeightOptions:
     ] = None
 
     @property
+    def lora_file(self) -> Path | None:
+        """Return the file of --lora; None where none was given.
+
+        Raises:
+            InputError: several were given.
+        """
+        if self.lora and len(self.lora) > 1:
+            raise InputError(
+                f"--lora: {len(self.lora)} files were given, but one LoRA serves every timestep of "
+                "an enhancer; export a bundle for each file"
+            )
+        return self.lora[0] if self.lora else None
+
+    @property
     def given_files(self) -> list[str]:
         """Return the file options that were given."""
         files = {
             "--sam": self.sam,
             "--sd": self.sd,
-            "--lora": self.lora,
+            "--lora": self.lora_file,
             "--prompt-embeds": self.prompt_embeds,
             "--unet-config": self.unet_config,
             "--decoder": self.decoder,

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 from glesam_export.families import InputName, Preset, with_input
 from glesam_export.presets import UNetPreset, sam_preset, unet_preset
+from glesam_export.timesteps import Timesteps, add_levels, steps_of
 from glesam_export.weight_options import WeightOptions
 from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import RELEASED_INPUT, Manifest
+from glesam_runtime.timestep_levels import levels_of
 
 if TYPE_CHECKING:
     from glesam_export.checkpoints import Checkpoint
@@ -30,25 +32,57 @@ BUILT_IN = "built-in"
 
 
 def make_checkpoint(
-    options: WeightOptions, warn: Callable[[str], object] = warnings.warn
+    options: WeightOptions,
+    warn: Callable[[str], object] = warnings.warn,
+    *,
+    levels: bool = False,
 ) -> Checkpoint:
     """Open the checkpoint that the options describe.
 
     Args:
         options: where the weights come from.
         warn: called with a message if `--input` differs from what the checkpoint was trained with,
-            or `--prediction-type` from what the scheduler says.
+            or `--prediction-type` from what the scheduler says, or if several timesteps are asked
+            for and the checkpoint was trained with one.
+        levels: whether the caller can use several timesteps.
 
     Raises:
         InputError: options are missing or contradict one another.
         CheckpointError: a file cannot be used.
     """
+    asked = options.timestep
+    if not isinstance(asked, Timesteps):
+        return _make(options, warn)
+    if not levels:
+        raise InputError(
+            f"--timestep {asked}: this command takes one timestep; glesam-export takes several"
+        )
+    whole = options.checkpoint is not None or (
+        not options.given_files and options.random_weights is None
+    )
+    checkpoint = _make(replace(options, timestep=None if whole else int(asked)), warn)
+    own = checkpoint.timestep
+    if own not in asked.steps:
+        raise InputError(
+            f"--timestep {asked}: {own} is missing, with which the checkpoint was trained; add it"
+        )
+    add_levels(checkpoint, asked.steps)
+    if whole:
+        warn(
+            f"--timestep {asked}: the checkpoint was trained with {own}, which is the default; "
+            "its masks at other timesteps may be less accurate"
+        )
+    return checkpoint
+
+
+def _make(options: WeightOptions, warn: Callable[[str], object]) -> Checkpoint:
+    """Open the checkpoint of options with one timestep at most."""
     if options.gamma is not None and not (math.isfinite(options.gamma) and options.gamma > 0):
         raise InputError(f"--gamma {options.gamma:g}: must be a positive number")
     alpha = options.lora_alpha
     if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
         raise InputError(f"--lora-alpha {alpha:g}: must be a positive number")
-    if alpha is not None and options.lora is None:
+    if alpha is not None and options.lora_file is None:
         raise InputError(
             f"--lora-alpha {alpha:g}: goes with a file by --lora; other weights say their alpha "
             "themselves"
@@ -98,7 +132,7 @@ def _completed(options: WeightOptions, opened: OpenedFiles) -> WeightOptions:
             require(opened.sam, "sam")
     elif options.sam is not None:
         preset = detect_sam(opened.sam).name
-    if options.lora is not None:
+    if options.lora_file is not None:
         require(opened.lora, "lora")
     if options.sd is not None and opened.bare_unet is not None:
         require(opened.bare_unet, "unet")
@@ -113,7 +147,9 @@ def _opened(options: WeightOptions) -> OpenedFiles:
     """Return the files of the options; each is opened on first use."""
     from glesam_export.checkpoints.separate_files import OpenedFiles
 
-    return OpenedFiles(options.sam, options.sd, options.lora, options.unet_config, options.decoder)
+    return OpenedFiles(
+        options.sam, options.sd, options.lora_file, options.unet_config, options.decoder
+    )
 
 
 def for_bundle(options: WeightOptions, manifest: Manifest) -> WeightOptions:
@@ -124,17 +160,20 @@ def for_bundle(options: WeightOptions, manifest: Manifest) -> WeightOptions:
     """
     model, origin = manifest.model, manifest.provenance.weights
     released = RELEASED_INPUT in (manifest.requires or ())
+    steps = [level.timestep for level in levels_of(manifest)]
+    others = [step for step in steps if step != model.timestep]
+    timestep = Timesteps([model.timestep, *others]) if steps else model.timestep
     prepared: InputName = "released" if released else "sam"
     known = {
         "preset": model.preset,
         "unet": model.unet,
         "gamma": model.gamma,
-        "timestep": model.timestep,
+        "timestep": timestep,
         "input": prepared,
     }
     for name, value in known.items():
         given = getattr(options, name)
-        if given not in (None, value):
+        if given is not None and (given != value or steps_of(given) != steps_of(value)):
             raise InputError(f"--{name} {given}: the bundle was exported with {value}")
     if not options.given_weights and origin != BUILT_IN:
         raise InputError(f"the bundle's weights were {origin}; pass the same weight options")
@@ -143,14 +182,14 @@ def for_bundle(options: WeightOptions, manifest: Manifest) -> WeightOptions:
         preset=model.preset,
         unet=model.unet,
         gamma=model.gamma,
-        timestep=model.timestep,
+        timestep=timestep,
         input=prepared,
     )
 
 
 def _from_files(options: WeightOptions, warn: Callable[[str], object]) -> Checkpoint:
     """Open the user's files. All must be given, with the LoRA's gamma and timestep."""
-    if options.sam is None or options.sd is None or options.lora is None:
+    if options.sam is None or options.sd is None or options.lora_file is None:
         missing = [name for name in ("--sam", "--sd", "--lora") if name not in options.given_files]
         raise InputError(f"{' and '.join(missing)} missing beside {', '.join(options.given_files)}")
     if options.gamma is None or options.timestep is None:
@@ -168,7 +207,7 @@ def _from_files(options: WeightOptions, warn: Callable[[str], object]) -> Checkp
     weights = WeightFiles(
         options.sam,
         options.sd,
-        options.lora,
+        options.lora_file,
         options.prompt_embeds,
         options.unet_config,
         options.lora_alpha,

@@ -28,11 +28,14 @@ if TYPE_CHECKING:
         ParityError,
     )
     from glesam_runtime.everything.generator import GleSamMaskGenerator, MaskRecord
+    from glesam_runtime.expected_work import ExpectedWork
+    from glesam_runtime.follow import Followed, Follower
     from glesam_runtime.golden import SelftestResult
     from glesam_runtime.image_file import read_image
     from glesam_runtime.many import Prediction, segment_many
     from glesam_runtime.predictor import GleSamPredictor
     from glesam_runtime.selftest import run_selftest
+    from glesam_runtime.tiling.predictor import TiledPredictor
 
     __version__: str
 
@@ -42,6 +45,8 @@ _HOMES = {
     "BundleError": "errors",
     "BusyError": "errors",
     "EngineOptions": "engine_options",
+    "Followed": "follow",
+    "Follower": "follow",
     "GleSamMaskGenerator": "everything.generator",
     "GleSamPredictor": "predictor",
     "GlesamError": "errors",
@@ -51,6 +56,8 @@ _HOMES = {
     "ParityError": "errors",
     "Prediction": "many",
     "SelftestResult": "golden",
+    "ExpectedWork": "expected_work",
+    "TiledPredictor": "tiling.predictor",
     "load_embedding": "embedding",
     "open_bundle": "bundle",
     "read_image": "image_file",
@@ -65,6 +72,9 @@ __all__ = [
     "BundleError",
     "BusyError",
     "EngineOptions",
+    "ExpectedWork",
+    "Followed",
+    "Follower",
     "GleSamMaskGenerator",
     "GleSamPredictor",
     "GlesamError",
@@ -74,6 +84,7 @@ __all__ = [
     "ParityError",
     "Prediction",
     "SelftestResult",
+    "TiledPredictor",
     "load_embedding",
     "open_bundle",
     "read_image",

@@ -14,6 +14,7 @@ from glesam_runtime.errors import BundleError
 from glesam_runtime.limits import GOLDEN_BYTES, MANIFEST_BYTES, POINTS, check_picture
 from glesam_runtime.manifest import FileRef, Manifest, Stage, StageName
 from glesam_runtime.onnx_files import external_data_locations
+from glesam_runtime.timestep_levels import golden_name, levels_of
 
 if TYPE_CHECKING:
     import os
@@ -50,13 +51,8 @@ class Bundle:
         return self.path / weights.file if weights is not None else None
 
     def stage_sha256(self, stage: StageName) -> str:
-        """Return a hash of a stage's graph and external weights.
-
-        Two graphs can be equal and differ only in their external weights.
-        """
-        record = self.manifest.stages[stage]
-        hashes = [file.sha256 for file in (record.graph, record.data) if file is not None]
-        return hashlib.sha256("".join(hashes).encode()).hexdigest()
+        """Return a hash of a stage's graph and external weights."""
+        return manifest_file.stage_sha256(self.manifest.stages[stage])
 
     @property
     def golden_path(self) -> Path:
@@ -148,7 +144,7 @@ def load_golden(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
             f"{bundle.golden_path}: not a golden file ({error}); export the bundle again"
         ) from error
     features = {spec.name for spec in bundle.manifest.stages["encoder"].outputs}
-    missing = sorted((GOLDEN_TENSORS | features) - tensors.keys())
+    missing = sorted((GOLDEN_TENSORS | features | _golden_levels(bundle)) - tensors.keys())
     if missing:
         raise BundleError(
             f"{bundle.golden_path}: lacks {', '.join(missing)}; export the bundle again"
@@ -339,6 +335,13 @@ def _check_golden_sizes(path: Path, shapes: dict[str, list[int]]) -> None:
         POINTS.check(points, f"{path}: {points} points in one prompt")
 
 
+def _golden_levels(bundle: Bundle) -> set[str]:
+    """Return the names of the enhancer's outputs at the timesteps that are no default."""
+    own = bundle.manifest.model.timestep
+    steps = (level.timestep for level in levels_of(bundle.manifest))
+    return {golden_name(step) for step in steps if step != own}
+
+
 def _golden_shapes(bundle: Bundle) -> dict[str, tuple[int | str, ...]]:
     """Return the shape of each golden tensor; a name is an axis of any size."""
     stages = bundle.manifest.stages
@@ -347,6 +350,8 @@ def _golden_shapes(bundle: Bundle) -> dict[str, tuple[int | str, ...]]:
         # The golden file has one image, whatever the batch of the graphs.
         for spec in stages[stage].outputs:
             shapes[spec.name] = (1, *spec.shape[1:])
+    for name in _golden_levels(bundle):
+        shapes[name] = shapes["enhanced_embeddings"]
     decoder = stages["decoder"]
     for spec in (*decoder.inputs, *decoder.outputs):
         shapes.setdefault(spec.name, spec.shape)

@@ -6,13 +6,14 @@ they skip the enhancer and stay on the engine's device.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from glesam_runtime.errors import BackendError
 from glesam_runtime.manifest import Manifest, StageName
+from glesam_runtime.timestep_levels import LEVEL, level_tensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,9 +32,28 @@ def encode(engine: Engine, manifest: Manifest, image: Value) -> Features:
     return _run_on_one_image(engine, manifest, "encoder", image)
 
 
-def enhance(engine: Engine, manifest: Manifest, features: Features) -> Features:
-    """Run the enhancer; return the features with z_H in place of z_L, the others unchanged."""
-    enhanced = _run_on_one_image(engine, manifest, "enhancer", features[EMBEDDINGS])
+def enhance(
+    engine: Engine,
+    manifest: Manifest,
+    features: Features,
+    timestep: int | Sequence[int] | None = None,
+) -> Features:
+    """Run the enhancer; return the features with z_H in place of z_L, the others unchanged.
+
+    Args:
+        engine: an engine that has loaded the enhancer.
+        manifest: the bundle's manifest.
+        features: what `encode` returned.
+        timestep: the timestep to run, or one for each image, in a bundle with several; None is
+            the bundle's default.
+
+    Raises:
+        InputError: the bundle does not have the timestep.
+        BackendError: the engine failed.
+    """
+    value = features[EMBEDDINGS]
+    level = level_tensor(manifest, timestep, value.shape[0])
+    enhanced = _run_on_one_image(engine, manifest, "enhancer", value, level)
     return {**features, EMBEDDINGS: enhanced["enhanced_embeddings"]}
 
 
@@ -59,19 +79,25 @@ def decode(
 
 
 def _run_on_one_image(
-    engine: Engine, manifest: Manifest, stage: StageName, value: Value
+    engine: Engine,
+    manifest: Manifest,
+    stage: StageName,
+    value: Value,
+    level: NDArray[np.float32] | None = None,
 ) -> dict[str, Value]:
-    """Run a stage of one input on one image; zeros fill up a static batch."""
-    (source,) = manifest.stages[stage].inputs
+    """Run a stage on one image, with its timestep level if any; zeros fill up a static batch."""
+    source = manifest.stages[stage].inputs[0]
     batch = manifest.target.batch
     outputs: dict[str, Value]
     if batch in (1, "dynamic"):
-        outputs = engine.run(stage, {source.name: value})
+        leveled = {} if level is None else {LEVEL: level}
+        outputs = engine.run(stage, {source.name: value, **leveled})
     else:
         host = engine.to_host(value)
         padded = np.zeros((int(batch), *host.shape[1:]), np.float32)
         padded[: len(host)] = host
-        found = engine.run(stage, {source.name: padded})
+        leveled = {} if level is None else {LEVEL: np.resize(level, int(batch))}
+        found = engine.run(stage, {source.name: padded, **leveled})
         outputs = {name: engine.to_host(output)[: len(host)] for name, output in found.items()}
     for spec in manifest.stages[stage].outputs:
         _check_shape(stage, spec.name, outputs[spec.name], (value.shape[0], *spec.shape[1:]))

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from glesam_runtime import run_inputs
 from glesam_runtime.common_options import make_app
 from glesam_runtime.console import report, run_app
 from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import GlesamError, InputError, ParityError
 from glesam_runtime.everything.parameters import EverythingOptions
-from glesam_runtime.input_paths import STANDARD_INPUT, resolved
+from glesam_runtime.expected_work import ExpectedWork
+from glesam_runtime.input_paths import resolved
 from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.printing import print_json, print_result
-from glesam_runtime.run_options import ImageOptions, NoEnhance, OutputOptions, PromptOptions
+from glesam_runtime.run_options import (
+    EnhanceOptions,
+    ImageOptions,
+    OutputOptions,
+    PromptOptions,
+    TileOptions,
+    VideoOptions,
+)
 from glesam_runtime.terminal_text import print_line
 from glesam_runtime.verbosity import is_debug, print_detail, print_note, spell_seconds
 
@@ -27,8 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from glesam_runtime.bundle import Bundle
-    from glesam_runtime.everything.parameters import Parameters
-    from glesam_runtime.input_images import InputImage
     from glesam_runtime.output_files import OutputFiles
     from glesam_runtime.overlap import Work
     from glesam_runtime.predictor import GleSamPredictor
@@ -50,9 +56,12 @@ def main() -> NoReturn:
 def run(
     source: ImageOptions,
     asked: PromptOptions,
+    tiles: TileOptions,
+    clip: VideoOptions,
     out: OutputOptions,
     engine: RequestedEngine,
     search: EverythingOptions,
+    enhancing: EnhanceOptions,
     bundle: Annotated[
         str | None,
         typer.Option(
@@ -61,7 +70,6 @@ def run(
             "built-in nano.",
         ),
     ] = None,
-    no_enhance: NoEnhance = False,
     in_flight: Annotated[
         int | None,
         typer.Option(
@@ -91,14 +99,48 @@ def run(
     a palette of colours. With more than 254 masks it has 16 bits, and
     <stem>_instances_colours.png shows it in colours.
 
+    --tile segments large images in tiles and joins objects across their
+    seams. The overlay is then reduced to at most 2,048 pixels a side.
+
+    --video writes <stem>_masks.mp4, the video with the masks, and
+    <stem>_masks.jsonl, a JSON object for each object and frame.
+
     The exit code is 2 if any image failed.
     """
     engine.check_backend()
     out.check()
-    parameters = search.parameters()
-    _check_combination(source, asked, out, parameters, search.mask_files, demo, selftest)
+    enhance, timestep = enhancing.mode(), enhancing.timestep
+    parameters, sides = search.parameters(), tiles.sides()
+    if sides and parameters and parameters.crop_n_layers:
+        raise InputError("--crop-n-layers: --tile takes the place of crops; leave out one of them")
+    run_inputs.check_combination(
+        source, asked, out, parameters, search.mask_files, demo, selftest, timestep
+    )
+    clip.check(
+        {
+            "images": source.images,
+            "--everything": parameters,
+            "--tile": sides,
+            "--multimask": asked.multimask,
+            "--json": out.json,
+            "--in-flight": in_flight,
+            "--demo": demo,
+            "--selftest": selftest,
+        }
+    )
     if selftest:
         _selftest(bundle, engine, out.json)
+        return
+    if clip.video is not None:
+        _follow(
+            clip.video,
+            clip.frames,
+            run_inputs.requests_of(asked, asked.prompts),
+            out,
+            bundle,
+            engine,
+            enhancing,
+        )
         return
     arguments, prompts = source.images, asked.prompts
     if demo:
@@ -106,8 +148,8 @@ def run(
 
         sample = write_sample(out.folder)
         arguments, prompts = [str(sample.image)], sample.prompts
-    requests = [] if parameters else _requests(asked, prompts)
-    images = _images(arguments, source.recursive, requests)
+    requests = [] if parameters else run_inputs.requests_of(asked, prompts)
+    images = run_inputs.find(arguments, source.recursive, requests, limited=not sides)
     opened = _open_bundle(bundle)
     from glesam_runtime.output_files import plan_outputs
     from glesam_runtime.predictor import GleSamPredictor
@@ -117,9 +159,13 @@ def run(
         opened,
         backend=engine.backend,
         device=engine.device,
-        enhance=not no_enhance,
+        enhance=enhance,
         options=engine.options(),
         prompt_batch=search.prompt_batch if parameters else asked.prompt_batch,
+        timestep=timestep,
+        work=parameters.work_on(len(images))
+        if parameters
+        else ExpectedWork(len(images), len(images) * len(requests)),
     )
     inputs = frozenset(resolved(image.path) for image in images if image.content is None)
     planned = plan_outputs(images, out.folder)
@@ -127,7 +173,14 @@ def run(
     with progress_bars() as bars:
         work: Work[OutputFiles, Any, Any, ImageResult]
         write = not out.no_files
-        if parameters:
+        if sides:
+            from glesam_runtime.tiling.segment_file import TiledSegmentation
+
+            work = TiledSegmentation(
+                *(*sides, requests, parameters, asked.multimask, search.mask_files, inputs),
+                *(source.depth, write, bars.points),
+            )
+        elif parameters:
             from glesam_runtime.everything.segment_file import EverythingSegmentation
 
             work = EverythingSegmentation(
@@ -144,7 +197,7 @@ def run(
         )
     failed = [result for result in results if hasattr(result, "error")]
     if out.json:
-        _print_document(predictor, results, enhance=not no_enhance, since=start)
+        _print_document(predictor, results, since=start)
     elif predictor.engine_reason and len(failed) < len(results):
         print_note(predictor.engine_reason)
     if demo and not out.json:
@@ -154,76 +207,6 @@ def run(
             print_line(line)
     if failed:
         raise typer.Exit(InputError.exit_code)
-
-
-def _check_combination(
-    source: ImageOptions,
-    asked: PromptOptions,
-    out: OutputOptions,
-    parameters: Parameters | None,
-    mask_files: bool,
-    demo: bool,
-    selftest: bool,
-) -> None:
-    """Refuse options that do not go together."""
-    if demo or selftest:
-        name = "--demo" if demo else "--selftest"
-        if source.images or asked.given or parameters or (demo and selftest):
-            raise InputError(f"{name} takes no images and no prompts; leave them out")
-        if demo and out.no_files:
-            raise InputError("--demo writes files; leave out --no-files")
-    if parameters and (asked.given or asked.multimask):
-        raise InputError(
-            "--everything takes no --points, --box, --prompts or --multimask, because it prompts a "
-            "grid of points; leave them out, or leave out --everything"
-        )
-    if parameters and asked.prompt_batch:
-        raise InputError(
-            "--prompt-batch does not apply to --everything; use --points-per-batch instead"
-        )
-    if mask_files and out.no_files:
-        raise InputError("--mask-files and --no-files exclude each other; leave out one")
-    if str(asked.prompts) in STANDARD_INPUT and STANDARD_INPUT & set(source.images or ()):
-        raise InputError("-: standard input holds an image or prompts, not both; use a file")
-
-
-def _requests(asked: PromptOptions, prompts: Path | None) -> list[PromptRequest]:
-    """Return the prompts that the options give; there must be at least one."""
-    from glesam_runtime import prompt_requests
-
-    requests = prompt_requests.from_options(asked.points or [], asked.box or [])
-    if prompts is not None:
-        requests += prompt_requests.from_file(prompts)
-    if not requests:
-        raise InputError("no prompt: give --points, --box, --prompts or --everything")
-    prompt_requests.check_without_image(requests)
-    return requests
-
-
-def _images(
-    arguments: list[str] | None, recursive: bool, requests: Sequence[PromptRequest]
-) -> list[InputImage]:
-    """Return the images. Report what is wrong with them as far as it is known without a model.
-
-    Several images may fail one by one, so only a single one is checked by its header.
-    """
-    if not arguments:
-        raise InputError(
-            "no image: name at least one file, or try --demo (--help shows the options)"
-        )
-    from glesam_runtime.input_images import find_images
-
-    images = find_images(arguments, recursive)
-    problems = [image.early_problem() for image in images]
-    if all(problems):
-        for problem in problems:
-            report(str(problem))
-        raise typer.Exit(InputError.exit_code)
-    if len(images) == 1 and (size := images[0].size()):
-        from glesam_runtime.prompt_requests import check_size
-
-        check_size(requests, size, str(images[0].path))
-    return images
 
 
 def _run_all(
@@ -268,22 +251,64 @@ def _print_document(
     predictor: GleSamPredictor,
     results: Sequence[ImageResult | ImageError],
     *,
-    enhance: bool,
     since: float,
 ) -> None:
     """Print the document of --json."""
+    from msgspec import UNSET
+
     from glesam_runtime.results import BundleInfo, Results
 
     print_json(
         Results(
             bundle=BundleInfo.of(predictor.bundle),
             engine={**predictor.engine.describe(), "reason": predictor.engine_reason},
-            enhance=enhance,
+            enhance=predictor.enhancing.mode,
+            timestep=UNSET if predictor.timestep is None else predictor.timestep,
             load_seconds=round(predictor.timings["load"], 6),
             seconds=round(time.perf_counter() - since, 6),
             images=tuple(results),
         )
     )
+
+
+def _follow(
+    video: str,
+    frames: int | None,
+    requests: Sequence[PromptRequest],
+    out: OutputOptions,
+    bundle: str | None,
+    engine: RequestedEngine,
+    enhancing: EnhanceOptions,
+) -> None:
+    """Follow the prompts' objects through a video; the exit code is 2 if it broke off."""
+    from glesam_runtime.follow import Follower
+    from glesam_runtime.follow_video import follow_video
+    from glesam_runtime.predictor import GleSamPredictor
+    from glesam_runtime.printing import print_video
+    from glesam_runtime.progress_bars import progress_bars
+    from glesam_runtime.prompt_requests import check_size
+    from glesam_runtime.video_file import open_video
+
+    with open_video(video, frames) as reader:
+        check_size(requests, (reader.height, reader.width), video)
+        count = frames or reader.expected
+        predictor = GleSamPredictor(
+            _open_bundle(bundle),
+            backend=engine.backend,
+            device=engine.device,
+            enhance=enhancing.mode(),
+            options=engine.options(),
+            timestep=enhancing.timestep,
+            work=ExpectedWork(count, count and count * len(requests)),
+        )
+        with progress_bars() as bars:
+            result = follow_video(reader, Follower(predictor), requests, out.folder, bars, frames)
+    print_video(result)
+    if result.broken:
+        raise InputError(
+            f"{video}: breaks off, {result.broken}; the outputs hold the {result.frames} frames "
+            "before"
+        )
 
 
 def _selftest(path: str | None, engine: RequestedEngine, as_json: bool) -> None:

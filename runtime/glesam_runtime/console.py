@@ -48,6 +48,7 @@ _EXTRAS = {
         "python_multipart",
         "starlette",
         "uvicorn",
+        "uvloop",
     ),
     "batch": ("pyarrow", "ray"),
 }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from glesam_runtime.enhancing import Branch
 from glesam_runtime.errors import InputError
 from glesam_runtime.image import Geometry
 from glesam_runtime.limits import EMBEDDING_BYTES, check_picture
@@ -47,6 +48,13 @@ class ImageEmbedding:
     """The hash of the bundle that computed the features (`Bundle.sha256`)."""
     enhanced: bool
     """Whether the enhancer ran."""
+    estimate: float | None = None
+    """What the bundle's gate estimated; None if no gate was asked."""
+
+    @property
+    def branch(self) -> Branch:
+        """Return what was decided for the image."""
+        return Branch(self.enhanced, self.estimate)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the embedding to a safetensors file, which replaces an existing one atomically.
@@ -60,6 +68,7 @@ class ImageEmbedding:
             version=_VERSION,
             bundle_sha256=self.bundle_sha256,
             enhanced=self.enhanced,
+            estimate=self.estimate,
             image_size=self.geometry.image_size,
             resized=self.geometry.resized,
             original=self.geometry.original,
@@ -154,7 +163,9 @@ def load_embedding(path: str | os.PathLike[str]) -> ImageEmbedding:
         if not np.isfinite(array).all():
             raise InputError(f"{file}: {name} holds NaN or infinity")
     geometry = Geometry(header.image_size, header.resized, header.original)
-    return ImageEmbedding(features, geometry, header.bundle_sha256, header.enhanced)
+    return ImageEmbedding(
+        features, geometry, header.bundle_sha256, header.enhanced, header.estimate
+    )
 
 
 class _Header(msgspec.Struct, frozen=True):
@@ -166,6 +177,7 @@ class _Header(msgspec.Struct, frozen=True):
     image_size: int
     resized: tuple[int, int]
     original: tuple[int, int]
+    estimate: float | None = None
 
 
 def _check_sizes(header: _Header, file: Path) -> None:

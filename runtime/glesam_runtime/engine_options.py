@@ -27,6 +27,8 @@ class EngineOptions:
         streams: how many runs the engine accepts at the same time, each from a thread of its own.
             They share the CPU threads: more streams raise both throughput and latency.
         cache: folder for compiled graphs, which makes the next load faster; None keeps nothing.
+        low_memory: hold the encoder or the enhancer in memory, never both; every image loads them
+            again.
         cuda_graphs: replay the encoder and the enhancer as one CUDA graph each.
     """
 
@@ -62,6 +64,14 @@ class EngineOptions:
             "Folder for compiled graphs, which makes the next start faster. Default: no cache.",
             panel=PANEL,
             metavar="DIR",
+        ),
+    )
+    low_memory: bool = field(
+        default=False,
+        metadata=option(
+            "Hold the encoder or the enhancer in memory, never both. Every image then loads them "
+            "again, which takes seconds for a large model.",
+            panel=PANEL,
         ),
     )
     cuda_graphs: bool = field(

@@ -11,6 +11,7 @@ from glesam_runtime import chain, compare, masks
 from glesam_runtime.bundle import Bundle, load_golden
 from glesam_runtime.image import preprocess
 from glesam_runtime.manifest import STAGES, Gate
+from glesam_runtime.timestep_levels import golden_name, levels_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,7 +76,14 @@ def check(bundle: Bundle, engine: Engine) -> SelftestResult:
     names = [spec.name for spec in manifest.stages["encoder"].outputs]
     given: chain.Features = {name: expected[name] for name in names}
     encoded = chain.encode(engine, manifest, prepared.tensor)
-    enhanced = chain.enhance(engine, manifest, given)
+    own = manifest.model.timestep
+    others = [level.timestep for level in levels_of(manifest) if level.timestep != own]
+    at_levels: list[tuple[int | None, str]] = [(None, "enhanced_embeddings")]
+    at_levels += [(step, golden_name(step)) for step in others]
+    enhanced = {
+        name: engine.to_host(chain.enhance(engine, manifest, given, step)[chain.EMBEDDINGS])
+        for step, name in at_levels
+    }
     reference = {**given, chain.EMBEDDINGS: expected["enhanced_embeddings"]}
     low_res, iou = chain.decode(engine, reference, prompts)
     errors = tuple(
@@ -87,7 +95,7 @@ def check(bundle: Bundle, engine: Engine) -> SelftestResult:
         )
         for stage, name, actual in (
             *(("encoder", name, engine.to_host(encoded[name])) for name in names),
-            ("enhancer", "enhanced_embeddings", engine.to_host(enhanced[chain.EMBEDDINGS])),
+            *(("enhancer", name, found) for name, found in enhanced.items()),
             ("decoder", "low_res_masks", low_res),
             ("decoder", "iou_predictions", iou),
         )

@@ -69,8 +69,11 @@ class InputImage:
 
         return 0 if self.problem else pixels_of(self.path, self.content)
 
-    def size(self) -> tuple[int, int] | None:
+    def size(self, limited: bool = True) -> tuple[int, int] | None:
         """Return (height, width) by the file's header; None if only decoding can tell.
+
+        Args:
+            limited: whether an image that is too large to be read whole is refused.
 
         Raises:
             InputError: the image is in no known format, or is too large.
@@ -81,11 +84,14 @@ class InputImage:
             with open_picture(self.path, self.content) as image:
                 height, width = upright_size(image)
         except InputError:
+            if not limited:  # it may be a TIFF that only rasterio reads
+                return None
             self.read("auto")  # says more, such as that the file is empty
             raise
         except Exception:  # noqa: BLE001 - Pillow raises many types, and `read` reports the error
             return None
-        check_picture(width, height, str(self.path))
+        if limited:
+            check_picture(width, height, str(self.path))
         return height, width
 
 

@@ -36,6 +36,7 @@ def expected_interface(
     batch: int | str,
     family: Family = "sam",
     image_index: bool = False,
+    levels: bool = False,
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Return the inputs and outputs that the contract fixes for a stage.
 
@@ -46,6 +47,7 @@ def expected_interface(
         family: the model family.
         image_index: whether the decoder takes the features of I images and, in `image_index`, the
             number of each prompt's image, 0 to I - 1. Otherwise it takes those of one image.
+        levels: whether the enhancer takes, in `level`, the index of each image's timestep.
     """
 
     def spec(name: str, *shape: int | str) -> TensorSpec:
@@ -68,7 +70,10 @@ def expected_interface(
         )
     if stage == "enhancer":
         return (
-            (spec("image_embeddings", n, LATENT_CHANNELS, latent, latent),),
+            (
+                spec("image_embeddings", n, LATENT_CHANNELS, latent, latent),
+                *((spec("level", n),) if levels else ()),
+            ),
             (spec("enhanced_embeddings", n, LATENT_CHANNELS, latent, latent),),
         )
     images = "I" if image_index else 1

@@ -18,6 +18,7 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from glesam_runtime.enhancement_gate import EnhancementGate
 from glesam_runtime.target import AxisRange, Target
 
 FORMAT = "glesam-bundle"
@@ -30,7 +31,12 @@ RELEASED_INPUT = "released_input"
 IMAGE_INDEX = "image_index"
 """The feature of a decoder that takes the features of several images and the input `image_index`,
 which says for each prompt which of them it belongs to."""
-KNOWN_FEATURES: frozenset[str] = frozenset({RELEASED_INPUT, IMAGE_INDEX})
+TIMESTEP_LEVELS = "timestep_levels"
+"""The feature of an enhancer that holds several timesteps and takes the input `level`, which says
+for each image which of them to run."""
+MOST_LEVELS = 256
+"""Maximum number of timesteps: bfloat16 holds every index below it exactly."""
+KNOWN_FEATURES: frozenset[str] = frozenset({RELEASED_INPUT, IMAGE_INDEX, TIMESTEP_LEVELS})
 """The names in `requires` that this reader supports. In C++ it is kKnownFeatures in manifest.h."""
 
 PIXEL_OFFSET = 0.5
@@ -98,11 +104,18 @@ class Stage(_Record, frozen=True):
     """The sizes that an engine accepts on each dynamic axis. An ONNX graph accepts any size."""
 
 
+class TimestepLevel(_Record, frozen=True):
+    """A timestep that the enhancer can run, and its constant of the noise schedule."""
+
+    timestep: Annotated[int, Meta(ge=0)]
+    alpha_bar: Annotated[float, Meta(gt=0, lt=1)]
+
+
 class Model(_Record, frozen=True):
     """Which GleSAM this is, and the constants that its enhancer was folded with (paper, Eq. 4).
 
-    A reader uses `family` and `trained`. The other fields are informative: their values are already
-    in the graphs.
+    A reader uses `family`, `trained` and `timestep_levels`. The other fields are informative: their
+    values are already in the graphs.
     """
 
     family: Family
@@ -114,6 +127,11 @@ class Model(_Record, frozen=True):
     gamma: Positive
     timestep: Annotated[int, Meta(ge=0)]
     alpha_bar: Annotated[float, Meta(gt=0, lt=1)]
+    timestep_levels: tuple[TimestepLevel, ...] | UnsetType = UNSET
+    """The 2 to 256 timesteps that the enhancer can run, in ascending order. Its input `level` is an
+    index into them, counted from 0. `timestep` is the one that runs unless the caller chooses
+    another. Bundles that have them name the feature "timestep_levels". Absent means that the
+    enhancer runs `timestep` only and has no such input."""
 
 
 class FirstResize(_Record, frozen=True):
@@ -249,6 +267,8 @@ class ImageParity(_Record, frozen=True):
     errors: dict[ParityOutput, StageError]
     mask_iou_mean: float
     mask_iou_worst: float
+    timestep: int | UnsetType = UNSET
+    """The timestep that the enhancer ran, in bundles with several of them."""
 
 
 class Gate(_Record, frozen=True):
@@ -312,6 +332,10 @@ _EVERYTHING = (
     "Default thresholds of everything-mode. Absent means those of segment_anything (predicted IoU "
     "0.88, stability 0.95, offset 1)."
 )
+_GATE = (
+    "Which images to enhance by default. Absent means every image. A reader that does not know it "
+    "enhances every image."
+)
 _REQUIRES = (
     "Names of features without which a reader would read this bundle wrongly. A reader refuses a "
     "bundle that names a feature it does not know. Absent means none."
@@ -332,6 +356,8 @@ class Manifest(_Record, frozen=True, kw_only=True):
     coordinates: Coordinates
     everything: Annotated[EverythingThresholds, Meta(description=_EVERYTHING)] | UnsetType = UNSET
     """Default thresholds of everything-mode. UNSET means those of segment_anything."""
+    enhancement_gate: Annotated[EnhancementGate, Meta(description=_GATE)] | UnsetType = UNSET
+    """Which images to enhance by default. UNSET means every image."""
     target: Target
     provenance: Provenance
     parity: Parity | None

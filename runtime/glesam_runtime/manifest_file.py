@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any
 
@@ -19,6 +20,7 @@ from glesam_runtime.manifest import (
     VERSION,
     FileRef,
     Manifest,
+    Stage,
     TensorSpec,
 )
 
@@ -115,6 +117,7 @@ def _check_consistency(manifest: Manifest, where: str) -> None:
     if (rules.resize == "square") != (rules.pad == "none"):
         raise _refusal(where, f"resize {rules.resize!r} contradicts pad {rules.pad!r}")
     _check_first_resize(manifest, where)
+    _check_levels(manifest, where)
     masks = manifest.postprocessing
     if (masks.single_mask == "first_if_stable") != (masks.stability is not None):
         need = "has no" if masks.single_mask == "first" else "needs a"
@@ -124,12 +127,15 @@ def _check_consistency(manifest: Manifest, where: str) -> None:
     if manifest.coordinates.labels != PROMPT_LABELS:
         wanted = ", ".join(f"{name} {value}" for name, value in PROMPT_LABELS.items())
         raise _refusal(where, f"labels must be {wanted}")
-    indexed = contract.IMAGE_INDEX in (manifest.requires or ())
+    indexed, leveled = (
+        feature in (manifest.requires or ())
+        for feature in (contract.IMAGE_INDEX, contract.TIMESTEP_LEVELS)
+    )
     for name in STAGES:
         if name not in manifest.stages:
             raise _refusal(where, f"stage {name!r} is missing")
         stage = manifest.stages[name]
-        inputs, outputs = expected_interface(name, size, manifest.target.batch, family, indexed)
+        inputs, outputs = expected_interface(name, size, batch, family, indexed, leveled)
         for found, expected in ((stage.inputs, inputs), (stage.outputs, outputs)):
             if found != expected:
                 raise _refusal(
@@ -160,6 +166,29 @@ def _check_first_resize(manifest: Manifest, where: str) -> None:
     if first.size > rules.image_size:
         raise _refusal(
             where, f"first_resize {first.size} is larger than image_size {rules.image_size}"
+        )
+
+
+def _check_levels(manifest: Manifest, where: str) -> None:
+    """Refuse timestep levels that contradict `requires` or the model's own timestep."""
+    model, name = manifest.model, contract.TIMESTEP_LEVELS
+    levels = model.timestep_levels
+    named = name in (manifest.requires or ())
+    if isinstance(levels, msgspec.UnsetType):
+        if named:
+            raise _refusal(where, f"{name!r} needs 'timestep_levels' in 'model'")
+        return
+    if not named:
+        raise _refusal(where, f"'timestep_levels' needs {name!r} in 'requires'")
+    steps = [level.timestep for level in levels]
+    if not 2 <= len(steps) <= contract.MOST_LEVELS or steps != sorted(set(steps)):
+        raise _refusal(
+            where,
+            f"timestep_levels are not 2 to {contract.MOST_LEVELS} timesteps in ascending order",
+        )
+    if (model.timestep, model.alpha_bar) not in [(e.timestep, e.alpha_bar) for e in levels]:
+        raise _refusal(
+            where, f"timestep {model.timestep} with its alpha_bar is none of timestep_levels"
         )
 
 
@@ -200,6 +229,15 @@ def file_refs(manifest: Manifest) -> tuple[FileRef, ...]:
     stages = manifest.stages.values()
     further = (ref for stage in stages for ref in (stage.weights, stage.data) if ref is not None)
     return (*(stage.graph for stage in stages), *further, manifest.golden)
+
+
+def stage_sha256(stage: Stage) -> str:
+    """Return a hash of a stage's graph and external weights.
+
+    Two graphs can be equal and differ only in their external weights.
+    """
+    hashes = [file.sha256 for file in (stage.graph, stage.data) if file is not None]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def _spell(specs: tuple[TensorSpec, ...]) -> str:

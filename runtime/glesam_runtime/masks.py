@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from glesam_runtime.rle import join_spans, mask_spans, unite_spans
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from glesam_runtime.image import Geometry
     from glesam_runtime.manifest import Postprocessing
+    from glesam_runtime.rle import Spans
 
 _STRIP_PIXELS = 1 << 22
 """Number of logits in a strip: 16 MiB of float32."""
@@ -116,6 +119,38 @@ def binarize(
         areas[index, 1] += np.count_nonzero(strip > threshold - offset)
     stability = areas[:, 0] / np.maximum(areas[:, 1], 1)
     return Masks(masks, stability.reshape(low_res.shape[:-2]))
+
+
+def binarize_to_runs(
+    low_res: NDArray[np.float32],
+    geometry: Geometry,
+    rules: Postprocessing,
+    frame: tuple[int, int],
+    corner: tuple[int, int],
+    stability_offset: float | None = None,
+) -> tuple[NDArray[np.int64], float]:
+    """Compute the run lengths and the stability of one mask, without making the whole mask.
+
+    Args:
+        low_res: float32 logits [S/4, S/4].
+        geometry: size and position of the window in which the mask was found.
+        rules: the postprocessing rules of the manifest.
+        frame: (H, W) of the picture in pixels.
+        corner: (top, left) of the window in the picture.
+        stability_offset: as in `binarize`.
+    """
+    threshold = rules.mask_threshold
+    offset = rules.stability_offset if stability_offset is None else stability_offset
+    spans: list[Spans] = []
+    inner = outer = 0
+    for _, (rows, columns), strip in _strips(low_res[None], geometry, rules, threshold - offset):
+        inner += int(np.count_nonzero(strip > threshold + offset))
+        outer += int(np.count_nonzero(strip > threshold - offset))
+        place = rows.start + corner[0], columns.start + corner[1]
+        spans.append(mask_spans(strip > threshold, frame[0], place))
+    pixels = frame[0] * frame[1]
+    runs = join_spans(unite_spans(spans), pixels) if spans else np.asarray([pixels])
+    return runs, inner / max(outer, 1)
 
 
 def mask_to_xywh(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:

@@ -96,7 +96,7 @@ class GleSamPredictor(TorchCalls):
 
     @one_thread_at_a_time
     def get_image_embedding(self) -> NDArray[np.float32]:
-        """Return the image's embeddings, float32 [1, 256, S/16, S/16], enhanced if `enhance` is on.
+        """Return the image's embeddings, float32 [1, 256, S/16, S/16]; `enhanced` says which.
 
         After `set_image_batch` they are [B, 256, S/16, S/16].
 
@@ -208,7 +208,8 @@ class GleSamPredictor(TorchCalls):
             except InputError as error:
                 raise InputError(f"image_list[{index}]: {error}") from error
             embeddings.append(worker.get_embedding())
-        self.set_features(embeddings[-1].geometry, embeddings[-1].features)
+        last = embeddings[-1]
+        self.set_features(last.geometry, last.features, last.branch)
         self._images = tuple(embeddings)
 
     @one_thread_at_a_time

@@ -18,10 +18,12 @@ from glesam_runtime.bundle import Bundle, builtin_bundle_path, open_bundle
 from glesam_runtime.decoding import Decoded, Decoding
 from glesam_runtime.embedding import ImageEmbedding
 from glesam_runtime.engine_selection import select_engine
+from glesam_runtime.enhancing import Branch, Enhancing, Mode
 from glesam_runtime.errors import BackendError, InputError
 from glesam_runtime.manifest import STAGES, Manifest, StageName
 from glesam_runtime.one_thread import OneThread, one_thread_at_a_time
 from glesam_runtime.prompts import PromptBatch
+from glesam_runtime.timestep_levels import asked_timestep, check_timestep
 
 if TYPE_CHECKING:
     import os
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from glesam_runtime.backends.base import Engine
     from glesam_runtime.engine_options import EngineOptions
+    from glesam_runtime.expected_work import ExpectedWork
     from glesam_runtime.image import Geometry, Preprocessed
 
 _PROMPT_BATCH_CPU, _PROMPT_BATCH = 8, 64
@@ -53,9 +56,11 @@ class PredictorCore(OneThread):
         *,
         backend: str = "auto",
         device: str | None = None,
-        enhance: bool = True,
+        enhance: Mode | None = None,
         options: EngineOptions | None = None,
         prompt_batch: int | None = None,
+        timestep: int | None = None,
+        work: ExpectedWork | None = None,
     ) -> None:
         """Verify a bundle and load its graphs.
 
@@ -64,15 +69,23 @@ class PredictorCore(OneThread):
             backend: "onnxruntime", "openvino", "tensorrt" or "auto", which selects the
                 fastest installed backend that stays within the bundle's accuracy limits.
             device: "cpu", "cuda" or "cuda:N"; None is the backend's default.
-            enhance: False runs plain SAM: the enhancer is neither loaded nor run.
+            enhance: True enhances every image. False runs plain SAM: the enhancer is neither loaded
+                nor run. "auto" enhances an image if the bundle's gate estimates a gain. None is
+                "auto" for a bundle with a gate, else True.
             options: how the engine is to run.
             prompt_batch: maximum number of prompts per decoder call; None is 8 on a CPU and 64 on
                 other devices.
+            timestep: the timestep that the enhancer runs, in a bundle with several; None is the
+                bundle's default.
+            work: the expected number of images and prompts, for which "auto" selects the engine of
+                a small bundle; None is one image with one prompt.
 
         Raises:
-            BundleError: the bundle is incomplete, altered or too new.
+            BundleError: the bundle is incomplete, altered or too new, or its gate belongs to other
+                graphs.
             BackendError: the backend is not installed or cannot run the bundle.
-            InputError: `prompt_batch` is less than 1.
+            InputError: `prompt_batch` is less than 1, the bundle does not have the timestep, or
+                `enhance` is "auto" and the bundle has no gate.
         """
         super().__init__()
         if prompt_batch is not None and prompt_batch < 1:
@@ -80,11 +93,18 @@ class PredictorCore(OneThread):
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         self._folder = self.bundle.path.absolute()
         """The bundle's folder, whatever the process changes its working directory to."""
-        stages: tuple[StageName, ...] = STAGES if enhance else ("encoder", "decoder")
+        self.enhancing = Enhancing.of(self.bundle, enhance)
+        """How it is decided which images to enhance."""
+        asked_timestep(self.bundle.manifest, timestep, self.enhancing.may_enhance)
+        self.timestep = check_timestep(self.bundle.manifest, timestep)
+        """The timestep that the enhancer runs; None in a bundle with one only."""
         self.timings: dict[str, float] = {}
-        """Latest seconds of each step: load, preprocess, encoder, enhancer, decoder, masks."""
+        """Latest seconds of each step: load, preprocess, encoder, gate, enhancer, decoder, masks.
+        A step that the latest image did not need is absent."""
+        may = self.enhancing.may_enhance
+        stages: tuple[StageName, ...] = STAGES if may else ("encoder", "decoder")
         with self._timed("load"):
-            selected = select_engine(self.bundle, backend, device, stages, options)
+            selected = select_engine(self.bundle, backend, device, stages, options, work)
         self.engine: Engine = selected.engine
         self.engine_reason = selected.reason
         """Why "auto" selected this engine; None if `backend` named it."""
@@ -94,12 +114,14 @@ class PredictorCore(OneThread):
             "enhance": enhance,
             "options": options,
             "prompt_batch": prompt_batch,
+            "timestep": timestep,
+            "work": work,
         }
-        self._enhance = enhance
         self.prompt_batch = _max_prompts(self.bundle.manifest, self.engine.device, prompt_batch)
         """Maximum number of prompts per decoder call."""
         self._geometry: Geometry | None = None
         self._features: chain.Features | None = None
+        self._branch: Branch | None = None
         self._images: tuple[ImageEmbedding, ...] = ()
         """The images of `set_image_batch`. They are kept on the host, because the next run of a
         compiled engine replaces what it left on its device."""
@@ -108,6 +130,30 @@ class PredictorCore(OneThread):
     def is_image_set(self) -> bool:
         """Return whether an image is set."""
         return self._features is not None
+
+    @property
+    def branch(self) -> Branch:
+        """Return what was decided for the image.
+
+        Raises:
+            InputError: no image is set.
+        """
+        if self._branch is None:
+            raise InputError("no image is set; call set_image first")
+        return self._branch
+
+    @property
+    def enhanced(self) -> bool | None:
+        """Return whether the enhancer ran on the image, or None if no image is set."""
+        return self._branch.enhanced if self._branch else None
+
+    @property
+    def estimate(self) -> float | None:
+        """Return what the gate estimated that the enhancer gains on the image.
+
+        None if no image is set, or if `enhance` is not "auto".
+        """
+        return self._branch.estimate if self._branch else None
 
     @property
     def geometry(self) -> Geometry:
@@ -123,18 +169,21 @@ class PredictorCore(OneThread):
     @one_thread_at_a_time
     def set_prepared(self, prepared: Preprocessed) -> None:
         """Encode and enhance an image that `image.preprocess` prepared in any thread."""
-        manifest = self.bundle.manifest
+        manifest, seconds = self.bundle.manifest, self.timings
         with self._timed("encoder"):
             features = chain.encode(self.engine, manifest, prepared.tensor)
-        if self._enhance:
+        for step in ("gate", "enhancer"):
+            seconds.pop(step, None)
+        branch = self._decide(features, prepared.geometry)
+        if branch.enhanced:
             with self._timed("enhancer"):
-                features = chain.enhance(self.engine, manifest, features)
-        self.set_features(prepared.geometry, features)
+                features = chain.enhance(self.engine, manifest, features, self.timestep)
+        self.set_features(prepared.geometry, features, branch)
 
     @one_thread_at_a_time
     def reset_image(self) -> None:
         """Forget the image, or the images of a batch."""
-        self._geometry, self._features, self._images = None, None, ()
+        self._geometry, self._features, self._branch, self._images = None, None, None, ()
 
     @one_thread_at_a_time
     def get_embedding(self) -> ImageEmbedding:
@@ -147,15 +196,19 @@ class PredictorCore(OneThread):
         for name, value in self._image_features().items():
             features[name] = np.array(self.engine.to_host(value), np.float32)
             features[name].flags.writeable = False
-        return ImageEmbedding(features, self.geometry, self.bundle.sha256, self._enhance)
+        branch = self.branch
+        return ImageEmbedding(
+            features, self.geometry, self.bundle.sha256, branch.enhanced, branch.estimate
+        )
 
     @one_thread_at_a_time
     def set_embedding(self, embedding: ImageEmbedding) -> None:
         """Set an image by its embedding: neither the encoder nor the enhancer runs.
 
         Args:
-            embedding: from `get_embedding` of any predictor of the same bundle and `enhance`, or
-                from `load_embedding`.
+            embedding: from `get_embedding` of any predictor of the same bundle, or from
+                `load_embedding`. Whether the enhancer ran must agree with `enhance`; with "auto"
+                both are accepted.
 
         Raises:
             InputError: the embedding is of another bundle or `enhance`, or damaged; the previous
@@ -166,9 +219,9 @@ class PredictorCore(OneThread):
                 f"embedding: a {type(embedding).__name__}, but an ImageEmbedding is needed; "
                 "get_embedding and load_embedding return one"
             )
-        embedding.check(self.bundle, self._enhance)
+        self._check_embedding(embedding)
         features = {name: np.array(value) for name, value in embedding.features.items()}
-        self.set_features(embedding.geometry, features)
+        self.set_features(embedding.geometry, features, embedding.branch)
 
     def share(self) -> Self:
         """Return another session of the same model, for another thread.
@@ -222,7 +275,7 @@ class PredictorCore(OneThread):
             BackendError: the engine failed, or the results are NaN.
         """
         for embedding, _ in asked:
-            embedding.check(self.bundle, self._enhance)
+            self._check_embedding(embedding)
         with self._timed("decoder"):
             return self._decoding.on_images(asked, multimask_output)
 
@@ -269,12 +322,33 @@ class PredictorCore(OneThread):
         path = None if builtin else self._folder
         return predictor_recipe.Recipe(path, self.bundle.sha256, self._made_with)
 
-    def set_features(self, geometry: Geometry, features: chain.Features) -> None:
+    def set_features(
+        self, geometry: Geometry, features: chain.Features, branch: Branch | None = None
+    ) -> None:
         """Set an image by what `chain.encode` or `chain.enhance` returned.
 
         The features are neither copied nor checked, and stay where the engine computed them.
+
+        Args:
+            geometry: the image's sizes.
+            features: the features.
+            branch: whether the enhancer ran; None is what `enhance` says, and not enhanced for
+                "auto".
         """
+        self._branch = branch or Branch(self.enhancing.mode is True)
         self._geometry, self._features, self._images = geometry, features, ()
+
+    def _decide(self, features: chain.Features, geometry: Geometry) -> Branch:
+        """Decide whether to enhance an image."""
+        if self.enhancing.gate is None:
+            return self.enhancing.decide(self.engine, features, geometry)
+        with self._timed("gate"):
+            return self.enhancing.decide(self.engine, features, geometry)
+
+    def _check_embedding(self, embedding: ImageEmbedding) -> None:
+        """Refuse an embedding that this predictor cannot use."""
+        mode = self.enhancing.mode
+        embedding.check(self.bundle, embedding.enhanced if mode == "auto" else mode)
 
     def _image_features(self) -> chain.Features:
         if self._features is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from glesam_runtime.terminal_text import print_line
 
 if TYPE_CHECKING:
+    from glesam_runtime.follow_video import VideoResult
     from glesam_runtime.results import ImageResult
 
 
@@ -24,6 +25,17 @@ def print_result(result: ImageResult) -> None:
             f"stability {mask.stability_score:.3f}  area {mask.area}"
         )
     print_line(f"  {result.overlay}")
+
+
+def print_video(result: VideoResult) -> None:
+    """Print a line for the video, and lines for its outputs and for objects that were lost."""
+    rate = result.frames / result.seconds if result.seconds else 0.0
+    print_line(f"{result.frames} frames  {result.seconds:.2f} s  {rate:.1f} frames per second")
+    print_line(f"  {result.video}")
+    print_line(f"  {result.records}")
+    for number, frames in result.lost.items():
+        if frames:
+            print_line(f"  object {number}: lost in {frames} of {result.frames} frames")
 
 
 def _print_everything(result: ImageResult) -> None:

@@ -223,6 +223,19 @@ def from_entry(raw: msgspec.Raw, where: str) -> PromptRequest:
             entry = msgspec.json.decode(raw, type=Prompt)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{where}: {error}") from error
+    return from_prompt(entry, where)
+
+
+def from_prompt(entry: Prompt, where: str) -> PromptRequest:
+    """Check one prompt without its image.
+
+    Args:
+        entry: the prompt.
+        where: its origin, for error messages.
+
+    Raises:
+        InputError: it has neither points nor a box, or labels that do not match its points.
+    """
     if not entry.points and entry.box is None:
         raise InputError(f"{where}: has neither points nor a box; give one of them")
     if entry.labels is not None and len(entry.labels) != len(entry.points):

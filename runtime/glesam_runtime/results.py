@@ -6,7 +6,7 @@ Schemas docs/results.schema.json and docs/prompts.schema.json are generated from
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -49,7 +49,8 @@ class Mask(msgspec.Struct, frozen=True, kw_only=True):
     area: Count
     """Number of pixels."""
     crop: tuple[int, int, int, int] | UnsetType = UNSET
-    """x0, y0, x1, y1 of the crop in which the mask was found. Only with --everything."""
+    """x0, y0, x1, y1 of the crop or tile in which the mask was found. Only with --everything and
+    --tile."""
     rle: Rle
     file: str | UnsetType = UNSET
     """The PNG file of the mask, if one was written."""
@@ -64,6 +65,11 @@ class ImageResult(msgspec.Struct, frozen=True, kw_only=True):
     height: Annotated[int, Meta(ge=1)]
     note: str | UnsetType = UNSET
     """What may be wrong with the image."""
+    enhanced: bool | UnsetType = UNSET
+    """Whether the enhancer ran. With --everything it is said of the whole image; each crop is
+    decided for by itself."""
+    estimate: float | UnsetType = UNSET
+    """What the bundle's gate estimated that the enhancer gains. Absent if no gate was asked."""
     masks: tuple[Mask, ...]
     """In the order of the prompts; with --everything the best first."""
     instances: str | UnsetType = UNSET
@@ -76,12 +82,39 @@ class ImageResult(msgspec.Struct, frozen=True, kw_only=True):
     """Time of each step."""
 
 
+def estimate_field(estimate: float | None) -> float | UnsetType:
+    """Return the value of `ImageResult.estimate`."""
+    return UNSET if estimate is None else round(estimate, 6)
+
+
 class ImageError(msgspec.Struct, frozen=True, kw_only=True):
     """An image that failed. The others continue."""
 
     image: str
     error: str
     """What is wrong and what to do, in one line."""
+
+
+class VideoMask(msgspec.Struct, frozen=True, kw_only=True):
+    """An object in one frame of a video: a line of the JSON Lines that `--video` writes."""
+
+    frame: Count
+    """0, 1, 2 and so on."""
+    time: float
+    """Time of the frame in seconds, as the video says it."""
+    id: Annotated[int, Meta(ge=1)]
+    """1, 2, 3 and so on, in the order of the prompts."""
+    lost: bool
+    """Whether the object was not found. Box, area and rle are then those of an empty mask."""
+    box: tuple[int, int, int, int]
+    """As in Mask."""
+    predicted_iou: float
+    """As in Mask; of a lost object, that of the mask that was refused."""
+    stability_score: Fraction
+    """As predicted_iou."""
+    area: Count
+    """Number of pixels."""
+    rle: Rle
 
 
 class BundleInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,8 +156,11 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     bundle: BundleInfo
     engine: dict[str, str | None]
     """Backend, device and versions; `reason` says why "auto" selected it, or is null."""
-    enhance: bool
-    """Whether the enhancer ran."""
+    enhance: bool | Literal["auto"]
+    """true: every image was enhanced. false: none was. "auto": the bundle's gate chose; `enhanced`
+    of each image says how."""
+    timestep: int | UnsetType = UNSET
+    """The timestep that the enhancer runs, for a bundle with several."""
     load_seconds: Seconds
     seconds: Seconds
     """Time for all images together, without loading."""

@@ -17,6 +17,8 @@ import numpy as np
 from glesam_runtime.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     RunLengths: TypeAlias = NDArray[np.integer]
@@ -47,8 +49,22 @@ def count_runs(
         frame: (H, W) of the frame in pixels; None is the mask's own size.
         corner: (top, left) of the mask in the frame, in pixels.
     """
-    height, width = mask.shape
     frame_height, frame_width = frame or mask.shape
+    spans = mask_spans(mask, frame_height, corner)
+    return join_spans(spans, frame_height * frame_width)
+
+
+def mask_spans(
+    mask: NDArray[np.bool_], frame_height: int, corner: tuple[int, int] = (0, 0)
+) -> Spans:
+    """Return the spans of a mask in a frame; each lies in one column.
+
+    Args:
+        mask: bool [h, w].
+        frame_height: height of the frame in pixels.
+        corner: (top, left) of the mask in the frame, in pixels.
+    """
+    height, width = mask.shape
     # A row of background above and below, so that no run continues into the next column.
     columns = np.zeros((width, height + 2), np.bool_)
     columns[:, 1:-1] = mask.T
@@ -57,7 +73,49 @@ def count_runs(
     column, row = np.divmod(edges, height + 2)
     top, left = corner
     positions = (column + left) * frame_height + row - 1 + top
-    return join_spans((positions[::2], positions[1::2]), frame_height * frame_width)
+    return positions[::2], positions[1::2]
+
+
+def runs_in_window(
+    runs: RunLengths, height: int, box: tuple[int, int, int, int], step: int = 1
+) -> NDArray[np.bool_]:
+    """Return a part of a mask as bool [h, w], without making the whole mask.
+
+    Args:
+        runs: the runs of a mask.
+        height: height of the mask in pixels.
+        box: x0, y0, x1, y1 of the part in pixels; x1 and y1 are one past the last.
+        step: take only every so many rows and columns, from the middle of the first so many.
+    """
+    x0, y0, x1, y1 = box
+    starts, ends = split_at_columns(run_spans(runs), height)
+    first, last = np.searchsorted(starts, (x0 * height, x1 * height))
+    starts, ends = starts[first:last], ends[first:last]
+    column, middle = starts // height, step // 2
+    at, missed = np.divmod(column - x0 - middle, step)
+    low = np.clip(starts - column * height - y0, 0, y1 - y0)
+    high = np.clip(ends - column * height - y0, 0, y1 - y0)
+    # The first of the rows middle, middle + step, ... that is not above an edge.
+    low, high = -((middle - low) // step), -((middle - high) // step)
+    rows, columns = (max(0, -((middle - side) // step)) for side in (y1 - y0, x1 - x0))
+    keep = (missed == 0) & (high > low)
+    edges = np.zeros((columns, rows + 1), np.int8)
+    np.add.at(edges, (at[keep], low[keep]), 1)
+    np.add.at(edges, (at[keep], high[keep]), -1)
+    inside: NDArray[np.bool_] = np.cumsum(edges, axis=1, dtype=np.int8)[:, :-1].T > 0
+    return inside
+
+
+def unite_spans(parts: Sequence[Spans]) -> Spans:
+    """Return the union of spans in order; they may overlap."""
+    starts = np.concatenate([start for start, _ in parts])
+    ends = np.concatenate([end for _, end in parts])
+    order = np.argsort(starts, kind="stable")
+    starts, ends = starts[order], np.maximum.accumulate(ends[order])
+    opens = np.ones(len(starts), np.bool_)
+    opens[1:] = starts[1:] > ends[:-1]
+    closes = np.append(opens[1:], True)[: len(ends)]
+    return starts[opens], ends[closes]
 
 
 def runs_to_mask(runs: RunLengths | list[int], height: int, width: int) -> NDArray[np.bool_]:

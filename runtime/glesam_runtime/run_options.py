@@ -5,23 +5,25 @@ glesam-serve takes some of them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from glesam_runtime.errors import InputError
 from glesam_runtime.input_paths import exists
 from glesam_runtime.sample_depth import Depth
+from glesam_runtime.tiling.sides import check_tiles
 
 # No numpy here: the command line reads the options for its --help.
+if TYPE_CHECKING:
+    from glesam_runtime.enhancing import Mode
 
-_PROMPTS, _OUTPUT = "Prompts", "Output"
+_PROMPTS, _OUTPUT, _TILES, _VIDEO = "Prompts", "Output", "Large images", "Video"
 
-NoEnhance = Annotated[
-    bool, typer.Option("--no-enhance", help="Skip the enhancer and run plain SAM.")
-]
 PromptBatchSize = Annotated[
     int | None,
     typer.Option(
@@ -31,6 +33,62 @@ PromptBatchSize = Annotated[
         help="Maximum number of prompts per decoder call. Default: 8 on a CPU, else 64.",
     ),
 ]
+
+
+class When(Enum):
+    """The values of --enhance."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+_MODES: Mapping[When | None, Mode | None] = {
+    None: None,
+    When.AUTO: "auto",
+    When.ALWAYS: True,
+    When.NEVER: False,
+}
+
+
+@dataclass(frozen=True)
+class EnhanceOptions:
+    """Which images to enhance, and how."""
+
+    enhance: Annotated[
+        When | None,
+        typer.Option(
+            help="auto: enhance an image if the bundle's gate estimates a gain. always: every "
+            "image. never: none, which runs plain SAM. Default: auto for a bundle with a gate, "
+            "else always.",
+            show_default=False,
+        ),
+    ] = None
+    no_enhance: Annotated[bool, typer.Option("--no-enhance", help="Same as --enhance never.")] = (
+        False
+    )
+    timestep: Annotated[
+        int | None,
+        typer.Option(
+            metavar="T",
+            help="Timestep that the enhancer runs, for a bundle with several. Default: the "
+            "bundle's own.",
+        ),
+    ] = None
+
+    def mode(self) -> Mode | None:
+        """Return the argument `enhance` of a predictor.
+
+        Raises:
+            InputError: the options contradict each other.
+        """
+        if not self.no_enhance:
+            return _MODES[self.enhance]
+        if self.enhance not in (None, When.NEVER):
+            raise InputError(
+                f"--no-enhance contradicts --enhance {self.enhance.value}; leave out one of them"
+            )
+        return False
 
 
 @dataclass(frozen=True)
@@ -56,6 +114,45 @@ class ImageOptions:
             "otherwise 16."
         ),
     ] = Depth.AUTO
+
+
+@dataclass(frozen=True)
+class TileOptions:
+    """How to cut large images into tiles."""
+
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="PIXELS",
+            rich_help_panel=_TILES,
+            help="Segment images in overlapping tiles of this side, without holding an image in "
+            "memory if its file can be read in parts. Default: the whole image at once.",
+        ),
+    ] = None
+    overlap: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="PIXELS",
+            rich_help_panel=_TILES,
+            help="Pixels that neighbouring tiles share at least. Default: an eighth of --tile.",
+        ),
+    ] = None
+
+    def sides(self) -> tuple[int, int] | None:
+        """Return the side of a tile and the overlap, or None without `--tile`.
+
+        Raises:
+            InputError: `--overlap` is given alone, or the tiles cannot cover an image.
+        """
+        if self.tile is None:
+            if self.overlap is not None:
+                raise InputError("--overlap requires --tile: add it, or leave out --overlap")
+            return None
+        overlap = self.tile // 8 if self.overlap is None else self.overlap
+        check_tiles(self.tile, overlap)
+        return self.tile, overlap
 
 
 @dataclass(frozen=True)
@@ -106,6 +203,49 @@ class PromptOptions:
     def given(self) -> bool:
         """Return whether there is a prompt."""
         return bool(self.points or self.box or self.prompts)
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """A video in place of images."""
+
+    video: Annotated[
+        str | None,
+        typer.Option(
+            "--video",
+            metavar="FILE|DEVICE",
+            rich_help_panel=_VIDEO,
+            help="Follow the objects of --points or --box, which are prompts for the first frame, "
+            "through a video file or a camera such as /dev/video0. Requires the extra video.",
+        ),
+    ] = None
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            "--frames",
+            min=1,
+            metavar="N",
+            rich_help_panel=_VIDEO,
+            help="Stop after N frames of the video. Required for a camera. Default: all frames.",
+        ),
+    ] = None
+
+    def check(self, excluded: Mapping[str, object]) -> None:
+        """Refuse options that do not go together with --video.
+
+        Args:
+            excluded: the values of such options by their names; a value that is true was given.
+
+        Raises:
+            InputError: naming the options.
+        """
+        if self.video is None:
+            if self.frames is not None:
+                raise InputError("--frames requires --video; leave it out")
+            return
+        for name, given in excluded.items():
+            if given:
+                raise InputError(f"--video and {name} exclude each other; leave out one")
 
 
 @dataclass(frozen=True)

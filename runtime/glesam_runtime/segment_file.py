@@ -15,13 +15,13 @@ from PIL import Image
 
 from glesam_runtime import masks
 from glesam_runtime.draw import colour_of, draw_mask, draw_prompt
+from glesam_runtime.enhancing import Branch
 from glesam_runtime.errors import InputError
 from glesam_runtime.image import Preprocessed, geometry_of, preprocess
-from glesam_runtime.manifest import STAGES
 from glesam_runtime.output_files import OutputFiles, refuse_inputs, save_mask, save_overlay
 from glesam_runtime.prompt_requests import PromptRequest, check_request
 from glesam_runtime.prompts import group_alike
-from glesam_runtime.results import ImageResult, Mask, Rle
+from glesam_runtime.results import ImageResult, Mask, Rle, estimate_field
 from glesam_runtime.rle import encode_rle
 from glesam_runtime.staging import staged_file
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from glesam_runtime.manifest import Manifest
     from glesam_runtime.predictor import GleSamPredictor
     from glesam_runtime.prompts import PromptBatch
+
+_STEPS = ("encoder", "gate", "enhancer")
+"""The steps of `GleSamPredictor.timings` that an image takes, before its prompts."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Inferred:
     """[prompts, C, S/4, S/4] logits."""
     scores: NDArray[np.float32]
     """[prompts, C]."""
+    branch: Branch
     seconds: dict[str, float]
 
 
@@ -120,9 +124,9 @@ class PromptedSegmentation:
             decoder += predictor.timings["decoder"]
         timings = predictor.timings
         seconds = dict(prepared.seconds)
-        seconds.update({stage: timings[stage] for stage in STAGES if stage in timings})
+        seconds.update({step: timings[step] for step in _STEPS if step in timings})
         seconds["decoder"] = decoder
-        return Inferred(prepared, low_res, scores, seconds)
+        return Inferred(prepared, low_res, scores, predictor.branch, seconds)
 
     def finish(self, inferred: Inferred, check: Callable[[], None]) -> ImageResult:
         """Write the files.
@@ -163,6 +167,8 @@ class PromptedSegmentation:
             width=width,
             height=height,
             note=inferred.prepared.note or UNSET,
+            enhanced=inferred.branch.enhanced,
+            estimate=estimate_field(inferred.branch.estimate),
             masks=tuple(found),
             overlay=str(files.overlay_path) if self.write else UNSET,
             seconds={step: round(value, 6) for step, value in seconds.items()},

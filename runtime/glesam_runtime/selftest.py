@@ -38,9 +38,10 @@ def format_table(result: SelftestResult) -> str:
     """Return the figures as a table for a terminal."""
     limit = result.gate.stage_relative_l2
     spelled = "reported" if limit is None else f"{limit:g}"
-    lines = [f"{'stage':<10}{'output':<21}{'relative L2':>12}{'gate':>10}{'max abs':>12}"]
+    wide = max(21, *(len(error.output) + 2 for error in result.errors))
+    lines = [f"{'stage':<10}{'output':<{wide}}{'relative L2':>12}{'gate':>10}{'max abs':>12}"]
     lines += [
-        f"{e.stage:<10}{e.output:<21}{e.relative_l2:>12.3g}{spelled:>10}{e.max_abs:>12.3g}"
+        f"{e.stage:<10}{e.output:<{wide}}{e.relative_l2:>12.3g}{spelled:>10}{e.max_abs:>12.3g}"
         for e in result.errors
     ]
     for word, value, gate in (
@@ -48,7 +49,7 @@ def format_table(result: SelftestResult) -> str:
         ("worst", result.mask_iou_worst, result.gate.mask_iou_worst),
     ):
         spelled = "reported" if gate is None else f"{gate:g}"
-        lines.append(f"{'masks':<10}{word + ' IoU':<21}{value:>12.5f}{spelled:>10}")
+        lines.append(f"{'masks':<10}{word + ' IoU':<{wide}}{value:>12.5f}{spelled:>10}")
     ran = result.engine
     lines.append(
         f"{'passed' if result.passed else 'FAILED'} on {ran['engine']} {ran['version']}, "

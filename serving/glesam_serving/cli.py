@@ -12,7 +12,7 @@ from glesam_runtime.console import run_app
 from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import InputError
 from glesam_runtime.option_groups import expand_groups
-from glesam_runtime.run_options import NoEnhance, PromptBatchSize
+from glesam_runtime.run_options import EnhanceOptions, PromptBatchSize
 from glesam_runtime.terminal_text import print_line
 from glesam_runtime.verbosity import is_debug, print_note
 from glesam_serving.settings import ServerOptions
@@ -30,6 +30,7 @@ def main() -> NoReturn:
 def serve(
     engine: RequestedEngine,
     server: ServerOptions,
+    enhancing: EnhanceOptions,
     bundle: Annotated[
         str | None,
         typer.Argument(
@@ -39,7 +40,6 @@ def serve(
         ),
     ] = None,
     prompt_batch: PromptBatchSize = None,
-    no_enhance: NoEnhance = False,
 ) -> None:
     """Load BUNDLE and serve it until SIGTERM or Ctrl-C.
 
@@ -47,6 +47,7 @@ def serve(
     printed.
     """
     engine.check_backend()
+    enhance = enhancing.mode()
     server.check()
     if server.page is not None:
         from glesam_serving.server.pages import check_site
@@ -55,6 +56,7 @@ def serve(
     listening = _bind(server)
     try:
         from glesam_runtime.bundle import open_bundle
+        from glesam_runtime.expected_work import LASTING
         from glesam_runtime.predictor import GleSamPredictor
         from glesam_serving.server.model import Model
         from glesam_serving.server.run import BACKLOG, run_server
@@ -68,13 +70,15 @@ def serve(
             opened,
             backend=engine.backend,
             device=engine.device,
-            enhance=not no_enhance,
+            enhance=enhance,
             options=engine.options(),
             prompt_batch=prompt_batch,
+            timestep=enhancing.timestep,
+            work=LASTING,
         )
         if predictor.engine_reason:
             print_note(predictor.engine_reason)
-        model = Model(predictor, engine.streams, not no_enhance)
+        model = Model(predictor, engine.streams)
         listening.listen(BACKLOG)
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host

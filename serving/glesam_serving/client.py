@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from glesam_runtime.enhancing import Mode
+
 _TRIES = 5
 """How often a request is sent while the server's queue is full."""
 
@@ -61,7 +63,8 @@ class Client:
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
         self._content: bytes | None = None
-        self._enhance: bool | None = None
+        self._enhance: Mode | None = None
+        self._timestep: int | None = None
         self._bundle: wire.BundleAnswer | None = None
         self.image: wire.ImageAnswer | None = None
         """The server's description of the image."""
@@ -95,14 +98,18 @@ class Client:
         image: NDArray[np.uint8] | bytes | str | os.PathLike[str],
         image_format: str = "RGB",
         *,
-        enhance: bool | None = None,
+        enhance: Mode | None = None,
+        timestep: int | None = None,
     ) -> wire.ImageAnswer:
         """Send an image to the server, which encodes it.
 
         Args:
             image: a file, its bytes, or pixels: uint8 [H, W, 3].
             image_format: order of an array's channels, "RGB" or "BGR".
-            enhance: whether the enhancer runs; None is the server's default.
+            enhance: True runs the enhancer, False does not, and "auto" does if the bundle's gate
+                estimates a gain; None is the server's default.
+            timestep: the timestep that the enhancer runs, for a bundle with several; None is the
+                server's default.
 
         Raises:
             InputError: the array or the file cannot be used.
@@ -117,7 +124,7 @@ class Client:
                 content = Path(image).read_bytes()
             except OSError as error:
                 raise InputError(f"{image}: cannot be read ({error.strerror})") from error
-        self._content, self._enhance = content, enhance
+        self._content, self._enhance, self._timestep = content, enhance, timestep
         return self._upload()
 
     def predict(
@@ -220,6 +227,7 @@ class Client:
 
     def _upload(self) -> wire.ImageAnswer:
         params = {} if self._enhance is None else {"enhance": str(self._enhance).lower()}
+        params |= {} if self._timestep is None else {"timestep": str(self._timestep)}
         answer = self._send("POST", "/v1/images", content=self._content, params=params)
         self.image = msgspec.json.decode(answer.content, type=wire.ImageAnswer)
         return self.image

@@ -5,10 +5,10 @@ The server, its client and the OpenAPI document use these types, so none has a l
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 Count = Annotated[int, Meta(ge=0)]
 Seconds = dict[str, float]
@@ -96,6 +96,10 @@ class ImageAnswer(msgspec.Struct, frozen=True, kw_only=True):
     stored_height: int
     enhanced: bool
     """Whether the enhancer ran."""
+    estimate: float | None = None
+    """What the bundle's gate estimated that the enhancer gains. null if no gate was asked."""
+    timestep: int | UnsetType = UNSET
+    """The timestep that the enhancer ran, for a bundle with several."""
     cached: bool
     """Whether the image was in the cache before."""
     bytes: Count
@@ -105,7 +109,8 @@ class ImageAnswer(msgspec.Struct, frozen=True, kw_only=True):
     engine: dict[str, str]
     """Where the image was encoded."""
     seconds: Seconds
-    """Time of each step when the image was encoded: queue, read, preprocess, encoder, enhancer."""
+    """Time of each step when the image was encoded: queue, read, preprocess, encoder, and gate and
+    enhancer if they ran."""
 
 
 class EverythingMask(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +159,9 @@ class BundleAnswer(msgspec.Struct, frozen=True, kw_only=True):
     engine: dict[str, str | None]
     features: dict[str, bool]
     """Whether the server can enhance, and degrade."""
+    enhance: bool | Literal["auto"]
+    """Which images are enhanced if a request does not say: all, none, or those that the bundle's
+    gate chooses."""
     limits: dict[str, int]
     version: str
 

@@ -100,6 +100,8 @@ class Outcome:
     """Peak memory, minus the memory that the process had when the program started in it."""
     events: tuple[str, ...]
     """What it did that no program may do: files changed elsewhere, programs started, and so on."""
+    killed: bool
+    """Whether a signal ended it before the program handled signals, so without a word."""
 
 
 def run(case: Case, arguments: Sequence[Any], place: Place) -> Outcome:
@@ -131,6 +133,7 @@ def run(case: Case, arguments: Sequence[Any], place: Place) -> Outcome:
         time.monotonic() - start,
         max(0.0, (usage.ru_maxrss - int(before)) / 1024),
         tuple(events.decode(errors="backslashreplace").splitlines()),
+        killed=code < 0,
     )
 
 

@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+# The nodes of a test's own cluster have it too, as glesam-batch's own do.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 BATCH = (
     "import sys; from glesam_serving.batch.cli import main; sys.argv[0] = 'glesam-batch'; main()"
 )

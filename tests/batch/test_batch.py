@@ -86,42 +86,9 @@ def test_wrong_images_stand_in_failed_and_coco_boxes_come_back(
         assert one["image_id"] == 900 + row["row"]
 
 
-POISON = """
-import os
-import signal
-import sys
-
-if os.environ.get("GLESAM_TEST_POISON"):
-    from glesam_runtime.input_images import InputImage
-
-    read = InputImage.read
-
-    def deadly(self, depth):
-        if self.path.name == "p00002.png":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return read(self, depth)
-
-    InputImage.read = deadly
-"""
-
-
-def test_an_image_that_ends_its_process_is_lost_alone(
+def test_bad_input_is_one_line_and_leaves_nothing(
     pictures: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """The system ends the process without a word, as it does for lack of memory."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(POISON)
-    out = tmp_path / "out"
-    words = (pictures, "-o", out, "--batch-size", "4", "--limit", "8")
-    batch(*words, code=2, PYTHONPATH=str(tmp_path / "site"), GLESAM_TEST_POISON="1")
-    (failed,) = failed_of(out)
-    assert (failed["row"], failed["image"]) == (2, "p00002.png")
-    assert failed["error"].startswith("ended its process 4 times")
-    expected = [row for row in masks_of(undisturbed) if row["row"] < 8 and row["row"] != 2]
-    assert masks_of(out) == expected
-
-
-def test_bad_input_is_one_line_and_leaves_nothing(pictures: Path, tmp_path: Path) -> None:
     import pyarrow as pa
 
     parquet.write_table(pa.table({"path": ["a.png"]}), tmp_path / "wrong.parquet")
@@ -144,13 +111,24 @@ def test_bad_input_is_one_line_and_leaves_nothing(pictures: Path, tmp_path: Path
         assert message in errors[0]
         assert "Traceback" not in done.stderr
         assert not out.exists()
-    done = batch(pictures, "-o", out, "--address", "127.0.0.1:1", code=2)
-    assert "no Ray cluster answers" in done.stderr
-    done = batch(pictures, "-o", out, "--address", "127.0.0.1:99999", code=2)
-    assert "HOST:PORT or ray://HOST:PORT is needed" in done.stderr
-    assert sorted(path.name for path in out.iterdir()) == ["job.json", "plan"]
-    done = batch(pictures, "-o", out, "--multimask", code=2)
+    done = batch(pictures, "-o", undisturbed, "--multimask", "--batch-size", "2", code=2)
     assert "holds another job, whose multimask is False instead of True" in done.stderr
+
+
+def test_a_wrong_address_is_one_line_and_leaves_nothing(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    cases = [
+        ("127.0.0.1:1", "no Ray cluster answers"),
+        ("ray://127.0.0.1:1", "no Ray cluster answers"),
+        ("127.0.0.1:99999", "HOST:PORT or ray://HOST:PORT is needed"),
+    ]
+    for address, message in cases:
+        done = batch(pictures, "-o", out, "--address", address, code=2)
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+        assert len(errors) == 1, done.stderr
+        assert message in errors[0]
+        assert "Traceback" not in done.stderr
+        assert not out.exists()
 
 
 def test_parquet_rows_and_everything(pictures: Path, tmp_path: Path) -> None:

@@ -143,9 +143,21 @@ def test_three_ways_give_one_mask(
         site.check()
 
 
+_COUNT_SEGMENTS = """
+window.segments = 0;
+const post = Worker.prototype.postMessage;
+Worker.prototype.postMessage = function (message, ...rest) {
+  if (JSON.stringify(message).includes('"segment"')) window.segments += 1;
+  return post.call(this, message, ...rest);
+};
+"""
+
+
 def test_mask_under_the_pointer(open_site: Callable[..., Site], folder: Path) -> None:
     with serving("--page", str(folder)) as (url, _):
-        site = opened(open_site(url))
+        site = open_site(url)
+        site.page.add_init_script(_COUNT_SEGMENTS)
+        opened(site)
         site.page.select_option("#way", "split")
         expect(site.find("#engine")).to_contain_text("on the server", timeout=OPEN * 1000)
         site.page.click("#sample")
@@ -160,6 +172,12 @@ def test_mask_under_the_pointer(open_site: Callable[..., Site], folder: Path) ->
         assert site.points() == []
         site.page.mouse.move(0, 0)
         assert not site.mask().any()
+        # A click on the mask under the pointer does not run the decoder again.
+        site.page.evaluate("window.segments = 0")
+        click(site, *OTHER)
+        again = site.mask()
+        assert (again & drawn).sum() / (again | drawn).sum() >= 0.999
+        assert site.page.evaluate("window.segments") == 0
         site.check()
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from glesam_evaluation.scenes import make_scene
 from glesam_export.families.sam.presets import SAM_PRESETS
-from glesam_export.verify.cases import LEVELS, PROMPTS, SEED, Case, make_cases
+from glesam_export.verify.cases import EXTREMES, LEVELS, PROMPTS, SEED, Case, make_cases
 from glesam_runtime.errors import InputError
 
 NANO = SAM_PRESETS["nano"]
@@ -111,3 +111,12 @@ def test_an_image_that_cannot_be_read(tmp_path: Path) -> None:
     for path in (tmp_path / "bad.png", tmp_path / "none.png"):
         with pytest.raises(InputError, match=path.name):
             make_cases(NANO, [good, path])
+
+
+def test_fewer_levels_are_cases_of_all_levels() -> None:
+    """The clear image comes first, because the golden file is made of the first case."""
+    fewer, every = make_cases(NANO, (), EXTREMES), make_cases(NANO)
+    assert [case.level for case in fewer] == ["clear", "LQ-3"]
+    by_level = {case.level: case for case in every}
+    for case in fewer:
+        np.testing.assert_array_equal(case.image, by_level[case.level].image)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from glesam_export import build
 from glesam_export.checkpoints.checkpoint_folder import write_checkpoint_json
 from glesam_export.checkpoints.packed_file import pack
 from glesam_export.checkpoints.separate_files import WeightFiles
+from glesam_export.verify.cases import LEVELS
 from glesam_runtime.bundle import open_bundle
 from glesam_runtime.errors import InputError
 
@@ -65,6 +67,7 @@ def refused(result: tuple[int, str, str], output: Path, *words: str) -> None:
         ("--preset nano --precision int8", ["int8", "calibration"]),
         ("--preset nano --precision fp64", ["fp64", "fp16"]),
         ("--preset nano --fp16 --bf16", ["fp16", "bf16", "one"]),
+        ("--preset nano --verify some", ["--verify some", "fast", "full"]),
         ("--preset nano --batch 0", ["--batch 0"]),
         ("--preset nano --batch many", ["--batch many", "dynamic"]),
         ("--preset nano --image nowhere.png", ["nowhere.png"]),
@@ -75,6 +78,34 @@ def refused(result: tuple[int, str, str], output: Path, *words: str) -> None:
 def test_wrong_options(options: str, words: list[str], glesam_export: Run, tmp_path: Path) -> None:
     output = tmp_path / "b"
     refused(glesam_export("onnx", "-o", output, *options.split()), output, *words)
+
+
+@pytest.mark.parametrize(
+    ("options", "levels"),
+    [
+        ("", ("clear", "LQ-3")),
+        ("--verify full", LEVELS),
+        ("--fp16", LEVELS),
+        ("--bf16 --verify fast", LEVELS),
+    ],
+)
+def test_the_levels_to_verify_on(
+    options: str,
+    levels: tuple[str, ...],
+    glesam_export: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rounding in half precision depends on the values, so those graphs see every level."""
+    asked: list[tuple[str, ...]] = []
+
+    def stop(checkpoint: Any, output: Path, how: build.Options, *rest: Any) -> None:
+        asked.append(tuple(how.levels))
+        raise InputError("enough")
+
+    monkeypatch.setattr(build, "build_bundle", stop)
+    glesam_export("onnx", "--preset", "nano", "-o", tmp_path / "b", *options.split())
+    assert asked == [levels]
 
 
 def test_debug_shows_where(glesam_export: Run, tmp_path: Path) -> None:

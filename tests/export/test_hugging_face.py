@@ -501,7 +501,8 @@ def test_the_command_line_takes_a_folder_and_records_its_files(
     assert "nowhere.png" in err
     given = WeightOptions(
         sam=folder,
-        **{key: getattr(released2, key) for key in ("sd", "lora", "prompt_embeds")},
+        **{key: getattr(released2, key) for key in ("sd", "prompt_embeds")},
+        lora=[released2.lora],
         gamma=5.0,
         timestep=999,
         lora_alpha=8.0,

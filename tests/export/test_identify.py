@@ -38,7 +38,7 @@ Export = Callable[..., tuple[int, str, str]]
 
 def options(files: Released, **changes: object) -> WeightOptions:
     plain = WeightOptions(
-        None, None, files.sam, files.sd, files.lora, files.prompt_embeds, 5.0, 999, None
+        None, None, files.sam, files.sd, [files.lora], files.prompt_embeds, 5.0, 999, None
     )
     plain = replace(plain, lora_alpha=8.0)
     return replace(plain, **changes)
@@ -179,7 +179,7 @@ def test_a_file_in_the_wrong_place_is_called_what_it_is(
         with pytest.raises(CheckpointError, match=f"--sam .*not SAM's weights but a {words}"):
             make_checkpoint(options(released, sam=getattr(released, wrong), preset=preset))
     with pytest.raises(CheckpointError, match=r"--lora .*not a LoRA but a SAM, whole: nano"):
-        make_checkpoint(options(released, lora=released.sam))
+        make_checkpoint(options(released, lora=[released.sam]))
 
 
 def test_a_sam_of_no_preset_names_the_nearest(released: Released, tmp_path: Path) -> None:

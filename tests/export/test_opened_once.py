@@ -56,8 +56,10 @@ def test_an_export_from_files_opens_each_once(
     released: Released, parsed: Counter[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stop before tracing, which reads no file itself."""
-    paths = {name: getattr(released, name) for name in ("sam", "sd", "lora", "prompt_embeds")}
-    checkpoint = make_checkpoint(WeightOptions(**paths, gamma=5.0, timestep=999, lora_alpha=8.0))
+    paths = {name: getattr(released, name) for name in ("sam", "sd", "prompt_embeds")}
+    checkpoint = make_checkpoint(
+        WeightOptions(**paths, lora=[released.lora], gamma=5.0, timestep=999, lora_alpha=8.0)
+    )
 
     def untraced(*_: object, **__: object) -> None:
         raise Stop
@@ -109,8 +111,10 @@ def test_what_is_read_may_be_changed(name: str, tmp_path: Path) -> None:
 
 
 def test_an_enhancer_that_was_changed_leaves_the_next_alone(released: Released) -> None:
-    paths = {name: getattr(released, name) for name in ("sam", "sd", "lora", "prompt_embeds")}
-    checkpoint = make_checkpoint(WeightOptions(**paths, gamma=5.0, timestep=999, lora_alpha=8.0))
+    paths = {name: getattr(released, name) for name in ("sam", "sd", "prompt_embeds")}
+    checkpoint = make_checkpoint(
+        WeightOptions(**paths, lora=[released.lora], gamma=5.0, timestep=999, lora_alpha=8.0)
+    )
     first, second = checkpoint.enhancer(), checkpoint.enhancer()
     wanted = {name: tensor.clone() for name, tensor in second.state_dict().items()}
     with torch.no_grad():

@@ -144,7 +144,7 @@ def checkpoint(files: Released) -> Checkpoint:
     options = WeightOptions(
         sam=files.sam,
         sd=files.sd,
-        lora=files.lora,
+        lora=[files.lora],
         lora_alpha=ALPHA,
         prompt_embeds=files.prompt_embeds,
         gamma=files.gamma,

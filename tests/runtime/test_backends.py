@@ -21,6 +21,7 @@ VALUES = {
     "threads": 2,
     "streams": 2,
     "cache": Path("cache"),
+    "low_memory": True,
     "cuda_graphs": True,
 }
 """Every engine option with a value that is not its default."""
@@ -45,20 +46,20 @@ def test_the_engine_options_are_those_listed_here() -> None:
 
 def test_ranks_decide_between_all_backends_for_onnx_bundles() -> None:
     ranked = [backend for backend in BACKENDS.values() if not backend.compiled]
-    for ranks in ([b.rank for b in ranked], [b.small_rank for b in ranked]):
+    for ranks in ([b.rank for b in ranked], [b.costs for b in ranked]):
         assert len(set(ranks)) == len(ranks)
 
 
 def test_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The names for ONNX bundles, in the table's order, without compiled and missing ones."""
-    missing = Backend("x", ("no_such_module",), False, ("cpu",), 9, 9)
+    missing = Backend("x", ("no_such_module",), False, ("cpu",), 9)
     assert not missing.is_installed
-    compiled = Backend("y", ("numpy",), True, ("cuda",), 9, 9)
+    compiled = Backend("y", ("numpy",), True, ("cuda",), 9)
     assert compiled.is_installed
     rows = (BACKENDS["onnxruntime"], missing, compiled, BACKENDS["openvino"])
     monkeypatch.setattr(backends, "BACKENDS", {row.name: row for row in rows})
     assert installed() == ["onnxruntime", "openvino"]
-    assert Backend("x", ("no_such_module", "numpy"), False, ("cpu",), 9, 9).is_installed
+    assert Backend("x", ("no_such_module", "numpy"), False, ("cpu",), 9).is_installed
 
 
 @pytest.mark.parametrize("option", list(VALUES))

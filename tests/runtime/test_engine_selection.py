@@ -59,14 +59,6 @@ def test_the_fastest_that_keeps_the_gates(toy_bundle: Path) -> None:
     )
 
 
-def test_a_small_bundle_is_to_start_soon(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_selection, "_SMALL", 2**20)
-    selected = select_engine(open_bundle(toy_bundle))
-    assert selected.engine.name == "onnxruntime"
-    assert selected.reason is not None
-    assert "on cpu: the one that starts a small bundle soonest here, within" in selected.reason
-
-
 def test_a_golden_file_is_asked_once(toy_bundle: Path, checks: list[str], memory: Path) -> None:
     bundle = open_bundle(toy_bundle)
     select_engine(bundle, stages=["decoder"])

@@ -99,7 +99,7 @@ def start(predictor: GleSamPredictor) -> Iterator[Callable[..., Running]]:
     with contextlib.ExitStack() as stack:
 
         def started(*, change: Callable[[Model], None] | None = None, **options: Any) -> Running:
-            model = Model(predictor.share(), 1, True)
+            model = Model(predictor.share(), 1)
             if change is not None:
                 change(model)
             return stack.enter_context(serving(model, ServerOptions(**options)))
@@ -110,7 +110,7 @@ def start(predictor: GleSamPredictor) -> Iterator[Callable[..., Running]]:
 @pytest.fixture(scope="module")
 def server(predictor: GleSamPredictor) -> Iterator[Running]:
     """Return a server with the default options, for all tests of a module."""
-    with serving(Model(predictor.share(), 1, True), ServerOptions()) as running:
+    with serving(Model(predictor.share(), 1), ServerOptions()) as running:
         yield running
 
 

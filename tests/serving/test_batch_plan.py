@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from glesam_runtime.errors import InputError
-from glesam_serving.batch.job import Job, open_job, read_job
+from glesam_runtime.expected_work import ExpectedWork
+from glesam_serving.batch.job import Job, open_job, read_job, work_of
 from glesam_serving.batch.plan import Plan, parse_shard, pending, write_plan
 from glesam_serving.batch.rows import Row, read_rows
 from glesam_serving.batch.started import Started
@@ -181,3 +182,15 @@ def test_an_image_that_ends_its_process_is_blamed_and_its_neighbours_are_not(
     assert results[1].startswith("ended its process 4 times")
     assert processes == 4 + 2 + 1
     assert not list(tmp_path.rglob("*.read"))
+
+
+@pytest.mark.parametrize("everything", [None, {}])
+def test_an_engine_is_chosen_for_the_whole_job(
+    everything: dict[str, int] | None, tmp_path: Path
+) -> None:
+    """Neither what is left to do nor a measurement counts: resumed jobs give the same rows."""
+    job = msgspec.structs.replace(JOB, everything=everything)
+    (tmp_path / "plan").mkdir()
+    write_plan(tmp_path / "plan", rows(40), job.batch_size, None)
+    points = 40 if everything is None else 40 * 32**2
+    assert work_of(job, Plan(tmp_path / "plan")) == ExpectedWork(40, points, measure=False)

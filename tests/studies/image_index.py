@@ -4,6 +4,7 @@ Usage: python -m tests.studies.image_index [PRESET ...]
 
 Each image has one prompt, as in a server with a queue. The decoders have random weights, and the
 features are noise: only time counts here. Both ways take turns, in one process and one run.
+Engines run on one thread and the times are processor times, which other processes change little.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ import openvino
 from glesam_export import stages
 from glesam_export.checkpoints.random import RandomCheckpoint
 from glesam_export.presets import sam_preset, unet_preset
+from glesam_runtime.backends.onnxruntime import session_options
+from glesam_runtime.backends.openvino import properties_of
+from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.machine import cpu_name
 
 IMAGES = (2, 4, 8, 16)
@@ -46,8 +50,9 @@ def inputs_of(path: Path, images: int) -> Arrays:
 
 def engines(path: Path) -> dict[str, Run]:
     """Return how to run a graph on each engine, in float32."""
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    hint = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    options = session_options(EngineOptions(threads=1))
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    hint = properties_of(EngineOptions(threads=1), "fp32")
     request = openvino.Core().compile_model(path, "CPU", hint).create_infer_request()
     return {
         "onnxruntime": lambda given: session.run(None, given),
@@ -94,10 +99,10 @@ def _row(preset: str, engine: str, images: int, given: Arrays, joint: Run, singl
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(ROUNDS + 1):
         for name, call in ways.items():
-            start = time.perf_counter()
+            start = time.process_time()
             call()
             if turn:  # the first is a warm-up
-                seconds[name].append(1e3 * (time.perf_counter() - start) / images)
+                seconds[name].append(1e3 * (time.process_time() - start) / images)
     median = {name: statistics.median(values) for name, values in seconds.items()}
     words = ", ".join(f"{n} {median[n]:.1f} ({min(v):.1f})" for n, v in seconds.items())
     print(

@@ -73,6 +73,8 @@ def enhancer(
     _refuse_to_overwrite(weights, output, "enhancer")
     checkpoint = _checkpoint_to_start_from(weights, output, adapters, training.seed)
     dataset = data.open()
+    from accelerate import PartialState
+
     from glesam_training.progress_display import progress_display
     from glesam_training.train import named_job, train_enhancer
     from glesam_training.trained_checkpoint import write_checkpoint
@@ -88,7 +90,8 @@ def enhancer(
             mask_loss,
             lambda part: write_checkpoint(checkpoint, output, enhancer=part),
         )
-    typer.echo(f"wrote {write_checkpoint(checkpoint, output, enhancer=trained)}")
+    if PartialState().is_main_process:
+        typer.echo(f"wrote {write_checkpoint(checkpoint, output, enhancer=trained)}")
 
 
 @app.command("decoder")
@@ -124,6 +127,8 @@ def decoder(
     _refuse_to_overwrite(weights, output, "decoder")
     checkpoint = make_checkpoint(weights, print_warning)
     dataset = data.open()
+    from accelerate import PartialState
+
     from glesam_training.progress_display import progress_display
     from glesam_training.train import named_job, train_decoder
     from glesam_training.trained_checkpoint import write_checkpoint
@@ -140,7 +145,8 @@ def decoder(
             enhance=not no_enhance,
             saved=lambda part: write_checkpoint(checkpoint, output, decoder=part),
         )
-    typer.echo(f"wrote {write_checkpoint(checkpoint, output, decoder=trained)}")
+    if PartialState().is_main_process:
+        typer.echo(f"wrote {write_checkpoint(checkpoint, output, decoder=trained)}")
 
 
 @app.command("nano")
@@ -290,7 +296,7 @@ def _refuse_to_overwrite(given: WeightOptions, folder: Path, stage: Stage) -> No
     packed = folder if whole and whole.is_dir() else folder / PACKED_FILE
     written = [("--checkpoint", whole, packed)]
     if stage == "enhancer":
-        written.append(("--lora", given.lora, folder / LORA_FILE))
+        written.append(("--lora", given.lora_file, folder / LORA_FILE))
     else:
         written += [("--sam", given.sam, folder / name) for name in SAM_FILES]
     for option, path, result in written:
@@ -306,7 +312,7 @@ def _checkpoint_to_start_from(
 ) -> Checkpoint:
     """Return the checkpoint that stage 1 starts from; its LoRA is new unless one is given."""
     built_in = given.preset is not None and sam_preset(given.preset).builtin is not None
-    complete = given.checkpoint or given.lora or given.random_weights is not None
+    complete = given.checkpoint or given.lora_file or given.random_weights is not None
     if complete or (built_in and not given.given_files):
         return make_checkpoint(given, print_warning)
     if not given.given_files:
@@ -326,4 +332,4 @@ def _checkpoint_to_start_from(
     start = folder / START_FILE
     new = new_adapters(unet, adapters.rank, seed, alpha=adapters.alpha)
     save_tensors(start, new)
-    return make_checkpoint(replace(known, lora=start), print_warning)
+    return make_checkpoint(replace(known, lora=[start]), print_warning)

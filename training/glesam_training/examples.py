@@ -226,10 +226,20 @@ def with_prompts(
     examples: list[dict[str, Tensor]],
     kinds: Sequence[str] = PROMPTS,
     padded_boxes: bool = False,
+    size: int = 1,
 ) -> dict[str, Tensor]:
-    """Collate a batch and draw one kind of prompt for it, seeded by the first example's number."""
+    """Collate a batch and draw one kind of prompt for it, seeded by its first example's number.
+
+    Args:
+        examples: consecutive examples: a batch, or one process's share of it.
+        kinds: the kinds to choose from.
+        padded_boxes: whether a padding point follows a box.
+        size: number of examples of the whole batch, so that all its shares have the same prompts;
+            1 takes the first of `examples` as the first of the batch.
+    """
     batch = {key: torch.stack([example[key] for example in examples]) for key in examples[0]}
-    rng = np.random.default_rng((4, int(batch["number"][0])))
+    number = int(batch["number"][0])
+    rng = np.random.default_rng((4, number - number % size))
     coords, labels = draw_prompts(batch, rng, kinds, padded_boxes)
     # Contiguous copies: a view that repeats a row cannot be pinned for a GPU.
     batch["coords"], batch["labels"] = coords.contiguous(), labels.contiguous()
@@ -237,11 +247,11 @@ def with_prompts(
 
 
 def prompts_for(
-    preset: Preset, kinds: Sequence[str] = PROMPTS
+    preset: Preset, kinds: Sequence[str] = PROMPTS, size: int = 1
 ) -> Callable[[list[dict[str, Tensor]]], dict[str, Tensor]]:
-    """Return `with_prompts` for the prompts that a SAM takes."""
+    """Return `with_prompts` for the prompts that a SAM takes, and batches of `size` examples."""
     padded = family_of(preset).coordinates(preset).box == "two_points_padded"
-    return partial(with_prompts, kinds=kinds, padded_boxes=padded)
+    return partial(with_prompts, kinds=kinds, padded_boxes=padded, size=size)
 
 
 @lru_cache(maxsize=2)  # with millions of pictures the order takes longer than the example

@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -94,6 +94,9 @@ def run_training(
         mixed_precision=precision_to_use(settings.mixed_precision),
         log_with="tensorboard",
         project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder)),
+        # Stage 2 unfreezes weights that a batch may not use: the embeddings of prompts that it does
+        # not have. Several processes would otherwise wait for their gradients and fail.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         step_scheduler_with_optimizer=False,
     )
     torch.manual_seed(settings.seed)

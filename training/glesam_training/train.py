@@ -237,7 +237,7 @@ def _train(
 
     `masks` says whether the loss needs the decoder, and with it the high-resolution features.
     """
-    collate = prompts_for(checkpoint.preset, kinds)
+    collate = prompts_for(checkpoint.preset, kinds, job.settings.batch)
     record = {
         **made_of,
         **checkpoint_record(checkpoint, job.folder),

@@ -29,6 +29,7 @@ from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.errors import GlesamError
 from glesam_runtime.manifest import STAGES, StageName
 from glesam_runtime.selftest import run_selftest
+from glesam_runtime.timestep_levels import LEVEL, level_tensor
 
 _ENHANCED = "enhanced_embeddings"
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
@@ -133,6 +134,8 @@ class BoundChain:
         self.sessions = {stage: self._session(stage) for stage in STAGES}
         host: dict[str, Any] = {name: self.inputs.first[name] for name in PROMPT_INPUTS}
         host["image"] = np.repeat(self.inputs.image, self.batch, 0)
+        level = level_tensor(self.bundle.manifest, None, self.batch)
+        host |= {} if level is None else {LEVEL: level}
         ort = import_onnxruntime()
         self.buffers = {
             name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value), self.device, 0)

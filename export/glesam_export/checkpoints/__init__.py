@@ -15,7 +15,7 @@ from torch import nn
 
 from glesam_export.families import Preset
 from glesam_export.presets import UNetPreset
-from glesam_runtime.manifest import Source
+from glesam_runtime.manifest import Source, TimestepLevel
 
 if TYPE_CHECKING:
     from glesam_export.checkpoints.tensor_file import TensorFile
@@ -36,6 +36,8 @@ class Checkpoint(ABC):
         timestep: T.
         schedule: the noise schedule, as a diffusers scheduler_config.json.
         alpha_bar: abar_T.
+        levels: all timesteps of an export of several, in ascending order, T among them; empty for
+            one. `enhancer` builds the enhancer at T, and `Enhancer.set_level` changes it.
         trained: False for weights that produce meaningless masks.
         origin: where the weights come from, in words, for the manifest.
     """
@@ -48,6 +50,7 @@ class Checkpoint(ABC):
     alpha_bar: float
     trained: bool
     origin: str
+    levels: tuple[TimestepLevel, ...] = ()
 
     @abstractmethod
     def encoder(self) -> nn.Module:

@@ -22,6 +22,7 @@ from glesam_export.verify.reference_outputs import Step
 from glesam_runtime.backends.cuda import Gpu
 from glesam_runtime.backends.tensorrt_api import Api, import_family, system_name
 from glesam_runtime.bundle import Bundle, file_ref, require_own_weights, sha256_of
+from glesam_runtime.enhancing import with_own_gate
 from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import (
     MANIFEST_FILE,
@@ -94,6 +95,7 @@ def compile_bundle(
                 build=_describe_build(api, source, options, gpu, compiled),
             ),
         )
+        manifest = with_own_gate(manifest)
         (folder / MANIFEST_FILE).write_bytes(dump(manifest))
     return manifest
 

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from glesam_export.engines.attention_fusion import write_fusible
 from glesam_export.verify.reference_outputs import Step
 from glesam_runtime.bundle import Bundle, file_ref
+from glesam_runtime.enhancing import with_own_gate
 from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import MANIFEST_FILE, STAGES, FileRef, Manifest, Stage, StageName
 from glesam_runtime.manifest_file import dump
@@ -53,7 +54,7 @@ def refit_bundle(engines: Bundle, source: Bundle, destination: Path, step: Step)
                 stages[stage] = _refit(engines, source, stage, folder)
         shutil.copyfile(source.golden_path, folder / source.golden_path.name)
         target = replace(engines.manifest.target, build=replace(build, source=source.sha256))
-        manifest = replace(source.manifest, stages=stages, target=target)
+        manifest = with_own_gate(replace(source.manifest, stages=stages, target=target))
         (folder / MANIFEST_FILE).write_bytes(dump(manifest))
     return manifest
 
@@ -64,7 +65,7 @@ def _require_same_model(engines: Bundle, source: Bundle) -> None:
     Gamma may differ, because the fold puts it into weights.
     """
     old, new = engines.manifest.model, source.manifest.model
-    for field in ("family", "preset", "unet", "timestep", "alpha_bar"):
+    for field in ("family", "preset", "unet", "timestep", "alpha_bar", "timestep_levels"):
         if getattr(old, field) != getattr(new, field):
             raise InputError(
                 f"{source.path}: has {field} {getattr(new, field)}, the engines have "

@@ -15,7 +15,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from glesam_export.fold import ConstantCrossAttention
+from glesam_export.fold import SHIFTS, ConstantCrossAttention
 from glesam_export.graphs import (
     Attend,
     Graph,
@@ -142,20 +142,40 @@ class SpatialTransformer(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """diffusers' ResnetBlock2D after the timestep is folded into conv1's bias."""
+    """diffusers' ResnetBlock2D after the timestep is folded into conv1's bias.
+
+    With several timesteps, conv1 has no bias, and `shifts` holds its bias at each of them.
+    """
+
+    shifts: Tensor
 
     def __init__(self, reference: Any) -> None:
         super().__init__()
+        if hasattr(reference, SHIFTS):
+            self.register_buffer(SHIFTS, reference.shifts)
         self.norm1, self.conv1 = reference.norm1, reference.conv1
         self.norm2, self.conv2 = reference.norm2, reference.conv2
         self.shortcut = reference.conv_shortcut or nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N, C, h, w] to [N, C', h, w]."""
+    def forward(self, x: Tensor, *level: Tensor) -> Tensor:
+        """Map [N, C, h, w] to [N, C', h, w]; `level` is the index [N] of each image's timestep."""
         h = self.conv1(functional.silu(self.norm1(x)))
+        if level:
+            h = h + self.shifts.index_select(0, *level).unsqueeze(-1).unsqueeze(-1)
         h = self.conv2(functional.silu(self.norm2(h)))
         out: Tensor = self.shortcut(x) + h
         return out
+
+
+class Steps(nn.Sequential):
+    """Layers that run one after another. The residual blocks among them get the level too."""
+
+    def forward(self, x: Tensor, *level: Tensor) -> Tensor:
+        """Map [N, C, h, w] to [N, C', h, w]."""
+        for layer in self:
+            inner = getattr(layer, "module", layer)  # an island of `precision` holds a layer
+            x = layer(x, *level) if isinstance(inner, ResidualBlock) else layer(x)
+        return x
 
 
 class DownLevel(nn.Module):
@@ -166,11 +186,11 @@ class DownLevel(nn.Module):
         self.steps = _steps(reference)
         self.down = reference.downsamplers[0].conv if reference.downsamplers else None
 
-    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, *level: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Map [N, C, h, w] to [N, C', h / 2, w / 2] and the skips; the lowest level keeps h, w."""
         skips = []
         for step in self.steps:
-            x = step(x)
+            x = step(x, *level)
             skips.append(x)
         if self.down is not None:
             x = self.down(x)
@@ -186,10 +206,10 @@ class UpLevel(nn.Module):
         self.steps = _steps(reference)
         self.up = Upsampling(reference.upsamplers[0].conv) if reference.upsamplers else None
 
-    def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, skips: list[Tensor], *level: Tensor) -> Tensor:
         """Map [N, C, h, w] to [N, C', 2 h, 2 w]; the topmost level keeps h, w."""
         for step, skip in zip(self.steps, reversed(skips), strict=True):
-            x = step(torch.cat([x, skip], dim=1))
+            x = step(torch.cat([x, skip], dim=1), *level)
         if self.up is not None:
             x = self.up(x)
         return x
@@ -212,7 +232,7 @@ class EnhancerGraph(Graph):
         self.downs = nn.ModuleList(DownLevel(level) for level in folded.down_blocks)
         middle = folded.mid_block
         pairs = zip(middle.attentions, middle.resnets[1:], strict=True)
-        self.middle = nn.Sequential(
+        self.middle = Steps(
             ResidualBlock(middle.resnets[0]),
             *(layer for a, r in pairs for layer in (SpatialTransformer(a), ResidualBlock(r))),
         )
@@ -227,16 +247,20 @@ class EnhancerGraph(Graph):
         z_h: Tensor = image_embeddings * self.latent_scale + correction.float()
         return z_h
 
-    def correction(self, image_embeddings: Tensor) -> Tensor:
-        """Compute -k eps(gamma z_L; T, c), [N, 256, s, s]."""
+    def correction(self, image_embeddings: Tensor, *level: Tensor) -> Tensor:
+        """Compute -k eps(gamma z_L; T, c), [N, 256, s, s].
+
+        With several timesteps, `level` [N] says which of them each image gets, and the result is
+        eps itself.
+        """
         x = self.conv_in(image_embeddings.to(self.dtype))
         skips = [x]
-        for level in self.downs:
-            x, kept = level(x)
+        for down in self.downs:
+            x, kept = down(x, *level)
             skips += kept
-        x = self.middle(x)
-        for level, count in zip(self.ups, self.skips_taken, strict=True):
-            x = level(x, skips[-count:])
+        x = self.middle(x, *level)
+        for up, count in zip(self.ups, self.skips_taken, strict=True):
+            x = up(x, skips[-count:], *level)
             del skips[-count:]
         out: Tensor = self.conv_out(functional.silu(self.norm_out(x)))
         return out
@@ -249,7 +273,7 @@ def _steps(reference: Any) -> nn.ModuleList:
         return nn.ModuleList(blocks)
     attentions = [SpatialTransformer(attention) for attention in reference.attentions]
     pairs = zip(blocks, attentions, strict=True)
-    return nn.ModuleList(nn.Sequential(block, attention) for block, attention in pairs)
+    return nn.ModuleList(Steps(block, attention) for block, attention in pairs)
 
 
 def as_linear(layer: Any) -> nn.Linear:

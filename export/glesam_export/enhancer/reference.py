@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from glesam_export.presets import UNetPreset
 from glesam_runtime.interface import LATENT_CHANNELS
+from glesam_runtime.manifest import TimestepLevel
 
 ADAPTER = "default"
 """peft's name for the one adapter that a GleSAM U-Net carries."""
@@ -102,6 +103,10 @@ class Enhancer(nn.Module):
         self.unet = unet
         self.register_buffer("text", text)
         self.gamma, self.timestep, self.alpha_bar = gamma, timestep, alpha_bar
+
+    def set_level(self, level: TimestepLevel) -> None:
+        """Change T and abar_T."""
+        self.timestep, self.alpha_bar = level.timestep, level.alpha_bar
 
     def eps(self, z_l: Tensor) -> Tensor:
         """Estimate the noise at gamma * z_L: [N, 256, s, s], in the weights' dtype."""

@@ -19,11 +19,15 @@ from glesam_export.interop.tools import MEAN, STD, TOOLS, Interface, Masks, Tool
 from glesam_export.verify.reference_outputs import Step
 from glesam_runtime.bundle import Bundle, require_own_weights
 from glesam_runtime.errors import BundleError, InputError
-from glesam_runtime.manifest import IMAGE_INDEX, RELEASED_INPUT, STAGES
+from glesam_runtime.manifest import IMAGE_INDEX, RELEASED_INPUT, STAGES, TIMESTEP_LEVELS
 from glesam_runtime.staging import staged_folder
 
 RECORD = "interop.json"
-_WITHOUT = {RELEASED_INPUT: "with --input sam", IMAGE_INDEX: "without --image-index"}
+_WITHOUT = {
+    RELEASED_INPUT: "with --input sam",
+    IMAGE_INDEX: "without --image-index",
+    TIMESTEP_LEVELS: "with one --timestep",
+}
 """How to export a bundle that does not require a feature. The tools know none."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,13 +13,18 @@ from numpy.typing import NDArray
 
 from glesam_evaluation.degrade import degrade
 from glesam_evaluation.scenes import make_scene
+from glesam_export.checkpoints import Checkpoint
 from glesam_export.families import Preset, family_of
 from glesam_runtime.image import Geometry, Preprocessed, preprocess
 from glesam_runtime.image_file import read_image
+from glesam_runtime.manifest import TimestepLevel
 from glesam_runtime.prompts import check_prompts, prompt_tensors
 
 Level = Literal["clear", "LQ-1", "LQ-2", "LQ-3"]
 LEVELS: tuple[Level, ...] = ("clear", "LQ-1", "LQ-2", "LQ-3")
+EXTREMES: tuple[Level, ...] = ("clear", "LQ-3")
+"""The levels between which the others lie. Errors of a float32 graph come from rounding alone and
+hardly differ between levels, so these two decide."""
 SEED = 7
 PROMPTS = 3
 """Number of objects that are prompted in each image."""
@@ -34,6 +39,7 @@ class Case:
         level: how the image was degraded.
         image: uint8 RGB [H, W, 3].
         prepared: the image as the encoder takes it.
+        timestep: the level that the enhancer runs, in a checkpoint with several; None for one.
         prompts: one decoder call of each kind ("points", "boxes", and "masks": points with an
             earlier mask), as the contract's four prompt inputs.
     """
@@ -43,14 +49,26 @@ class Case:
     image: NDArray[np.uint8]
     prepared: Preprocessed
     prompts: Mapping[str, Mapping[str, NDArray[np.float32]]]
+    timestep: TimestepLevel | None = None
 
 
-def make_cases(preset: Preset, images: Sequence[Path] = ()) -> list[Case]:
-    """Make the verification set: each image clear and at LQ-1..3, with points, boxes and masks.
+def at_every_level(cases: Sequence[Case], checkpoint: Checkpoint) -> list[Case]:
+    """Return the cases at each timestep of the checkpoint, those at its own timestep first."""
+    levels = sorted(checkpoint.levels, key=lambda level: level.timestep != checkpoint.timestep)
+    if not levels:
+        return list(cases)
+    return [replace(case, timestep=level) for level in levels for case in cases]
+
+
+def make_cases(
+    preset: Preset, images: Sequence[Path] = (), levels: Sequence[Level] = LEVELS
+) -> list[Case]:
+    """Make the verification set: each image at each level, with points, boxes and masks.
 
     Args:
         preset: its family gives the rules for images and prompts.
         images: the user's images. Without any, one procedural scene with known instances.
+        levels: "clear" first, which the golden file is made of, then other levels.
 
     Raises:
         InputError: an image cannot be read.
@@ -60,7 +78,7 @@ def make_cases(preset: Preset, images: Sequence[Path] = ()) -> list[Case]:
         scene = make_scene(SEED, height, width)
         largest = sorted(scene.masks, key=lambda mask: -int(mask.sum()))[:PROMPTS]
         points, boxes = _prompts_in_masks(largest)
-        return [_case("scene", level, scene.image, points, boxes, preset) for level in LEVELS]
+        return [_case("scene", level, scene.image, points, boxes, preset) for level in levels]
     cases = []
     for index, path in enumerate(images):
         earlier = [other.name for other in images[:index]].count(path.name)
@@ -69,7 +87,7 @@ def make_cases(preset: Preset, images: Sequence[Path] = ()) -> list[Case]:
         name += f" ({earlier + 1})" if earlier else ""
         image = read_image(path)
         points, boxes = _prompts_on_grid(*image.shape[:2])
-        cases += [_case(name, level, image, points, boxes, preset) for level in LEVELS]
+        cases += [_case(name, level, image, points, boxes, preset) for level in levels]
     return cases
 
 

@@ -56,7 +56,12 @@ def record_reference(checkpoint: Checkpoint, cases: Sequence[Case], step: Step) 
     outputs = [Outputs() for _ in cases]
     with step("reference encoder"):
         encoder = checkpoint.encoder()
+        done: dict[int, Outputs] = {}
         for case, out in zip(cases, outputs, strict=True):
+            # The same picture at another timestep has the same features.
+            if (same := done.setdefault(id(case.prepared), out)) is not out:
+                out.z_l, out.high_res = same.z_l, same.high_res
+                continue
             encoded = named_features(encoder(torch.from_numpy(case.prepared.tensor)))
             out.z_l = encoded.pop(EMBEDDINGS).numpy()
             out.high_res = {name: feature.numpy() for name, feature in encoded.items()}
@@ -64,7 +69,9 @@ def record_reference(checkpoint: Checkpoint, cases: Sequence[Case], step: Step) 
         gc.collect()
     with step("reference enhancer"):
         enhancer = checkpoint.enhancer()
-        for out in outputs:
+        for case, out in zip(cases, outputs, strict=True):
+            if case.timestep is not None:
+                enhancer.set_level(case.timestep)
             z_l = torch.from_numpy(known(out.z_l))
             eps = enhancer.eps(z_l)
             out.eps = eps.double().numpy()

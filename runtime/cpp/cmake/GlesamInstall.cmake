@@ -11,7 +11,8 @@ endforeach()
 install(TARGETS glesam EXPORT glesamTargets
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
-install(FILES include/glesam.h include/glesam_c.h include/glesam_version.h
+install(FILES include/glesam.h include/glesam_c.h include/glesam_follow.h include/glesam_follow_c.h
+  include/glesam_version.h
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES ${PROJECT_SOURCE_DIR}/../../LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/licenses/glesam)
 if(TARGET glesam-cpp)

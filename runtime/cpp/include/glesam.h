@@ -79,6 +79,14 @@ struct Limits {
   std::size_t golden_mib = 512;   // MiB of golden.safetensors, which selftest() reads
 };
 
+// Which images are enhanced, if Params::enhance is true. A bundle may have a gate: a rule, learned by
+// glesam-calibrate gate, that estimates from the encoder's output what the enhancer gains.
+enum class Gate {
+  if_present = 0,  // those that the bundle's gate chooses; every image if it has none
+  required = 1,    // those that the gate chooses; a bundle without one is an error
+  ignored = 2,     // every image
+};
+
 // Options for opening a bundle. Get the defaults from default_params().
 struct Params {
   std::string backend;         // "auto" (default), "openvino", "onnxruntime" or "tensorrt"
@@ -96,6 +104,7 @@ struct Params {
   // profile of a compiled decoder can lower it.
   std::size_t max_prompt_batch = 0;
   Limits limits;
+  Gate gate = Gate::if_present;
 
   // OpenVINO only: number of runs that the engine does at the same time. They share the CPU threads:
   // more streams raise both throughput and latency. Sessions beyond it wait for each other. 0: 1
@@ -264,6 +273,14 @@ struct Info {
 // The duration of the last run of each step, in seconds. `load` is that of opening the context.
 struct Timings {
   double load = 0, preprocess = 0, encoder = 0, enhancer = 0, decoder = 0, masks = 0;
+  double gate = 0;  // this and `enhancer` are 0 if the last image did not need the step
+};
+
+// What was decided for the image that is set.
+struct Decision {
+  bool enhanced = false;  // whether the enhancer ran
+  bool estimated = false; // whether a gate was asked
+  double estimate = 0;    // what the gate estimated that the enhancer gains
 };
 
 class Predictor;
@@ -364,6 +381,9 @@ class GLESAM_API Predictor {
   // Errors: invalid_input, out_of_memory.
   Status preprocess(const Image& image, std::vector<float>* tensor) const noexcept;
   Status preprocess(const Frame& frame, std::vector<float>* tensor) const noexcept;
+
+  // Returns what was decided for the image that is set. Errors: invalid_input (no image), busy.
+  Status decision(Decision* decision) noexcept;
 
   // These references are valid as long as the predictor. set_image and predict change the timings:
   // read them in the thread that called.

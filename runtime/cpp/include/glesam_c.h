@@ -118,6 +118,13 @@ typedef struct glesam_frame {
   int yuv_range;                                       /* a glesam_yuv_range */
 } glesam_frame;
 
+/* Which images are enhanced, unless skip_enhancer is 1. See Gate in glesam.h. */
+typedef enum glesam_gate {
+  GLESAM_GATE_IF_PRESENT = 0, /* those that the bundle's gate chooses; every image without one */
+  GLESAM_GATE_REQUIRED = 1,   /* those that the gate chooses; a bundle without one is an error */
+  GLESAM_GATE_IGNORED = 2     /* every image */
+} glesam_gate;
+
 /* Options for opening a bundle. A null string is the same as an empty one. A struct of zeros has
  * the default options. */
 typedef struct glesam_params {
@@ -143,7 +150,16 @@ typedef struct glesam_options {
   int streams; /* OpenVINO only: number of runs that the engine does at the same time. They share the
                   CPU threads: more streams raise both throughput and latency. Sessions beyond it
                   wait for each other. 0: 1 */
+  int gate;    /* a glesam_gate */
 } glesam_options;
+
+/* What was decided for the image that is set. See glesam_frame about struct_size. */
+typedef struct glesam_decision {
+  size_t struct_size; /* sizeof(glesam_decision) */
+  int enhanced;       /* 1: the enhancer ran */
+  int estimated;      /* 1: the bundle's gate was asked */
+  double estimate;    /* what it estimated that the enhancer gains */
+} glesam_decision;
 
 /* B prompts for one image. Each prompt describes one object, by N points, by one box, by a mask, or
  * by several of these. All prompts of a call have the same parts and the same N. Coordinates are
@@ -292,6 +308,9 @@ GLESAM_C_API int glesam_predict(glesam_predictor* predictor, const glesam_prompt
  */
 GLESAM_C_API int glesam_predict_as(glesam_predictor* predictor, const glesam_prompts* prompts,
                                    const glesam_request* request, glesam_output* output);
+
+/* Fills `decision`, whose struct_size is set, for the image that is set. */
+GLESAM_C_API int glesam_get_decision(glesam_predictor* predictor, glesam_decision* decision);
 
 /* Gets the features of the image that is set, to set them again later without running the encoder.
  *

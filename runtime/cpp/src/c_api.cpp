@@ -5,20 +5,9 @@ namespace {
 
 using namespace glesam;
 
-Prompts prompts_of(const glesam_prompts& given) {
-  Prompts own;
-  own.count = given.count;
-  own.points = given.points;
-  own.labels = given.labels;
-  own.points_per_prompt = given.points_per_prompt;
-  own.boxes = given.boxes;
-  own.mask_input = given.mask_input;
-  return own;
-}
-
 // Predicts, and keeps the prediction in the handle if that succeeds.
 const Prediction& predict(glesam_predictor& handle, const glesam_prompts& prompts,
-                                  const PredictParams& params) {
+                          const PredictParams& params) {
   Prediction made;
   require(handle.predictor->predict(prompts_of(prompts), params, &made));
   std::vector<glesam_box> boxes;
@@ -59,19 +48,7 @@ int glesam_set_image(glesam_predictor* predictor, const uint8_t* rgb, int width,
 
 int glesam_set_frame(glesam_predictor* predictor, const glesam_frame* frame) {
   const auto work = [&] {
-    const glesam_frame given = read_sized(frame, "frame");
-    Frame own;
-    own.format = static_cast<Format>(given.format);
-    own.width = given.width;
-    own.height = given.height;
-    for (int i = 0; i < 3; ++i) {
-      own.planes[i] = given.planes[i];
-      own.strides[i] = given.strides[i];
-    }
-    own.region = {given.region_x, given.region_y, given.region_width, given.region_height};
-    own.matrix = static_cast<YuvMatrix>(given.yuv_matrix);
-    own.range = static_cast<YuvRange>(given.yuv_range);
-    require(predictor->predictor->set_frame(own));
+    require(predictor->predictor->set_frame(frame_of(frame)));
   };
   return report(predictor, [&] { return guard(work); });
 }
@@ -132,6 +109,21 @@ int glesam_predict_as(glesam_predictor* predictor, const glesam_prompts* prompts
   return report(predictor, [&] { return guard(work); });
 }
 
+int glesam_get_decision(glesam_predictor* predictor, glesam_decision* decision) {
+  const auto work = [&] {
+    if (decision == nullptr) input_error("decision: a null pointer; pass a place for the result");
+    check_size(decision->struct_size, "decision");
+    Decision made;
+    require(predictor->predictor->decision(&made));
+    glesam_decision own{};
+    own.enhanced = made.enhanced ? 1 : 0;
+    own.estimated = made.estimated ? 1 : 0;
+    own.estimate = made.estimate;
+    write_sized(own, decision);
+  };
+  return report(predictor, [&] { return guard(work); });
+}
+
 int glesam_get_features(glesam_predictor* predictor, glesam_features** features) {
   const auto work = [&] {
     if (features == nullptr) {
@@ -156,7 +148,7 @@ void glesam_free_features(glesam_features* features) { delete features; }
 
 const char* glesam_message(const glesam_predictor* predictor) {
   if (predictor == nullptr) return "predictor: a null pointer";
-  return predictor == refused ? glesam::kBusy : predictor->message.c_str();
+  return predictor == refused ? kBusy : predictor->message.c_str();
 }
 
 }  // extern "C"

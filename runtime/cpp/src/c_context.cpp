@@ -28,6 +28,7 @@ Params params_of(const glesam_options* options) {
   const glesam_options given = options != nullptr ? read_sized(options, "options") : glesam_options{};
   Params own = params_of(given.params);
   own.streams = given.streams;
+  own.gate = static_cast<Gate>(given.gate);
   return own;
 }
 

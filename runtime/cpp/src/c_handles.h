@@ -54,8 +54,7 @@ int report(glesam_predictor* handle, Call&& call) {
 inline void check_size(size_t size, const char* name) {
   constexpr size_t kMost = 4096;  // no later version can be this large
   if (size < sizeof(size_t) || size > kMost) {
-    input_error(
-        cat(name, ": struct_size is ", size, "; set it to the sizeof of the struct"));
+    input_error(cat(name, ": struct_size is ", size, "; set it to the sizeof of the struct"));
   }
 }
 
@@ -69,8 +68,8 @@ Struct read_sized(const Struct* given, const char* name) {
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);
   for (size_t i = sizeof(Struct); i < size; ++i) {
     if (bytes[i] != 0) {
-      input_error(cat(name, ": sets a field of a later version than ",
-                                      version(), "; use a newer library"));
+      input_error(cat(name, ": sets a field of a later version than ", version(),
+                      "; use a newer library"));
     }
   }
   Struct own{};
@@ -115,6 +114,33 @@ inline void copy_cut(const std::string& text, char* into, size_t size) {
 inline int said(const Status& status, char* message, size_t message_size) {
   copy_cut(status.message, message, message_size);
   return static_cast<int>(status.code);
+}
+
+inline Prompts prompts_of(const glesam_prompts& given) {
+  Prompts own;
+  own.count = given.count;
+  own.points = given.points;
+  own.labels = given.labels;
+  own.points_per_prompt = given.points_per_prompt;
+  own.boxes = given.boxes;
+  own.mask_input = given.mask_input;
+  return own;
+}
+
+inline Frame frame_of(const glesam_frame* frame) {
+  const glesam_frame given = read_sized(frame, "frame");
+  Frame own;
+  own.format = static_cast<Format>(given.format);
+  own.width = given.width;
+  own.height = given.height;
+  for (int i = 0; i < 3; ++i) {
+    own.planes[i] = given.planes[i];
+    own.strides[i] = given.strides[i];
+  }
+  own.region = {given.region_x, given.region_y, given.region_width, given.region_height};
+  own.matrix = static_cast<YuvMatrix>(given.yuv_matrix);
+  own.range = static_cast<YuvRange>(given.yuv_range);
+  return own;
 }
 
 }  // namespace glesam

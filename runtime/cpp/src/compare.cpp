@@ -12,7 +12,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 struct PrecisionGate {
   const char* precision;
-  Gate gate;
+  AccuracyGate gate;
 };
 
 // In order from the finest to the coarsest precision.
@@ -28,14 +28,14 @@ bool all_finite(const std::vector<float>& values) {
 
 }  // namespace
 
-Gate gate_for(const Manifest& manifest) {
+AccuracyGate accuracy_gate_for(const Manifest& manifest) {
   std::size_t coarsest = 0;
   for (const auto& [stage, record] : manifest.stages) {
     for (std::size_t i = 0; i < std::size(kGates); ++i) {
       if (record.precision == kGates[i].precision) coarsest = std::max(coarsest, i);
     }
   }
-  Gate gate = kGates[coarsest].gate;
+  AccuracyGate gate = kGates[coarsest].gate;
   if (!manifest.model.trained && coarsest > 0) gate.mask_iou_mean = gate.mask_iou_worst = {};
   return gate;
 }

@@ -10,7 +10,7 @@
 
 namespace glesam {
 
-struct Gate {
+struct AccuracyGate {
   std::optional<double> stage_relative_l2, mask_iou_mean,
       mask_iou_worst;  // no value: only reported
 };
@@ -18,7 +18,7 @@ struct Gate {
 // Returns the limits for a bundle, which are those of its coarsest stage. With random weights the
 // logits are noise around zero, and rounding flips their signs: below fp32 the figures of the masks
 // are only reported.
-Gate gate_for(const Manifest& manifest);
+AccuracyGate accuracy_gate_for(const Manifest& manifest);
 
 // Returns |actual - expected| / |expected|, or infinity if `actual` is not finite.
 double relative_l2(const std::vector<float>& actual, const std::vector<float>& expected);

@@ -78,6 +78,8 @@ Info info_of(const Bundle& bundle, const Engine& loaded) {
 Context::Shared::Shared(Opened opened, Params given, double seconds)
     : bundle(std::move(opened.bundle)),
       params(std::move(given)),
+      gate(params.enhance ? gate_of(bundle.manifest, bundle.path.string(), params.gate)
+                          : GateChoice{}),
       prompt_batch(prompt_batch_of(bundle.manifest, *opened.engine, params.max_prompt_batch)),
       info(glesam::info_of(bundle, *opened.engine)),
       load_seconds(seconds),

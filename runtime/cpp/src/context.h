@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "engine.h"
+#include "enhancing.h"
 #include "glesam.h"
 
 namespace glesam {
@@ -39,11 +40,13 @@ Info info_of(const Bundle& bundle, const Engine& engine);
 // The sessions of a context use it from several threads, and keep it until the last of them ends.
 class Context::Shared {
  public:
-  // `params` are those that the bundle was opened with, and `seconds` the time that it took.
+  // `params` are those that the bundle was opened with, and `seconds` the time that it took. Throws
+  // Error if the bundle's gate cannot be used as `params` says.
   Shared(Opened opened, Params params, double seconds);
 
   const Bundle bundle;
   const Params params;
+  const GateChoice gate;  // none if the enhancer always or never runs
   const std::size_t prompt_batch;  // the maximum number of prompts per run of the decoder
   const Info info;
   const double load_seconds;

@@ -197,4 +197,20 @@ RgbPixels rgb_of(const Frame& frame, const Limits& limits) {
   return rgb;
 }
 
+std::vector<std::uint8_t> bytes_of(const Frame& frame) {
+  check_size(frame.width, frame.height);
+  const std::vector<PlaneLayout>& planes = layout_of(frame.format).planes;
+  std::vector<std::uint8_t> bytes;
+  for (std::size_t i = 0; i < planes.size(); ++i) {
+    const Rows rows{frame.planes[i], stride_of(frame, i)};
+    const std::ptrdiff_t halved = planes[i].halved ? 1 : 0;
+    const std::ptrdiff_t width = (frame.width + halved) >> halved;
+    const std::ptrdiff_t height = (frame.height + halved) >> halved;
+    for (std::ptrdiff_t y = 0; y < height; ++y) {
+      bytes.insert(bytes.end(), rows[y], rows[y] + width * planes[i].bytes);
+    }
+  }
+  return bytes;
+}
+
 }  // namespace glesam

@@ -22,4 +22,8 @@ struct RgbPixels {
 // lies outside it or is too large, a plane is null, or rows overlap or fit in no memory.
 RgbPixels rgb_of(const Frame& frame, const Limits& limits);
 
+// Returns the bytes of all samples of a frame, plane by plane, without those between the rows. Throws
+// what rgb_of throws for a frame whose planes cannot be read.
+std::vector<std::uint8_t> bytes_of(const Frame& frame);
+
 }  // namespace glesam

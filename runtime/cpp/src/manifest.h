@@ -132,6 +132,15 @@ struct Target {
   std::optional<EngineBuild> build;  // of engines
 };
 
+inline constexpr std::size_t kGateChannels = 256;  // channels of z_L
+
+// A predictor of the enhancer's gain. Its fields that only inform are checked and not kept.
+struct EnhancementGate {
+  std::string encoder, enhancer;  // hashes of the stages that it was learned for
+  std::vector<double> weights;    // of the means, then of the deviations: 2 * kGateChannels
+  double bias = 0, threshold = 0;
+};
+
 struct Manifest {
   std::vector<std::string> required;  // `requires`, which is a keyword from C++20 on
   Model model;
@@ -140,6 +149,7 @@ struct Manifest {
   Postprocessing postprocessing;
   Coordinates coordinates;
   Target target;
+  std::optional<EnhancementGate> gate;  // enhancement_gate
   FileRef golden;
 };
 

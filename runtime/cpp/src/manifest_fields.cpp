@@ -269,6 +269,7 @@ Manifest read_manifest(const Node& node) {
        {"preprocessing", [&](const Node& n) { manifest.preprocessing = read_preprocessing(n); }},
        {"postprocessing", [&](const Node& n) { manifest.postprocessing = read_postprocessing(n); }},
        {"coordinates", [&](const Node& n) { manifest.coordinates = read_coordinates(n); }},
+       {"enhancement_gate", [&](const Node& n) { manifest.gate = read_gate(n); }, false},
        {"target", [&](const Node& n) { manifest.target = read_target(n); }},
        {"provenance", check_provenance},
        {"parity",

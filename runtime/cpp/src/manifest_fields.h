@@ -10,6 +10,7 @@ namespace glesam {
 Manifest read_manifest(const Node& node);
 FileRef read_file_ref(const Node& node, const char* expected = "object");
 Target read_target(const Node& node);
+EnhancementGate read_gate(const Node& node);
 std::map<char, AxisRange> read_profile(const Node& node);
 
 // These check the informative records, which the library does not use, and keep nothing.

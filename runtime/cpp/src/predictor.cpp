@@ -33,6 +33,7 @@ struct ImageState {
   std::shared_ptr<const void> context;
   std::shared_ptr<Engine> engine;  // outlives its tensors
   Geometry geometry;
+  Decision decision;
   Tensors features;
   Upscaler upscaler;
 };
@@ -72,13 +73,22 @@ void Predictor::State::set_image(const Frame& frame) {
         encode(*engine, manifest(), host_tensor({1, 3, size, size}, std::move(prepared.tensor)));
     engine->finish();
   }
-  if (context->params.enhance) {
+  timings.gate = timings.enhancer = 0;
+  Decision decision{context->params.enhance, false, 0};
+  if (const GateChoice& gate = context->gate) {
+    const Timer timer(timings.gate);
+    const Tensor host = engine->to_host(features.at(kEmbeddings));
+    decision.estimate = estimate_gain(*gate, host.host, host.shape.at(3), prepared.geometry);
+    decision.estimated = true;
+    decision.enhanced = decision.estimate > gate->threshold;
+  }
+  if (decision.enhanced) {
     const Timer timer(timings.enhancer);
     features = glesam::enhance(*engine, manifest(), features);
     engine->finish();
   }
   image = std::make_shared<const ImageState>(
-      ImageState{context, engine, prepared.geometry, std::move(features),
+      ImageState{context, engine, prepared.geometry, decision, std::move(features),
                  Upscaler(prepared.geometry, manifest().postprocessing)});
 }
 
@@ -218,6 +228,15 @@ Status Predictor::preprocess(const Frame& frame, std::vector<float>* tensor) con
     if (tensor == nullptr) input_error("tensor: a null pointer; pass a place for the result");
     const Preprocessing& rules = state_->manifest().preprocessing;
     *tensor = glesam::preprocess(frame, rules, state_->limits()).tensor;
+  });
+}
+
+Status Predictor::decision(Decision* decision) noexcept {
+  return guard([&] {
+    if (decision == nullptr) input_error("decision: a null pointer; pass a place for the result");
+    const Reserved reserved(state_->in_use);
+    if (!state_->image) input_error("no image is set; call set_image first");
+    *decision = state_->image->decision;
   });
 }
 

@@ -84,7 +84,7 @@ void compare_masks(const Decoded& whole, const std::vector<float>& expected,
   }
 }
 
-void judge_by_gate(const Gate& gate, Selftest& result) {
+void judge_by_gate(const AccuracyGate& gate, Selftest& result) {
   for (const OutputError& error : result.outputs) {
     if (gate.stage_relative_l2 && !(error.relative_l2 <= *gate.stage_relative_l2)) {
       result.failures.push_back(cat(error.stage, " ", error.output, ": relative L2 ",
@@ -147,7 +147,7 @@ Selftest run_selftest(const Bundle& bundle, Engine& engine, const Limits& limits
   compare_masks(whole, {masks.host, masks.host + elements(masks.shape)},
                 Upscaler(prepared.geometry, manifest.postprocessing),
                 elements({original.height, original.width}), result);
-  judge_by_gate(gate_for(manifest), result);
+  judge_by_gate(accuracy_gate_for(manifest), result);
   return result;
 }
 

@@ -161,6 +161,52 @@ static int forms(const char* bundle) {
   return 0;
 }
 
+/* Sessions of a context share its options, and each knows what was decided for its own image. */
+static int decisions(const char* bundle) {
+  glesam_context* context = NULL;
+  glesam_predictor *first = NULL, *second = NULL;
+  glesam_features* features = NULL;
+  glesam_options options;
+  glesam_decision decision;
+  char message[300];
+  memset(&options, 0, sizeof options);
+  memset(&decision, 0, sizeof decision);
+  CHECK(glesam_context_open(bundle, &options, &context, message, sizeof message) ==
+        GLESAM_INVALID_INPUT);
+  CHECK(strstr(message, "options: struct_size is 0") != NULL);
+  options.struct_size = sizeof options;
+  options.gate = GLESAM_GATE_IGNORED + 1;
+  CHECK(glesam_context_open(bundle, &options, &context, message, sizeof message) ==
+        GLESAM_INVALID_INPUT);
+  CHECK(strstr(message, "gate 3: is not a value") != NULL);
+  options.gate = GLESAM_GATE_REQUIRED;
+  CHECK(glesam_context_open(bundle, &options, &context, message, sizeof message) ==
+        GLESAM_INVALID_INPUT);
+  CHECK(strstr(message, "has no gate to enhance by") != NULL && context == NULL);
+  /* An older caller's options end before the gate, which is then not read. */
+  options.struct_size = offsetof(glesam_options, gate);
+  CHECK(glesam_context_open(bundle, &options, &context, message, sizeof message) == GLESAM_OK);
+  CHECK(glesam_session_create(context, &first, message, sizeof message) == GLESAM_OK);
+  glesam_context_close(context);
+  CHECK(glesam_share(first, &second, message, sizeof message) == GLESAM_OK);
+
+  CHECK(glesam_set_image(first, image, SIDE, SIDE, 0) == GLESAM_OK);
+  CHECK(glesam_get_decision(first, &decision) == GLESAM_INVALID_INPUT);
+  CHECK(strstr(glesam_message(first), "decision: struct_size is 0") != NULL);
+  CHECK(glesam_get_decision(first, NULL) == GLESAM_INVALID_INPUT);
+  decision.struct_size = sizeof decision;
+  CHECK(glesam_get_decision(second, &decision) == GLESAM_INVALID_INPUT);
+  CHECK(strstr(glesam_message(second), "no image is set") != NULL && decision.enhanced == 0);
+  CHECK(glesam_get_features(first, &features) == GLESAM_OK);
+  CHECK(glesam_set_features(second, features) == GLESAM_OK);
+  glesam_free_features(features);
+  glesam_close(first);
+  CHECK(glesam_get_decision(second, &decision) == GLESAM_OK);
+  CHECK(decision.enhanced == 1 && decision.estimated == 0 && decision.estimate == 0);
+  glesam_close(second);
+  return 0;
+}
+
 /* Predicts until the other thread has seen that it is busy. */
 static volatile int busy_seen = 0;
 static void* predicts(void* predictor) {
@@ -274,6 +320,7 @@ int main(int argc, char** argv) {
     CHECK(logit(argv[1], &zeros, &plain) == GLESAM_INVALID_INPUT);
     CHECK(one_thread_at_a_time(argv[1]) == 0);
     CHECK(frames(argv[1]) == 0);
+    CHECK(decisions(argv[1]) == 0);
     CHECK(forms(argv[1]) == 0);
   }
   printf("passed\n");

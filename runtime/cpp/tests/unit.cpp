@@ -159,11 +159,14 @@ void engines_without_memory() {
         "[E:onnxruntime] bfc_arena.cc:376 Failed to allocate memory for requested buffer of size 9",
         "Error Code 2: OutOfMemory (Requested size was 1 bytes.)",
         "[GPU] clCreateBuffer, error code: -4 CL_MEM_OBJECT_ALLOCATION_FAILURE",
-        "ZE_RESULT_ERROR_OUT_OF_DEVICE_MEMORY", "CL_OUT_OF_HOST_MEMORY"}) {
+        "ZE_RESULT_ERROR_OUT_OF_DEVICE_MEMORY", "CL_OUT_OF_HOST_MEMORY",
+        "[CPU] PowerStatic node with name 'Multiply_428522' can't alloc",
+        "Could not allocate memory"}) {
     CHECK_EQUAL(std::string(means_out_of_memory(message) ? "" : message), "");
   }
   for (const char* message : {"", "the shape of input data conflicts with the reshape pattern",
-                              "invalid memory access", "illegal memory access was encountered"}) {
+                              "invalid memory access", "illegal memory access was encountered",
+                              "Can't allocate registers for a snippet: not enough registers"}) {
     CHECK_EQUAL(std::string(means_out_of_memory(message) ? message : ""), "");
   }
 }

@@ -81,6 +81,12 @@ int segment(const Options& options) {
     std::fprintf(stderr, "note: this bundle has random weights, so its masks mean nothing\n");
   }
   require(predictor->set_image({image.rgb.data(), image.width, image.height}));
+  glesam::Decision decision;
+  require(predictor->decision(&decision));
+  if (decision.estimated) {
+    std::fprintf(stderr, "note: %s, because the gate estimates a gain of %.6f\n",
+                 decision.enhanced ? "enhanced" : "not enhanced", decision.estimate);
+  }
   glesam::PredictParams how;
   how.multimask = options.multimask;
   glesam::Prediction result;

@@ -18,7 +18,9 @@ const char* const kHelp =
     "  --bundle DIR           The bundle folder. Required.\n"
     "  -o, --output DIR       The folder for the masks. Default: the current folder.\n"
     "  --multimask            Write three candidate masks per prompt instead of one.\n"
-    "  --no-enhance           Skip the enhancer and run plain SAM.\n"
+    "  --enhance WHEN         auto: enhance the image if the bundle's gate estimates a gain; always;\n"
+    "                         never. Default: auto for a bundle with a gate, else always.\n"
+    "  --no-enhance           Same as --enhance never: plain SAM.\n"
     "  --selftest DIR         Compare this machine's results with the bundle's golden file.\n"
     "  --backend NAME         auto (default) or a backend that --version lists.\n"
     "  --device NAME          cpu, cuda or cuda:N; with OpenVINO also gpu or gpu:N. Default: the\n"
@@ -101,6 +103,13 @@ Options parse_options(const std::vector<std::string>& arguments) {
       options.output = value();
     } else if (name == "--multimask") {
       options.multimask = true;
+    } else if (name == "--enhance") {
+      const std::string& when = value();
+      if (when != "auto" && when != "always" && when != "never") {
+        throw UsageError("--enhance " + when + ": must be auto, always or never");
+      }
+      options.params.enhance = when != "never";
+      options.params.gate = when == "auto" ? glesam::Gate::required : glesam::Gate::ignored;
     } else if (name == "--no-enhance") {
       options.params.enhance = false;
     } else if (name == "--selftest") {

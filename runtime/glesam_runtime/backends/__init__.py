@@ -12,6 +12,21 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Costs:
+    """Seconds that a small bundle costs, measured with nano on two cores (docs/performance.md).
+
+    Attributes:
+        start: from the start of the program until the graphs are loaded.
+        image: to encode and enhance an image.
+        prompt: to decode a prompt.
+    """
+
+    start: float
+    image: float
+    prompt: float
+
+
+@dataclass(frozen=True)
 class Backend:
     """An inference backend.
 
@@ -21,7 +36,8 @@ class Backend:
         compiled: whether it runs bundles of compiled engines instead of ONNX bundles.
         devices: kinds of device it runs on, "cpu" or "cuda".
         rank: place in the order that "auto" tries; the fastest backend comes first.
-        small_rank: the same for small bundles, where the backend that loads fastest comes first.
+        costs: what orders the backends for small bundles, together with the expected work; None for
+            a backend of compiled bundles, which "auto" does not order.
         profiler: N where glesam_benchmark.profile_N reads its profile of nodes, else None.
     """
 
@@ -30,7 +46,7 @@ class Backend:
     compiled: bool
     devices: tuple[str, ...]
     rank: int
-    small_rank: int
+    costs: Costs | None = None
     profiler: str | None = None
 
     @property
@@ -46,7 +62,7 @@ _TABLE = (
         compiled=False,
         devices=("cpu", "cuda"),
         rank=2,
-        small_rank=1,
+        costs=Costs(start=0.40, image=0.050, prompt=0.024),
         profiler="onnxruntime",
     ),
     Backend(
@@ -55,7 +71,7 @@ _TABLE = (
         compiled=False,
         devices=("cpu",),
         rank=1,
-        small_rank=2,
+        costs=Costs(start=1.27, image=0.018, prompt=0.012),
         profiler="openvino",
     ),
     Backend(
@@ -64,7 +80,6 @@ _TABLE = (
         compiled=True,
         devices=("cuda",),
         rank=1,
-        small_rank=1,
     ),
 )
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 
 from glesam_runtime.backends import BACKENDS, Backend
+from glesam_runtime.backends.one_stage import load_one_stage
 from glesam_runtime.engine_options import EngineOptions, changed_options
 from glesam_runtime.errors import BackendError, InputError
 from glesam_runtime.image_index import OneImageEngine, takes_image_index
@@ -86,13 +87,18 @@ def load_engine(
     _check_threads(options.threads)
     names = STAGES if stages is None else stages
     start = time.perf_counter()
-    engine = module.load(bundle, device, names, options)
+    engine: Engine
+    if options.low_memory:
+        engine = load_one_stage(names, lambda stage: module.load(bundle, device, [stage], options))
+    else:
+        engine = module.load(bundle, device, names, options)
     if takes_image_index(bundle.manifest) and "decoder" in names:
         engine = OneImageEngine(engine)
     seconds = time.perf_counter() - start
     what = ", ".join(f"{key} {value}" for key, value in engine.describe().items())
     cache = "no cache" if options.cache is None else f"cache {options.cache}"
-    print_detail(f"loaded {', '.join(names)} in {seconds:.2f} s: {what}; {cache}")
+    loaded = names[-1] if options.low_memory else ", ".join(names)
+    print_detail(f"loaded {loaded} in {seconds:.2f} s: {what}; {cache}")
     return engine
 
 

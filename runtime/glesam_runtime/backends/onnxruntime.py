@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from glesam_runtime.engine_options import EngineOptions
     from glesam_runtime.manifest import StageName
 
-OPTIONS = frozenset({"threads", "streams", "cache"})
+OPTIONS = frozenset({"threads", "streams", "cache", "low_memory"})
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _SILENT = 4

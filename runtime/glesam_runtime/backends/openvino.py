@@ -11,10 +11,12 @@ import numpy as np
 
 from glesam_runtime.backends.base import FoundTensor, check_interface
 from glesam_runtime.backends.graph_cache import kept_graph, opened_cache
+from glesam_runtime.backends.mapped_file import pages_given_back
 from glesam_runtime.bundle import remedy_for_links
 from glesam_runtime.engine_libraries import import_openvino, openvino_core
 from glesam_runtime.errors import BackendError, InputError
 from glesam_runtime.machine import adds_bytes_exactly
+from glesam_runtime.manifest import STAGES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from glesam_runtime.engine_options import EngineOptions
     from glesam_runtime.manifest import StageName
 
-OPTIONS = frozenset({"precision", "threads", "streams", "cache"})
+OPTIONS = frozenset({"precision", "threads", "streams", "cache", "low_memory"})
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 """OpenVINO's name of each precision."""
@@ -117,14 +119,18 @@ def load(
             f"device {device!r}: the openvino backend runs on cpu; for a GPU use onnxruntime"
         )
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    precision = options.precision or _precision_of(bundle, stages, able)
+    # Stages that are loaded one by one compute in the precision of all of them together.
+    precision = options.precision or _precision_of(
+        bundle, STAGES if options.low_memory else stages, able
+    )
     graphs: dict[StageName, Any] = {}
     hashes = []
     for stage in stages:
         path = bundle.graph_path(stage)
         properties = properties_of(options, precision)
         try:
-            compiled, kept = _compile(core, bundle, stage, properties, options.cache)
+            with pages_given_back(_mapped_weights(bundle, stage)):
+                compiled, kept = _compile(core, bundle, stage, properties, options.cache)
         except InputError:
             raise  # the cache cannot be used, and the error says so
         except Exception as error:  # OpenVINO's exceptions have no common base class
@@ -218,6 +224,12 @@ def _read(core: Any, bundle: Bundle, stage: StageName) -> Any:
     model = core.read_model(path)
     without_casts(model)
     return model
+
+
+def _mapped_weights(bundle: Bundle, stage: StageName) -> Path | None:
+    """Return the file of a graph's external weights, which OpenVINO maps; None if it has none."""
+    data = bundle.manifest.stages[stage].data
+    return None if data is None else bundle.path / data.file
 
 
 def _compile(

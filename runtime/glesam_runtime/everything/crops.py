@@ -13,7 +13,7 @@ from glesam_runtime.limits import CROPS
 
 Box = tuple[int, int, int, int]
 
-_NEAR = 20
+NEAR = 20
 """Distance in pixels from a crop's edge within which the edge may have cut off a mask."""
 
 
@@ -70,7 +70,7 @@ def near_crop_edge(box: Box, crop: Crop, whole: Crop) -> bool:
         whole: the whole image.
     """
     return any(
-        abs(at - edge) <= _NEAR and abs(at - end) > _NEAR
+        abs(at - edge) <= NEAR and abs(at - end) > NEAR
         for at, edge, end in zip(box, crop.box, whole.box, strict=True)
     )
 

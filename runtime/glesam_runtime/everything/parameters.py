@@ -14,6 +14,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from glesam_runtime.errors import InputError
+from glesam_runtime.expected_work import ExpectedWork
 from glesam_runtime.option_groups import flag, help_of, option
 
 # No numpy here: the command line reads the parameters for its --help.
@@ -173,6 +174,20 @@ class Parameters:
             self.crop_n_layers,
             self.crop_n_points_downscale_factor,
         )
+
+    def work_on(self, images: int) -> ExpectedWork:
+        """Return the work of a search on a number of images: each crop is encoded."""
+        from glesam_runtime.everything.grids import layer_grids
+
+        grids = layer_grids(
+            self.points_per_side,
+            self.point_grids,
+            self.crop_n_layers,
+            self.crop_n_points_downscale_factor,
+        )
+        crops = [4**layer for layer in range(len(grids))]
+        points = sum(count * len(grid) for count, grid in zip(crops, grids, strict=True))
+        return ExpectedWork(images * sum(crops), images * points)
 
 
 def thresholds(manifest: Manifest, parameters: Parameters) -> EverythingThresholds:

@@ -46,6 +46,7 @@ def find_masks(
     image: NDArray[np.uint8],
     parameters: Parameters,
     progress: Callable[[int, int], None] | None = None,
+    whole: Callable[[], None] | None = None,
 ) -> list[Found]:
     """Return the masks of everything in an image; the list is empty if there are none.
 
@@ -54,6 +55,7 @@ def find_masks(
         image: uint8 [H, W, 3], RGB.
         parameters: how densely to search and which masks to keep.
         progress: called with how many points of all crops are done of how many.
+        whole: called when the whole image is the predictor's.
 
     Raises:
         InputError: the array is not such an image, or it is too small for the crops.
@@ -63,6 +65,8 @@ def find_masks(
     def set_crop(crop: Crop) -> None:
         x0, y0, x1, y1 = crop.box
         predictor.set_image(np.ascontiguousarray(image[y0:y1, x0:x1]))
+        if crop.layer == 0 and whole is not None:
+            whole()
 
     return search_crops(predictor, height, width, set_crop, parameters, progress)
 
@@ -114,14 +118,14 @@ def search_crops(
             points = grids[crop.layer] * [x1 - x0, y1 - y0]
             here = list(_search_crop(predictor, crop, crops[0], points, parameters, keep, advance))
             scores = [one.predicted_iou for one in here]
-            found += _without_duplicates(here, scores, parameters.box_nms_thresh)
+            found += without_duplicates(here, scores, parameters.box_nms_thresh)
     finally:
         predictor.reset_image()
     if len(crops) > 1:
         scores = [1 / one.crop.area for one in found]
-        found = _without_duplicates(found, scores, parameters.crop_nms_thresh)
+        found = without_duplicates(found, scores, parameters.crop_nms_thresh)
     if parameters.min_mask_region_area > 0:
-        found = _tidy(found, height, parameters)
+        found = tidy(found, height, parameters)
     return found
 
 
@@ -139,6 +143,33 @@ def _search_crop(
     `points` are [N, 2], (x, y) in pixels of the crop. `advance` is called with the number of points
     of each batch that is done.
     """
+    for low_res, iou, (x, y) in candidates(predictor, points, parameters, keep, advance):
+        measured = _measure(predictor, low_res, crop, whole, keep)
+        if measured is not None:
+            runs, box, stability = measured
+            place = x + crop.box[0], y + crop.box[1]
+            yield Found(runs, box, iou, stability, place, crop)
+
+
+def candidates(
+    predictor: GleSamPredictor,
+    points: NDArray[np.float64],
+    parameters: Parameters,
+    keep: EverythingThresholds,
+    advance: Callable[[int], None],
+) -> Iterator[tuple[NDArray[np.float32], float, tuple[float, float]]]:
+    """Prompt the predictor's image with points, and yield the masks of a good predicted IoU.
+
+    Args:
+        predictor: the predictor, with an image.
+        points: [N, 2], (x, y) in pixels of the image.
+        parameters: how many points are decoded together.
+        keep: the thresholds.
+        advance: called with the number of points of each batch that is done.
+
+    Yields:
+        The logits [S/4, S/4], the predicted IoU and the point of a mask.
+    """
     size = parameters.points_per_batch
     for batch in (points[at : at + size] for at in range(0, len(points), size)):
         labels = np.full((len(batch), 1), FOREGROUND, np.float32)
@@ -146,11 +177,8 @@ def _search_crop(
         low_res, iou = predictor.decode(prompts)
         good = iou > (keep.pred_iou_thresh or -np.inf)
         for prompt, index in np.argwhere(good):  # only these are upscaled
-            measured = _measure(predictor, low_res[prompt, index], crop, whole, keep)
-            if measured is not None:
-                x, y = (batch[prompt] + crop.box[:2]).tolist()
-                runs, box, stability = measured
-                yield Found(runs, box, float(iou[prompt, index]), stability, (x, y), crop)
+            x, y = batch[prompt].tolist()
+            yield low_res[prompt, index], float(iou[prompt, index]), (x, y)
         advance(len(batch))
 
 
@@ -179,14 +207,15 @@ def _measure(
     return runs.astype(np.int32), box, stability  # half the memory; no image has 2**31 pixels
 
 
-def _without_duplicates(
+def without_duplicates(
     found: Sequence[Found], scores: ArrayLike, iou_threshold: float
 ) -> list[Found]:
+    """Drop each mask whose box overlaps that of a kept mask of a higher score."""
     kept = non_maximum_suppression([one.box for one in found], scores, iou_threshold)
     return [found[index] for index in kept]
 
 
-def _tidy(found: Sequence[Found], height: int, parameters: Parameters) -> list[Found]:
+def tidy(found: Sequence[Found], height: int, parameters: Parameters) -> list[Found]:
     """Fill small holes, remove small islands, and drop duplicates again.
 
     If this makes two masks duplicates of each other, the one that it did not change stays.
@@ -199,7 +228,7 @@ def _tidy(found: Sequence[Found], height: int, parameters: Parameters) -> list[F
         tidied.append(replace(one, runs=runs, box=run_box(runs, height)) if changed else one)
         unchanged.append(not changed)
     threshold = max(parameters.box_nms_thresh, parameters.crop_nms_thresh)
-    return _without_duplicates(tidied, unchanged, threshold)
+    return without_duplicates(tidied, unchanged, threshold)
 
 
 def non_maximum_suppression(

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import UNSET, convert
 
+from glesam_runtime.enhancing import Branch
 from glesam_runtime.errors import InputError
 from glesam_runtime.everything.instance_map import draw_everything, save_instances
 from glesam_runtime.everything.search import Found, find_masks
 from glesam_runtime.output_files import OutputFiles, refuse_inputs, save_mask, save_overlay
-from glesam_runtime.results import ImageResult, Mask, Rle
+from glesam_runtime.results import ImageResult, Mask, Rle, estimate_field
 from glesam_runtime.rle import encode_runs, run_area, runs_to_mask
 from glesam_runtime.staging import staged_file
 
@@ -48,6 +49,8 @@ class Inferred:
 
     prepared: Prepared
     found: list[Found]
+    branch: Branch
+    """Of the whole image. Each crop is decided for by itself."""
     seconds: dict[str, float]
 
 
@@ -97,14 +100,21 @@ class EverythingSegmentation:
         start = time.perf_counter()
         told = self.progress
         progress = None if told is None else lambda *counts: told(str(image), *counts)
+        branches: list[Branch] = []
         try:
-            found = find_masks(predictor, prepared.image, self.parameters, progress)
+            found = find_masks(
+                predictor,
+                prepared.image,
+                self.parameters,
+                progress,
+                lambda: branches.append(predictor.branch),
+            )
         except InputError as error:
             raise InputError(f"{image}: {error}") from error
         if len(found) > _MAX_MASKS:
             raise InputError(f"{image}: {len(found)} masks, but an instance map holds {_MAX_MASKS}")
         seconds = {**prepared.seconds, "search": time.perf_counter() - start}
-        return Inferred(prepared, found, seconds)
+        return Inferred(prepared, found, branches[0], seconds)
 
     def finish(self, inferred: Inferred, check: Callable[[], None]) -> ImageResult:
         """Write the files.
@@ -148,6 +158,8 @@ class EverythingSegmentation:
             width=width,
             height=height,
             note=inferred.prepared.note or UNSET,
+            enhanced=inferred.branch.enhanced,
+            estimate=estimate_field(inferred.branch.estimate),
             masks=tuple(
                 _record(one, index, paths, height, width) for index, one in enumerate(found)
             ),

@@ -87,4 +87,5 @@ def keep(files: dict[str, bytes]) -> Bundle:
     with staged_folder(folder) as staged:
         for name, content in files.items():
             (staged / name).write_bytes(content)
+        open_bundle(staged)  # a damaged one must not get the name
     return open_bundle(folder)

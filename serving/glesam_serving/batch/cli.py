@@ -15,7 +15,7 @@ from glesam_runtime.engine_options import RequestedEngine
 from glesam_runtime.errors import InputError
 from glesam_runtime.everything.parameters import EverythingOptions
 from glesam_runtime.option_groups import expand_groups
-from glesam_runtime.run_options import ImageOptions, NoEnhance, PromptOptions
+from glesam_runtime.run_options import EnhanceOptions, ImageOptions, PromptOptions
 from glesam_runtime.terminal_text import print_line
 from glesam_runtime.verbosity import print_note
 from glesam_serving.batch.options import BatchOptions
@@ -49,6 +49,7 @@ def run(
     batch: BatchOptions,
     engine: RequestedEngine,
     search: EverythingOptions,
+    enhancing: EnhanceOptions,
     output: Annotated[
         Path,
         typer.Option(
@@ -63,7 +64,6 @@ def run(
             "nano.",
         ),
     ] = None,
-    no_enhance: NoEnhance = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Segment IMAGES, and write Parquet files of one row per mask to OUT/masks.
@@ -76,6 +76,7 @@ def run(
     that was interrupted. The exit code is 2 if any image failed.
     """
     engine.check_backend()
+    enhance = enhancing.mode()
     parameters = search.parameters()
     _check(asked, parameters, search.mask_files, search.prompt_batch or asked.prompt_batch)
     from glesam_serving.batch.plan import parse_shard
@@ -88,10 +89,13 @@ def run(
     opened = bundles.open_any(bundle)
     if bundle is None:
         print_note("using the built-in nano bundle; --bundle runs another")
+    from glesam_runtime.enhancing import Enhancing
+    from glesam_runtime.timestep_levels import asked_timestep
     from glesam_serving.batch.job import Job, open_job
     from glesam_serving.batch.rows import read_rows
 
     out = output.absolute()
+    how = Enhancing.of(opened, enhance)
     asked_job = Job(
         inputs=tuple(source.images),
         recursive=source.recursive,
@@ -100,7 +104,7 @@ def run(
         backend=engine.backend,
         device=engine.device,
         precision=engine.precision,
-        enhance=not no_enhance,
+        enhance=how.mode,
         multimask=asked.multimask,
         depth=source.depth.value,
         prompts=tuple(_own_prompts(asked)),
@@ -108,12 +112,20 @@ def run(
         masks=batch.masks.value,
         batch_size=batch.batch_size,
         limit=batch.limit,
+        timestep=asked_timestep(opened.manifest, enhancing.timestep, how.may_enhance),
     )
     import ray  # noqa: F401 - reports that the extra is missing before a folder is made
 
+    from glesam_serving.batch import parts
+    from glesam_serving.batch.cluster import Connection
+
     rows = read_rows(source.images, source.recursive, batch.root)
-    job = open_job(out, asked_job, rows)
-    summary = _run(job, opened, batch, engine, shard)
+    with Connection(batch.address) as connection:
+        job = open_job(out, asked_job, rows, connection.size)
+        summary = _run(job, opened, connection, batch, engine, shard)
+    if shard == (1, 1):
+        parts.clear_hidden(out)
+    parts.repair_failed(out)
     if as_json:
         print(json.dumps(summary, indent=2))
     else:
@@ -125,7 +137,12 @@ def run(
 
 
 def _run(
-    job: Any, opened: Any, batch: BatchOptions, engine: RequestedEngine, shard: tuple[int, int]
+    job: Any,
+    opened: Any,
+    connection: Any,
+    batch: BatchOptions,
+    engine: RequestedEngine,
+    shard: tuple[int, int],
 ) -> dict[str, Any]:
     """Run the chunks that are not written yet, and return the summary."""
     from glesam_serving.batch import parts, pipeline, stages
@@ -141,24 +158,17 @@ def _run(
     if job.resumed and mine:
         print_note(f"resuming {job.out}: {mine - len(chunks)} of {mine} parts are written")
     if not len(chunks):
-        parts.repair_failed(job.out)
         return Summary(0, every, 1).finish()
-    with pipeline.cluster(batch.address) as size:
-        on_gpu = size.gpus >= 1 and engine.device != "cpu"
-        actors = batch.actors or (int(size.gpus) if on_gpu else size.nodes)
-        per_actor = batch.gpus_per_actor
-        if per_actor is None:
-            per_actor = 1.0 if on_gpu else 0.0
-        pools = pipeline.Pools(actors, per_actor, batch.gib(), size)
-        options = engine.options()
-        if options.threads is None and not on_gpu:
-            options = dataclasses.replace(options, threads=pools.threads)
-        summary = Summary(todo, every - todo, actors)
-        for chunk in pipeline.run_chunks(setup, opened, chunks, pools, options):
-            summary.add(chunk)
-    if n == 1:
-        parts.clear_hidden(job.out)
-    parts.repair_failed(job.out)
+    size = connection.size()
+    on_gpu = size.gpus >= 1 and engine.device != "cpu"
+    actors = batch.actors or (int(size.gpus) if on_gpu else size.nodes)
+    per_actor = batch.gpus_per_actor
+    if per_actor is None:
+        per_actor = 1.0 if on_gpu else 0.0
+    pools = pipeline.Pools(actors, per_actor, batch.gib(), size)
+    summary = Summary(todo, every - todo, actors)
+    for chunk in pipeline.run_chunks(setup, opened, chunks, pools, engine.options()):
+        summary.add(chunk)
     return summary.finish()
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from glesam_runtime.errors import InputError
+from glesam_runtime.everything.parameters import Parameters
+from glesam_runtime.expected_work import ExpectedWork
 from glesam_runtime.staging import staged_file
+from glesam_serving.batch.parts import remedy
 from glesam_serving.batch.plan import Plan, write_plan
 from glesam_serving.batch.rows import Row
 
@@ -33,7 +37,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     device: str | None
     precision: str | None
-    enhance: bool
+    enhance: bool | Literal["auto"]
     multimask: bool
     depth: str
     prompts: tuple[dict[str, Any], ...]
@@ -44,6 +48,20 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What is written beside Parquet: `rle` for nothing, `png` for a file a mask."""
     batch_size: int
     limit: int | None
+    timestep: int | None = None
+    """The timestep that the enhancer runs; None is the bundle's default."""
+
+
+def work_of(job: Job, plan: Plan) -> ExpectedWork:
+    """Return the work of a whole job, so that a run that resumes it takes the same engine.
+
+    Nothing is measured, because processes that start together would measure each other.
+    """
+    images = job.batch_size * len(plan)
+    if job.everything is None:
+        return ExpectedWork(images, images, measure=False)
+    whole = Parameters(**job.everything).work_on(images)
+    return dataclasses.replace(whole, measure=False)
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -64,7 +82,7 @@ class _Record(msgspec.Struct):
     """The hash of the plan's offsets, so that a plan of another job is noticed."""
 
 
-def open_job(out: Path, job: Job, rows: Iterable[Row]) -> Opened:
+def open_job(out: Path, job: Job, rows: Iterable[Row], planned: Callable[[], object]) -> Opened:
     """Open the folder of a job, and plan the job if the folder is new.
 
     The record is written last: without it nothing of the folder counts, and planning starts again.
@@ -73,6 +91,8 @@ def open_job(out: Path, job: Job, rows: Iterable[Row]) -> Opened:
         out: the folder, absolute.
         job: what the command asks for.
         rows: the rows; they are read only if the job is new.
+        planned: called when all rows of a new job are read, before anything of it is kept. If it
+            raises, nothing is left behind.
 
     Raises:
         InputError: the folder holds something else or another job, or the input has no rows.
@@ -89,13 +109,14 @@ def open_job(out: Path, job: Job, rows: Iterable[Row]) -> Opened:
                 f"-o {out}: holds {sorted(foreign)[0]} and no job; choose another folder"
             )
     made = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
     partial = out / f".plan-{os.getpid()}-{os.urandom(4).hex()}"
     try:
+        out.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
         count = write_plan(partial, _checked(rows, job), job.batch_size, job.limit)
         if not count:
             raise InputError("the input names no images")
+        planned()
         try:
             partial.rename(out / _PLAN)
         except OSError:  # a plan without a record: of a killed run, or of one that runs now
@@ -106,6 +127,8 @@ def open_job(out: Path, job: Job, rows: Iterable[Row]) -> Opened:
         with staged_file(record) as staged:
             content = _Record(job, count, _plan_hash(out / _PLAN))
             staged.write_bytes(msgspec.json.format(msgspec.json.encode(content)))
+    except OSError as error:
+        raise InputError(f"-o {out}: {remedy(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         if made and not record.is_file():

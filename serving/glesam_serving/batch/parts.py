@@ -13,6 +13,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from glesam_runtime.errors import InputError
 
 MASKS, FAILED = "masks", "failed"
 _PER_FOLDER = 1000
+_READERS = 16
 _NAME = re.compile(r"part-(\d{9})\.parquet")
 _FAILURES = b"glesam.failed"
 
@@ -45,6 +47,8 @@ MASK_SCHEMA = pa.schema(
         pa.field("height", pa.int32(), nullable=False),
         pa.field("width", pa.int32(), nullable=False),
         pa.field("counts", pa.string(), nullable=False),
+        pa.field("enhanced", pa.bool_(), nullable=False),
+        pa.field("estimate", pa.float64()),
         pa.field("bundle", pa.string(), nullable=False),
         pa.field("seconds", pa.float64(), nullable=False),
     ]
@@ -110,11 +114,17 @@ def commit(
 
 def repair_failed(out: Path) -> None:
     """Make `failed/` agree with the metadata of all parts of a job; a killed run may differ."""
-    for chunk in set(written_chunks(out)) | set(written_chunks(out, FAILED)):
+
+    def repair(chunk: int) -> None:
         path = part_path(out, MASKS, chunk)
         failures = read_failures(path) if path.exists() else []
         if bool(failures) != part_path(out, FAILED, chunk).exists():
             _derive_failed(out, chunk, failures)
+
+    # A shared file system answers many requests at a time, each of them slowly.
+    with ThreadPoolExecutor(_READERS) as pool:
+        for _ in pool.map(repair, set(written_chunks(out)) | set(written_chunks(out, FAILED))):
+            pass
 
 
 def read_failures(path: Path) -> list[Failure]:
@@ -153,13 +163,14 @@ def _put(table: pa.Table, final: Path) -> bool:
             os.close(descriptor)
         return True
     except OSError as error:
-        raise InputError(f"{final}: {_remedy(error)}") from error
+        raise InputError(f"{final}: {remedy(error)}") from error
     finally:
         with suppress(OSError):
             hidden.unlink()
 
 
-def _remedy(error: OSError) -> str:
+def remedy(error: OSError) -> str:
+    """Return why a file of a job cannot be written, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "no space left; free some and start the same command again, which resumes the job"
     if error.errno in (errno.EPERM, errno.ENOTSUP):

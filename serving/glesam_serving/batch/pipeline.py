@@ -6,19 +6,17 @@ is decided by `parts`, not by Ray (docs/adr/0024).
 
 from __future__ import annotations
 
-import ipaddress
-import logging
-import os
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glesam_runtime.engine_options import EngineOptions
-from glesam_runtime.errors import BackendError, BundleError, GlesamError, InputError
+from glesam_runtime.engine_selection import is_small
+from glesam_runtime.errors import BackendError, BundleError, GlesamError
 from glesam_serving.batch import bundles, stages
+from glesam_serving.batch.cluster import Size, last_line
+from glesam_serving.batch.job import work_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,18 +26,9 @@ if TYPE_CHECKING:
 
 _CHUNKS_PER_TASK = 4
 """Chunks that one read task makes, one after another. A task that is lost is repeated whole."""
-_CONNECT_SECONDS = 10
-_MOST_TASKS = 20_000
-"""Read tasks of a job; the driver keeps a record of each."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """What a cluster has."""
-
-    nodes: int
-    cpus: float
-    gpus: float
+_MOST_CHUNKS = 100_000
+"""Chunks of one execution. Ray Data keeps some 40 kB of each chunk in the driver until the
+execution ends (docs/scale.md). Between two executions the actors start anew."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +44,23 @@ class Pools:
     """Bytes of the object store that this job may fill; None is Ray's default, half of it."""
     size: Size
 
-    @property
-    def threads(self) -> int:
-        """Return the CPU threads of each engine, so that encoders and decoders share the cores."""
+    def options(self, asked: EngineOptions, stage: str, small: bool) -> EngineOptions:
+        """Return how the engines of a stage run.
+
+        Args:
+            asked: what the command says; it is followed.
+            stage: "encode" or "decode".
+            small: whether the bundle is so small that a core computes an image by itself. Then each
+                core has an image of its own, and else all cores of an actor share one.
+        """
+        if self.gpus or asked.threads is not None or asked.streams > 1:
+            return asked
         actors_per_node = -(-self.actors // self.size.nodes)
-        return max(1, int(self.size.cpus / self.size.nodes / actors_per_node / 2))
+        cores = max(1, int(self.size.cpus / self.size.nodes / actors_per_node))
+        if small:
+            return replace(asked, threads=cores, streams=cores)
+        # A large decoder has little to do beside its encoder.
+        return replace(asked, threads=cores if stage == "encode" else -(-cores // 4))
 
     @property
     def actor_cpus(self) -> float:
@@ -68,70 +69,12 @@ class Pools:
 
     @property
     def task_cpus(self) -> float:
-        """Return the CPUs that each read task reserves."""
-        return max(0.01, min(1.0, round(self.size.cpus / 8, 2)))
+        """Return the CPUs that each read task reserves.
 
-
-@contextmanager
-def cluster(address: str | None) -> Iterator[Size]:
-    """Join a cluster, or start one on this machine; yield its size, and leave it.
-
-    Args:
-        address: "auto", "host:port" or "ray://host:port"; None starts a cluster of all cores and
-            GPUs of this machine.
-
-    Raises:
-        InputError: no cluster answers.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-    import ray.data
-
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-
-    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address is None:
-        settings.update(include_dashboard=False, num_cpus=max(2, os.cpu_count() or 2))
-    elif address != "auto":
-        host = _check_answers(address)
-        if ipaddress.ip_address(host).is_loopback and "://" not in address:
-            # Ray would replace a loopback address by one that such a cluster does not listen on.
-            settings["_node_ip_address"] = host
-    try:
-        ray.init(address, **settings)
-    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
-        if address is None:
-            raise
-        raise InputError(
-            f"--address {address}: no Ray cluster answers ({_first_line(error)}); start one with "
-            "'ray start --head', or leave out --address to use this machine"
-        ) from error
-    try:
-        found = ray.cluster_resources()
-        nodes = sum(node["Alive"] for node in ray.nodes())
-        yield Size(nodes, found.get("CPU", 1.0), found.get("GPU", 0.0))
-    finally:
-        ray.shutdown()
-
-
-def _check_answers(address: str) -> str:
-    """Connect to a cluster's port and return the IP address; Ray alone tries for minutes.
-
-    Raises:
-        InputError: the address is malformed, or nothing listens there.
-    """
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not (colon and host and port.isascii() and port.isdecimal() and int(port[:6]) < 1 << 16):
-        raise InputError(f"--address {address}: auto, HOST:PORT or ray://HOST:PORT is needed")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS) as made:
-            found: str = made.getpeername()[0]
-            return found
-    except OSError as error:
-        raise InputError(
-            f"--address {address}: no Ray cluster answers ({error.strerror or error}); start one "
-            "with 'ray start --head', or leave out --address to use this machine"
-        ) from error
+        They differ from `actor_cpus`: Ray Data runs stages of equal resources in one process, and
+        then encoders would wait for files.
+        """
+        return max(0.01, min(1.0, round(self.size.cpus / 8, 2))) + 0.001
 
 
 def run_chunks(
@@ -153,6 +96,18 @@ def run_chunks(
     Raises:
         GlesamError: a stage failed for another reason than an image.
     """
+    for first in range(0, len(chunks), _MOST_CHUNKS):
+        yield from _execute(setup, bundle, chunks[first : first + _MOST_CHUNKS], pools, options)
+
+
+def _execute(
+    setup: stages.Setup,
+    bundle: Bundle,
+    chunks: np.ndarray,
+    pools: Pools,
+    options: EngineOptions,
+) -> Iterator[dict[str, Any]]:
+    """Run the stages on chunks in one execution of Ray Data."""
     import ray
 
     context = ray.data.DataContext.get_current()
@@ -167,8 +122,12 @@ def run_chunks(
     if pools.size.nodes > 1:
         held = {name: ray.put(content) for name, content in bundles.pack(bundle).items()}
     numbers = ray.put(chunks)
-    shared = _Shared(setup, bundle.path.absolute(), held, options)
-    tasks = min(-(-len(chunks) // _CHUNKS_PER_TASK), _MOST_TASKS)
+    small = is_small(bundle)
+    encoding, decoding = (
+        _Shared(setup, bundle.path.absolute(), held, pools.options(options, stage, small))
+        for stage in ("encode", "decode")
+    )
+    tasks = -(-len(chunks) // _CHUNKS_PER_TASK)
     actors = {
         "compute": ray.data.ActorPoolStrategy(size=pools.actors, max_tasks_in_flight_per_actor=2),
         "num_cpus": pools.actor_cpus,
@@ -180,8 +139,8 @@ def run_chunks(
             fn_kwargs={"setup": setup, "numbers": [numbers]},
             num_cpus=pools.task_cpus,
         )
-        .map(_Encoder, fn_constructor_args=(shared,), num_gpus=pools.gpus * 3 / 4, **actors)
-        .map(_Decoder, fn_constructor_args=(shared,), num_gpus=pools.gpus / 4, **actors)
+        .map(_Encoder, fn_constructor_args=(encoding,), num_gpus=pools.gpus * 3 / 4, **actors)
+        .map(_Decoder, fn_constructor_args=(decoding,), num_gpus=pools.gpus / 4, **actors)
         .map(_write, fn_kwargs={"setup": setup}, num_cpus=0.01)
     )
     try:
@@ -199,8 +158,11 @@ class _Shared:
     """References of the bundle's files in the object store; none if there is only one node."""
     options: EngineOptions
 
-    def predictor(self, enhance: bool) -> GleSamPredictor:
-        """Load the bundle in this process; the first process of a node fetches it."""
+    def predictors(self) -> list[GleSamPredictor]:
+        """Load the bundle in this process, and return a predictor for each stream.
+
+        The first process of a node fetches the bundle.
+        """
         import ray
 
         from glesam_runtime.predictor import GleSamPredictor
@@ -213,9 +175,16 @@ class _Shared:
             contents = ray.get([self.files[name] for name in names])
             bundle = bundles.keep(dict(zip(names, contents, strict=True)))
         job = self.setup.job
-        return GleSamPredictor(
-            bundle, backend=job.backend, device=job.device, enhance=enhance, options=self.options
+        first = GleSamPredictor(
+            bundle,
+            backend=job.backend,
+            device=job.device,
+            enhance=job.enhance,
+            options=self.options,
+            timestep=job.timestep,
+            work=work_of(job, self.setup.plan),
         )
+        return [first, *(first.share() for _ in range(self.options.streams - 1))]
 
 
 def _read(row: dict[str, Any], setup: stages.Setup, numbers: list[Any]) -> dict[str, Any]:
@@ -228,11 +197,11 @@ def _read(row: dict[str, Any], setup: stages.Setup, numbers: list[Any]) -> dict[
 class _Encoder:
     def __init__(self, shared: _Shared) -> None:
         self._setup = shared.setup
-        self._predictor = shared.predictor(shared.setup.job.enhance)
+        self._predictors = shared.predictors()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         chunk = stages.unpack(row["chunk"])
-        return {"chunk": stages.encode(self._setup, self._predictor, chunk).packed()}
+        return {"chunk": stages.encode(self._setup, self._predictors, chunk).packed()}
 
 
 class _Decoder:
@@ -240,12 +209,12 @@ class _Decoder:
         self._setup = shared.setup
         # In everything-mode the encoder's processes decode too, as each crop is an image.
         everything = shared.setup.job.everything is not None
-        self._predictor = None if everything else shared.predictor(shared.setup.job.enhance)
+        self._predictors = [] if everything else shared.predictors()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         chunk = stages.unpack(row["chunk"])
-        if self._predictor is not None:
-            chunk = stages.decode(self._setup, self._predictor, chunk)
+        if self._predictors:
+            chunk = stages.decode(self._setup, self._predictors, chunk)
         return {"chunk": chunk.packed()}
 
 
@@ -262,11 +231,5 @@ def _cause(error: BaseException) -> GlesamError:
         inner = getattr(seen, "cause", None)
         seen = inner if isinstance(inner, BaseException) else seen.__cause__
     return BackendError(
-        f"Ray: {_first_line(error)}; start the same command again, which resumes the job"
+        f"Ray: {last_line(error)}; start the same command again, which resumes the job"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the last line of an error that says something; Ray's end with what happened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,19 +25,18 @@ from glesam_runtime.everything.segment_file import EverythingSegmentation
 from glesam_runtime.image import Preprocessed
 from glesam_runtime.input_images import InputImage
 from glesam_runtime.manifest import Manifest
-from glesam_runtime.output_files import OutputFiles, save_mask
-from glesam_runtime.prompt_requests import PromptRequest, from_entry
+from glesam_runtime.output_files import OutputFiles
 from glesam_runtime.results import ImageResult
-from glesam_runtime.rle import decode_rle
 from glesam_runtime.segment_file import PromptedSegmentation
-from glesam_runtime.staging import staged_file
 from glesam_serving.batch.job import Job
-from glesam_serving.batch.parts import Failure, commit
+from glesam_serving.batch.output_rows import mask_rows, requests_of, write_pngs
+from glesam_serving.batch.parts import Failure, commit, remedy
 from glesam_serving.batch.plan import Plan
 from glesam_serving.batch.rows import Row
 from glesam_serving.batch.started import Started
 
 if TYPE_CHECKING:
+    from glesam_runtime.enhancing import Branch
     from glesam_runtime.image import Geometry
     from glesam_runtime.predictor import GleSamPredictor
 
@@ -67,6 +68,8 @@ class Item:
     prepared: Any = None
     """What `prepare` of the work returns, then what `infer` returns."""
     features: dict[str, np.ndarray] | None = None
+    branch: Branch | None = None
+    """Whether the image was enhanced."""
     result: ImageResult | None = None
     failure: Failure | None = None
 
@@ -78,6 +81,8 @@ class Chunk:
     number: int
     items: list[Item]
     seconds: dict[str, float] = field(default_factory=dict)
+    encoded_at: float = 0.0
+    """The time of day at which its encoding started."""
 
     def packed(self) -> bytes:
         """Return the chunk as bytes."""
@@ -90,20 +95,53 @@ def unpack(content: bytes) -> Chunk:
     return chunk
 
 
-def _each(setup: Setup, chunk: Chunk, stage: str, work: Callable[[Item], None]) -> Chunk:
-    """Run a stage's work on each image that has not failed."""
+def _each(setup: Setup, chunk: Chunk, stage: str, works: Sequence[Callable[[Item], None]]) -> Chunk:
+    """Run a stage's work on each image that has not failed.
+
+    Args:
+        setup: the job.
+        chunk: the images.
+        stage: the stage's name.
+        works: one function for each thread that works at the same time.
+    """
     start = time.perf_counter()
-    note = setup.started(stage, chunk.number)
-    for item in chunk.items:
-        if item.failure is None:
-            reason = note.run(item.number, partial(_reason, work, item), str)
-            if reason is not None:
-                image = item.row.image
-                item.failure = Failure(item.number, image, reason, item.row.image_id)
-                item.prepared = item.features = item.result = None
-    note.done()
+    try:
+        _work(setup.started(stage, chunk.number), chunk, works)
+    except OSError as error:  # of the note; those of images are failures
+        raise InputError(f"{setup.out}: {remedy(error)}") from error
     chunk.seconds[stage] = time.perf_counter() - start
     return chunk
+
+
+def _work(note: Started, chunk: Chunk, works: Sequence[Callable[[Item], None]]) -> None:
+    items = [item for item in chunk.items if item.failure is None]
+    # A chunk that ended a process before is worked on with care: one image after another.
+    if len(works) == 1 or len(items) < 2 or note.is_careful:
+        for item in items:
+            _run(note, works[0], item)
+    else:
+        free: SimpleQueue[Callable[[Item], None]] = SimpleQueue()
+        for work in works:
+            free.put(work)
+
+        def run(item: Item) -> None:
+            work = free.get()
+            try:
+                _run(note, work, item)
+            finally:
+                free.put(work)
+
+        with ThreadPoolExecutor(len(works)) as pool:
+            list(pool.map(run, items))
+    note.done()
+
+
+def _run(note: Started, work: Callable[[Item], None], item: Item) -> None:
+    """Do the work of an image, or make it a failure."""
+    reason = note.run(item.number, partial(_reason, work, item), str)
+    if reason is not None:
+        item.failure = Failure(item.number, item.row.image, reason, item.row.image_id)
+        item.prepared = item.features = item.result = None
 
 
 def _reason(work: Callable[[Item], None], item: Item) -> str | None:
@@ -114,6 +152,8 @@ def _reason(work: Callable[[Item], None], item: Item) -> str | None:
         return " ".join(str(error).split())
     except MemoryError:
         return f"{item.row.image}: not enough memory for this image"
+    except OSError as error:
+        return f"{item.row.image}: {error.strerror or error}"
     return None
 
 
@@ -127,14 +167,6 @@ def _segmentation(setup: Setup, row: Row) -> PromptedSegmentation | EverythingSe
     return PromptedSegmentation(
         setup.manifest, requests_of(row, job), job.multimask, frozenset(), job.depth, write=False
     )
-
-
-def requests_of(row: Row, job: Job) -> list[PromptRequest]:
-    """Return the prompts of a row, or those of the job if it has none."""
-    raws: Iterable[msgspec.Raw] = row.prompts or (
-        msgspec.Raw(msgspec.json.encode(prompt)) for prompt in job.prompts
-    )
-    return [from_entry(raw, f"prompt {index}") for index, raw in enumerate(raws)]
 
 
 def read(setup: Setup, number: int) -> Chunk:
@@ -155,7 +187,7 @@ def read(setup: Setup, number: int) -> Chunk:
             made = replace(made, files=files)
         item.prepared = made
 
-    return _each(setup, chunk, "read", work)
+    return _each(setup, chunk, "read", [work])
 
 
 def _content(row: Row) -> bytes:
@@ -175,9 +207,9 @@ def _content(row: Row) -> bytes:
     import fsspec
 
     try:
-        with fsspec.open(row.place, "rb") as file:
-            content: bytes = file.read()
-            return content
+        system, path = fsspec.core.url_to_fs(row.place)
+        content: bytes = system.cat_file(path)
+        return content
     except Exception as error:  # each file system raises its own types, down to missing libraries
         raise InputError(
             f"{row.image}: cannot be fetched ({type(error).__name__}: {error}); check the address "
@@ -185,10 +217,10 @@ def _content(row: Row) -> bytes:
         ) from error
 
 
-def encode(setup: Setup, predictor: GleSamPredictor, chunk: Chunk) -> Chunk:
+def encode(setup: Setup, predictors: Sequence[GleSamPredictor], chunk: Chunk) -> Chunk:
     """Encode and enhance the images of a chunk; in everything-mode, also find the masks."""
 
-    def work(item: Item) -> None:
+    def work(predictor: GleSamPredictor, item: Item) -> None:
         if setup.job.everything is not None:
             segmentation = _segmentation(setup, item.row)
             assert isinstance(segmentation, EverythingSegmentation)
@@ -198,34 +230,35 @@ def encode(setup: Setup, predictor: GleSamPredictor, chunk: Chunk) -> Chunk:
             return
         prepared = item.prepared
         predictor.set_prepared(prepared.encoded)
-        item.features = dict(predictor.get_embedding().features)
+        item.features, item.branch = dict(predictor.get_embedding().features), predictor.branch
         geometry: Geometry = prepared.encoded.geometry
         seconds = dict(prepared.seconds)
-        for stage in ("encoder", "enhancer"):
-            if stage in predictor.timings:
-                seconds[stage] = predictor.timings[stage]
+        for step in ("encoder", "gate", "enhancer"):
+            if step in predictor.timings:
+                seconds[step] = predictor.timings[step]
         item.prepared = replace(
             prepared, encoded=Preprocessed(_NO_TENSOR, geometry), seconds=seconds
         )
 
-    return _each(setup, chunk, "encode", work)
+    chunk.encoded_at = time.time()
+    return _each(setup, chunk, "encode", [partial(work, each) for each in predictors])
 
 
-def decode(setup: Setup, predictor: GleSamPredictor, chunk: Chunk) -> Chunk:
+def decode(setup: Setup, predictors: Sequence[GleSamPredictor], chunk: Chunk) -> Chunk:
     """Decode the prompts of the images of a chunk, and turn logits into masks."""
 
-    def work(item: Item) -> None:
+    def work(predictor: GleSamPredictor, item: Item) -> None:
         if item.result is not None:  # everything-mode is done already
             return
         segmentation = _segmentation(setup, item.row)
         assert isinstance(segmentation, PromptedSegmentation)
         assert item.features is not None
-        predictor.set_features(item.prepared.encoded.geometry, item.features)
+        predictor.set_features(item.prepared.encoded.geometry, item.features, item.branch)
         inferred = segmentation.decode(predictor, item.prepared)
         item.result = segmentation.finish(inferred, lambda: None)
         item.prepared = item.features = None
 
-    return _each(setup, chunk, "decode", work)
+    return _each(setup, chunk, "decode", [partial(work, each) for each in predictors])
 
 
 def write(setup: Setup, chunk: Chunk) -> dict[str, Any]:
@@ -235,9 +268,12 @@ def write(setup: Setup, chunk: Chunk) -> dict[str, Any]:
     failures = [item.failure for item in chunk.items if item.failure is not None]
     for item in chunk.items:
         if item.result is not None:
-            rows += _rows(setup, item, item.result)
+            rows += mask_rows(setup.job, item.number, item.row, item.result)
             if setup.job.masks == "png":
-                _write_pngs(setup.out, item.number, item.result)
+                try:
+                    write_pngs(setup.out, item.number, item.result)
+                except OSError as error:
+                    raise InputError(f"{setup.out / 'png'}: {remedy(error)}") from error
     commit(setup.out, chunk.number, rows, failures)
     seconds = {**chunk.seconds, "write": time.perf_counter() - start}
     return {
@@ -246,50 +282,5 @@ def write(setup: Setup, chunk: Chunk) -> dict[str, Any]:
         "masks": len(rows),
         "errors": msgspec.json.encode([failure.error for failure in failures]).decode(),
         "seconds": msgspec.json.encode(seconds).decode(),
+        "encoded_at": chunk.encoded_at,
     }
-
-
-def _rows(setup: Setup, item: Item, result: ImageResult) -> list[dict[str, Any]]:
-    requests = [] if setup.job.everything is not None else requests_of(item.row, setup.job)
-    seconds = round(sum(result.seconds.values()), 6)
-    rows = []
-    for mask in result.masks:
-        prompt = None if mask.prompt is msgspec.UNSET else int(mask.prompt)
-        request = None if prompt is None else requests[prompt]
-        points = [list(point) for point in mask.points or ()]
-        if request is not None:
-            clicks = zip(request.points, request.labels, strict=True)
-            points = [[*point, label] for point, label in clicks]
-        ids = item.row.annotations
-        rows.append(
-            {
-                "row": item.number,
-                "image": item.row.image,
-                "image_id": item.row.image_id,
-                "mask": mask.id - 1,
-                "prompt": prompt,
-                "annotation_id": ids[prompt] if ids and prompt is not None else None,
-                "points": points or None,
-                "prompt_box": list(request.box) if request and request.box else None,
-                "predicted_iou": mask.predicted_iou,
-                "stability_score": mask.stability_score,
-                "area": mask.area,
-                "box": list(mask.box),
-                "height": result.height,
-                "width": result.width,
-                "counts": mask.rle.counts,
-                "bundle": setup.job.bundle,
-                "seconds": seconds,
-            }
-        )
-    return rows
-
-
-def _write_pngs(out: Path, number: int, result: ImageResult) -> None:
-    """Write each mask to `png/<thousands>/<row>_<mask>.png`."""
-    folder = out / "png" / f"{number // 1000:06}"
-    folder.mkdir(parents=True, exist_ok=True)
-    for mask in result.masks:
-        rle = {"size": list(mask.rle.size), "counts": mask.rle.counts}
-        with staged_file(folder / f"{number:09}_{mask.id - 1}.png") as path:
-            save_mask(decode_rle(rle), path)  # type: ignore[arg-type]

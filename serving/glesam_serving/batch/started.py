@@ -25,9 +25,10 @@ class Started:
     def __init__(self, folder: Path, stage: str, chunk: int) -> None:
         """Start a chunk."""
         self._path = folder / f"{chunk // 1000:06}" / f"{chunk:09}.{stage}"
-        self._careful = self._path.exists()
+        self.is_careful = self._path.exists()
+        """Whether each image is noted, because the chunk was started before."""
         self._noted: list[int] = []
-        if self._careful:
+        if self.is_careful:
             self._noted = [int(line) for line in self._path.read_text().split()]
         else:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +47,7 @@ class Started:
                 f"ended its process {_STRIKES + 1} times, for example for lack of memory; try the "
                 "image alone with glesam-run"
             )
-        if not self._careful:
+        if not self.is_careful:
             return work()
         with self._path.open("a") as file:
             file.write(f"{row}\n")

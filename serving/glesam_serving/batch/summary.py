@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import Counter
@@ -32,13 +33,15 @@ class Summary:
     seconds: Counter[str] = field(default_factory=Counter)
     """Seconds of work by stage, of all processes together."""
     _start: float = field(default_factory=time.monotonic)
-    _first: float | None = None
+    _began: float = field(default_factory=time.time)
+    _first: float = math.inf
+    """The times of day of the start, and of the first image in an encoder."""
     _shown: float = 0.0
 
     def add(self, chunk: dict[str, Any]) -> None:
         """Count a chunk, and show the progress on a terminal."""
         now = time.monotonic()
-        self._first = self._first or now
+        self._first = min(self._first, chunk["encoded_at"])
         self.images += chunk["images"]
         self.masks += chunk["masks"]
         for error in msgspec.json.decode(chunk["errors"], type=list[str]):
@@ -69,6 +72,7 @@ class Summary:
             "masks": self.masks,
             "failed": dict(self.failed.most_common()),
             "seconds": round(seconds, 3),
+            "start_seconds": round(max(0.0, min(self._first - self._began, seconds)), 3),
             "images_per_second": round(self.images / max(seconds, 1e-9), 3),
             "stage_seconds": {stage: round(self.seconds[stage], 3) for stage in _STAGES},
             "encoder_busy": round(self.seconds["encode"] / max(seconds, 1e-9) / self.actors, 3),
@@ -80,7 +84,8 @@ def print_summary(summary: dict[str, Any]) -> None:
     earlier = f" ({summary['earlier']} were done before)" if summary["earlier"] else ""
     print_line(
         f"{summary['images']} images{earlier}, {summary['masks']} masks in "
-        f"{_spell(summary['seconds'])}: {summary['images_per_second']:.1f} images/s"
+        f"{_spell(summary['seconds'])}: {summary['images_per_second']:.1f} images/s; "
+        f"{_spell(summary['start_seconds'])} of it until the first image was encoded"
     )
     stages = ", ".join(f"{name} {each:.1f} s" for name, each in summary["stage_seconds"].items())
     print_line(f"  work: {stages}; encoders busy {summary['encoder_busy']:.0%}")

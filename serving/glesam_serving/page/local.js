@@ -22,6 +22,8 @@ export class LocalModel {
   #predictor;
   /** @type {Promise<import("./glesam/remote.js").Opened> | null} */
   #opening = null;
+  /** @type {{key: string, answer: ReturnType<RemotePredictor["segment"]>} | null} */
+  #latest = null;
   #count = 0;
 
   /**
@@ -109,10 +111,29 @@ export class LocalModel {
       point_labels: object.points.length ? object.points.map(([, , label]) => label) : null,
       box: object.box ? [...object.box] : null,
     };
-    const answer = await this.#predictor.segment(image, prompt, multimask);
+    const answer = await this.#segmentOnce(image, prompt, multimask);
     signal?.throwIfAborted();
     if (!answer) throw new ServerError(GONE, "The picture was dropped from the browser's memory; open it again.");
     return answer;
+  }
+
+  /**
+   * Segment, or return the latest answer: a click asks again for the mask under the pointer.
+   * @param {string} image
+   * @param {import("./glesam/prompts.js").Prompt} prompt
+   * @param {boolean} multimask
+   */
+  #segmentOnce(image, prompt, multimask) {
+    const key = JSON.stringify([image, prompt, multimask]);
+    if (this.#latest?.key !== key) {
+      const latest = { key, answer: this.#predictor.segment(image, prompt, multimask) };
+      this.#latest = latest;
+      const forget = () => {
+        if (this.#latest === latest) this.#latest = null;
+      };
+      latest.answer.then((answer) => answer ?? forget(), forget);
+    }
+    return this.#latest.answer;
   }
 
   /** @returns {Promise<Mask[]>} */

@@ -89,7 +89,11 @@ def _add_routes(app: FastAPI, routes: Routes, status: StatusRoutes) -> None:
     both = openapi.body(
         image=openapi.image_field(), request=openapi.json_field(wire.SegmentRequest)
     )
-    enhance = {"parameters": [openapi.query("enhance", ["true", "false"], "true")]}
+    choices = [
+        openapi.query("enhance", ["true", "false", "auto"], "true"),
+        openapi.number("timestep"),
+    ]
+    enhance = {"parameters": choices}
     dtype = {"parameters": [openapi.query("dtype", ["float32", "float16"], "float32")]}
     segment = openapi.body(wire.SegmentRequest)
     image = openapi.answers(wire.ImageAnswer, 200)

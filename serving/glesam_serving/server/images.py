@@ -16,23 +16,30 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from glesam_runtime.chain import Features
+    from glesam_runtime.enhancing import Branch, Mode
     from glesam_runtime.image import Geometry
 
 _ANSWERS = 64
 """Number of masks of each image that can be refined later; the latest stay."""
+_MODES: dict[Mode, int] = {False: 0, True: 1, "auto": 2}
 _OVERHEAD = 4096
 """Bytes that count for the objects of an image."""
 
 
-def image_id(content_hash: bytes, bundle_sha256: str, enhance: bool) -> str:
+def image_id(
+    content_hash: bytes, bundle_sha256: str, mode: Mode, timestep: int | None = None
+) -> str:
     """Return the id of an image: a hash of all that its embedding depends on.
 
     Args:
         content_hash: SHA-256 of the file's bytes.
         bundle_sha256: the hash of the bundle.
-        enhance: whether the enhancer runs.
+        mode: which images are enhanced. An image that the mode "auto" enhances has another id than
+            one that is always enhanced: the gate's answer is not known yet.
+        timestep: the timestep that the enhancer runs, for a bundle with several.
     """
-    parts = content_hash + bytes.fromhex(bundle_sha256) + bytes([enhance])
+    parts = content_hash + bytes.fromhex(bundle_sha256) + bytes([_MODES[mode]])
+    parts += b"" if timestep is None else str(timestep).encode()
     return hashlib.sha256(parts).hexdigest()[:32]
 
 
@@ -49,12 +56,17 @@ class EncodedImage:
     geometry: Geometry
     stored: tuple[int, int]
     """(height, width) in pixels before the EXIF orientation is applied."""
-    enhanced: bool
+    mode: Mode
+    """Which images were to be enhanced."""
+    branch: Branch
+    """Whether this one was."""
     note: str | None
     seconds: dict[str, float]
     answers: OrderedDict[str, NDArray[np.float32]] = field(default_factory=OrderedDict)
     """Logits [S/4, S/4] of the latest masks, by their ids."""
     _serial: Iterator[int] = field(default_factory=count)
+    timestep: int | None = None
+    """The timestep that the enhancer ran, for a bundle with several."""
 
     @property
     def bytes(self) -> int:

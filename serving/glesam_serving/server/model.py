@@ -16,6 +16,7 @@ from PIL import Image
 
 from glesam_runtime import chain
 from glesam_runtime.backends.base import ForwardingEngine
+from glesam_runtime.enhancing import Enhancing
 from glesam_runtime.errors import BackendError, InputError
 from glesam_runtime.image import preprocess
 from glesam_runtime.image_file import open_picture, read_image_with_note
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from glesam_runtime.backends.base import Engine, Value
+    from glesam_runtime.enhancing import Mode
     from glesam_runtime.everything.crops import Crop
     from glesam_runtime.everything.parameters import Parameters
     from glesam_runtime.everything.search import Found
@@ -57,15 +59,14 @@ class StoppedError(Exception):
 class Model:
     """The loaded bundle and its worker threads. All methods block; call them in a pool of it."""
 
-    def __init__(self, predictor: GleSamPredictor, streams: int, enhance: bool) -> None:
+    def __init__(self, predictor: GleSamPredictor, streams: int) -> None:
         """Share a predictor's graphs between the lanes.
 
         Args:
             predictor: a predictor whose engine was loaded with as many streams.
             streams: number of images encoded at the same time.
-            enhance: whether the predictor has the enhancer.
         """
-        self.predictor, self.enhance = predictor, enhance
+        self.predictor, self.enhancing = predictor, predictor.enhancing
         self.bundle = predictor.bundle
         self.turns: Turns | None = None
         try:
@@ -115,8 +116,16 @@ class Model:
         seconds = {"read": read, "preprocess": time.perf_counter() - start}
         return ReadImage(prepared, stored, note, seconds)
 
-    def encode(self, name: str, content: bytes, read: ReadImage, enhance: bool) -> EncodedImage:
-        """Encode an image, and enhance it if asked."""
+    def encode(
+        self,
+        name: str,
+        content: bytes,
+        read: ReadImage,
+        mode: Mode,
+        timestep: int | None = None,
+    ) -> EncodedImage:
+        """Encode an image, and enhance it if the mode says so, at a timestep of several."""
+        enhancing, geometry = Enhancing.of(self.bundle, mode), read.prepared.geometry
         engine, manifest = self._encoders.get(), self.bundle.manifest
         seconds = dict(read.seconds)
         try:
@@ -125,10 +134,16 @@ class Model:
                 features = chain.encode(engine, manifest, read.prepared.tensor)
                 features = self._kept(engine, features)
             seconds["encoder"] = time.perf_counter() - start
-            if enhance:
+            start = time.perf_counter()
+            with Turns.of(self.turns, urgent=False):
+                branch = enhancing.decide(engine, features, geometry)
+            if enhancing.gate is not None:
+                seconds["gate"] = time.perf_counter() - start
+            if branch.enhanced:
                 start = time.perf_counter()
                 with Turns.of(self.turns, urgent=False):
-                    features = self._kept(engine, chain.enhance(engine, manifest, features))
+                    enhanced = chain.enhance(engine, manifest, features, timestep)
+                    features = self._kept(engine, enhanced)
                 seconds["enhancer"] = time.perf_counter() - start
         finally:
             self._encoders.put(engine)
@@ -137,11 +152,13 @@ class Model:
             content,
             features,
             sum(4 * int(np.prod(value.shape)) for value in features.values()),
-            read.prepared.geometry,
+            geometry,
             read.stored,
-            enhance,
+            mode,
+            branch,
             read.note,
             seconds,
+            timestep=timestep,
         )
 
     def _kept(self, engine: Engine, features: chain.Features) -> chain.Features:
@@ -155,7 +172,7 @@ class Model:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return logits [B, C, S/4, S/4] and predicted IoU [B, C]. One thread calls it."""
         with Turns.of(self.turns, urgent=True):
-            self._decoder.set_features(image.geometry, image.features)
+            self._decoder.set_features(image.geometry, image.features, image.branch)
             try:
                 return self._decoder.decode(prompts, multimask)
             finally:
@@ -180,15 +197,16 @@ class Model:
         """
         from glesam_runtime.everything.search import search_crops
 
-        skip = self.enhance and not image.enhanced
-        engine = _WatchedEngine(self._searcher.engine, decoded, skip, self.turns)
+        engine = _WatchedEngine(self._searcher.engine, decoded, self.turns)
         searcher = self._searcher.with_engine(engine)
+        searcher.timestep = image.timestep
+        searcher.enhancing = Enhancing.of(self.bundle, image.mode)
         pixels: NDArray[np.uint8] | None = None
 
         def set_crop(crop: Crop) -> None:
             nonlocal pixels
             if crop.layer == 0:
-                searcher.set_features(image.geometry, image.features)
+                searcher.set_features(image.geometry, image.features, image.branch)
                 return
             if pixels is None:
                 pixels = read_pixels(image.content, max_pixels)
@@ -259,16 +277,13 @@ def png_of(pixels: NDArray[np.uint8]) -> bytes:
 
 @dataclass(frozen=True)
 class _WatchedEngine(ForwardingEngine):
-    """An engine that reports each run of the decoder, and that may leave out the enhancer."""
+    """An engine that reports each run of the decoder."""
 
     decoded: Callable[[int], None]
-    skip_enhancer: bool
     turns: Turns | None
 
     def run(self, stage: StageName, inputs: Mapping[str, Value]) -> dict[str, Value]:
         self.decoded(0)
-        if stage == "enhancer" and self.skip_enhancer:
-            return {"enhanced_embeddings": inputs["image_embeddings"]}
         with Turns.of(self.turns, urgent=False):
             outputs = super().run(stage, inputs)
             if self.turns is not None:

@@ -53,6 +53,12 @@ def query(name: str, values: list[str], default: str) -> dict[str, Any]:
     return {"name": name, "in": "query", "required": False, "schema": schema}
 
 
+def number(name: str) -> dict[str, Any]:
+    """Describe an optional parameter of the query that is a number from 0."""
+    schema = {"type": "integer", "minimum": 0}
+    return {"name": name, "in": "query", "required": False, "schema": schema}
+
+
 def answers(
     schema: type | None, *statuses: int, media_type: str = "application/json"
 ) -> dict[int | str, dict[str, Any]]:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from glesam_runtime import results
 from glesam_runtime.errors import InputError
 from glesam_runtime.prompt_requests import (
     PromptRequest,
     check_request,
-    from_entry,
+    from_prompt,
 )
 from glesam_runtime.prompts import PromptBatch, check_prompts, group_alike
 from glesam_serving.problems import ProblemError
@@ -86,8 +87,8 @@ def _batch_of(prompt: Prompt, where: str, image: EncodedImage) -> PromptBatch:
     mask = _mask_of(prompt, where, image)
     if mask is not None and not prompt.points and prompt.box is None and not prompt.labels:
         return check_prompts(image.geometry, masks=mask)
-    plain = msgspec.structs.replace(prompt, mask_from=None, mask_input=None)
-    request: PromptRequest = from_entry(msgspec.Raw(msgspec.json.encode(plain)), where)
+    plain = results.Prompt(prompt.points, prompt.labels, prompt.box)
+    request: PromptRequest = from_prompt(plain, where)
     batch = check_request(request, image.geometry)
     return batch if mask is None else replace(batch, masks=mask)
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from glesam_runtime.errors import InputError
 from glesam_runtime.masks import for_mask_input
+from glesam_runtime.timestep_levels import check_timestep
 from glesam_serving import wire
 from glesam_serving.problems import ProblemError, gone
 from glesam_serving.server import degradation
@@ -26,13 +29,19 @@ from glesam_serving.server.search import count_prompts, lines, read_parameters
 from glesam_serving.server.waiting import wait_for
 
 if TYPE_CHECKING:
+    from glesam_runtime.enhancing import Mode
     from glesam_serving.server.metrics import Metrics
-    from glesam_serving.server.scheduler import Scheduler
+    from glesam_serving.server.scheduler import Decoded, Scheduler
     from glesam_serving.settings import ServerOptions
 
+T = TypeVar("T")
 _JSON = "application/json"
+_MODES: dict[str, Mode] = {"true": True, "false": False, "auto": "auto"}
+"""The values of the query parameter `enhance`."""
 _LARGE = 1 << 18
 """Bytes from which work on a body is done in a thread."""
+_SHORT = 1 << 20
+"""Pixels of all masks of an answer up to which the decoder's thread describes them (3 ms)."""
 
 
 class Routes:
@@ -47,10 +56,11 @@ class Routes:
     async def create_image(self, request: Request) -> Response:
         """Encode an image, or answer from the cache."""
         enhance = self._enhance(request)
+        timestep = self._timestep(request, enhance)
         async with self._bodies.read(request) as body:
             parts = await self._parts(request, body)
             content = body if parts is None else field_of(parts, "image")
-            image, cached = await self._encoded(request, content, enhance)
+            image, cached = await self._encoded(request, content, enhance, timestep)
         answer = self._describe(image, cached)
         headers = {"Location": f"/v1/images/{image.id}"}
         return Response(wire.encode(answer), 200 if cached else 201, headers, _JSON)
@@ -81,6 +91,7 @@ class Routes:
     async def segment(self, request: Request) -> Response:
         """Encode an image and segment it."""
         enhance = self._enhance(request)
+        timestep = self._timestep(request, enhance)
         async with self._bodies.read(request) as body:
             parts = await self._parts(request, body)
             if parts is None:
@@ -91,10 +102,10 @@ class Routes:
                 )
             prompts = read_request(field_of(parts, "request"), self._options)
             content = field_of(parts, "image")
-            name = await self._name(content, enhance)
+            name = await self._name(content, enhance, timestep)
 
             async def work() -> Response:
-                image, _ = await self._scheduler.encode(name, content, enhance)
+                image, _ = await self._scheduler.encode(name, content, enhance, timestep)
                 return await self._segment(request, image, prompts)
 
             async with self._scheduler.place():
@@ -168,21 +179,43 @@ class Routes:
             "X-GleSAM-Dtype": dtype,
             "X-GleSAM-Names": ",".join(image.features),
             "X-GleSAM-Bundle-SHA256": self._model.bundle.sha256,
-            "X-GleSAM-Enhanced": str(image.enhanced).lower(),
+            "X-GleSAM-Enhanced": str(image.branch.enhanced).lower(),
             "X-GleSAM-Image-Size": f"{geometry.original[1]}x{geometry.original[0]}",
             "X-GleSAM-Resized-Size": f"{geometry.resized[1]}x{geometry.resized[0]}",
         }
         return Response(raw, headers=headers, media_type="application/octet-stream")
 
-    def _enhance(self, request: Request) -> bool:
-        text = request.query_params.get("enhance", "true" if self._model.enhance else "false")
-        if text not in ("true", "false"):
-            raise ProblemError(422, f"enhance={text[:32]!r}: must be true or false")
-        if text == "true" and not self._model.enhance:
+    def _enhance(self, request: Request) -> Mode:
+        own, text = self._model.enhancing.mode, request.query_params.get("enhance")
+        if text is None:
+            return own
+        if text not in _MODES:
+            raise ProblemError(422, f"enhance={text[:32]!r}: must be true, false or auto")
+        if text != "false" and not own:
             raise ProblemError(
-                422, "enhance=true: this server runs with --no-enhance; leave it out or send false"
+                422,
+                f"enhance={text}: this server runs with --enhance never; leave it out or send "
+                "false",
             )
-        return text == "true"
+        if text == "auto" and isinstance(self._model.bundle.manifest.enhancement_gate, UnsetType):
+            raise ProblemError(
+                422, "enhance=auto: the bundle of this server has no gate; send true or false"
+            )
+        return _MODES[text]
+
+    def _timestep(self, request: Request, enhance: Mode) -> int | None:
+        """Return the timestep that the enhancer runs; None if it does not run or has one only."""
+        text = request.query_params.get("timestep")
+        if text is None:
+            return self._model.predictor.timestep if enhance else None
+        if not (text.isdecimal() and len(text) < 10):
+            raise ProblemError(422, f"timestep={text[:32]!r}: must be a number from 0")
+        if not enhance:
+            raise ProblemError(422, f"timestep={text}: the enhancer does not run; leave it out")
+        try:
+            return check_timestep(self._model.bundle.manifest, int(text))
+        except InputError as error:
+            raise ProblemError(422, str(error)) from error
 
     async def _parts(self, request: Request, body: bytes) -> dict[str, bytes] | None:
         kind = request.headers.get("content-type", "")
@@ -192,49 +225,44 @@ class Routes:
             return parts_of(kind, body)
         return await self._scheduler.finish(parts_of, kind, body)
 
-    async def _name(self, content: bytes, enhance: bool) -> str:
+    async def _name(self, content: bytes, enhance: Mode, timestep: int | None) -> str:
         """Return the id of an image file."""
 
         def work() -> str:
             digest = hashlib.sha256(content).digest()
-            return image_id(digest, self._model.bundle.sha256, enhance)
+            return image_id(digest, self._model.bundle.sha256, enhance, timestep)
 
         return work() if len(content) < _LARGE else await self._scheduler.finish(work)
 
     async def _encoded(
-        self, request: Request, content: bytes, enhance: bool
+        self, request: Request, content: bytes, enhance: Mode, timestep: int | None
     ) -> tuple[EncodedImage, bool]:
-        name = await self._name(content, enhance)
+        name = await self._name(content, enhance, timestep)
         async with self._scheduler.place():
             return await wait_for(
-                request, self._scheduler.encode(name, content, enhance), self._options.timeout
+                request,
+                self._scheduler.encode(name, content, enhance, timestep),
+                self._options.timeout,
             )
 
     async def _segment(
         self, request: Request, image: EncodedImage, prompts: wire.SegmentRequest
     ) -> Response:
-        groups = groups_of(prompts, image)
-        side, count = image.geometry.image_size // 4, 3 if prompts.multimask else 1
-        logits = Logits(
-            np.empty((len(prompts.prompts), count, side, side), np.float32),
-            np.empty((len(prompts.prompts), count), np.float32),
-        )
-        start = time.perf_counter()
-        for group in groups:
-            found = await self._scheduler.decode(image, group.batch, prompts.multimask)
-            logits.low_res[group.members], logits.scores[group.members] = found
-        decoder = time.perf_counter() - start
         if "image/png" in request.headers.get("accept", ""):
-            png, best, headers = await self._scheduler.finish(
-                mask_png, logits, image, self._rules, prompts.threshold
-            )
+
+            def draw(logits: Logits) -> tuple[bytes, int, dict[str, str]]:
+                return mask_png(logits, image, self._rules, prompts.threshold)
+
+            logits, (png, best, headers), _ = await self._finished(image, prompts, draw)
             headers["X-GleSAM-Mask-Id"] = self._keep(image, logits)[best]
             return Response(png, headers=headers, media_type="image/png")
         stopped = False
+
+        def describe(logits: Logits) -> tuple[list[wire.Mask], float]:
+            return describe_masks(logits, image, self._rules, prompts, lambda: stopped)
+
         try:
-            masks, seconds = await self._scheduler.finish(
-                describe_masks, logits, image, self._rules, prompts, lambda: stopped
-            )
+            logits, (masks, seconds), elapsed = await self._finished(image, prompts, describe)
         finally:
             stopped = True
         names = self._keep(image, logits)
@@ -248,9 +276,43 @@ class Routes:
                 msgspec.structs.replace(mask, id=name)
                 for mask, name in zip(masks, names, strict=True)
             ],
-            seconds={"decoder": round(decoder, 6), "masks": round(seconds, 6)},
+            seconds={"decoder": round(elapsed - seconds, 6), "masks": round(seconds, 6)},
         )
         return Response(wire.encode(answer), media_type=_JSON)
+
+    async def _finished(
+        self, image: EncodedImage, prompts: wire.SegmentRequest, work: Callable[[Logits], T]
+    ) -> tuple[Logits, T, float]:
+        """Run the decoder and then work on its logits; return both results and the seconds."""
+        groups, start = groups_of(prompts, image), time.perf_counter()
+        height, width = image.geometry.original
+        candidates = 3 if prompts.multimask else 1
+        pixels = len(prompts.prompts) * candidates * height * width
+        if len(groups) == 1:
+            short = pixels <= _SHORT and not prompts.polygons
+            found = await self._scheduler.decode(
+                image,
+                groups[0].batch,
+                prompts.multimask,
+                (lambda low_res, scores: work(Logits(low_res, scores))) if short else None,
+            )
+            logits = Logits(found.low_res, found.scores)
+            if found.made is not None:
+                return logits, found.made, time.perf_counter() - start
+        else:
+            side, count = image.geometry.image_size // 4, len(prompts.prompts)
+            logits = Logits(
+                np.empty((count, candidates, side, side), np.float32),
+                np.empty((count, candidates), np.float32),
+            )
+            for group in groups:
+                part: Decoded[object] = await self._scheduler.decode(
+                    image, group.batch, prompts.multimask
+                )
+                logits.low_res[group.members] = part.low_res
+                logits.scores[group.members] = part.scores
+        made = await self._scheduler.finish(work, logits)
+        return logits, made, time.perf_counter() - start
 
     def _keep(self, image: EncodedImage, logits: Logits) -> list[str]:
         """Keep the logits for refinement; return the ids of the masks."""
@@ -267,7 +329,11 @@ class Routes:
             height=height,
             stored_width=stored_width,
             stored_height=stored_height,
-            enhanced=image.enhanced,
+            enhanced=image.branch.enhanced,
+            estimate=image.branch.estimate,
+            timestep=UNSET
+            if image.timestep is None or not image.branch.enhanced
+            else image.timestep,
             cached=cached,
             bytes=image.bytes,
             note=image.note,

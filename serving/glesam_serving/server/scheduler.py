@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -26,12 +26,25 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from glesam_runtime.enhancing import Mode
     from glesam_runtime.everything.parameters import Parameters
     from glesam_runtime.everything.search import Found
     from glesam_serving.server.metrics import Metrics
     from glesam_serving.server.model import Model
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Decoded(Generic[T]):
+    """What the decoder said about prompts of one kind."""
+
+    low_res: NDArray[np.float32]
+    """Logits [B, C, S/4, S/4]."""
+    scores: NDArray[np.float32]
+    """Predicted IoU [B, C]."""
+    made: T | None = None
+    """What the work that was to follow returned; None if it is still to be done."""
 
 
 @dataclass(eq=False, repr=False)
@@ -41,7 +54,8 @@ class _Prompts:
     image: EncodedImage
     batch: PromptBatch
     multimask: bool
-    result: asyncio.Future[tuple[NDArray[np.float32], NDArray[np.float32]]]
+    then: Callable[[NDArray[np.float32], NDArray[np.float32]], Any] | None
+    result: asyncio.Future[Decoded[Any]]
     since: float = field(default_factory=time.perf_counter)
 
     @property
@@ -124,7 +138,9 @@ class Scheduler:
             raise gone(name)
         return image
 
-    async def encode(self, name: str, content: bytes, enhance: bool) -> tuple[EncodedImage, bool]:
+    async def encode(
+        self, name: str, content: bytes, enhance: Mode, timestep: int | None = None
+    ) -> tuple[EncodedImage, bool]:
         """Return the image of this id and whether it was in the cache; encode it if it was not.
 
         Requests for an image that is being encoded wait for the same result.
@@ -136,7 +152,8 @@ class Scheduler:
         self.metrics.misses.inc()
         running = self._encodings.get(name)
         if running is None:
-            task = asyncio.get_running_loop().create_task(self._encode(name, content, enhance))
+            work = self._encode(name, content, enhance, timestep)
+            task = asyncio.get_running_loop().create_task(work)
             running = self._encodings[name] = _Encoding(task)
             task.add_done_callback(lambda done: self._encoded(name, done))
         running.waiting += 1
@@ -155,13 +172,15 @@ class Scheduler:
         if not task.cancelled():
             task.exception()  # a request that still waits raises it
 
-    async def _encode(self, name: str, content: bytes, enhance: bool) -> EncodedImage:
+    async def _encode(
+        self, name: str, content: bytes, enhance: Mode, timestep: int | None
+    ) -> EncodedImage:
         start = time.perf_counter()
         async with self._reading:
             read = await self._run(self.model.reading, self.model.read, content, self._max_pixels)
         async with self._streams:
             image = await self._run(
-                self.model.encoding, self.model.encode, name, content, read, enhance
+                self.model.encoding, self.model.encode, name, content, read, enhance, timestep
             )
         worked = sum(image.seconds.values())
         image.seconds["queue"] = max(0.0, time.perf_counter() - start - worked)
@@ -171,17 +190,28 @@ class Scheduler:
         return image
 
     async def decode(
-        self, image: EncodedImage, prompts: PromptBatch, multimask: bool
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return logits [B, C, S/4, S/4] and predicted IoU [B, C] of prompts of one kind.
+        self,
+        image: EncodedImage,
+        prompts: PromptBatch,
+        multimask: bool,
+        then: Callable[[NDArray[np.float32], NDArray[np.float32]], T] | None = None,
+    ) -> Decoded[T]:
+        """Run the decoder on prompts of one kind.
 
         Many prompts take several turns, so that another user's click waits for one call only.
+
+        Args:
+            image: the image.
+            prompts: the prompts.
+            multimask: whether each gets three masks.
+            then: short work on logits and scores. The decoder's thread does it right after its
+                call if nothing else waits for the decoder, which saves two changes of threads.
         """
-        parts = []
-        for part in split(prompts, self.model.prompt_batch):
-            future: asyncio.Future[tuple[NDArray[np.float32], NDArray[np.float32]]]
-            future = asyncio.get_running_loop().create_future()
-            job = _Prompts(image, part, multimask, future)
+        parts, split_up = [], list(split(prompts, self.model.prompt_batch))
+        for part in split_up:
+            future: asyncio.Future[Decoded[T]] = asyncio.get_running_loop().create_future()
+            follows = then if len(split_up) == 1 else None
+            job = _Prompts(image, part, multimask, follows, future)
             self._waiting.append(job)
             self._woken.set()
             try:
@@ -191,7 +221,8 @@ class Scheduler:
                     self._waiting.remove(job)
         if len(parts) == 1:
             return parts[0]
-        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+        low_res, scores = ([getattr(p, name) for p in parts] for name in ("low_res", "scores"))
+        return Decoded(np.concatenate(low_res), np.concatenate(scores))
 
     async def _decode_waiting(self) -> None:
         """Run the decoder for the prompt that waits longest and those that can join it."""
@@ -217,11 +248,16 @@ class Scheduler:
     async def _decode_together(self, jobs: list[_Prompts]) -> None:
         image, multimask = jobs[0].image, jobs[0].multimask
         batch = join([job.batch for job in jobs])
-        start = time.perf_counter()
+        then = jobs[0].then if len(jobs) == 1 and not self._waiting else None
+
+        def work() -> tuple[Decoded[Any], float]:
+            start = time.perf_counter()
+            low_res, scores = self.model.decode(image, batch, multimask)
+            seconds = time.perf_counter() - start
+            return Decoded(low_res, scores, then and then(low_res, scores)), seconds
+
         try:
-            low_res, scores = await self._run(
-                self.model.decoding, self.model.decode, image, batch, multimask
-            )
+            found, seconds = await self._run(self.model.decoding, work)
         except Exception as error:  # noqa: BLE001 - each job raises it
             if len(jobs) > 1:  # one prompt must not fail the others
                 for job in jobs:
@@ -229,14 +265,14 @@ class Scheduler:
             elif not jobs[0].result.done():
                 jobs[0].result.set_exception(error)
             return
-        self.metrics.stages({"decoder": time.perf_counter() - start})
+        self.metrics.stages({"decoder": seconds})
         self.metrics.joined.observe(sum(job.batch.size for job in jobs))
         at = 0
         for job in jobs:
             part = slice(at, at + job.batch.size)
             at += job.batch.size
             if not job.result.done():
-                job.result.set_result((low_res[part], scores[part]))
+                job.result.set_result(Decoded(found.low_res[part], found.scores[part], found.made))
 
     async def search(
         self, image: EncodedImage, parameters: Parameters, progress: Callable[[int], None]

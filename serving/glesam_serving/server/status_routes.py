@@ -49,7 +49,11 @@ class StatusRoutes:
             everything=msgspec.to_builtins(thresholds(manifest, Parameters())),
             precision={name: stage.precision for name, stage in manifest.stages.items()},
             engine={**predictor.engine.describe(), "reason": predictor.engine_reason},
-            features={"enhance": self._model.enhance, "degrade": degradation.is_available()},
+            features={
+                "enhance": self._model.enhancing.may_enhance,
+                "degrade": degradation.is_available(),
+            },
+            enhance=self._model.enhancing.mode,
             limits={
                 "body_bytes": options.max_body,
                 "pixels": options.max_pixels,

@@ -10,7 +10,8 @@ import typer
 
 from glesam_runtime.common_options import make_app
 from glesam_runtime.console import run_app
-from glesam_runtime.run_options import NoEnhance
+from glesam_runtime.option_groups import expand_groups
+from glesam_runtime.run_options import EnhanceOptions
 from glesam_runtime.terminal_text import print_line
 
 app = make_app("Write a model repository for NVIDIA Triton Inference Server.")
@@ -43,7 +44,9 @@ def main() -> NoReturn:
 
 
 @app.command()
+@expand_groups
 def write(
+    enhancing: EnhanceOptions,
     bundle: Annotated[
         str,
         typer.Argument(
@@ -73,7 +76,6 @@ def write(
             min=1, metavar="MIB", help="Memory for embeddings of images, per copy, in MiB."
         ),
     ] = 1024,
-    no_enhance: NoEnhance = False,
 ) -> None:
     """Write BUNDLE into the model repository as its next version.
 
@@ -82,16 +84,20 @@ def write(
     and this package in the environment of that backend.
     """
     from glesam_runtime.bundle import open_bundle
+    from glesam_runtime.enhancing import Enhancing
+    from glesam_runtime.timestep_levels import asked_timestep
     from glesam_serving.triton.repository import Wanted, write_repository
 
     opened = open_bundle(None if bundle == "nano" and not Path(bundle).exists() else bundle)
+    how = Enhancing.of(opened, enhancing.mode())
     wanted = Wanted(
         stages is Stages.TRITON,
         onnx_backend.value,
         device.value,
         instances,
         cache,
-        not no_enhance,
+        how.mode,
+        asked_timestep(opened.manifest, enhancing.timestep, how.may_enhance),
     )
     version = write_repository(opened, output, wanted)
     print_line(f"{output}  version {version}")

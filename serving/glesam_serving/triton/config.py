@@ -89,13 +89,14 @@ def graph_config(
 
     def tensors(specs: Any) -> list[dict[str, Any]]:
         return [
-            {
-                "name": spec.name,
-                "data_type": Enum("TYPE_FP32"),
-                "dims": [-1 if isinstance(axis, str) else axis for axis in spec.shape[skip:]],
-            }
+            {"name": spec.name, "data_type": Enum("TYPE_FP32"), **dims(spec.shape[skip:])}
             for spec in specs
         ]
+
+    def dims(shape: Sequence[int | str]) -> dict[str, Any]:
+        if not shape:  # one number for each image; Triton wants an axis in requests
+            return {"dims": [1], "reshape": {"shape": []}}
+        return {"dims": [-1 if isinstance(axis, str) else axis for axis in shape]}
 
     config: dict[str, Any] = {
         "name": model_name(stage),
@@ -118,7 +119,7 @@ def graph_config(
                     "key": name,
                     "value": {
                         "data_type": Enum("TYPE_FP32"),
-                        "dims": list(shape[skip:]),
+                        "dims": list(shape[skip:]) or [1],
                         "input_data_file": f"{name}.bin",
                     },
                 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glesam_runtime.errors import GlesamError, InputError
+from glesam_runtime.expected_work import LASTING
 from glesam_runtime.predictor import GleSamPredictor
 from glesam_runtime.rle import encode_rle
 from glesam_serving.triton.embeddings import Embeddings
@@ -17,6 +18,10 @@ from glesam_serving.triton.tensors import flag_of, read_tensors, set_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from glesam_runtime.enhancing import Mode
+
+_MODES: dict[str, Mode] = {"true": True, "false": False, "auto": "auto"}
 
 
 class Loaded:
@@ -34,16 +39,19 @@ class Loaded:
         folder = Path(arguments["model_repository"])
         if folder.name != arguments["model_name"] and (folder / arguments["model_name"]).is_dir():
             folder = folder / arguments["model_name"]
-        enhance = parameters["enhance"] == "true"
+        enhance = _MODES[parameters["enhance"]]
+        timestep = int(parameters["timestep"]) if "timestep" in parameters else None
         bundle = folder / version / "bundle"
         self.predictor: GleSamPredictor
         if parameters["stages"] == "triton":
             import triton_python_backend_utils as utils
 
-            self.predictor = predictor_on(bundle, StageCalls(utils, version), enhance)
+            self.predictor = predictor_on(bundle, StageCalls(utils, version), enhance, timestep)
         else:
             device = parameters["device"]
-            self.predictor = GleSamPredictor(bundle, device=device, enhance=enhance)
+            self.predictor = GleSamPredictor(
+                bundle, device=device, enhance=enhance, timestep=timestep, work=LASTING
+            )
         self.kept = Embeddings(int(parameters["cache_mib"]) << 20)
 
 

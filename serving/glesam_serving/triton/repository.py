@@ -19,6 +19,7 @@ from glesam_runtime.image import preprocess
 from glesam_runtime.manifest import IMAGE_INDEX, MANIFEST_FILE, STAGES, StageName
 from glesam_runtime.manifest_file import file_refs
 from glesam_runtime.staging import check_folder
+from glesam_runtime.timestep_levels import LEVEL, level_tensor
 from glesam_serving.triton.config import (
     GraphModel,
     graph_config,
@@ -29,6 +30,8 @@ from glesam_serving.triton.config import (
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from glesam_runtime.enhancing import Mode
 
 _CONFIG, _BUNDLE = "config.pbtxt", "bundle"
 _MODEL_PY = '''"""Answer requests with the GleSAM bundle beside this file."""
@@ -53,7 +56,9 @@ class Wanted:
     instances: int
     cache_mib: int
     """Memory for the embeddings of images, in each process of the model in Python."""
-    enhance: bool
+    enhance: Mode
+    timestep: int | None = None
+    """The timestep that the enhancer runs; None is the bundle's default."""
 
 
 def write_repository(bundle: Bundle, folder: Path, wanted: Wanted) -> int:
@@ -71,7 +76,7 @@ def write_repository(bundle: Bundle, folder: Path, wanted: Wanted) -> int:
     models = {stage: graph_model(bundle.manifest, stage, wanted.onnx_backend) for stage in STAGES}
     stages: tuple[StageName, ...] = ()
     if wanted.graphs:
-        stages = STAGES if wanted.enhance else ("encoder", "decoder")
+        stages = STAGES if wanted.enhance is not False else ("encoder", "decoder")
     warmups = {stage: warmup_tensors(bundle, stage) for stage in stages}
     configs = {
         model_name(stage): graph_config(
@@ -89,6 +94,7 @@ def write_repository(bundle: Bundle, folder: Path, wanted: Wanted) -> int:
         "enhance": str(wanted.enhance).lower(),
         "device": "cuda" if wanted.device == "gpu" else "cpu",
         "cache_mib": str(wanted.cache_mib),
+        **({} if wanted.timestep is None else {"timestep": str(wanted.timestep)}),
     }
     # Everything-mode runs the graphs itself: it needs a thousand decoder calls for an image.
     search = {**parameters, "stages": "runtime"}
@@ -122,8 +128,9 @@ def warmup_tensors(bundle: Bundle, stage: StageName) -> dict[str, NDArray[np.flo
         image = preprocess(golden["image"].astype(np.uint8), bundle.manifest.preprocessing)
         tensors = {source.name: image.tensor}
     elif stage == "enhancer":
-        (source,) = bundle.manifest.stages[stage].inputs
-        tensors = {source.name: np.asarray(golden[EMBEDDINGS], np.float32)}
+        tensors = {EMBEDDINGS: np.asarray(golden[EMBEDDINGS], np.float32)}
+        level = level_tensor(bundle.manifest, None, 1)
+        tensors |= {} if level is None else {LEVEL: level}
     else:
         names = [spec.name for spec in bundle.manifest.stages[stage].inputs]
         if IMAGE_INDEX in names:  # the golden file has one image

@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glesam_runtime.bundle import Bundle, open_bundle
+from glesam_runtime.enhancing import Enhancing
 from glesam_runtime.errors import BackendError
 from glesam_runtime.image_index import OneImageEngine, takes_image_index
+from glesam_runtime.one_thread import OneThread
 from glesam_runtime.predictor import GleSamPredictor
-from glesam_serving.triton.config import model_name
+from glesam_runtime.timestep_levels import LEVEL, check_timestep
+from glesam_serving.triton.config import graph_model, model_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from glesam_runtime.backends.base import Engine, Value
+    from glesam_runtime.enhancing import Mode
     from glesam_runtime.manifest import StageName
 
 
@@ -31,6 +35,8 @@ class StageCalls:
     version: str
     outputs: Mapping[StageName, tuple[str, ...]] | None = None
     """The names of each stage's outputs; `predictor_on` sets them from the manifest."""
+    joins: bool = False
+    """Whether Triton joins calls of the enhancer. Then the level has an axis of one per image."""
     name: str = "triton"
     device: str = "cpu"
 
@@ -46,7 +52,7 @@ class StageCalls:
         """
         assert self.outputs is not None
         tensors = [
-            self.utils.Tensor(name, np.ascontiguousarray(value, np.float32))
+            self.utils.Tensor(name, self._shaped(name, np.ascontiguousarray(value, np.float32)))
             for name, value in inputs.items()
         ]
         request = self.utils.InferenceRequest(
@@ -64,6 +70,9 @@ class StageCalls:
             for name in self.outputs[stage]
         }
 
+    def _shaped(self, name: str, value: NDArray[np.float32]) -> NDArray[np.float32]:
+        return value[:, None] if name == LEVEL and self.joins else value
+
     def to_host(self, value: Value) -> NDArray[np.float32]:
         """Return the values, which are on the host already."""
         return np.asarray(value, np.float32)
@@ -73,7 +82,9 @@ class StageCalls:
         return self
 
 
-def predictor_on(folder: Path, engine: StageCalls, enhance: bool) -> GleSamPredictor:
+def predictor_on(
+    folder: Path, engine: StageCalls, enhance: Mode, timestep: int | None = None
+) -> GleSamPredictor:
     """Return a predictor that loads no graphs and runs on an engine that exists.
 
     Raises:
@@ -84,17 +95,19 @@ def predictor_on(folder: Path, engine: StageCalls, enhance: bool) -> GleSamPredi
         stage: tuple(spec.name for spec in record.outputs)
         for stage, record in bundle.manifest.stages.items()
     }
-    ready: Engine = StageCalls(engine.utils, engine.version, outputs)
+    joins = graph_model(bundle.manifest, "enhancer", "onnxruntime").max_batch > 0
+    ready: Engine = StageCalls(engine.utils, engine.version, outputs, joins)
     if takes_image_index(bundle.manifest):
         ready = OneImageEngine(ready)
-    return _OnEngine(bundle, ready, enhance)
+    return _OnEngine(bundle, ready, enhance, check_timestep(bundle.manifest, timestep))
 
 
 class _OnEngine(GleSamPredictor):
-    def __init__(self, bundle: Bundle, engine: Engine, enhance: bool) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, enhance: Mode, timestep: int | None) -> None:
+        OneThread.__init__(self)
         self.bundle, self.engine, self.engine_reason = bundle, engine, None
         self.timings = {}
         self.prompt_batch = 64
         self._folder, self._made_with = bundle.path, {}
-        self._enhance = enhance
-        self._geometry, self._features, self._images = None, None, ()
+        self.enhancing, self.timestep = Enhancing.of(bundle, enhance), timestep
+        self._geometry, self._features, self._branch, self._images = None, None, None, ()

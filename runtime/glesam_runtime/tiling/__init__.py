@@ -1,0 +1,1 @@
+"""Segment pictures that are larger than what the encoder sees, in tiles that overlap."""

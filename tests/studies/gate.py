@@ -1,0 +1,236 @@
+"""Measure what a gate saves and costs on nano, and write docs/gate.md.
+
+Usage: python -m tests.studies.gate measure FOLDER [SEED ...]
+       python -m tests.studies.gate page FOLDER PAGE
+
+`measure` keeps a file of each picture in FOLDER, so it can be interrupted, and several processes
+can share the work. For each seed a gate learns from the scenes of the other seeds and is tested on
+its own, which it has not seen, and on scikit-image's coins.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glesam_calibration import gate_fit
+from glesam_calibration.gate import Source, learn_gate
+from glesam_calibration.gate_cases import GateCases, Pictures, measure_cases
+from glesam_evaluation.conditions import CONDITIONS
+from glesam_evaluation.datasets import SceneDataset
+from glesam_evaluation.segmenters import BundleStages
+from glesam_runtime.bundle import Bundle, open_bundle
+from glesam_runtime.engine_options import EngineOptions
+from glesam_runtime.enhancement_gate import GateTarget
+from glesam_training.nano.coins import Coins
+
+SEEDS = (0, 1, 2)
+SCENES, FIRST = 40, 5_000_000
+"""Scenes of each seed, and the first scene of seed 0. Nothing else uses these."""
+TARGETS: tuple[GateTarget, ...] = ("latent", "agreement", "iou")
+COINS = "coins"
+GUIDE = (Path(__file__).parent / "gate.md").read_text(encoding="utf-8")
+
+
+def pictures_of(seed: int) -> Iterator[tuple[str, Pictures]]:
+    """Yield the name of each picture of a seed, and the picture; the coins come first."""
+    yield COINS, Pictures(Coins(), 1)
+    for number in range(FIRST + 1000 * seed, FIRST + 1000 * seed + SCENES):
+        yield f"scene-{number}", Pictures(SceneDataset(1, number), 1)
+
+
+def measure(folder: Path, seeds: Sequence[int]) -> None:
+    """Measure the pictures that no process has measured or works on."""
+    stages = BundleStages(open_bundle(), "openvino", options=EngineOptions(threads=1))
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        for name, pictures in pictures_of(seed):
+            file, claim = folder / f"{seed}-{name}.npz", folder / f"{seed}-{name}.claim"
+            try:
+                os.close(os.open(claim, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                continue
+            try:
+                found = measure_cases(
+                    stages, pictures, CONDITIONS, TARGETS, seed, lambda done, total: None
+                )
+                arrays = {}
+                for target, cases in found.items():
+                    arrays[f"{target}/scores"], arrays[f"{target}/kinds"] = (
+                        cases.scores,
+                        cases.kinds,
+                    )
+                arrays["features"] = found["iou"].features
+                np.savez(file.with_suffix(".partial.npz"), **arrays)
+                file.with_suffix(".partial.npz").rename(file)
+            finally:
+                if not file.exists():
+                    claim.unlink()
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """All cases of the study by target, with the seed and the group of each."""
+
+    cases: dict[GateTarget, GateCases]
+    seeds: dict[GateTarget, NDArray[np.int64]]
+    coins: dict[GateTarget, NDArray[np.bool_]]
+
+
+def read(folder: Path) -> Measured:
+    """Read what `measure` kept."""
+    files = sorted(f for f in folder.glob("*.npz") if ".partial" not in f.name)
+    cases, seeds, coins = {}, {}, {}
+    for target in TARGETS:
+        parts, numbers, own, photo = [], [], [], []
+        for number, file in enumerate(files):
+            stored = np.load(file)
+            kinds, scores = stored[f"{target}/kinds"], stored[f"{target}/scores"]
+            where = [list(stored["iou/kinds"]).index(kind) for kind in kinds]
+            parts.append((stored["features"][where], scores, kinds))
+            numbers += [number] * len(kinds)
+            own += [int(file.name.split("-")[0])] * len(kinds)
+            photo += [COINS in file.name] * len(kinds)
+        features, scores, kinds = (np.concatenate(each) for each in zip(*parts, strict=True))
+        gains = scores[:, 1] - scores[:, 0]
+        cases[target] = GateCases(features, gains, scores, np.array(numbers), kinds)
+        seeds[target], coins[target] = np.array(own), np.array(photo)
+    return Measured(cases, seeds, coins)
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """What the gates of all seeds decide about cases that they have not seen, judged by IoU."""
+
+    cases: GateCases
+    taken: NDArray[np.bool_]
+    estimates: NDArray[np.float64]
+
+
+def tested(
+    found: Measured, bundle: Bundle, target: GateTarget, seed: int, *, leave_kinds: bool
+) -> Tested:
+    """Learn from the scenes of the other seeds, and decide about the pictures of this seed.
+
+    With `leave_kinds` each condition is decided by a gate that has learned from the others only.
+    """
+    judged = found.cases["iou"]
+    here = found.seeds["iou"] == seed
+    test = judged.some(here)
+    learn = (found.seeds[target] != seed) & ~found.coins[target]
+    source = Source("scenes", seed)
+    estimates = np.zeros(len(test.gains))
+    taken = np.zeros(len(test.gains), np.bool_)
+    for kind in np.unique(test.kinds) if leave_kinds else [""]:
+        given = found.cases[target].some(learn & (found.cases[target].kinds != kind))
+        gate, _ = learn_gate(bundle, given, target, source)
+        inside = (test.kinds == kind) | (kind == "")
+        value = test.features[inside] @ np.asarray(gate.weights) + gate.bias
+        estimates[inside], taken[inside] = value, value > gate.threshold
+    return Tested(test, taken, estimates)
+
+
+def figures(tests: Sequence[Tested]) -> dict[str, tuple[float, ...]]:
+    """Return for each condition: never, always, auto and the best choice in IoU, share enhanced."""
+    rows = {}
+    for kind in CONDITIONS:
+        parts = []
+        for each in tests:
+            here = each.cases.kinds == kind
+            scores, taken = each.cases.scores[here], each.taken[here]
+            auto = np.where(taken, scores[:, 1], scores[:, 0])
+            parts.append(np.column_stack([scores, auto, scores.max(axis=1), taken]))
+        rows[kind] = tuple(np.concatenate(parts).mean(axis=0))
+    return rows
+
+
+def condition_table(tests: Sequence[Tested]) -> str:
+    """Return the figures of each condition as Markdown; IoU in points."""
+    lines = [
+        "| condition | never | always | auto | best choice | auto against the better | enhanced |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    rows = figures(tests)
+    rows["mean"] = tuple(np.mean(list(rows.values()), axis=0))
+    for kind, (never, always, auto, best, share) in rows.items():
+        against = 100 * (auto - max(never, always))
+        lines.append(
+            f"| {kind} | {100 * never:.2f} | {100 * always:.2f} | {100 * auto:.2f} | "
+            f"{100 * best:.2f} | {against:+.3f} | {100 * share:.0f} % |"
+        )
+    return "\n".join(lines)
+
+
+def target_table(found: Measured, bundle: Bundle, seeds: Sequence[int]) -> str:
+    """Return what each target gives, on conditions that it has learned from and on others."""
+    lines = [
+        "| target | conditions | correlation | enhanced | mean IoU | worst condition | "
+        "conditions that lose over 0.05 |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for target in TARGETS:
+        for leave in (False, True):
+            if leave and target != "iou":
+                continue
+            of = seeds[:1] if leave else seeds
+            tests = [tested(found, bundle, target, seed, leave_kinds=leave) for seed in of]
+            rows = figures(tests)
+            losses = {kind: max(row[0], row[1]) - row[2] for kind, row in rows.items()}
+            worst = max(losses, key=lambda kind: losses[kind])
+            mean = np.mean(list(rows.values()), axis=0)
+            estimates = np.concatenate([each.estimates for each in tests])
+            gains = np.concatenate([each.cases.gains for each in tests])
+            many = sum(loss > gate_fit.TOLERANCE for loss in losses.values())
+            lines.append(
+                f"| {target} | {'left out' if leave else 'learned'} | "
+                f"{gate_fit.correlation(estimates, gains):.2f} | {100 * mean[4]:.0f} % | "
+                f"{100 * mean[2]:.2f} | {worst}, {-100 * losses[worst]:+.3f} | "
+                f"{many} of {len(rows)} |"
+            )
+    return "\n".join(lines)
+
+
+def seed_table(tests: Mapping[int, Tested]) -> str:
+    """Return the figures of each seed as Markdown."""
+    lines = [
+        "| seed | pictures | never | always | auto | best choice | enhanced |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for seed, each in tests.items():
+        never, always, auto, best, share = np.mean(list(figures([each]).values()), axis=0)
+        lines.append(
+            f"| {seed} | {len(np.unique(each.cases.pictures))} | {100 * never:.2f} | "
+            f"{100 * always:.2f} | {100 * auto:.2f} | {100 * best:.2f} | {100 * share:.0f} % |"
+        )
+    return "\n".join(lines)
+
+
+def write_page(folder: Path, page: Path) -> None:
+    """Write the page from what `measure` kept."""
+    found, bundle = read(folder), open_bundle()
+    seeds = sorted(set(map(int, found.seeds["iou"])))
+    tests = {seed: tested(found, bundle, "iou", seed, leave_kinds=False) for seed in seeds}
+    count = len(np.unique(found.cases["iou"].pictures))
+    text = GUIDE
+    for name, part in (
+        ("CONDITIONS", condition_table(list(tests.values()))),
+        ("SEEDS", seed_table(tests)),
+        ("TARGETS", target_table(found, bundle, seeds)),
+        ("COUNT", str(count)),
+    ):
+        text = text.replace("{" + name + "}", part)
+    page.write_text(text, encoding="utf-8")
+    print(f"wrote {page}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "measure":
+        measure(Path(sys.argv[2]), [int(word) for word in sys.argv[3:]] or SEEDS)
+    else:
+        write_page(Path(sys.argv[2]), Path(sys.argv[3]))

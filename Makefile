@@ -182,6 +182,9 @@ $(LABEL_STUDIO)/.ready: tests/label_studio/requirements.txt
 test-label-studio: $(READY) $(LABEL_STUDIO)/.ready  ## Annotate in Label Studio with the backend in examples (1 GB of disk, three minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m clients tests/label_studio
 
+test-cpp-ports: $(READY)  ## Build the C++ library with clang, for 64-bit ARM and for Windows, and run its unit tests there
+	runtime/cpp/ports.sh $(OUT)
+
 check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under sanitizers, then fuzz it for a minute
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT) $(CPP_OPTIONS)
 

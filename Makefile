@@ -218,6 +218,9 @@ $(CVAT)/.ready: tests/cvat/requirements.txt pyproject.toml runtime/pyproject.tom
 test-cvat: $(CVAT)/.ready  ## Segment with CVAT's own agent and Nuclio's SDK through examples/cvat (two minutes)
 	OMP_NUM_THREADS=1 $(CVAT)/bin/python -m pytest -q -m clients tests/cvat
 
+test-cpp-ports: $(READY)  ## Build the C++ library with clang, for 64-bit ARM and for Windows, and run its unit tests there
+	runtime/cpp/ports.sh $(OUT)
+
 check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under sanitizers, then fuzz it for a minute
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT) $(CPP_OPTIONS)
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the C++ library and tests it. With --all it does so again under sanitizers, and then fuzzes
-# the readers for a minute.
+# Builds the C++ library and tests it. With --all it does so again under sanitizers, tests shared
+# sessions under the thread sanitizer, and then fuzzes the readers for a minute.
 # Usage: check.sh [--all] PYTHON OUT [OPTION ...]
 #   PYTHON: an interpreter that has glesam-deploy[dev]
 #   OUT: the folder for build folders
@@ -64,6 +64,13 @@ echo "== address and undefined-behaviour sanitizers"
 build "$out/cpp-sanitized" "${tested[@]}" -DGLESAM_SANITIZE=address,undefined \
     -DCMAKE_BUILD_TYPE=RelWithDebInfo
 ctest --test-dir "$out/cpp-sanitized" --output-on-failure --no-tests=error -j 2
+echo "== thread sanitizer"
+cmake -B "$out/cpp-threads" "${tested[@]}" -DGLESAM_SANITIZE=thread \
+    -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
+cmake --build "$out/cpp-threads" --target sessions c_calls parts | tail -n 1
+# OpenVINO is not instrumented: what it does to memory is not seen, and neither are its locks.
+TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1" ctest --test-dir "$out/cpp-threads" \
+    --output-on-failure --no-tests=error -R '^(sessions|c_calls|parts)$'
 echo "== fuzzing, $fuzz_seconds seconds in all"
 build "$out/cpp-fuzz" "${common[@]}" -DGLESAM_FUZZERS=ON -DGLESAM_TOOLS=OFF \
     -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=RelWithDebInfo

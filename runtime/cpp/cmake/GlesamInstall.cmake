@@ -10,10 +10,9 @@ endforeach()
 
 install(TARGETS glesam EXPORT glesamTargets
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
-  ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
-install(FILES include/glesam.h include/glesam_c.h include/glesam_follow.h include/glesam_follow_c.h
-  include/glesam_version.h
-  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+  ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+  RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(DIRECTORY include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES ${PROJECT_SOURCE_DIR}/../../LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/licenses/glesam)
 if(TARGET glesam-cpp)
   install(TARGETS glesam-cpp RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
@@ -28,7 +27,7 @@ install(FILES ${PROJECT_BINARY_DIR}/glesamConfig.cmake ${PROJECT_BINARY_DIR}/gle
   DESTINATION ${package_dir})
 
 # What a program needs besides libglesam.a, for `pkg-config --static`.
-set(pc_private "-lstdc++ -lm")
+set(pc_private "-lstdc++ -lm -pthread")
 if(CMAKE_DL_LIBS)
   string(APPEND pc_private " -l${CMAKE_DL_LIBS}")
 endif()

@@ -12,9 +12,15 @@ function(glesam_target target)
     CXX_EXTENSIONS OFF CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
   # Fused multiply-adds exist only on some processors. Without contraction to them, the
   # preprocessing is bit-exact on all processors.
-  target_compile_options(${target} PRIVATE -Wall -Wextra -ffp-contract=off)
-  if(GLESAM_WERROR)
-    target_compile_options(${target} PRIVATE -Werror)
+  if(MSVC)
+    target_compile_options(${target} PRIVATE /W4 /fp:precise /utf-8 $<$<BOOL:${GLESAM_WERROR}>:/WX>)
+    target_compile_definitions(${target} PRIVATE NOMINMAX _CRT_SECURE_NO_WARNINGS)
+  else()
+    target_compile_options(${target} PRIVATE -Wall -Wextra -ffp-contract=off
+      $<$<BOOL:${GLESAM_WERROR}>:-Werror>)
+    if(WIN32)
+      target_compile_definitions(${target} PRIVATE NOMINMAX)
+    endif()
   endif()
   if(GLESAM_SANITIZE)
     target_compile_options(${target} PRIVATE

@@ -36,17 +36,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "glesam_export.h"
 #include "glesam_version.h"
-
-#if defined(_WIN32)
-#define GLESAM_API
-#else
-#define GLESAM_API __attribute__((visibility("default")))
-#endif
 
 namespace glesam {
 
@@ -58,6 +54,8 @@ enum class Code {
   out_of_memory = 4,  // use a smaller image or fewer prompts per call
   internal = 5,       // a bug in this library
   busy = 6,           // another thread is using this predictor; give each thread its own
+  cancelled = 7,      // Predictor::cancel ended the call
+  timeout = 8,        // the call took longer than Predictor::set_timeout allows
 };
 
 // The outcome of a call.
@@ -87,6 +85,9 @@ enum class Gate {
   ignored = 2,     // every image
 };
 
+// The importance of a log message.
+enum class LogLevel { debug = 0, info = 1, warning = 2, error = 3 };
+
 // Options for opening a bundle. Get the defaults from default_params().
 struct Params {
   std::string backend;         // "auto" (default), "openvino", "onnxruntime" or "tensorrt"
@@ -109,6 +110,10 @@ struct Params {
   // OpenVINO only: number of runs that the engine does at the same time. They share the CPU threads:
   // more streams raise both throughput and latency. Sessions beyond it wait for each other. 0: 1
   int streams = 0;
+
+  // Called with what happens: opened bundles, duration of calls, errors. Any thread of a session may
+  // call it, several at the same time. Its exceptions are ignored.
+  std::function<void(LogLevel level, const std::string& message)> log;
 };
 
 // Returns the default options.
@@ -214,7 +219,16 @@ struct PredictParams {
   std::size_t mask_buffer_size = 0;     // bytes; at least up to the last mask's last pixel
   std::size_t mask_stride = 0;          // bytes from one row to the next; 0 means W. The bytes
                                         // between the rows stay as they are
+  bool polygons = false;                // also outlines of the masks, as `rle` is asked for
 };
+
+// A grid point between pixels: (0, 0) is the top left corner of the top left pixel.
+struct Corner {
+  int x = 0, y = 0;
+};
+
+// A closed outline along the edges of pixels.
+using Ring = std::vector<Corner>;
 
 // The result of a prediction. Arrays are row-major. C is 3 with multimask and 1 without.
 struct Prediction {
@@ -240,6 +254,9 @@ struct Prediction {
                                      // PredictParams::packed
   std::vector<std::string> rle;      // [B, C]: "counts" of COCO's compressed RLE, whose "size" is
                                      // [H, W]; empty unless PredictParams::rle
+  std::vector<std::vector<Ring>> polygons;  // [B, C]: outlines and holes, which the even-odd rule
+                                            // fills to exactly the mask; empty unless
+                                            // PredictParams::polygons
 };
 
 // The features of an image, which a predictor computed: what the decoder needs to answer prompts.
@@ -284,6 +301,8 @@ struct Decision {
 };
 
 class Predictor;
+struct EverythingParams;  // of glesam_everything.h
+struct Record;
 
 // A loaded bundle: the weights, which its sessions share. All functions may be called from several
 // threads at the same time.
@@ -373,6 +392,40 @@ class GLESAM_API Predictor {
   // Errors: invalid_input (no image is set, a prompt is wrong, or the mask_buffer is too small),
   // backend, out_of_memory, busy.
   Status predict(const Prompts& prompts, const PredictParams& params, Prediction* result) noexcept;
+
+  // Finds the masks of everything in a frame, by a grid of points (glesam_everything.h). The image that
+  // is set stays the same.
+  //
+  // records: receives the masks, highest predicted IoU first; it is empty if none is good enough.
+  // Errors: invalid_input (a parameter, or the frame is too small for the crops), and those of
+  // set_image and predict.
+  Status segment_everything(const Frame& frame, const EverythingParams& params,
+                            std::vector<Record>* records) noexcept;
+
+  // Sets a frame and predicts on it, in a thread of this predictor, and returns at once. Until the call
+  // is done, the predictor is busy.
+  //
+  // frame: null: the image that is set. The pixels and PredictParams::mask_buffer must stay valid until
+  //     `done` is called. The prompts are copied.
+  // done: called once, in that thread, with the outcome and the result. It may start the next call or
+  //     destroy the predictor. It must not throw.
+  // Errors: invalid_input (no `done`, or too many prompts), busy, out_of_memory. Then `done` is not
+  // called. All other errors go to `done`.
+  Status segment_async(const Frame* frame, const Prompts& prompts, const PredictParams& params,
+                       std::function<void(Status status, Prediction result)> done) noexcept;
+
+  // Ends the call that runs, in whatever thread: it returns Code::cancelled soon and changes nothing. Does
+  // nothing if no call runs. Destroying the predictor also cancels its asynchronous call.
+  //
+  // OpenVINO and ONNX Runtime interrupt the run of a graph. TensorRT finishes it first.
+  void cancel() noexcept;
+
+  // Limits the duration of each later call of this predictor. A call that takes longer returns
+  // Code::timeout and changes nothing.
+  //
+  // seconds: 0 means no limit, which is the default.
+  // Errors: invalid_input (negative or NaN), busy.
+  Status set_timeout(double seconds) noexcept;
 
   // Computes the encoder's input without running anything, for programs that use an engine of their
   // own. The image that is set stays the same. Other threads may use the predictor meanwhile.

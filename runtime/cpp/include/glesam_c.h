@@ -31,6 +31,14 @@
  * frees a predictor. The arrays of a glesam_result belong to the predictor and are valid until its
  * next successful glesam_predict or glesam_predict_as, or its glesam_close. So are those of a
  * glesam_output.
+ *
+ * Versions. Programs that were compiled with an older version of these headers work with this library.
+ * A struct that begins with struct_size may get more fields in later versions, always at its end. All
+ * other structs and all functions stay as they are. GLESAM_ABI_VERSION counts the changes that break
+ * this promise: there are none since version 1.
+ *
+ * This header includes glesam_c_context.h (contexts, sessions, all options, information, self-test),
+ * glesam_c_calls.h (cancelling, time limits, asynchronous calls) and glesam_c_everything.h.
  */
 #ifndef GLESAM_C_H
 #define GLESAM_C_H
@@ -38,13 +46,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "glesam_export.h"
 #include "glesam_version.h"
-
-#if defined(_WIN32)
-#define GLESAM_C_API
-#else
-#define GLESAM_C_API __attribute__((visibility("default")))
-#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -57,7 +60,9 @@ typedef enum glesam_code {
   GLESAM_BACKEND = 3,       /* the engine is missing, cannot run here, or cannot load a graph */
   GLESAM_OUT_OF_MEMORY = 4, /* use a smaller image or fewer prompts per call */
   GLESAM_INTERNAL = 5,      /* a bug in this library */
-  GLESAM_BUSY = 6           /* another thread is using this predictor */
+  GLESAM_BUSY = 6,          /* another thread is using this predictor */
+  GLESAM_CANCELLED = 7,     /* glesam_cancel ended the call */
+  GLESAM_TIMEOUT = 8        /* the call took longer than glesam_set_timeout allows */
 } glesam_code;
 
 /* A loaded bundle: the weights, which its sessions share. */
@@ -102,8 +107,7 @@ typedef enum glesam_yuv_range {
 
 /* A frame of a camera or a video decoder.
  *
- * A struct that begins with struct_size may get more fields in later versions, always at its end.
- * Set all its bytes to zero, then struct_size to its sizeof, then the fields that you need. */
+ * About struct_size: set all bytes of the struct to zero, then struct_size to its sizeof, then the fields that you need. */
 typedef struct glesam_frame {
   size_t struct_size;       /* sizeof(glesam_frame) */
   int format;               /* a glesam_format */
@@ -141,17 +145,6 @@ typedef struct glesam_params {
                                  on other devices, and less if a compiled decoder takes less */
   glesam_limits limits;
 } glesam_params;
-
-/* All options for opening a context. See glesam_frame about struct_size. A struct of zeros but for
- * its size has the default options. */
-typedef struct glesam_options {
-  size_t struct_size; /* sizeof(glesam_options) */
-  glesam_params params;
-  int streams; /* OpenVINO only: number of runs that the engine does at the same time. They share the
-                  CPU threads: more streams raise both throughput and latency. Sessions beyond it
-                  wait for each other. 0: 1 */
-  int gate;    /* a glesam_gate */
-} glesam_options;
 
 /* What was decided for the image that is set. See glesam_frame about struct_size. */
 typedef struct glesam_decision {
@@ -203,6 +196,7 @@ typedef struct glesam_request {
                               call fails */
   size_t mask_buffer_size; /* bytes; at least up to the last mask's last pixel */
   size_t mask_stride;      /* bytes from one row to the next; 0 means W */
+  int polygons;            /* 1: outlines of the masks */
 } glesam_request;
 
 /* A rectangle of pixels. */
@@ -225,16 +219,21 @@ typedef struct glesam_output {
       boxes;              /* [B, C]: the smallest rectangle around the mask; zeros if it is empty */
   const uint8_t* packed;  /* [B, C, H, (W + 7) / 8]: the highest bit is the leftmost pixel */
   const char* const* rle; /* [B, C]: "counts" of COCO's compressed RLE of the size [H, W] */
+  /* Outlines and holes along the edges of pixels. The even-odd rule fills them to exactly the mask. */
+  const size_t* ring_counts;  /* [B, C]: rings of each mask */
+  const size_t* ring_sizes;   /* corners of each ring, mask by mask */
+  const int* polygon_corners; /* x, y of each corner, ring by ring; (0, 0) is the top left corner of
+                                 the top left pixel */
 } glesam_output;
 
 /* The features of an image, which a predictor computed. */
 typedef struct glesam_features glesam_features;
 
 /* Returns the version of this library, such as "0.1.0". The string is static. */
-GLESAM_C_API const char* glesam_version(void);
+GLESAM_API const char* glesam_version(void);
 
 /* Returns the default options. */
-GLESAM_C_API glesam_params glesam_default_params(void);
+GLESAM_API glesam_params glesam_default_params(void);
 
 /* Checks every file of a bundle against its manifest, then loads the graphs into an engine.
  *
@@ -244,38 +243,11 @@ GLESAM_C_API glesam_params glesam_default_params(void);
  * message: receives the error message, cut to message_size bytes with the final zero, or "" on
  *     success; may be null.
  */
-GLESAM_C_API int glesam_open(const char* bundle, const glesam_params* params,
+GLESAM_API int glesam_open(const char* bundle, const glesam_params* params,
                              glesam_predictor** predictor, char* message, size_t message_size);
 
-/* Checks every file of a bundle against its manifest, then loads the graphs into an engine.
- *
- * options: null means the defaults.
- * context: receives the context, which the caller frees with glesam_context_close.
- * bundle, message, message_size: as in glesam_open.
- */
-GLESAM_C_API int glesam_context_open(const char* bundle, const glesam_options* options,
-                                     glesam_context** context, char* message, size_t message_size);
-
-/* Frees a context. Its sessions keep working, and the model stays loaded for them. Does nothing if
- * it is null. */
-GLESAM_C_API void glesam_context_close(glesam_context* context);
-
-/* Creates a session: a predictor on the context's model, without an image. It is cheap, since nothing
- * is loaded again. Several threads may call this with one context at the same time.
- *
- * session: receives the predictor, which the caller frees with glesam_close.
- * message, message_size: as in glesam_open.
- */
-GLESAM_C_API int glesam_session_create(const glesam_context* context, glesam_predictor** session,
-                                       char* message, size_t message_size);
-
-/* Creates another session of a predictor's context, for another thread. A third thread may use the
- * predictor meanwhile. The arguments are those of glesam_session_create. */
-GLESAM_C_API int glesam_share(const glesam_predictor* predictor, glesam_predictor** session,
-                              char* message, size_t message_size);
-
 /* Frees a predictor and everything that belongs to it. Does nothing if it is null. */
-GLESAM_C_API void glesam_close(glesam_predictor* predictor);
+GLESAM_API void glesam_close(glesam_predictor* predictor);
 
 /* Preprocesses an image and runs the encoder and the enhancer on it. All predictions use this image
  * until the next glesam_set_image. If the call fails, the previous image stays set.
@@ -285,11 +257,11 @@ GLESAM_C_API void glesam_close(glesam_predictor* predictor);
  * stride: bytes from one row to the next, at most 2^31 - 1; 0 means 3 * width. glesam_set_frame
  *     takes negative strides (bottom row first).
  */
-GLESAM_C_API int glesam_set_image(glesam_predictor* predictor, const uint8_t* rgb, int width,
+GLESAM_API int glesam_set_image(glesam_predictor* predictor, const uint8_t* rgb, int width,
                                   int height, size_t stride);
 
 /* Does the same with a frame of any format. */
-GLESAM_C_API int glesam_set_frame(glesam_predictor* predictor, const glesam_frame* frame);
+GLESAM_API int glesam_set_frame(glesam_predictor* predictor, const glesam_frame* frame);
 
 /* Runs the decoder on B prompts and computes their masks at the image's size.
  *
@@ -298,7 +270,7 @@ GLESAM_C_API int glesam_set_frame(glesam_predictor* predictor, const glesam_fram
  *     this library defaults to one on purpose, which is why the example passes 0.
  * result: receives pointers into the predictor; see Ownership above.
  */
-GLESAM_C_API int glesam_predict(glesam_predictor* predictor, const glesam_prompts* prompts,
+GLESAM_API int glesam_predict(glesam_predictor* predictor, const glesam_prompts* prompts,
                                 int multimask, glesam_result* result);
 
 /* Does what glesam_predict does, and computes what `request` says.
@@ -306,33 +278,37 @@ GLESAM_C_API int glesam_predict(glesam_predictor* predictor, const glesam_prompt
  * request: null means a request of zeros.
  * output: receives pointers into the predictor; see Ownership above.
  */
-GLESAM_C_API int glesam_predict_as(glesam_predictor* predictor, const glesam_prompts* prompts,
+GLESAM_API int glesam_predict_as(glesam_predictor* predictor, const glesam_prompts* prompts,
                                    const glesam_request* request, glesam_output* output);
 
 /* Fills `decision`, whose struct_size is set, for the image that is set. */
-GLESAM_C_API int glesam_get_decision(glesam_predictor* predictor, glesam_decision* decision);
+GLESAM_API int glesam_get_decision(glesam_predictor* predictor, glesam_decision* decision);
 
 /* Gets the features of the image that is set, to set them again later without running the encoder.
  *
  * features: receives the features, which the caller frees with glesam_free_features. They may
  *     outlive the predictor.
  */
-GLESAM_C_API int glesam_get_features(glesam_predictor* predictor, glesam_features** features);
+GLESAM_API int glesam_get_features(glesam_predictor* predictor, glesam_features** features);
 
 /* Sets an image by its features, which must be from the same predictor or another session of its
  * context. Nothing is copied. */
-GLESAM_C_API int glesam_set_features(glesam_predictor* predictor, const glesam_features* features);
+GLESAM_API int glesam_set_features(glesam_predictor* predictor, const glesam_features* features);
 
 /* Frees features. Does nothing if they are null. */
-GLESAM_C_API void glesam_free_features(glesam_features* features);
+GLESAM_API void glesam_free_features(glesam_features* features);
 
 /* Returns the error message of the predictor's last call, or "" if it succeeded. The string is
  * valid until the predictor's next call or its glesam_close. After GLESAM_BUSY, it returns the
  * message for it in the thread that received GLESAM_BUSY. */
-GLESAM_C_API const char* glesam_message(const glesam_predictor* predictor);
+GLESAM_API const char* glesam_message(const glesam_predictor* predictor);
 
 #ifdef __cplusplus
 }
 #endif
+
+#include "glesam_c_calls.h"
+#include "glesam_c_context.h"
+#include "glesam_c_everything.h"
 
 #endif

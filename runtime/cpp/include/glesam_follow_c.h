@@ -62,36 +62,36 @@ typedef struct glesam_followed {
  * params: null means the defaults.
  * follower: receives the follower, which the caller frees with glesam_follow_close.
  */
-GLESAM_C_API int glesam_follow_open(glesam_predictor* predictor, const glesam_follow_params* params,
+GLESAM_API int glesam_follow_open(glesam_predictor* predictor, const glesam_follow_params* params,
                                     glesam_follower** follower);
 
 /* Frees a follower. Does nothing if it is null. */
-GLESAM_C_API void glesam_follow_close(glesam_follower* follower);
+GLESAM_API void glesam_follow_close(glesam_follower* follower);
 
 /* Finds the objects of prompts in a frame, and forgets those that were followed before. */
-GLESAM_C_API int glesam_follow_start(glesam_follower* follower, const glesam_frame* frame,
+GLESAM_API int glesam_follow_start(glesam_follower* follower, const glesam_frame* frame,
                                      const glesam_prompts* prompts);
 
 /* Finds the objects in the next frame, which must be of the same size. */
-GLESAM_C_API int glesam_follow_next(glesam_follower* follower, const glesam_frame* frame);
+GLESAM_API int glesam_follow_next(glesam_follower* follower, const glesam_frame* frame);
 
 /* Finds an object, counted from 0, in the last frame by a new prompt, for example because it is lost. */
-GLESAM_C_API int glesam_follow_prompt(glesam_follower* follower, size_t number,
+GLESAM_API int glesam_follow_prompt(glesam_follower* follower, size_t number,
                                       const glesam_prompts* prompts);
 
 /* Returns the number of objects. */
-GLESAM_C_API size_t glesam_follow_count(const glesam_follower* follower);
+GLESAM_API size_t glesam_follow_count(const glesam_follower* follower);
 
 /* Gets an object of the last frame, counted from 0.
  *
  * object: receives the object. Its pointers are valid until the follower's next glesam_follow_start,
  *     _next, _prompt or _close.
  */
-GLESAM_C_API int glesam_follow_get(glesam_follower* follower, size_t number,
+GLESAM_API int glesam_follow_get(glesam_follower* follower, size_t number,
                                    glesam_followed* object);
 
 /* Returns the error message of the follower's last call, or "" if it succeeded. */
-GLESAM_C_API const char* glesam_follow_message(const glesam_follower* follower);
+GLESAM_API const char* glesam_follow_message(const glesam_follower* follower);
 
 #ifdef __cplusplus
 }

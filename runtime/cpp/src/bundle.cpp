@@ -20,15 +20,15 @@ constexpr std::int64_t kMostGoldenPrompts = 64;
 // Returns the path as Python's Path prints it: without doubled or trailing separators and ".".
 fs::path spelled(const std::string& folder) {
   fs::path path;
-  for (const fs::path& part : fs::path(folder)) {
+  for (const fs::path& part : path_of(folder)) {
     if (!part.empty() && part != ".") path /= part;
   }
   return path.empty() ? fs::path(".") : path;
 }
 
 void verify_file(const fs::path& folder, const FileRef& ref) {
-  const fs::path path = folder / ref.file;
-  const std::string where = path.string();
+  const fs::path path = folder / path_of(ref.file);
+  const std::string where = utf8_of(path);
   try {
     // The file may be a link, as in a Hugging Face cache: its bytes are checked, wherever they are.
     if (!fs::is_regular_file(fs::status(path))) {
@@ -57,7 +57,7 @@ void verify_external_data(const fs::path& folder, const StageRecord& stage) {
   if (path.extension() == ".engine") return;
   for (const std::string& location : external_data_locations(path)) {
     if (stage.data && location == stage.data->file) continue;
-    bundle_error(cat(path.string(), ": takes weights from ", py_repr(location),
+    bundle_error(cat(utf8_of(path), ": takes weights from ", py_repr(location),
                      ", the manifest declares ", stage.data ? stage.data->file : "no data file",
                      "; do not use it, export the bundle again"));
   }
@@ -88,27 +88,27 @@ Bundle open_bundle(const std::string& name, const Limits& limits) {
   std::error_code error;
   if (!fs::is_directory(folder, error)) {
     const bool exists = fs::exists(folder, error);
-    bundle_error(cat(folder.string(), ": ",
+    bundle_error(cat(utf8_of(folder), ": ",
                      exists ? "is a file, not a bundle folder" : "no such bundle folder",
                      "; check the path or export a bundle with glesam-export"));
   }
   const fs::path manifest_path = folder / kManifestFile;
   if (!fs::is_regular_file(manifest_path, error)) {
-    bundle_error(cat(folder.string(), ": not a bundle, because it has no ", kManifestFile,
+    bundle_error(cat(utf8_of(folder), ": not a bundle, because it has no ", kManifestFile,
                      "; check the path or export a bundle with glesam-export"));
   }
   std::string raw;
   try {
     const auto size = fs::file_size(manifest_path, error);
     if (!error) {
-      check_limit(kJsonBytes, limits, size, cat(manifest_path.string(), ": ", size, " bytes"));
+      check_limit(kJsonBytes, limits, size, cat(utf8_of(manifest_path), ": ", size, " bytes"));
     }
     raw = read_file(manifest_path);
   } catch (const ReadError& reason) {
-    bundle_error(cat(manifest_path.string(), ": cannot be read (", reason.what(),
+    bundle_error(cat(utf8_of(manifest_path), ": cannot be read (", reason.what(),
                      "); check its permissions"));
   }
-  Bundle bundle{folder, parse_manifest(raw, manifest_path.string()), {}};
+  Bundle bundle{folder, parse_manifest(raw, utf8_of(manifest_path)), {}};
   for (const FileRef& ref : file_refs(bundle.manifest)) verify_file(folder, ref);
   for (const auto& [stage, record] : bundle.manifest.stages) verify_external_data(folder, record);
   Sha256 digest;
@@ -118,7 +118,7 @@ Bundle open_bundle(const std::string& name, const Limits& limits) {
 }
 
 StoredTensors load_golden(const Bundle& bundle, const Limits& limits) {
-  const std::string where = bundle.golden_path().string();
+  const std::string where = utf8_of(bundle.golden_path());
   StoredTensors tensors;
   try {
     Bytes file(bundle.golden_path());

@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <string>
 
-#include "limits.h"
+#include "input_limits.h"
 #include "manifest.h"
 #include "safetensors.h"
 

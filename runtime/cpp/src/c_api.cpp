@@ -1,28 +1,104 @@
 // The C API of predictors.
 #include "c_handles.h"
 
-namespace {
-
 using namespace glesam;
 
+namespace {
+
 // Predicts, and keeps the prediction in the handle if that succeeds.
-const Prediction& predict(glesam_predictor& handle, const glesam_prompts& prompts,
-                          const PredictParams& params) {
+const glesam_kept& predict(glesam_predictor& handle, const glesam_prompts& prompts,
+                           const PredictParams& params) {
   Prediction made;
   require(handle.predictor->predict(prompts_of(prompts), params, &made));
-  std::vector<glesam_box> boxes;
-  for (const Region& box : made.boxes) {
-    boxes.push_back({box.x, box.y, box.width, box.height});
-  }
-  std::vector<const char*> rle;
-  for (const std::string& counts : made.rle) rle.push_back(counts.c_str());
-  handle.boxes = std::move(boxes);
-  handle.rle = std::move(rle);
-  handle.prediction = std::move(made);  // moves the vector, not its strings
-  return handle.prediction;
+  handle.kept = std::make_unique<const glesam_kept>(std::move(made));
+  return *handle.kept;
 }
 
 }  // namespace
+
+glesam_kept::glesam_kept(Prediction made) : prediction(std::move(made)) {
+  for (const Region& box : prediction.boxes) {
+    boxes.push_back({box.x, box.y, box.width, box.height});
+  }
+  for (const std::string& counts : prediction.rle) rle.push_back(counts.c_str());
+  for (const std::vector<Ring>& rings : prediction.polygons) {
+    ring_counts.push_back(rings.size());
+    for (const Ring& ring : rings) {
+      ring_sizes.push_back(ring.size());
+      for (const Corner& corner : ring) corners.insert(corners.end(), {corner.x, corner.y});
+    }
+  }
+}
+
+glesam_output glesam_kept::output() const {
+  glesam_output own{};
+  own.count = prediction.count;
+  own.masks_per_prompt = prediction.masks_per_prompt;
+  own.height = prediction.height;
+  own.width = prediction.width;
+  own.low_res_side = prediction.low_res_side;
+  own.masks = array_of(prediction.masks);
+  own.scores = array_of(prediction.scores);
+  own.stability = array_of(prediction.stability);
+  own.low_res = array_of(prediction.low_res);
+  own.logits = array_of(prediction.logits);
+  own.areas = array_of(prediction.areas);
+  own.boxes = array_of(boxes);
+  own.packed = array_of(prediction.packed);
+  own.rle = array_of(rle);
+  own.ring_counts = array_of(ring_counts);
+  own.ring_sizes = array_of(ring_sizes);
+  own.polygon_corners = array_of(corners);
+  return own;
+}
+
+namespace glesam {
+
+Prompts prompts_of(const glesam_prompts& given) {
+  Prompts own;
+  own.count = given.count;
+  own.points = given.points;
+  own.labels = given.labels;
+  own.points_per_prompt = given.points_per_prompt;
+  own.boxes = given.boxes;
+  own.mask_input = given.mask_input;
+  return own;
+}
+
+PredictParams params_of(const glesam_request* request) {
+  const glesam_request given =
+      request != nullptr ? read_sized(request, "request") : glesam_request{};
+  PredictParams how;
+  how.multimask = given.multimask != 0;
+  how.masks = given.skip_masks == 0;
+  how.boxes = given.boxes != 0;
+  how.packed = given.packed != 0;
+  how.rle = given.rle != 0;
+  how.logits = given.logits != 0;
+  how.polygons = given.polygons != 0;
+  how.mask_buffer = given.mask_buffer;
+  how.mask_buffer_size = given.mask_buffer_size;
+  how.mask_stride = given.mask_stride;
+  return how;
+}
+
+Frame frame_of(const glesam_frame* frame) {
+  const glesam_frame given = read_sized(frame, "frame");
+  Frame own;
+  own.format = static_cast<Format>(given.format);
+  own.width = given.width;
+  own.height = given.height;
+  for (int i = 0; i < 3; ++i) {
+    own.planes[i] = given.planes[i];
+    own.strides[i] = given.strides[i];
+  }
+  own.region = {given.region_x, given.region_y, given.region_width, given.region_height};
+  own.matrix = static_cast<YuvMatrix>(given.yuv_matrix);
+  own.range = static_cast<YuvRange>(given.yuv_range);
+  return own;
+}
+
+}  // namespace glesam
 
 extern "C" {
 
@@ -61,10 +137,10 @@ int glesam_predict(glesam_predictor* predictor, const glesam_prompts* prompts, i
     }
     PredictParams how;
     how.multimask = multimask != 0;
-    const Prediction& kept = predict(*predictor, *prompts, how);
-    *result = {kept.count,         kept.masks_per_prompt, kept.height,
-               kept.width,         kept.low_res_side,     kept.masks.data(),
-               kept.scores.data(), kept.stability.data(), kept.low_res.data()};
+    const Prediction& made = predict(*predictor, *prompts, how).prediction;
+    *result = {made.count,         made.masks_per_prompt, made.height,
+               made.width,         made.low_res_side,     made.masks.data(),
+               made.scores.data(), made.stability.data(), made.low_res.data()};
   };
   return report(predictor, [&] { return guard(work); });
 }
@@ -76,35 +152,7 @@ int glesam_predict_as(glesam_predictor* predictor, const glesam_prompts* prompts
       input_error("prompts or output: a null pointer; pass both");
     }
     check_size(output->struct_size, "output");
-    const glesam_request given =
-        request != nullptr ? read_sized(request, "request") : glesam_request{};
-    PredictParams how;
-    how.multimask = given.multimask != 0;
-    how.masks = given.skip_masks == 0;
-    how.boxes = given.boxes != 0;
-    how.packed = given.packed != 0;
-    how.rle = given.rle != 0;
-    how.logits = given.logits != 0;
-    how.mask_buffer = given.mask_buffer;
-    how.mask_buffer_size = given.mask_buffer_size;
-    how.mask_stride = given.mask_stride;
-    const Prediction& kept = predict(*predictor, *prompts, how);
-    glesam_output own{};
-    own.count = kept.count;
-    own.masks_per_prompt = kept.masks_per_prompt;
-    own.height = kept.height;
-    own.width = kept.width;
-    own.low_res_side = kept.low_res_side;
-    own.masks = array_of(kept.masks);
-    own.scores = array_of(kept.scores);
-    own.stability = array_of(kept.stability);
-    own.low_res = array_of(kept.low_res);
-    own.logits = array_of(kept.logits);
-    own.areas = array_of(kept.areas);
-    own.boxes = array_of(predictor->boxes);
-    own.packed = array_of(kept.packed);
-    own.rle = array_of(predictor->rle);
-    write_sized(own, output);
+    write_sized(predict(*predictor, *prompts, params_of(request)).output(), output);
   };
   return report(predictor, [&] { return guard(work); });
 }

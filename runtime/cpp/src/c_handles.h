@@ -11,15 +11,30 @@
 #include "errors.h"
 #include "glesam.h"
 #include "glesam_c.h"
+#include "glesam_everything.h"
 #include "text.h"
 
-struct glesam_predictor {
-  std::unique_ptr<glesam::Predictor> predictor;
+// What the pointers of a glesam_result or glesam_output point to.
+struct glesam_kept {
   glesam::Prediction prediction;
   std::vector<glesam_box> boxes;  // those of `prediction`, for C
   std::vector<const char*> rle;
+  std::vector<std::size_t> ring_counts, ring_sizes;
+  std::vector<int> corners;
+
+  explicit glesam_kept(glesam::Prediction made);
+  glesam_output output() const;
+};
+
+struct glesam_predictor {
+  std::unique_ptr<glesam::Predictor> predictor;
+  std::unique_ptr<const glesam_kept> kept;
+  std::vector<glesam::Record> records;
   std::string message;
   std::atomic_flag in_use = ATOMIC_FLAG_INIT;
+
+  // Waits for an asynchronous call, which uses the other members.
+  ~glesam_predictor() { predictor.reset(); }
 };
 
 struct glesam_features {
@@ -35,9 +50,9 @@ inline std::string text_of(const char* text) { return text != nullptr ? text : "
 inline thread_local const glesam_predictor* refused = nullptr;
 
 // Runs `call`, which returns a Status, unless another thread uses the handle, and keeps its
-// message.
+// message. If the call sets `started`, it goes on in another thread, which then has the handle.
 template <typename Call>
-int report(glesam_predictor* handle, Call&& call) {
+int report(glesam_predictor* handle, Call&& call, const bool* started = nullptr) {
   if (handle == nullptr) return GLESAM_INVALID_INPUT;
   if (handle->in_use.test_and_set(std::memory_order_acquire)) {
     refused = handle;
@@ -45,6 +60,7 @@ int report(glesam_predictor* handle, Call&& call) {
   }
   if (refused == handle) refused = nullptr;
   Status status = call();
+  if (started != nullptr && *started) return GLESAM_OK;
   handle->message = std::move(status.message);
   handle->in_use.clear(std::memory_order_release);
   return static_cast<int>(status.code);
@@ -95,7 +111,12 @@ const Value* array_of(const std::vector<Value>& values) {
   return values.empty() ? nullptr : values.data();
 }
 
-// Calls a function of the C++ API inside guard().
+Prompts prompts_of(const glesam_prompts& given);
+PredictParams params_of(const glesam_request* request);
+// Throws Error (invalid_input) if the struct is null or its struct_size is wrong.
+Frame frame_of(const glesam_frame* frame);
+
+// Throws the error of a function of the C++ API, for guard().
 inline void require(Status status) {
   if (!status) throw Error(status.code, std::move(status.message));
 }
@@ -114,33 +135,6 @@ inline void copy_cut(const std::string& text, char* into, size_t size) {
 inline int said(const Status& status, char* message, size_t message_size) {
   copy_cut(status.message, message, message_size);
   return static_cast<int>(status.code);
-}
-
-inline Prompts prompts_of(const glesam_prompts& given) {
-  Prompts own;
-  own.count = given.count;
-  own.points = given.points;
-  own.labels = given.labels;
-  own.points_per_prompt = given.points_per_prompt;
-  own.boxes = given.boxes;
-  own.mask_input = given.mask_input;
-  return own;
-}
-
-inline Frame frame_of(const glesam_frame* frame) {
-  const glesam_frame given = read_sized(frame, "frame");
-  Frame own;
-  own.format = static_cast<Format>(given.format);
-  own.width = given.width;
-  own.height = given.height;
-  for (int i = 0; i < 3; ++i) {
-    own.planes[i] = given.planes[i];
-    own.strides[i] = given.strides[i];
-  }
-  own.region = {given.region_x, given.region_y, given.region_width, given.region_height};
-  own.matrix = static_cast<YuvMatrix>(given.yuv_matrix);
-  own.range = static_cast<YuvRange>(given.yuv_range);
-  return own;
 }
 
 }  // namespace glesam

@@ -63,7 +63,7 @@ Opened open_and_load(const std::string& folder, const Params& params, bool enhan
 Info info_of(const Bundle& bundle, const Engine& loaded) {
   const Manifest& manifest = bundle.manifest;
   const EngineDescription& engine = loaded.describe();
-  return {bundle.path.string(),
+  return {utf8_of(bundle.path),
           bundle.sha256,
           manifest.model.family,
           manifest.model.preset,
@@ -92,6 +92,14 @@ std::shared_ptr<Engine> Context::Shared::engine_for_session() const {
   return first_;
 }
 
+void Context::Shared::log(LogLevel level, const std::string& message) const noexcept {
+  if (!params.log) return;
+  try {
+    params.log(level, message);
+  } catch (...) {  // the caller's function failed, not the call
+  }
+}
+
 Params default_params() {
   Params params;
   params.backend = "auto";
@@ -107,7 +115,7 @@ Context::~Context() = default;
 
 Status Context::open(const std::string& bundle, const Params& params,
                      std::unique_ptr<Context>* context) noexcept {
-  return guard([&] {
+  const Status status = guard([&] {
     if (context == nullptr) input_error("context: a null pointer; pass a place for the result");
     double seconds = 0;
     Opened opened;
@@ -116,8 +124,19 @@ Status Context::open(const std::string& bundle, const Params& params,
       opened = open_and_load(bundle, params, params.enhance);
     }
     auto shared = std::make_shared<const Shared>(std::move(opened), params, seconds);
+    const Info& info = shared->info;
+    shared->log(LogLevel::info, cat("opened ", info.bundle, " with ", info.engine, " ",
+                                    info.engine_version, " on ", info.device, " in ",
+                                    fixed(seconds, 3), " s"));
     context->reset(new Context(std::move(shared)));
   });
+  if (!status && params.log) {
+    try {
+      params.log(LogLevel::error, status.message);
+    } catch (...) {  // the caller's function failed, not the call
+    }
+  }
+  return status;
 }
 
 const Info& Context::info() const noexcept { return shared_->info; }

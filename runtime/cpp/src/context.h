@@ -53,6 +53,9 @@ class Context::Shared {
 
   const Manifest& manifest() const { return bundle.manifest; }
 
+  // Calls the log of the parameters, if there is one.
+  void log(LogLevel level, const std::string& message) const noexcept;
+
   // Returns an engine for one more session. Throws Error (backend) if there can be no more.
   std::shared_ptr<Engine> engine_for_session() const;
 

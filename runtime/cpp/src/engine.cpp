@@ -66,7 +66,7 @@ std::unique_ptr<Engine> load_engine(const Bundle& bundle, const std::string& bac
   for (const Backend& candidate : table()) {
     if (backend == "auto" ? candidate.reads_graphs != graphs : backend != candidate.name) continue;
     if (candidate.reads_graphs != graphs) {
-      backend_error(cat(bundle.path.string(), ": contains ", target, " files, which ", backend,
+      backend_error(cat(utf8_of(bundle.path), ": contains ", target, " files, which ", backend,
                         " cannot read; use ", graphs ? "an engine bundle" : "an ONNX bundle"));
     }
     if (options.precision != "" && options.precision != "bf16" && options.precision != "fp16") {
@@ -76,7 +76,7 @@ std::unique_ptr<Engine> load_engine(const Bundle& bundle, const std::string& bac
     return candidate.load(bundle, options, stages);
   }
   if (backend == "auto") {
-    backend_error(cat(bundle.path.string(), ": contains ", target,
+    backend_error(cat(utf8_of(bundle.path), ": contains ", target,
                       " files, but this library was compiled without a backend for them; it has ",
                       known.empty() ? "none" : known));
   }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bundle.h"
+#include "stop.h"
 #include "tensor.h"
 
 namespace glesam {
@@ -33,6 +34,12 @@ class Engine {
   // that the other returned, once the other's finish() has returned. Other calls of this engine may
   // run meanwhile. Throws Error (backend) if the graphs cannot be shared.
   virtual std::unique_ptr<Engine> share() = 0;
+  // Makes runs end early, with the error of Stop::check, when `stop` is set. Engines whose runs cannot
+  // be interrupted finish them.
+  void watch(Stop* stop) { stop_ = stop; }
+
+ protected:
+  Stop* stop_ = nullptr;  // null: nothing ends a run early
 };
 
 struct EngineOptions {

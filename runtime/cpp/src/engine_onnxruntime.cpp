@@ -3,7 +3,9 @@
 #include <onnxruntime_c_api.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
+#include <optional>
 
 #include "cpu.h"
 #include "dynamic_library.h"
@@ -28,11 +30,19 @@ void disable_reports() {
 #endif
 }
 
+#if defined(_WIN32)
+constexpr std::array<const char*, 1> kLibraries{"onnxruntime.dll"};
+#elif defined(__APPLE__)
+constexpr std::array<const char*, 1> kLibraries{"libonnxruntime.dylib"};
+#else
+constexpr std::array<const char*, 2> kLibraries{"libonnxruntime.so", "libonnxruntime.so.1"};
+#endif
+
 DynamicLibrary load_library(const std::string& name) {
   disable_reports();
   return DynamicLibrary("onnxruntime",
                         name.empty()
-                            ? std::vector<std::string>{"libonnxruntime.so", "libonnxruntime.so.1"}
+                            ? std::vector<std::string>(kLibraries.begin(), kLibraries.end())
                             : std::vector<std::string>{name},
                         "install ONNX Runtime, or name its library: engine_library");
 }
@@ -102,12 +112,13 @@ class OnnxruntimeGraphs {
 
   const EngineDescription& describe() const { return description_; }
 
-  Tensors run(Stage stage, const Tensors& inputs) const {
+  Tensors run(Stage stage, const Tensors& inputs, Stop* stop) const {
     const auto found = loaded_.find(stage);
     if (found == loaded_.end()) backend_error(cat("the ", name_of(stage), " was not loaded"));
     try {
-      return run(found->second, inputs);
+      return run(found->second, inputs, stop);
     } catch (const OrtFailure& error) {
+      if (stop != nullptr) stop->check();
       engine_failed(error.what(),
                     cat("onnxruntime failed in the ", name_of(stage), ": ", error.what()));
     }
@@ -152,11 +163,11 @@ class OnnxruntimeGraphs {
   }
 
   void load(const Bundle& bundle, Stage stage, const OrtSessionOptions* options) {
-    const std::string path = bundle.graph_path(stage).string();
+    const std::string path = utf8_of(bundle.graph_path(stage));
     const StageRecord& record = bundle.manifest.stages.at(stage);
     OrtSession* made = nullptr;
     try {
-      api_.require(api_->CreateSession(env_.get(), path.c_str(), options, &made));
+      api_.require(api_->CreateSession(env_.get(), bundle.graph_path(stage).c_str(), options, &made));
     } catch (const OrtFailure& error) {
       engine_failed(error.what(),
                     cat(path, ": onnxruntime cannot load it: ", error.what(),
@@ -209,7 +220,7 @@ class OnnxruntimeGraphs {
     return shape;
   }
 
-  Tensors run(const Loaded& loaded, const Tensors& inputs) const {
+  Tensors run(const Loaded& loaded, const Tensors& inputs, Stop* stop) const {
     std::vector<const char*> input_names, output_names;
     std::vector<Owned<OrtValue>> owned;
     std::vector<const OrtValue*> values;
@@ -225,7 +236,16 @@ class OnnxruntimeGraphs {
     }
     for (const std::string& name : loaded.outputs) output_names.push_back(name.c_str());
     std::vector<OrtValue*> made(output_names.size(), nullptr);
-    api_.require(api_->Run(loaded.session.get(), nullptr, input_names.data(), values.data(),
+    OrtRunOptions* created = nullptr;
+    api_.require(api_->CreateRunOptions(&created));
+    const Owned<OrtRunOptions> options(created, api_->ReleaseRunOptions);
+    std::optional<Stop::Watch> watch;
+    if (stop != nullptr) {
+      watch.emplace(*stop, [this, created] {
+        api_->ReleaseStatus(api_->RunOptionsSetTerminate(created));
+      });
+    }
+    api_.require(api_->Run(loaded.session.get(), created, input_names.data(), values.data(),
                            values.size(), output_names.data(), output_names.size(), made.data()));
     Tensors outputs;
     for (std::size_t i = 0; i < made.size(); ++i) {
@@ -252,7 +272,9 @@ class OnnxruntimeEngine final : public Engine {
   explicit OnnxruntimeEngine(std::shared_ptr<const OnnxruntimeGraphs> graphs)
       : graphs_(std::move(graphs)) {}
   const EngineDescription& describe() const override { return graphs_->describe(); }
-  Tensors run(Stage stage, const Tensors& inputs) override { return graphs_->run(stage, inputs); }
+  Tensors run(Stage stage, const Tensors& inputs) override {
+    return graphs_->run(stage, inputs, stop_);
+  }
   // ONNX Runtime copies tensors to the device and back by itself.
   Tensor to_host(const Tensor& tensor) override { return tensor; }
   std::unique_ptr<Engine> share() override { return std::make_unique<OnnxruntimeEngine>(graphs_); }

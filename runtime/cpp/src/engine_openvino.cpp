@@ -3,6 +3,7 @@
 #include <limits>
 #include <mutex>
 #include <openvino/openvino.hpp>
+#include <openvino/runtime/exception.hpp>
 
 #include "cpu.h"
 #include "engine.h"
@@ -94,7 +95,7 @@ class OpenvinoGraphs {
 
   OpenvinoGraphs(const Bundle& bundle, const EngineOptions& options,
                  const std::vector<Stage>& stages)
-      : bundle_(bundle.path.string()), sha256_(bundle.sha256), device_(device_of(options.device)) {
+      : bundle_(utf8_of(bundle.path)), sha256_(bundle.sha256), device_(device_of(options.device)) {
     const std::string& device = device_;
     const auto able = core_.get_property(device, ov::device::capabilities);
     const auto precision = precision_of(options.precision, bundle, stages, able);
@@ -155,7 +156,7 @@ class OpenvinoGraphs {
  private:
   Graph load(const Bundle& bundle, Stage stage) {
     const std::string& device = device_;
-    const std::string path = bundle.graph_path(stage).string();
+    const std::string path = utf8_of(bundle.graph_path(stage));
     const StageRecord& record = bundle.manifest.stages.at(stage);
     ov::CompiledModel model;
     try {
@@ -212,6 +213,12 @@ class OpenvinoEngine final : public Engine {
       // In OpenVINO's CPU plugin, infer() discards an error of allocating memory and leaves the
       // outputs of the run before. wait() throws it.
       loaded.request.start_async();
+      constexpr std::chrono::milliseconds kStep(5);  // a run that ends is noticed at once
+      while (stop_ != nullptr && !loaded.request.wait_for(kStep)) {
+        if (!stop_->is_set()) continue;
+        loaded.request.cancel();
+        break;
+      }
       loaded.request.wait();
       Tensors outputs;
       for (const std::string& name : loaded.graph.outputs) {
@@ -230,6 +237,10 @@ class OpenvinoEngine final : public Engine {
       throw;
     } catch (const Error&) {
       throw;
+    } catch (const ov::Cancelled&) {
+      loaded.failed = false;
+      stop_->check();
+      backend_error("openvino cancelled a run that nobody cancelled");
     } catch (const std::exception& error) {
       engine_failed(error.what(),
                     cat("openvino failed in the ", name_of(stage), ": ", brief(error)));

@@ -96,7 +96,7 @@ class TensorrtGraphs {
 
  private:
   void load(const Bundle& bundle, Stage stage) {
-    const std::string path = bundle.graph_path(stage).string();
+    const std::string path = utf8_of(bundle.graph_path(stage));
     const StageRecord& record = bundle.manifest.stages.at(stage);
     std::string plan;
     try {

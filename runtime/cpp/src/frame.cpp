@@ -141,6 +141,11 @@ void from_yuv(const Rows& luma, const Rows& u, const Rows& v, std::ptrdiff_t ste
 
 }  // namespace
 
+Region checked_region(const Frame& frame) {
+  check_size(frame.width, frame.height);
+  return region_of(frame);
+}
+
 Frame frame_of(const Image& image) {
   Frame frame;
   frame.width = image.width;
@@ -156,9 +161,8 @@ Frame frame_of(const Image& image) {
 }
 
 RgbPixels rgb_of(const Frame& frame, const Limits& limits) {
-  check_size(frame.width, frame.height);
+  const Region region = checked_region(frame);
   const std::size_t count = layout_of(frame.format).planes.size();
-  const Region region = region_of(frame);
   const auto width = static_cast<std::uint64_t>(region.width);
   const auto height = static_cast<std::uint64_t>(region.height);
   const std::string size = cat("image: ", region.width, " x ", region.height, " pixels");

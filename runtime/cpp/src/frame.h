@@ -4,13 +4,17 @@
 #include <vector>
 
 #include "glesam.h"
-#include "limits.h"
+#include "input_limits.h"
 #include "resample.h"
 
 namespace glesam {
 
 // Returns the frame of an image. Throws Error (invalid_input) if the image's stride is not usable.
 Frame frame_of(const Image& image);
+
+// Returns the region of a frame, which lies inside it; without one the whole frame. Throws Error
+// (invalid_input) if the frame is empty or does not contain the region.
+Region checked_region(const Frame& frame);
 
 // The RGB pixels of a frame's region.
 struct RgbPixels {

@@ -118,17 +118,4 @@ Json parse_json(std::string_view raw) {
   return builder.take();
 }
 
-const char* kind_name(const Json& value) {
-  switch (value.kind) {
-    case Json::Kind::null: return "null";
-    case Json::Kind::boolean: return "bool";
-    case Json::Kind::integer: return "int";
-    case Json::Kind::real: return "float";
-    case Json::Kind::string: return "str";
-    case Json::Kind::array: return "array";
-    case Json::Kind::object: return "object";
-  }
-  return "";
-}
-
 }  // namespace glesam

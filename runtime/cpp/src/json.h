@@ -32,7 +32,4 @@ class JsonError : public std::runtime_error {
 // Throws JsonError if `raw` is not JSON in UTF-8 or is nested deeper than 200 levels.
 Json parse_json(std::string_view raw);
 
-// Returns the name that the Python runtime gives to a kind of value, such as "int" or "str".
-const char* kind_name(const Json& value);
-
 }  // namespace glesam

@@ -109,6 +109,11 @@ struct Postprocessing {
   std::optional<double> low_res_limit;  // the returned logits are clipped to +-limit
 };
 
+// Which masks everything-mode keeps; here segment_anything's thresholds, for bundles that say no others.
+struct EverythingThresholds {
+  double pred_iou_thresh = 0.88, stability_score_thresh = 0.95, stability_score_offset = 1.0;
+};
+
 struct Coordinates {
   double pixel_offset = kPixelOffset;          // the graph adds it to each coordinate
   std::map<std::string, std::int64_t> labels;  // must equal kPromptLabels
@@ -147,6 +152,7 @@ struct Manifest {
   std::map<Stage, StageRecord> stages;
   Preprocessing preprocessing;
   Postprocessing postprocessing;
+  std::optional<EverythingThresholds> everything;
   Coordinates coordinates;
   Target target;
   std::optional<EnhancementGate> gate;  // enhancement_gate

@@ -29,21 +29,21 @@ std::string read_file_name(const Node& node) {
   const auto characters = std::count_if(text.begin(), text.end(), [](char c) {
     return (static_cast<unsigned char>(c) & 0xc0) != 0x80;
   });
-  if (characters > 128) fail(node, "Expected `str` of length <= 128");
+  if (characters > 128) fail(node, "must have at most 128 characters");
   const std::string_view name = without_last_break(text);
   const bool fits = !name.empty() && is_alphanumeric(name.front()) &&
                     std::all_of(name.begin(), name.end(), [](char c) {
                       return is_alphanumeric(c) || c == '.' || c == '_' || c == '-';
                     });
-  if (!fits) fail(node, "Expected `str` matching regex '^[A-Za-z0-9][A-Za-z0-9._-]*$'");
+  if (!fits) fail(node, "must be a plain file name");
   return text;
 }
 
 Dimension read_dimension(const Node& node) {
-  if (node.value.kind != Json::Kind::string) return {read_integer(node, 1, "int | str"), 0};
+  if (node.value.kind != Json::Kind::string) return {read_integer(node, 1), 0};
   const std::string_view name = without_last_break(node.value.text);
   if (name.size() != 1 || name.front() < 'A' || name.front() > 'Z') {
-    fail(node, "Expected `str` matching regex '^[A-Z]$'");
+    fail(node, "must be a capital letter");
   }
   return {0, name.front()};
 }
@@ -79,13 +79,13 @@ StageRecord read_stage(const Node& node) {
                {"data",
                 [&](const Node& n) {
                   stage.data.reset();
-                  if (!is_null(n)) stage.data = read_file_ref(n, "object | null");
+                  if (!is_null(n)) stage.data = read_file_ref(n);
                 },
                 false},
                {"weights",
                 [&](const Node& n) {
                   stage.weights.reset();
-                  if (!is_null(n)) stage.weights = read_file_ref(n, "object | null");
+                  if (!is_null(n)) stage.weights = read_file_ref(n);
                 },
                 false},
                {"islands",
@@ -167,9 +167,25 @@ Stability read_stability(const Node& node) {
                   unit.from = 0;
                   unit.to = 1;
                   stability.threshold = read_number(n, unit);
-                }}},
-              "object | null");
+                }}});
   return stability;
+}
+
+EverythingThresholds read_everything(const Node& node) {
+  constexpr double kAny = std::numeric_limits<double>::infinity();
+  EverythingThresholds keep;
+  const auto number = [](double& into, double most) {
+    return [&into, most](const Node& n) {
+      Range range;
+      range.from = 0;
+      range.to = most;
+      into = read_number(n, range);
+    };
+  };
+  read_object(node, {{"pred_iou_thresh", number(keep.pred_iou_thresh, 1)},
+                     {"stability_score_thresh", number(keep.stability_score_thresh, 1)},
+                     {"stability_score_offset", number(keep.stability_score_offset, kAny)}});
+  return keep;
 }
 
 Postprocessing read_postprocessing(const Node& node) {
@@ -195,7 +211,7 @@ Postprocessing read_postprocessing(const Node& node) {
        {"low_res_limit",
         [&](const Node& n) {
           rules.low_res_limit.reset();
-          if (!is_null(n)) rules.low_res_limit = read_number(n, kScale, "float | null");
+          if (!is_null(n)) rules.low_res_limit = read_number(n, kScale);
         },
         false}});
   return rules;
@@ -223,23 +239,22 @@ Coordinates read_coordinates(const Node& node) {
 
 }  // namespace
 
-std::string read_sha256(const Node& node, const char* expected) {
-  const std::string text = read_string(node, expected);
+std::string read_sha256(const Node& node) {
+  const std::string text = read_string(node);
   const std::string_view digits = without_last_break(text);
   const bool fits = digits.size() == 64 && std::all_of(digits.begin(), digits.end(), [](char c) {
                       return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
                     });
-  if (!fits) fail(node, "Expected `str` matching regex '^[0-9a-f]{64}$'");
+  if (!fits) fail(node, "must be 64 lower-case hex digits");
   return text;
 }
 
-FileRef read_file_ref(const Node& node, const char* expected) {
+FileRef read_file_ref(const Node& node) {
   FileRef ref;
   read_object(node,
               {{"file", [&](const Node& n) { ref.file = read_file_name(n); }},
                {"bytes", [&](const Node& n) { ref.bytes = read_integer(n, 0); }},
-               {"sha256", [&](const Node& n) { ref.sha256 = read_sha256(n); }}},
-              expected);
+               {"sha256", [&](const Node& n) { ref.sha256 = read_sha256(n); }}});
   return ref;
 }
 
@@ -250,7 +265,7 @@ Manifest read_manifest(const Node& node) {
     read_map(n, [&](const std::string& key, const Node& value) {
       const auto* stage = std::find_if(std::begin(kStages), std::end(kStages),
                                        [&](Stage s) { return key == name_of(s); });
-      if (stage == std::end(kStages)) fail_word(key, cat("`key` in `", n.path, "`"));
+      if (stage == std::end(kStages)) fail(n, cat("has an unknown key, ", py_repr(key)));
       manifest.stages[*stage] = read_stage(value);
     });
   };
@@ -268,6 +283,12 @@ Manifest read_manifest(const Node& node) {
        {"stages", stages},
        {"preprocessing", [&](const Node& n) { manifest.preprocessing = read_preprocessing(n); }},
        {"postprocessing", [&](const Node& n) { manifest.postprocessing = read_postprocessing(n); }},
+       {"everything",
+        [&](const Node& n) {
+          manifest.everything.reset();
+          if (!is_null(n)) manifest.everything = read_everything(n);
+        },
+        false},
        {"coordinates", [&](const Node& n) { manifest.coordinates = read_coordinates(n); }},
        {"enhancement_gate", [&](const Node& n) { manifest.gate = read_gate(n); }, false},
        {"target", [&](const Node& n) { manifest.target = read_target(n); }},

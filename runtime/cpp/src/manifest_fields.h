@@ -8,7 +8,7 @@ namespace glesam {
 
 // All of these throw FieldError if a field is missing or wrong.
 Manifest read_manifest(const Node& node);
-FileRef read_file_ref(const Node& node, const char* expected = "object");
+FileRef read_file_ref(const Node& node);
 Target read_target(const Node& node);
 EnhancementGate read_gate(const Node& node);
 std::map<char, AxisRange> read_profile(const Node& node);
@@ -19,6 +19,6 @@ void check_parity(const Node& node);
 void check_calibration(const Node& node);
 
 // Reads a string of 64 lower-case hex digits.
-std::string read_sha256(const Node& node, const char* expected = "str");
+std::string read_sha256(const Node& node);
 
 }  // namespace glesam

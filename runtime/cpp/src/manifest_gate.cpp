@@ -37,8 +37,7 @@ void check_training(const Node& node) {
 std::vector<double> read_weights(const Node& node) {
   constexpr std::size_t length = 2 * kGateChannels;
   if (node.value.kind == Json::Kind::array && node.value.items.size() != length) {
-    const char* bound = node.value.items.size() < length ? ">=" : "<=";
-    fail(node, cat("Expected `array` of length ", bound, " ", length));
+    fail(node, cat("must have ", length, " items"));
   }
   std::vector<double> weights;
   read_array(node, [&](const Node& n) { weights.push_back(read_number(n, kNumber)); });

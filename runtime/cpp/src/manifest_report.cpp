@@ -8,7 +8,7 @@ namespace {
 
 void number(const Node& node) { read_number(node); }
 void number_or_null(const Node& node) {
-  if (!is_null(node)) read_number(node, {}, "float | null");
+  if (!is_null(node)) read_number(node);
 }
 void string(const Node& node) { read_string(node); }
 
@@ -26,7 +26,7 @@ void check_image(const Node& node) {
   const auto errors = [](const Node& n) {
     read_map(n, [&](const std::string& key, const Node& value) {
       if (key != "encoder" && key != "enhancer" && key != "eps" && key != "decoder") {
-        fail_word(key, cat("`key` in `", n.path, "`"));
+        fail(n, cat("has an unknown key, ", py_repr(key)));
       }
       check_stage_error(value);
     });
@@ -73,15 +73,14 @@ void check_parity(const Node& node) {
               {{"backend", string},
                {"gate", check_gate},
                {"passed", [](const Node& n) { read_bool(n); }},
-               {"images", [](const Node& n) { read_array(n, check_image); }}},
-              "object | null");
+               {"images", [](const Node& n) { read_array(n, check_image); }}});
 }
 
 void check_calibration(const Node& node) {
   const auto float_layers = [](const Node& n) {
     read_map(n, [&](const std::string& key, const Node& value) {
       if (key != "encoder" && key != "enhancer" && key != "decoder") {
-        fail_word(key, cat("`key` in `", n.path, "`"));
+        fail(n, cat("has an unknown key, ", py_repr(key)));
       }
       read_array(value, string);
     });
@@ -99,8 +98,7 @@ void check_calibration(const Node& node) {
        {"seed", [](const Node& n) { read_integer(n, std::numeric_limits<std::int64_t>::min()); }},
        {"procedural", [](const Node& n) { read_bool(n); }},
        {"samples", [](const Node& n) { read_array(n, check_sample); }},
-       {"float_layers", float_layers}},
-      "object | null");
+       {"float_layers", float_layers}});
 }
 
 }  // namespace glesam

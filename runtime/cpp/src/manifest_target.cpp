@@ -9,7 +9,7 @@ constexpr std::int64_t kAnyInteger = std::numeric_limits<std::int64_t>::min();
 
 // Returns 0 for "dynamic".
 std::int64_t read_batch(const Node& node) {
-  if (node.value.kind != Json::Kind::string) return read_integer(node, 1, "int | str");
+  if (node.value.kind != Json::Kind::string) return read_integer(node, 1);
   read_word(node, {"dynamic"});
   return 0;
 }
@@ -25,7 +25,7 @@ std::string read_capability(const Node& node) {
   const std::size_t point = name.find('.');
   const bool fits = (point == 1 || point == 2) && name.size() == point + 2 && is_digit(name[0]) &&
                     is_digit(name[point - 1]) && is_digit(name.back());
-  if (!fits) fail(node, R"(Expected `str` matching regex '^[0-9]{1,2}\\.[0-9]$')");
+  if (!fits) fail(node, "must be a version such as 8.9");
   return text;
 }
 
@@ -53,7 +53,7 @@ EngineBuild read_build(const Node& node) {
                 }},
                {"gpu",
                 [](const Node& n) {
-                  if (!is_null(n)) read_string(n, "str | null");
+                  if (!is_null(n)) read_string(n);
                 },
                 false},
                {"hardware_compatibility",
@@ -67,16 +67,15 @@ EngineBuild read_build(const Node& node) {
                {"stripped", flag(build.stripped), false},
                {"optimization_level",
                 [](const Node& n) {
-                  if (!is_null(n)) read_integer(n, kAnyInteger, "int | null");
+                  if (!is_null(n)) read_integer(n, kAnyInteger);
                 },
                 false},
                {"timing_cache",
                 [](const Node& n) {
-                  if (!is_null(n)) read_sha256(n, "str | null");
+                  if (!is_null(n)) read_sha256(n);
                 },
                 false},
-               {"changes", words, false}},
-              "object | null");
+               {"changes", words, false}});
   return build;
 }
 
@@ -106,17 +105,13 @@ std::map<char, AxisRange> read_profile(const Node& node) {
       [&](const std::string& key, const Node& value) {
         const bool fits = !key.empty() && key[0] >= 'A' && key[0] <= 'Z' &&
                           (key.size() == 1 || (key.size() == 2 && key[1] == '\n'));
-        if (!fits) {
-          throw FieldError(
-              cat("Expected `str` matching regex '^[A-Z]$' - at `key` in `", node.path, "`"));
-        }
+        if (!fits) fail(node, cat("has an unknown key, ", py_repr(key)));
         AxisRange range;
         read_object(value, {{"min", [&](const Node& n) { range.min = read_integer(n, 1); }},
                             {"opt", [&](const Node& n) { range.opt = read_integer(n, 1); }},
                             {"max", [&](const Node& n) { range.max = read_integer(n, 1); }}});
         profile[key[0]] = range;
-      },
-      "object | null");
+      });
   return profile;
 }
 

@@ -19,33 +19,25 @@ void append_number(std::int64_t number, std::string& text) {
   }
 }
 
-// Turns the places where the mask begins or ends into COCO's text.
-class RunWriter {
- public:
-  void change_at(std::int64_t place) {
-    add(place - last_);
-    last_ = place;
-  }
-  std::string finish(std::int64_t pixels) {
-    if (pixels > last_) add(pixels - last_);
-    return std::move(text_);
-  }
-
- private:
-  // From the fourth run on, the text has the difference from the run two before.
-  void add(std::int64_t run) {
-    append_number(count_ > 2 ? run - previous_[0] : run, text_);
-    previous_[0] = previous_[1];
-    previous_[1] = run;
-    ++count_;
-  }
-
-  std::string text_;
-  std::int64_t last_ = 0, previous_[2] = {0, 0};
-  std::size_t count_ = 0;
-};
-
 }  // namespace
+
+void RunWriter::change_at(std::int64_t place) {
+  add(place - last_);
+  last_ = place;
+}
+
+std::string RunWriter::finish(std::int64_t pixels) {
+  if (pixels > last_) add(pixels - last_);
+  return std::move(text_);
+}
+
+// From the fourth run on, the text has the difference from the run two before.
+void RunWriter::add(std::int64_t run) {
+  append_number(count_ > 2 ? run - previous_[0] : run, text_);
+  previous_[0] = previous_[1];
+  previous_[1] = run;
+  ++count_;
+}
 
 void pack_bits(const std::uint8_t* row, std::size_t width, std::uint8_t* packed) {
   for (std::size_t x = 0; x < width; x += 8) {

@@ -12,6 +12,20 @@ namespace glesam {
 // and the bits beyond the row are 0.
 void pack_bits(const std::uint8_t* row, std::size_t width, std::uint8_t* packed);
 
+// Turns the places where a mask begins or ends, counted down the columns, into COCO's text.
+class RunWriter {
+ public:
+  void change_at(std::int64_t place);
+  std::string finish(std::int64_t pixels);
+
+ private:
+  void add(std::int64_t run);
+
+  std::string text_;
+  std::int64_t last_ = 0, previous_[2] = {0, 0};
+  std::size_t count_ = 0;
+};
+
 // Encodes a mask as COCO does, from its rows. COCO counts runs of equal pixels down the columns,
 // starting with background. Only the previous row and the places where a column changes are kept.
 class RleWriter {

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "mask_codes.h"
+#include "outline.h"
 #include "tensor.h"
 
 namespace glesam {
@@ -180,6 +181,8 @@ MaskSummary Upscaler::binarize(const float* low_res, const MaskTargets& targets)
   const std::size_t packed_row = (width_ + 7) / 8;
   std::optional<RleWriter> rle;
   if (targets.rle != nullptr) rle.emplace(height_, width_);
+  std::optional<OutlineWriter> outline;
+  if (targets.polygons != nullptr) outline.emplace(width_);
   rows(low_res, [&](std::size_t y, const float* row) {
     std::int32_t above = 0, below = 0, inside = 0;
     std::uint8_t* to = targets.bytes != nullptr ? targets.bytes + y * stride : own.data();
@@ -208,7 +211,9 @@ MaskSummary Upscaler::binarize(const float* low_res, const MaskTargets& targets)
     }
     if (targets.packed != nullptr) pack_bits(to, width_, targets.packed + y * packed_row);
     if (rle) rle->add_row(to);
+    if (outline) outline->add_row(to);
   });
+  if (outline) *targets.polygons = outline->rings();
   if (rle) *targets.rle = rle->counts();
   summary.stability =
       static_cast<double>(inner) / static_cast<double>(std::max<std::int64_t>(outer, 1));

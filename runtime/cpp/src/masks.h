@@ -38,12 +38,13 @@ struct AxisWeights {
   std::size_t span = 0;        // 2 to 4
 };
 
-// Where to write a mask [H, W], in up to three forms. Null pointers are skipped.
+// Where to write a mask [H, W], in up to four forms. Null pointers are skipped.
 struct MaskTargets {
   std::uint8_t* bytes = nullptr;   // 0 and 1
   std::size_t stride = 0;          // bytes from one row of `bytes` to the next; 0 means W
   std::uint8_t* packed = nullptr;  // rows of (W + 7) / 8 bytes, the highest bit first
   std::string* rle = nullptr;      // COCO's compressed counts
+  std::vector<Ring>* polygons = nullptr;
 };
 
 struct MaskSummary {

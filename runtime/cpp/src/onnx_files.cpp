@@ -192,9 +192,9 @@ std::set<std::string> external_data_locations(Bytes& bytes, const std::string& w
 std::set<std::string> external_data_locations(const std::filesystem::path& path) {
   try {
     Bytes bytes(path);
-    return external_data_locations(bytes, path.string());
+    return external_data_locations(bytes, utf8_of(path));
   } catch (const ReadError& error) {
-    refuse(path.string(), error.what());
+    refuse(utf8_of(path), error.what());
   }
 }
 

@@ -20,7 +20,7 @@ std::size_t stride_of(const PredictParams& params, std::size_t width) {
 
 // Computes the masks in the forms that are asked for, and what is known about each of them.
 void add_masks(const Decoded& chosen, const PredictParams& params, const Upscaler& upscaler,
-               Prediction& result) {
+               const Stop& stop, Prediction& result) {
   const std::size_t count = chosen.batch * chosen.masks, step = chosen.side * chosen.side;
   const std::size_t stride = stride_of(params, result.width);
   const std::size_t packed = result.height * ((result.width + 7) / 8);
@@ -28,13 +28,16 @@ void add_masks(const Decoded& chosen, const PredictParams& params, const Upscale
   if (params.masks && !buffered) result.masks.resize(count * result.height * result.width);
   if (params.packed) result.packed.resize(count * packed);
   if (params.rle) result.rle.resize(count);
+  if (params.polygons) result.polygons.resize(count);
   std::uint8_t* const bytes = buffered ? params.mask_buffer : result.masks.data();
   for (std::size_t i = 0; i < count; ++i) {
+    stop.check();
     MaskTargets targets;
     targets.stride = stride;
     if (params.masks) targets.bytes = bytes + i * result.height * stride;
     if (params.packed) targets.packed = result.packed.data() + i * packed;
     if (params.rle) targets.rle = &result.rle[i];
+    if (params.polygons) targets.polygons = &result.polygons[i];
     const MaskSummary summary = upscaler.binarize(chosen.low_res.data() + i * step, targets);
     result.stability.push_back(summary.stability);
     result.areas.push_back(summary.area);
@@ -63,21 +66,22 @@ void check_room(const PredictParams& params, std::size_t masks, Size size) {
 }
 
 Prediction prediction_of(Decoded chosen, const PredictParams& params, const Upscaler& upscaler,
-                         Size size, const Postprocessing& rules) {
+                         Size size, const Postprocessing& rules, const Stop& stop) {
   Prediction result;
   result.count = chosen.batch;
   result.masks_per_prompt = chosen.masks;
   result.height = static_cast<std::size_t>(size.height);
   result.width = static_cast<std::size_t>(size.width);
   result.low_res_side = chosen.side;
-  if (params.masks || params.boxes || params.packed || params.rle) {
-    add_masks(chosen, params, upscaler, result);
+  if (params.masks || params.boxes || params.packed || params.rle || params.polygons) {
+    add_masks(chosen, params, upscaler, stop, result);
   }
   if (params.logits) {
     const std::size_t count = chosen.batch * chosen.masks, step = chosen.side * chosen.side;
     const std::size_t pixels = result.height * result.width;
     result.logits.resize(count * pixels);
     for (std::size_t i = 0; i < count; ++i) {
+      stop.check();
       upscaler.logits(chosen.low_res.data() + i * step, result.logits.data() + i * pixels);
     }
   }

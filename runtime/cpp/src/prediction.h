@@ -7,6 +7,7 @@
 #include "glesam.h"
 #include "manifest.h"
 #include "masks.h"
+#include "stop.h"
 
 namespace glesam {
 
@@ -15,8 +16,8 @@ namespace glesam {
 void check_room(const PredictParams& params, std::size_t masks, Size size);
 
 // Returns the prediction for the chosen masks of an image of this size. check_room has accepted
-// their number.
+// their number. Throws the errors of Stop::check.
 Prediction prediction_of(Decoded chosen, const PredictParams& params, const Upscaler& upscaler,
-                         Size size, const Postprocessing& rules);
+                         Size size, const Postprocessing& rules, const Stop& stop);
 
 }  // namespace glesam

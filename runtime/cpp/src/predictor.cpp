@@ -1,16 +1,21 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
+#include <optional>
 
 #include "chain.h"
 #include "context.h"
 #include "errors.h"
+#include "everything.h"
 #include "glesam.h"
+#include "owned_prompts.h"
 #include "prediction.h"
 #include "predictor_factory.h"
 #include "preprocess.h"
 #include "prompts.h"
+#include "stop.h"
 #include "text.h"
+#include "worker.h"
 
 namespace glesam {
 namespace {
@@ -18,15 +23,18 @@ namespace {
 // Reserves a predictor for a call. Throws Error (busy) if another thread's call has it.
 class Reserved {
  public:
-  explicit Reserved(std::atomic_flag& flag) : flag_(flag) {
+  explicit Reserved(std::atomic_flag& flag) : flag_(&flag) {
     if (flag.test_and_set(std::memory_order_acquire)) throw Error(Code::busy, kBusy);
   }
-  ~Reserved() { flag_.clear(std::memory_order_release); }
+  ~Reserved() {
+    if (flag_ != nullptr) flag_->clear(std::memory_order_release);
+  }
+  void keep() { flag_ = nullptr; }  // the predictor stays reserved
   Reserved(const Reserved&) = delete;
   Reserved& operator=(const Reserved&) = delete;
 
  private:
-  std::atomic_flag& flag_;
+  std::atomic_flag* flag_;
 };
 
 struct ImageState {
@@ -45,27 +53,53 @@ struct Predictor::State {
   const std::shared_ptr<Engine> engine;
   Timings timings;
   std::atomic_flag in_use = ATOMIC_FLAG_INIT;
+  Stop stop;
+  double timeout = 0;  // seconds; 0: none
   std::shared_ptr<const ImageState> image;
+  Worker worker;
 
   explicit State(std::shared_ptr<const Context::Shared> shared)
       : context(std::move(shared)), engine(context->engine_for_session()) {
     timings.load = context->load_seconds;
+    engine->watch(&stop);
+  }
+  ~State() {
+    stop.cancel();
+    worker.finish();
+    engine->watch(nullptr);  // features may keep the engine
   }
 
   const Manifest& manifest() const { return context->manifest(); }
   const Limits& limits() const { return context->params.limits; }
-  void set_image(const Frame& frame);
+
+  // Reserves the predictor, calls work() and logs its error.
+  template <typename Work>
+  Status call(Work&& work) noexcept {
+    return logged(guard([&] {
+      const Reserved reserved(in_use);
+      stop.begin(timeout);
+      work();
+    }));
+  }
+  Status logged(Status status) const noexcept {
+    if (!status) context->log(LogLevel::error, status.message);
+    return status;
+  }
+
+  std::shared_ptr<const ImageState> encoded(const Frame& frame);
   Prediction predict(const Prompts& prompts, const PredictParams& params);
-  Decoded decode_in_batches(const Prompts& prompts, bool multimask);
+  Decoded decode_in_batches(const ImageState& on, const Prompts& prompts, bool multimask);
+  std::vector<Record> everything(const Frame& frame, const EverythingParams& params);
 };
 
-void Predictor::State::set_image(const Frame& frame) {
+std::shared_ptr<const ImageState> Predictor::State::encoded(const Frame& frame) {
   Preprocessed prepared;
   {
     const Timer timer(timings.preprocess);
     prepared = glesam::preprocess(frame, manifest().preprocessing, limits());
   }
   const std::int64_t size = prepared.geometry.image_size;
+  stop.check();
   Tensors features;
   {
     const Timer timer(timings.encoder);
@@ -73,6 +107,7 @@ void Predictor::State::set_image(const Frame& frame) {
         encode(*engine, manifest(), host_tensor({1, 3, size, size}, std::move(prepared.tensor)));
     engine->finish();
   }
+  stop.check();
   timings.gate = timings.enhancer = 0;
   Decision decision{context->params.enhance, false, 0};
   if (const GateChoice& gate = context->gate) {
@@ -87,18 +122,21 @@ void Predictor::State::set_image(const Frame& frame) {
     features = glesam::enhance(*engine, manifest(), features);
     engine->finish();
   }
-  image = std::make_shared<const ImageState>(
+  stop.check();
+  return std::make_shared<const ImageState>(
       ImageState{context, engine, prepared.geometry, decision, std::move(features),
                  Upscaler(prepared.geometry, manifest().postprocessing)});
 }
 
-Decoded Predictor::State::decode_in_batches(const Prompts& prompts, bool multimask) {
+Decoded Predictor::State::decode_in_batches(const ImageState& on, const Prompts& prompts,
+                                            bool multimask) {
   Decoded all;
   for (std::size_t first = 0; first < prompts.count; first += context->prompt_batch) {
+    stop.check();
     const std::size_t count = std::min(context->prompt_batch, prompts.count - first);
-    const Tensors tensors = prompt_tensors(part_of(prompts, first, count, image->geometry),
-                                           image->geometry, manifest().coordinates);
-    const Decoded decoded = decode(*engine, image->features, tensors);
+    const Tensors tensors = prompt_tensors(part_of(prompts, first, count, on.geometry),
+                                           on.geometry, manifest().coordinates);
+    const Decoded decoded = decode(*engine, on.features, tensors);
     if (!is_usable(decoded)) {
       backend_error(cat("decoder on ", context->info.engine,
                         ": returned NaN or an infinite IoU; test the bundle with --selftest, or "
@@ -122,11 +160,25 @@ Prediction Predictor::State::predict(const Prompts& prompts, const PredictParams
   Decoded chosen;
   {
     const Timer timer(timings.decoder);
-    chosen = decode_in_batches(prompts, params.multimask);
+    chosen = decode_in_batches(*image, prompts, params.multimask);
   }
   const Timer timer(timings.masks);
   return prediction_of(std::move(chosen), params, image->upscaler, image->geometry.original,
-                       manifest().postprocessing);
+                       manifest().postprocessing, stop);
+}
+
+std::vector<Record> Predictor::State::everything(const Frame& frame,
+                                                 const EverythingParams& params) {
+  const Region whole = checked_region(frame);
+  const auto encode = [&](const Crop& crop) -> CropSearch {
+    Frame part = frame;
+    part.region = {whole.x + static_cast<int>(crop.x0), whole.y + static_cast<int>(crop.y0),
+                   static_cast<int>(crop.x1 - crop.x0), static_cast<int>(crop.y1 - crop.y0)};
+    const auto on = encoded(part);
+    return {on->geometry,
+            [this, on](const Prompts& prompts) { return decode_in_batches(*on, prompts, true); }};
+  };
+  return search_image(params, manifest(), {whole.height, whole.width}, encode, stop);
 }
 
 Predictor::Predictor(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
@@ -134,6 +186,9 @@ Predictor::~Predictor() = default;
 
 Status Predictor::open(const std::string& bundle, const Params& params,
                        std::unique_ptr<Predictor>* predictor) noexcept {
+  if (predictor == nullptr) {
+    return guard([] { input_error("predictor: a null pointer; pass a place for the result"); });
+  }
   std::unique_ptr<Context> context;
   const Status status = Context::open(bundle, params, &context);
   return status ? context->create_session(predictor) : status;
@@ -165,38 +220,27 @@ Status Predictor::share(std::unique_ptr<Predictor>* session) const noexcept {
 }
 
 Status Predictor::set_image(const Image& image) noexcept {
-  return guard([&] {
-    const Reserved reserved(state_->in_use);
-    state_->set_image(frame_of(image));
-  });
+  return state_->call([&] { state_->image = state_->encoded(frame_of(image)); });
 }
 
 Status Predictor::set_frame(const Frame& frame) noexcept {
-  return guard([&] {
-    const Reserved reserved(state_->in_use);
-    state_->set_image(frame);
-  });
+  return state_->call([&] { state_->image = state_->encoded(frame); });
 }
 
 Status Predictor::reset_image() noexcept {
-  return guard([&] {
-    const Reserved reserved(state_->in_use);
-    state_->image.reset();
-  });
+  return state_->call([&] { state_->image.reset(); });
 }
 
 Status Predictor::get_features(Features* features) noexcept {
-  return guard([&] {
+  return state_->call([&] {
     if (features == nullptr) input_error("features: a null pointer; pass a place for the result");
-    const Reserved reserved(state_->in_use);
     if (!state_->image) input_error("no image is set; call set_image first");
     features->image_ = state_->image;
   });
 }
 
 Status Predictor::set_features(const Features& features) noexcept {
-  return guard([&] {
-    const Reserved reserved(state_->in_use);
+  return state_->call([&] {
     if (!features) input_error("features: empty; fill them with get_features");
     auto image = std::static_pointer_cast<const ImageState>(features.image_);
     if (image->context != state_->context) {
@@ -208,10 +252,52 @@ Status Predictor::set_features(const Features& features) noexcept {
 
 Status Predictor::predict(const Prompts& prompts, const PredictParams& params,
                           Prediction* result) noexcept {
-  return guard([&] {
+  return state_->call([&] {
     if (result == nullptr) input_error("result: a null pointer; pass a place for the result");
-    const Reserved reserved(state_->in_use);
     *result = state_->predict(prompts, params);
+  });
+}
+
+Status Predictor::segment_everything(const Frame& frame, const EverythingParams& params,
+                                     std::vector<Record>* records) noexcept {
+  return state_->call([&] {
+    if (records == nullptr) input_error("records: a null pointer; pass a place for the result");
+    *records = state_->everything(frame, params);
+  });
+}
+
+Status Predictor::segment_async(const Frame* frame, const Prompts& prompts,
+                                const PredictParams& params,
+                                std::function<void(Status, Prediction)> done) noexcept {
+  State* const state = state_.get();
+  return state->logged(guard([&] {
+    if (!done) input_error("done: empty; pass a function that receives the result");
+    Reserved reserved(state->in_use);
+    const auto side = static_cast<std::size_t>(state->context->info.image_size / 4);
+    const auto own = std::make_shared<const OwnedPrompts>(prompts, side, state->limits());
+    const std::optional<Frame> given =
+        frame != nullptr ? std::optional<Frame>(*frame) : std::nullopt;
+    state->stop.begin(state->timeout);
+    state->worker.run([state, own, given, params, done = std::move(done)] {
+      Prediction result;
+      Status status = state->logged(guard([&] {
+        state->stop.check();
+        if (given) state->image = state->encoded(*given);
+        result = state->predict(own->prompts(), params);
+      }));
+      state->in_use.clear(std::memory_order_release);
+      done(std::move(status), std::move(result));  // may destroy the predictor
+    });
+    reserved.keep();
+  }));
+}
+
+void Predictor::cancel() noexcept { state_->stop.cancel(); }
+
+Status Predictor::set_timeout(double seconds) noexcept {
+  return state_->call([&] {
+    if (!(seconds >= 0)) input_error(cat("timeout ", general(seconds), ": must be 0 or more"));
+    state_->timeout = seconds;
   });
 }
 
@@ -232,9 +318,8 @@ Status Predictor::preprocess(const Frame& frame, std::vector<float>* tensor) con
 }
 
 Status Predictor::decision(Decision* decision) noexcept {
-  return guard([&] {
+  return state_->call([&] {
     if (decision == nullptr) input_error("decision: a null pointer; pass a place for the result");
-    const Reserved reserved(state_->in_use);
     if (!state_->image) input_error("no image is set; call set_image first");
     *decision = state_->image->decision;
   });

@@ -6,7 +6,7 @@
 #include "frame.h"
 #include "geometry.h"
 #include "glesam.h"
-#include "limits.h"
+#include "input_limits.h"
 #include "tensor.h"
 
 namespace glesam {

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "errors.h"
+#include "owned_prompts.h"
 #include "text.h"
 
 namespace glesam {
@@ -54,7 +55,43 @@ std::size_t mask_pixels_of(const Geometry& geometry) {
   return elements({geometry.image_size / 4, geometry.image_size / 4});
 }
 
+// Limits can be raised to any number. Later code must not read beyond the address space.
+void check_counts(const Prompts& prompts, std::size_t mask_pixels, const Limits& limits) {
+  const std::size_t batch = prompts.count, points = prompts.points_per_prompt;
+  check_limit(kPrompts, limits, batch, cat("prompts: count is ", batch));
+  check_limit(kPoints, limits, points, cat("points: ", points, " in one prompt"));
+  constexpr std::size_t kMost = SIZE_MAX / 2;
+  if (batch > kMost || points > kMost - 3) throw std::length_error("prompts beyond any memory");
+  const auto rows = static_cast<std::int64_t>(batch);
+  elements({rows, static_cast<std::int64_t>(points) + 3, 4});
+  elements({rows, static_cast<std::int64_t>(mask_pixels)});
+}
+
+template <typename Value>
+std::vector<Value> copied(const Value* values, std::size_t count) {
+  return values != nullptr ? std::vector<Value>(values, values + count) : std::vector<Value>();
+}
+
 }  // namespace
+
+OwnedPrompts::OwnedPrompts(const Prompts& given, std::size_t side, const Limits& limits)
+    : given_(given) {
+  check_counts(given, side * side, limits);
+  const std::size_t batch = given.count, points = batch * given.points_per_prompt;
+  points_ = copied(given.points, points * 2);
+  labels_ = copied(given.labels, points);
+  boxes_ = copied(given.boxes, batch * 4);
+  mask_input_ = copied(given.mask_input, batch * side * side);
+}
+
+Prompts OwnedPrompts::prompts() const {
+  Prompts own = given_;  // a null pointer stays one, since checks tell it from an empty array
+  if (own.points != nullptr) own.points = points_.data();
+  if (own.labels != nullptr) own.labels = labels_.data();
+  if (own.boxes != nullptr) own.boxes = boxes_.data();
+  if (own.mask_input != nullptr) own.mask_input = mask_input_.data();
+  return own;
+}
 
 void check_prompts(const Prompts& prompts, const Geometry& geometry, const Limits& limits) {
   const std::size_t batch = prompts.count, points = prompts.points_per_prompt;
@@ -70,15 +107,8 @@ void check_prompts(const Prompts& prompts, const Geometry& geometry, const Limit
     input_error(points > 0 ? "points: a null pointer, but points_per_prompt is not 0"
                            : "points: points_per_prompt is 0, but points are given");
   }
-  check_limit(kPrompts, limits, batch, cat("prompts: count is ", batch));
-  check_limit(kPoints, limits, points, cat("points: ", points, " in one prompt"));
-  // Limits can be raised to any number. The code below must not read beyond the address space.
   const std::size_t mask_pixels = mask_pixels_of(geometry);
-  constexpr std::size_t kMost = SIZE_MAX / 2;
-  if (batch > kMost || points > kMost - 3) throw std::length_error("prompts beyond any memory");
-  const auto rows = static_cast<std::int64_t>(batch);
-  elements({rows, static_cast<std::int64_t>(points) + 3, 4});
-  elements({rows, static_cast<std::int64_t>(mask_pixels)});
+  check_counts(prompts, mask_pixels, limits);
   if (prompts.points != nullptr) {
     check_finite(prompts.points, batch * points * 2, "points");
     check_finite(prompts.labels, batch * points, "labels");

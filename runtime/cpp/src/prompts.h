@@ -3,7 +3,7 @@
 
 #include "geometry.h"
 #include "glesam.h"
-#include "limits.h"
+#include "input_limits.h"
 #include "manifest.h"
 #include "tensor.h"
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <optional>
 #include <stdexcept>
 
@@ -47,9 +48,11 @@ TensorEntry read_entry(const std::string& name, const Node& node) {
   if (!unit) refuse(cat(py_repr(name), " has an unknown type, ", py_repr(entry.dtype)));
   std::uint64_t size = *unit;
   for (const std::int64_t axis : entry.shape) {
-    if (__builtin_mul_overflow(size, static_cast<std::uint64_t>(axis), &size)) {
+    const auto length = static_cast<std::uint64_t>(axis);
+    if (size != 0 && length > std::numeric_limits<std::uint64_t>::max() / size) {
       refuse(cat(py_repr(name), " has a shape that fits in no memory"));
     }
+    size *= length;
   }
   if (entry.end < entry.begin || entry.end - entry.begin != size) {
     refuse(cat(py_repr(name), " has offsets that do not fit its shape"));

@@ -18,7 +18,7 @@ constexpr std::size_t kFirst = 4;
 class Golden {
  public:
   Golden(const Bundle& bundle, const Limits& limits)
-      : where_(bundle.golden_path().string()), tensors_(load_golden(bundle, limits)) {}
+      : where_(utf8_of(bundle.golden_path())), tensors_(load_golden(bundle, limits)) {}
 
   Tensor tensor(const std::string& name) const {
     const StoredTensor& stored = tensors_.at(name);

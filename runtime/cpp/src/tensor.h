@@ -24,12 +24,13 @@ using Tensors = std::map<std::string, Tensor>;
 
 // Returns the number of elements. Throws std::length_error if they cannot fit in any memory.
 inline std::size_t elements(const Shape& shape) {
+  constexpr std::size_t kMost = SIZE_MAX / 2 / sizeof(double);
   std::size_t count = 1;
   for (const std::int64_t axis : shape) {
-    if (axis < 0 || __builtin_mul_overflow(count, static_cast<std::size_t>(axis), &count) ||
-        count > SIZE_MAX / 2 / sizeof(double)) {
+    if (axis < 0 || (count != 0 && static_cast<std::uint64_t>(axis) > kMost / count)) {
       throw std::length_error("a tensor beyond any memory");
     }
+    count *= static_cast<std::size_t>(axis);
   }
   return count;
 }

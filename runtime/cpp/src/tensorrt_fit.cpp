@@ -1,6 +1,8 @@
 #include "tensorrt_fit.h"
 
+#ifndef _WIN32
 #include <sys/utsname.h>
+#endif
 
 #include <algorithm>
 #include <cctype>
@@ -15,12 +17,16 @@ namespace {
 
 // Returns the system's name as the manifest spells it, such as "linux-x86_64".
 std::string system_name() {
+#ifdef _WIN32
+  return "windows-amd64";  // the only one that TensorRT has on Windows
+#else
   utsname names{};
   if (uname(&names) != 0) backend_error("the operating system does not say what it is");
   std::string name = cat(names.sysname, "-", names.machine);
   std::transform(name.begin(), name.end(), name.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return name;
+#endif
 }
 
 // Returns the numbers of a version: "10.13.3.9" gives 10, 13, 3, 9. It stops at the first part that
@@ -38,7 +44,7 @@ std::vector<int> version_numbers(const std::string& version) {
 void check_library(const Bundle& bundle, const std::string& version) {
   const Target& target = bundle.manifest.target;
   const EngineBuild& build = *target.build;
-  const std::string where = bundle.path.string();
+  const std::string where = utf8_of(bundle.path);
   const std::string here = system_name();
   if (build.system != here) {
     backend_error(cat(where, ": its engines were built on ", build.system, ", this is ", here,
@@ -65,7 +71,7 @@ void check_gpu(const Bundle& bundle, const std::string& here) {
   const auto& built_for = build.compute_capabilities;
   if (std::count(built_for.begin(), built_for.end(), here) > 0) return;
   if (build.runs_on_newer_gpus && std::stoi(here) >= 8) return;
-  backend_error(cat(bundle.path.string(), ": its engines were built for compute capability ",
+  backend_error(cat(utf8_of(bundle.path), ": its engines were built for compute capability ",
                     join(built_for, ", "), ", this GPU has ", here,
                     "; build them for it with glesam-export"));
 }

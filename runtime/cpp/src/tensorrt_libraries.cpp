@@ -10,14 +10,29 @@ constexpr int kHeaderMajor = NV_TENSORRT_MAJOR, kHeaderMinor = NV_TENSORRT_MINOR
 
 std::vector<std::string> tensorrt_names(const std::string& target, const std::string& library) {
   if (!library.empty()) return {library};
+#ifdef _WIN32
+  const std::string name = target == "tensorrt-rtx" ? "tensorrt_rtx_" : "nvinfer_";
+  return target == "tensorrt-rtx" ? std::vector<std::string>{cat(name, kHeaderMajor, "_", kHeaderMinor, ".dll")}
+                                  : std::vector<std::string>{cat(name, kHeaderMajor, ".dll")};
+#else
   const std::string name = target == "tensorrt-rtx" ? "libtensorrt_rtx.so" : "libnvinfer.so";
   return {cat(name, ".", kHeaderMajor), name};
+#endif
+}
+
+std::vector<std::string> cuda_names() {
+  constexpr int kMajor = CUDART_VERSION / 1000;
+#ifdef _WIN32
+  return {cat("cudart64_", kMajor, ".dll")};
+#else
+  return {cat("libcudart.so.", kMajor), "libcudart.so"};
+#endif
 }
 
 }  // namespace
 
 Cuda::Cuda(const std::string& device, int index)
-    : library_("the CUDA runtime", {cat("libcudart.so.", CUDART_VERSION / 1000), "libcudart.so"},
+    : library_("the CUDA runtime", cuda_names(),
                cat("install CUDA ", CUDART_VERSION / 1000, "'s runtime library")),
       device_(index),
       get_error_string(library_.function<decltype(cudaGetErrorString)>("cudaGetErrorString")),

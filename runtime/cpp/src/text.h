@@ -1,12 +1,19 @@
 // Formats text as the Python runtime does, independent of the process's locale.
 #pragma once
 
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <type_traits>
 #include <vector>
 
 namespace glesam {
+
+// A path from UTF-8, and back. On Windows, std::filesystem takes and gives the code page instead.
+inline std::filesystem::path path_of(const std::string& utf8) {
+  return std::filesystem::u8path(utf8);
+}
+inline std::string utf8_of(const std::filesystem::path& path) { return path.u8string(); }
 
 // Returns Python's repr() of a string: 'it', "it's", with escapes for non-printing characters.
 std::string py_repr(std::string_view text);

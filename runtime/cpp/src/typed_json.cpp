@@ -2,38 +2,20 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cmath>
 
 #include "text.h"
 
 namespace glesam {
-namespace {
-
-[[noreturn]] void fail_kind(const Node& node, const char* expected) {
-  fail(node, cat("Expected `", expected, "`, got `", kind_name(node.value), "`"));
-}
-
-std::string bound(double value) {  // a float as Python prints it: 0 is 0.0, 1e-6 is 1e-06
-  const std::string text = general(value, value == std::floor(value) ? 17 : 15);
-  return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;
-}
-
-}  // namespace
-
 void fail(const Node& node, std::string_view what) {
-  throw FieldError(node.path == "$" ? std::string(what) : cat(what, " - at `", node.path, "`"));
+  throw FieldError(cat("`", node.path, "`: ", what));
 }
 
-void fail_word(const std::string& word, const std::string& where) {
-  throw FieldError(cat("Invalid enum value '", word, "' - at ", where));
+void expect_object(const Node& node) {
+  if (node.value.kind != Json::Kind::object) fail(node, "must be an object");
 }
 
-void expect_object(const Node& node, const char* expected) {
-  if (node.value.kind != Json::Kind::object) fail_kind(node, expected);
-}
-
-void read_object(const Node& node, std::initializer_list<Field> fields, const char* expected) {
-  expect_object(node, expected);
+void read_object(const Node& node, std::initializer_list<Field> fields) {
+  expect_object(node);
   for (const auto& [key, value] : node.value.members) {
     for (const Field& field : fields) {
       if (key == field.name) field.read({value, cat(node.path, ".", key)});
@@ -41,49 +23,48 @@ void read_object(const Node& node, std::initializer_list<Field> fields, const ch
   }
   for (const Field& field : fields) {
     if (field.required && node.value.find(field.name) == nullptr) {
-      fail(node, cat("Object missing required field `", field.name, "`"));
+      fail(node, cat("lacks the field ", field.name));
     }
   }
 }
 
-void read_map(const Node& node, const std::function<void(const std::string&, const Node&)>& read,
-              const char* expected) {
-  expect_object(node, expected);
+void read_map(const Node& node,
+              const std::function<void(const std::string&, const Node&)>& read) {
+  expect_object(node);
   for (const auto& [key, value] : node.value.members) read(key, {value, node.path + "[...]"});
 }
 
 void read_array(const Node& node, const std::function<void(const Node&)>& read,
                 std::size_t length) {
-  if (node.value.kind != Json::Kind::array) fail_kind(node, "array");
+  if (node.value.kind != Json::Kind::array) fail(node, "must be an array");
   const auto& items = node.value.items;
   const bool fixed_length = length != std::numeric_limits<std::size_t>::max();
   if (fixed_length && items.size() != length)
-    fail(node, cat("Expected `array` of length ", length));
+    fail(node, cat("must have ", length, " items"));
   for (std::size_t i = 0; i < items.size(); ++i) read({items[i], cat(node.path, "[", i, "]")});
 }
 
-std::string read_string(const Node& node, const char* expected) {
-  if (node.value.kind != Json::Kind::string) fail_kind(node, expected);
+std::string read_string(const Node& node) {
+  if (node.value.kind != Json::Kind::string) fail(node, "must be a string");
   return node.value.text;
 }
 
 bool read_bool(const Node& node) {
-  if (node.value.kind != Json::Kind::boolean) fail_kind(node, "bool");
+  if (node.value.kind != Json::Kind::boolean) fail(node, "must be true or false");
   return node.value.flag;
 }
 
-std::string read_word(const Node& node, std::initializer_list<const char*> words,
-                      const char* expected) {
-  if (node.value.kind != Json::Kind::string) fail_kind(node, expected);
-  const std::string& text = node.value.text;
+std::string read_word(const Node& node, std::initializer_list<const char*> words) {
+  std::string text = read_string(node);
   if (std::none_of(words.begin(), words.end(), [&](const char* word) { return text == word; })) {
-    fail_word(text, cat("`", node.path, "`"));
+    fail(node, cat(py_repr(text), " is not known; known are ",
+                   join(std::vector<std::string>(words.begin(), words.end()), ", ")));
   }
   return text;
 }
 
-std::int64_t read_integer(const Node& node, std::int64_t low, const char* expected) {
-  if (node.value.kind != Json::Kind::integer) fail_kind(node, expected);
+std::int64_t read_integer(const Node& node, std::int64_t low) {
+  if (node.value.kind != Json::Kind::integer) fail(node, "must be an integer");
   const std::string& digits = node.value.text;
   std::int64_t value = 0;
   const auto result = std::from_chars(digits.data(), digits.data() + digits.size(), value);
@@ -91,19 +72,18 @@ std::int64_t read_integer(const Node& node, std::int64_t low, const char* expect
     value = digits.front() == '-' ? std::numeric_limits<std::int64_t>::min()
                                   : std::numeric_limits<std::int64_t>::max();
   }
-  if (value < low) fail(node, cat("Expected `int` >= ", low));
+  if (value < low) fail(node, cat("must be at least ", low));
   return value;
 }
 
-double read_number(const Node& node, const Range& range, const char* expected) {
+double read_number(const Node& node, const Range& range) {
   const bool numeric =
       node.value.kind == Json::Kind::integer || node.value.kind == Json::Kind::real;
-  if (!numeric) fail_kind(node, expected);
+  if (!numeric) fail(node, "must be a number");
   const double value = node.value.number;
-  if (!(value > range.above)) fail(node, cat("Expected `float` > ", bound(range.above)));
-  if (!(value >= range.from)) fail(node, cat("Expected `float` >= ", bound(range.from)));
-  if (!(value <= range.to)) fail(node, cat("Expected `float` <= ", bound(range.to)));
-  if (!(value < range.below)) fail(node, cat("Expected `float` < ", bound(range.below)));
+  if (!(value > range.above && value >= range.from && value <= range.to && value < range.below)) {
+    fail(node, cat(general(value), " is out of range"));
+  }
   return value;
 }
 

@@ -1,4 +1,4 @@
-// Reading typed values from JSON. Error messages are those of the Python runtime.
+// Reading typed values from JSON. The first error of a document has the field of the Python runtime's.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@
 
 namespace glesam {
 
-// A missing or wrong field: "Expected `int`, got `str` - at `$.version`".
+// A missing or wrong field: "`$.version`: must be an integer".
 class FieldError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -27,9 +27,7 @@ struct Node {
 
 [[noreturn]] void fail(const Node& node, std::string_view what);
 
-// `expected` is the type that an error message names. It is "float | null", for example, if the
-// field may be null, which the caller handles.
-void expect_object(const Node& node, const char* expected = "object");
+void expect_object(const Node& node);
 
 struct Field {
   const char* name;
@@ -39,27 +37,23 @@ struct Field {
 
 // Reads the members in the order of the document, so that the first error in it is reported, and
 // ignores unknown members. Then it reports the first required member that is missing.
-void read_object(const Node& node, std::initializer_list<Field> fields,
-                 const char* expected = "object");
+void read_object(const Node& node, std::initializer_list<Field> fields);
 
 // Reads every member of an object whose keys are data.
 void read_map(const Node& node,
-              const std::function<void(const std::string& key, const Node& value)>& read,
-              const char* expected = "object");
+              const std::function<void(const std::string& key, const Node& value)>& read);
 
 void read_array(const Node& node, const std::function<void(const Node&)>& read,
                 std::size_t length = std::numeric_limits<std::size_t>::max());
 
-std::string read_string(const Node& node, const char* expected = "str");
+std::string read_string(const Node& node);
 bool read_bool(const Node& node);
 
-// Reads a string that must be one of the words. `expected`: see expect_object.
-std::string read_word(const Node& node, std::initializer_list<const char*> words,
-                      const char* expected = "str");
-[[noreturn]] void fail_word(const std::string& word, const std::string& where);
+// Reads a string that must be one of the words.
+std::string read_word(const Node& node, std::initializer_list<const char*> words);
 
 // Reads an integer of at least `low`. A value beyond 64 bits becomes the nearest that fits.
-std::int64_t read_integer(const Node& node, std::int64_t low, const char* expected = "int");
+std::int64_t read_integer(const Node& node, std::int64_t low);
 
 struct Range {
   double above = -std::numeric_limits<double>::infinity();  // exclusive
@@ -67,7 +61,7 @@ struct Range {
   double to = std::numeric_limits<double>::infinity();      // inclusive
   double below = std::numeric_limits<double>::infinity();   // exclusive
 };
-double read_number(const Node& node, const Range& range = {}, const char* expected = "float");
+double read_number(const Node& node, const Range& range = {});
 
 bool is_null(const Node& node);
 

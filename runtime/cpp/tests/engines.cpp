@@ -249,6 +249,73 @@ Status with_little_memory(std::size_t extra, Work&& work) {
 }
 
 // The engine itself runs out of memory: 3000 points take hundreds of megabytes for attention.
+// Cancels a call while the engine waits; the run of a graph ends after it.
+void a_call_is_cancelled() {
+  Plan plan;
+  const auto predictor = opened(plan, 2);
+  CHECK(set_image(*predictor, 1));
+  const Prediction before = predicted(*predictor, 5);
+  predictor->cancel();  // no call runs, so nothing happens
+  CHECK(predicted(*predictor, 5).low_res == before.low_res);
+  for (const bool image : {true, false}) {
+    std::promise<void> go;
+    plan.go = go.get_future().share();
+    plan.waiting = std::promise<void>();
+    std::future<void> waits = plan.waiting.get_future();
+    Prediction kept = before;
+    auto running = std::async(std::launch::async, [&] {
+      return image ? set_image(*predictor, 2) : predict(*predictor, 5, &kept);
+    });
+    waits.wait();
+    predictor->cancel();
+    plan.go = {};
+    const std::size_t runs = plan.batches.size();
+    go.set_value();
+    REFUSED(running.get(), Code::cancelled, "cancelled by the caller");
+    CHECK(plan.batches.size() <= runs + 1);  // the batch that ran, and no further one
+    CHECK(kept.low_res == before.low_res);
+    CHECK(predicted(*predictor, 5).low_res == before.low_res);
+  }
+}
+
+void a_call_has_a_time_limit() {
+  Plan plan;
+  const auto predictor = opened(plan);
+  CHECK(set_image(*predictor, 1));
+  const Prediction before = predicted(*predictor);
+  REFUSED(predictor->set_timeout(-1), Code::invalid_input, "timeout -1: must be 0 or more");
+  CHECK(predictor->set_timeout(1e-9));
+  REFUSED(set_image(*predictor, 2), Code::timeout, "longer than its timeout");
+  Prediction kept = before;
+  REFUSED(predict(*predictor, 1, &kept), Code::timeout, "longer than its timeout");
+  CHECK(predictor->set_timeout(1e30));
+  CHECK(predicted(*predictor).low_res == before.low_res);
+}
+
+// The backend itself interrupts the run of a graph.
+void the_engine_is_interrupted() {
+  std::unique_ptr<Predictor> predictor;
+  Params params = default_params();
+  params.backend = backend;
+  params.engine_library = library;
+  CHECK_EQUAL(Predictor::open(folder, params, &predictor).message, "");
+  CHECK(set_image(*predictor, 1));
+  const Prediction before = predicted(*predictor, 8);
+  int cancelled = 0;
+  for (int i = 0; i < 20; ++i) {
+    auto running = std::async(std::launch::async, [&] { return set_image(*predictor, 2); });
+    while (running.wait_for(std::chrono::milliseconds(2)) != std::future_status::ready) {
+      predictor->cancel();
+    }
+    const Status status = running.get();
+    CHECK(status || status.code == Code::cancelled);
+    cancelled += status.code == Code::cancelled;
+  }
+  CHECK(cancelled > 0);
+  CHECK(set_image(*predictor, 1));
+  CHECK(predicted(*predictor, 8).low_res == before.low_res);
+}
+
 void the_engine_has_no_memory() {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   std::printf("note: not run, since sanitizers map more memory than this test allows\n");
@@ -295,5 +362,8 @@ int main(int argc, char** argv) {
        {"results that are no numbers are refused", results_that_are_no_numbers_are_refused},
        {"prompts run in batches", prompts_run_in_batches},
        {"one call at a time", one_call_at_a_time},
+       {"a call is cancelled", a_call_is_cancelled},
+       {"a call has a time limit", a_call_has_a_time_limit},
+       {"the engine is interrupted", the_engine_is_interrupted},
        {"the engine has no memory", the_engine_has_no_memory}});
 }

@@ -109,9 +109,9 @@ def test_wrong_gates_are_one_line(gated: Path, programs: Path) -> None:
     for change, words in (
         ({"encoder": "0" * 64}, "was learned for another encoder (000000000000 instead of "),
         ({"enhancer": "0" * 64}, "was learned for another enhancer (000000000000 instead of "),
-        ({"weights": [1.0] * 511}, "Expected `array` of length >= 512"),
-        ({"weights": [1.0] * 513}, "Expected `array` of length <= 512"),
-        ({"threshold": 1e300}, "Expected `float` <= "),
+        ({"weights": [1.0] * 511}, "`$.enhancement_gate.weights`: must have 512 items"),
+        ({"weights": [1.0] * 513}, "`$.enhancement_gate.weights`: must have 512 items"),
+        ({"threshold": 1e300}, "`$.enhancement_gate.threshold`: 1e+300 is out of range"),
         ({"bias": float("nan")}, "not a bundle manifest"),
     ):
         wrong = {**right, "enhancement_gate": {**right["enhancement_gate"], **change}}

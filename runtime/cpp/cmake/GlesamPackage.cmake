@@ -1,0 +1,15 @@
+# `cpack -G DEB` in the build folder makes a Debian package of what `cmake --install` installs.
+set(CPACK_GENERATOR DEB)
+set(CPACK_PACKAGE_NAME glesam)
+set(CPACK_PACKAGE_CONTACT "The glesam-deploy authors")
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "Runtime for GleSAM bundles: turns images and prompts into masks")
+set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_PACKAGE_SECTION libs)
+# The engine is not a package of Debian, so its libraries are not among the dependencies.
+set(CPACK_DEBIAN_PACKAGE_DEPENDS "libc6, libgcc-s1, libstdc++6")
+set(CPACK_STRIP_FILES ON)
+if(CMAKE_SYSTEM_PROCESSOR STREQUAL "aarch64")
+  set(CPACK_DEBIAN_PACKAGE_ARCHITECTURE arm64)
+endif()
+include(CPack)

@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 
 HEADERS = {
     "C": "runtime/cpp/include/glesam_c.h",
+    "C, contexts": "runtime/cpp/include/glesam_c_context.h",
+    "C, calls": "runtime/cpp/include/glesam_c_calls.h",
+    "C, everything": "runtime/cpp/include/glesam_c_everything.h",
     "C, videos": "runtime/cpp/include/glesam_follow_c.h",
     "C++": "runtime/cpp/include/glesam.h",
+    "C++, everything": "runtime/cpp/include/glesam_everything.h",
     "C++, videos": "runtime/cpp/include/glesam_follow.h",
 }
 PROJECT_PAGES = {

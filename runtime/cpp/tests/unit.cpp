@@ -100,12 +100,13 @@ void hostile_safetensors() {
   CHECK_CONTAINS(reason_of("{" + tensor("a", "F32", "[3]", "[0,8]") + "}", 8), "do not fit");
   CHECK_CONTAINS(reason_of("{" + tensor("a", "F32", "[2]", "[8,0]") + "}", 8), "do not fit");
   CHECK_CONTAINS(reason_of("{" + tensor("a", "F9", "[2]", "[0,8]") + "}", 8), "unknown type");
-  CHECK_CONTAINS(reason_of("{" + tensor("a", "F32", "[-2]", "[0,8]") + "}", 8), ">= 0");
+  CHECK_CONTAINS(reason_of("{" + tensor("a", "F32", "[-2]", "[0,8]") + "}", 8),
+                 "must be at least 0");
   CHECK_CONTAINS(
       reason_of(
           "{" + tensor("a", "F32", "[4611686018427387904,4611686018427387904]", "[0,0]") + "}", 0),
       "fits in no memory");
-  CHECK_CONTAINS(reason_of("[]", 0), "Expected `object`");
+  CHECK_CONTAINS(reason_of("[]", 0), "must be an object");
   CHECK_CONTAINS(reason_of("", 0), "parse error");
   CHECK_CONTAINS(reason_of(std::string(100'000, '['), 0), "recursion");
 }
@@ -174,8 +175,8 @@ void json_keeps_order_and_numbers() {
   CHECK_EQUAL(root.members.size(), std::size_t{3});
   CHECK_EQUAL(root.members.front().first, "b");
   CHECK_EQUAL(root.find("b")->text, "2");
-  CHECK_EQUAL(std::string(kind_name(root.find("a")->items[0])), "float");
-  CHECK_EQUAL(std::string(kind_name(root.find("a")->items[1])), "int");
+  CHECK(root.find("a")->items[0].kind == Json::Kind::real);
+  CHECK(root.find("a")->items[1].kind == Json::Kind::integer);
   CHECK_EQUAL(root.find("a")->items[1].text, "123456789012345678901234567890");
 }
 

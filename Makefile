@@ -225,12 +225,12 @@ check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under saniti
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT) $(CPP_OPTIONS)
 
 check:  ## Run every check, and print the seconds that each takes
-	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-attacks" "$(MAKE) test-serving" "$(MAKE) test-web" "$(MAKE) test-browser" "GLESAM_KILLS=20 $(MAKE) test-batch" "$(MAKE) test-triton" "$(MAKE) test-clients" "$(MAKE) test-label-studio" "$(MAKE) test-interop" "$(MAKE) gpu-dry" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
+	.ci/timed "$(MAKE) lint" "$(MAKE) test" "$(MAKE) check-attacks" "$(MAKE) test-serving" "$(MAKE) test-web" "$(MAKE) test-browser" "GLESAM_KILLS=20 $(MAKE) test-batch" "$(MAKE) test-triton" "$(MAKE) test-clients" "$(MAKE) test-label-studio" "$(MAKE) test-cvat" "$(MAKE) test-interop" "$(MAKE) gpu-dry" "$(MAKE) check-cpp" "$(MAKE) dist" "$(MAKE) docs" "$(MAKE) test-pages" "$(MAKE) test-full"
 
 lint: $(READY)  ## Check style, import walls and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy runtime/glesam_runtime evaluation/glesam_evaluation calibration/glesam_calibration export/glesam_export benchmark/glesam_benchmark training/glesam_training serving/glesam_serving examples/label_studio
+	$(BIN)/mypy runtime/glesam_runtime evaluation/glesam_evaluation calibration/glesam_calibration export/glesam_export benchmark/glesam_benchmark training/glesam_training serving/glesam_serving examples/label_studio examples/cvat
 
 format: $(READY)  ## Format the code
 	$(BIN)/ruff check --fix

@@ -430,7 +430,7 @@ def test_selftest(
 
     monkeypatch.setattr(  # a machine that computes the enhancer a little wrong
         "glesam_runtime.chain.enhance",
-        lambda engine, manifest, features: {
+        lambda engine, manifest, features, timestep=None: {
             "image_embeddings": engine.to_host(features["image_embeddings"]) * np.float32(1.51)
             + 0.25
         },

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
-import openvino
 import pytest
 from msgspec.structs import replace
 
@@ -21,6 +20,7 @@ from glesam_runtime.backends.base import Engine
 from glesam_runtime.backends.loading import load_engine
 from glesam_runtime.bundle import Bundle
 from glesam_runtime.compare import relative_l2
+from glesam_runtime.engine_libraries import openvino_core
 from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.selftest import run_selftest
 
@@ -111,7 +111,7 @@ def test_precision(toy_bundle: Path, nano_bundle: Path) -> None:
         loaded("int4")
     exact = loaded(None)
     assert exact.describe()["precision"] == "fp32"
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(BackendError, match="precision 'bf16': this CPU does not have it"):
             loaded("bf16")
         return
@@ -135,7 +135,7 @@ def test_typed_graphs_lose_their_casts(
     kinds = {
         node.get_type_name() for node in engine.graphs["encoder"].get_runtime_model().get_ops()
     }
-    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    able = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     computes = "bf16" if typed == "bf16" and "BF16" in able else "fp32"
     assert engine.describe()["precision"] == computes
     assert not any("Softmax" in kind for kind in kinds), "attention is one kernel"

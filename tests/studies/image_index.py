@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import openvino
 
 from glesam_export import stages
 from glesam_export.checkpoints.random import RandomCheckpoint
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_runtime.backends.onnxruntime import session_options
 from glesam_runtime.backends.openvino import properties_of
+from glesam_runtime.engine_libraries import openvino_core
 from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.machine import cpu_name
 
@@ -53,7 +53,7 @@ def engines(path: Path) -> dict[str, Run]:
     options = session_options(EngineOptions(threads=1))
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     hint = properties_of(EngineOptions(threads=1), "fp32")
-    request = openvino.Core().compile_model(path, "CPU", hint).create_infer_request()
+    request = openvino_core().compile_model(path, "CPU", hint).create_infer_request()
     return {
         "onnxruntime": lambda given: session.run(None, given),
         "openvino": lambda given: request.infer(given, share_inputs=True),

@@ -20,11 +20,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 from onnx import TensorProto, helper, numpy_helper
 
 from glesam_runtime.backends.onnxruntime import session_options
 from glesam_runtime.backends.openvino import properties_of
+from glesam_runtime.engine_libraries import openvino_core
 from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.machine import cpu_name
 
@@ -146,7 +146,7 @@ def ort(path: Path) -> Run:
 def ov(path: Path, precision: str) -> Run:
     """Return how to run a graph with the settings of our OpenVINO backend."""
     properties = properties_of(EngineOptions(threads=1), precision)
-    request = openvino.Core().compile_model(path, "CPU", properties).create_infer_request()
+    request = openvino_core().compile_model(path, "CPU", properties).create_infer_request()
     return lambda given: request.infer(dict(given), share_inputs=True)[0].copy()
 
 

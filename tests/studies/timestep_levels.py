@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
-import openvino
 import torch
 from diffusers.models.resnet import ResnetBlock2D
 
@@ -34,6 +33,7 @@ from glesam_export.enhancer.reference import build_unet
 from glesam_export.presets import sam_preset, unet_preset
 from glesam_export.timesteps import add_levels
 from glesam_runtime.backends.tensorrt_api import import_family
+from glesam_runtime.engine_libraries import openvino_core
 from glesam_runtime.errors import GlesamError
 from glesam_runtime.interface import expected_interface
 from glesam_runtime.machine import cpu_name
@@ -85,7 +85,7 @@ def engines(path: Path) -> dict[str, Run]:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     hint = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    request = openvino.Core().compile_model(path, "CPU", hint).create_infer_request()
+    request = openvino_core().compile_model(path, "CPU", hint).create_infer_request()
     leveled = LEVEL in [each.name for each in session.get_inputs()]
 
     def given(level: int) -> dict[str, np.ndarray]:

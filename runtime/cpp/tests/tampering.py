@@ -267,6 +267,58 @@ ENGINES: dict[str, tuple[Any, ...]] = {
     "a percentile as text": ("calibration", {**CALIBRATION, "percentile": "99"}),
     "layers of no stage": ("calibration", {**CALIBRATION, "float_layers": {"unet": ["a"]}}),
 }
+GATE = {
+    "encoder": "0" * 64,
+    "enhancer": "1" * 64,
+    "features": "channel_moments",
+    "weights": [0.5] * 512,
+    "bias": -1,
+    "threshold": 0.25,
+    "target": "iou",
+    "training": {
+        "data": "scenes:20",
+        "pictures": 20,
+        "cases": 440,
+        "kinds": ["clear"],
+        "seed": 0,
+        "correlation": -0.5,
+        "area": 0.75,
+        "curve": [{"threshold": 0, "enhanced": 0.5, "hits": 1, "false_alarms": 0}],
+    },
+}
+TRAINED = ("enhancement_gate", "training")
+GATES: dict[str, tuple[Any, ...]] = {
+    "a gate that is null": ("enhancement_gate", None),
+    "a gate that is a number": ("enhancement_gate", 3),
+    "an empty gate": ("enhancement_gate", {}),
+    "a gate of no encoder": ("enhancement_gate", "encoder", "0" * 63),
+    "a gate of other features": ("enhancement_gate", "features", "pixels"),
+    "a weight too few": ("enhancement_gate", "weights", [0.5] * 511),
+    "a weight too many": ("enhancement_gate", "weights", [0.5] * 513),
+    "a weight as text": ("enhancement_gate", "weights", 7, "0.5"),
+    "an endless weight": ("enhancement_gate", "weights", 7, 1e13),
+    "weights as text": ("enhancement_gate", "weights", "0.5"),
+    "a threshold below all": ("enhancement_gate", "threshold", -1e300),
+    "a bias that is null": ("enhancement_gate", "bias", None),
+    "a gate for nothing": ("enhancement_gate", "target", "speed"),
+    "a gate of no training": (*TRAINED, None),
+    "pictures below 0": (*TRAINED, "pictures", -1),
+    "a correlation above 1": (*TRAINED, "correlation", 1.5),
+    "an area below 0": (*TRAINED, "area", -0.5),
+    "a kind that is a number": (*TRAINED, "kinds", [3]),
+    "half a point of a curve": (*TRAINED, "curve", 0, {"threshold": 0, "enhanced": 0.5}),
+    "a point above 1": (*TRAINED, "curve", 0, "hits", 2),
+}
+
+
+def gated(change: Change) -> Change:
+    """Return a change to a bundle that gets a gate first."""
+
+    def changed(folder: Path) -> None:
+        edited("enhancement_gate", to=GATE)(folder)
+        change(folder)
+
+    return changed
 
 
 def compiled(folder: Path) -> None:
@@ -333,6 +385,8 @@ REMOVED = ("format", "version", "model", "stages", "coordinates", "target", "par
 CHANGES: dict[str, Change] = {
     **{name: edited(*keys, to=value) for name, (*keys, value) in MANIFESTS.items()},
     **{name: of_engines(edited(*keys, to=value)) for name, (*keys, value) in ENGINES.items()},
+    **{name: gated(edited(*keys, to=value)) for name, (*keys, value) in GATES.items()},
+    "a gate without a bias": gated(edited("enhancement_gate", "bias", remove=True)),
     "a build without a source": of_engines(edited(*WHOLE_BUILD, "source", remove=True)),
     **{f"without {key}": edited(key, remove=True) for key in REMOVED},
     "without a label": edited("coordinates", "labels", "padding", remove=True),

@@ -13,6 +13,7 @@ import pytest
 from tampering import (
     CALIBRATION,
     CHANGES,
+    GATE,
     PARSERS_OWN,
     edited,
     in_a_cache,
@@ -91,6 +92,9 @@ def test_both_readers_open_a_good_one(
     engines = shutil.copytree(nano, tmp_path / "engines")
     of_engines(edited("calibration", to=CALIBRATION))(engines)
     open_bundle(engines)
+    gate = shutil.copytree(nano, tmp_path / "gate")
+    edited("enhancement_gate", to=GATE)(gate)
+    open_bundle(gate)
     cache, volume = (shutil.copytree(nano, tmp_path / name) for name in ("cache", "volume"))
     for change, folder in ((in_a_cache, cache), (on_a_volume, volume)):
         change(folder)
@@ -98,7 +102,7 @@ def test_both_readers_open_a_good_one(
     prompts = shutil.copytree(toy, tmp_path / "prompts")
     with_golden_prompts(64)(prompts)
     load_golden(open_bundle(prompts))
-    folders = nano, more, none, first, engines, cache, volume, prompts
+    folders = nano, more, none, first, engines, gate, cache, volume, prompts
     run = subprocess.run(
         [programs / "read_bundle", *folders], capture_output=True, text=True, check=True
     )

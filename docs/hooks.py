@@ -51,7 +51,7 @@ OUTSIDE = {
 FIELDS_MARKS = {
     "contract.md": (
         "<!-- fields of the manifest: docs/hooks.py puts them here -->",
-        ("manifest", "target"),
+        ("manifest", "target", "enhancement_gate"),
     ),
     "json.md": ("<!-- fields of the results: docs/hooks.py puts them here -->", ("results",)),
 }

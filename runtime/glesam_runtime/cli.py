@@ -263,7 +263,9 @@ def _print_document(
             bundle=BundleInfo.of(predictor.bundle),
             engine={**predictor.engine.describe(), "reason": predictor.engine_reason},
             enhance=predictor.enhancing.mode,
-            timestep=UNSET if predictor.timestep is None else predictor.timestep,
+            timestep=UNSET
+            if predictor.timestep is None or not predictor.enhancing.may_enhance
+            else predictor.timestep,
             load_seconds=round(predictor.timings["load"], 6),
             seconds=round(time.perf_counter() - since, 6),
             images=tuple(results),

@@ -50,7 +50,7 @@ _EXTRAS = {
         "uvicorn",
         "uvloop",
     ),
-    "batch": ("pyarrow", "ray"),
+    "batch": ("fsspec", "pyarrow", "ray"),
 }
 """The extras of glesam-deploy and the modules that they install; each but serve and batch contains
 the one before."""

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from glesam_serving.batch.watcher import processes_of
-
-from .conftest import batch, masks_of
-from .test_kills import IMAGES, JOB, end, no_driver_stays, start, wait_for
-
 pytest.importorskip("ray")
 psutil = pytest.importorskip("psutil")
+
+from glesam_serving.batch.watcher import processes_of  # noqa: E402
+
+from .conftest import batch, masks_of  # noqa: E402
+from .test_kills import IMAGES, JOB, end, no_driver_stays, start, wait_for  # noqa: E402
 
 __all__ = ["no_driver_stays"]
 

@@ -14,12 +14,13 @@ from glesam_runtime import open_bundle
 from glesam_runtime.bundle import builtin_bundle_path
 from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.errors import BundleError, InputError
+
+pytest.importorskip("ray")
+
 from glesam_serving.batch import bundles, stages
 from glesam_serving.batch.job import Job
 from glesam_serving.batch.plan import Plan
 from glesam_serving.batch.rows import Row
-
-pytest.importorskip("ray")
 
 
 class Handler(SimpleHTTPRequestHandler):

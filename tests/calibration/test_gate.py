@@ -64,9 +64,9 @@ def test_the_threshold_loses_within_the_tolerance() -> None:
 
 def test_a_learned_gate_separates_what_it_can(tmp_path: Path) -> None:
     bundle = open_bundle()
-    made, outcome = gate.learn_gate(bundle, invented(40), "iou", gate.Source("invented", 3))
+    made, outcome = gate.learn_gate(bundle, invented(400), "iou", gate.Source("invented", 3))
     assert made.training.area > 0.95
-    assert (made.training.pictures, made.training.cases) == (40, 160)
+    assert (made.training.pictures, made.training.cases) == (400, 1600)
     assert outcome.enhanced < 0.95
     folder = gate.write_gate(bundle, made, tmp_path / "gated")
     opened = open_bundle(folder)

@@ -24,7 +24,7 @@ def load(name: str) -> object:
 @pytest.mark.parametrize(
     ("schema", "modules"),
     [
-        ("manifest", ("manifest", "target")),
+        ("manifest", ("manifest", "target", "enhancement_gate")),
         ("results", ("results",)),
         ("prompts", ("results",)),
     ],

@@ -233,7 +233,7 @@ def built_in_stages(monkeypatch: pytest.MonkeyPatch) -> None:
         return made
 
     monkeypatch.setattr(build, "export_stage", copy)
-    monkeypatch.setattr(cases, "LEVELS", ("clear",))
+    monkeypatch.setattr(cases, "EXTREMES", ("clear",))
 
 
 @pytest.mark.usefixtures("built_in_stages")

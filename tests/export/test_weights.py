@@ -49,7 +49,8 @@ def test_only_nano_brings_weights_along() -> None:
 
 @pytest.mark.parametrize("given", ["sam", "sd", "lora", "prompt_embeds"])
 def test_one_file_needs_the_others(given: str) -> None:
-    some = replace(NOTHING, preset="nano", gamma=5.0, timestep=1, **{given: Path("x")})
+    path: object = [Path("x")] if given == "lora" else Path("x")
+    some = replace(NOTHING, preset="nano", gamma=5.0, timestep=1, **{given: path})
     with pytest.raises(InputError, match="missing beside --" + given.replace("_", "-")) as caught:
         make_checkpoint(some)
     for needed in {"sam", "sd", "lora"} - {given}:
@@ -58,7 +59,7 @@ def test_one_file_needs_the_others(given: str) -> None:
 
 @pytest.mark.parametrize("missing", ["gamma", "timestep"])
 def test_files_need_gamma_and_timestep(missing: str) -> None:
-    files = dict.fromkeys(("sam", "sd", "lora"), Path("x"))
+    files = {"sam": Path("x"), "sd": Path("x"), "lora": [Path("x")]}
     whole = replace(NOTHING, preset="nano", gamma=5.0, timestep=1, **files)
     with pytest.raises(InputError, match="--gamma and --timestep must be given"):
         make_checkpoint(replace(whole, **{missing: None}))
@@ -113,7 +114,9 @@ def test_an_installation_without_built_in_weights(
 @pytest.mark.parametrize("other", ["random_weights", "sam", "sd", "lora", "prompt_embeds"])
 def test_a_checkpoint_excludes_other_weights(other: str) -> None:
     with pytest.raises(InputError, match=f"--checkpoint and --{other.replace('_', '-')} exclude"):
-        make_checkpoint(replace(NOTHING, checkpoint=Path("x"), **{other: 0}))
+        make_checkpoint(
+            replace(NOTHING, checkpoint=Path("x"), **{other: [Path("x")] if other == "lora" else 0})
+        )
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from glesam_runtime.errors import InputError
+from glesam_runtime.errors import BackendError, InputError
 from glesam_runtime.expected_work import ExpectedWork
 from glesam_serving.batch.job import Job, open_job, read_job, work_of
 from glesam_serving.batch.plan import Plan, parse_shard, pending, write_plan
@@ -111,17 +111,21 @@ def test_shards_divide_the_chunks_and_leave_out_what_is_written() -> None:
             parse_shard(text)
 
 
+def _planned() -> None:
+    """Let a planned job be kept."""
+
+
 def test_a_job_is_planned_once_and_another_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    first = open_job(out, JOB, rows(5))
+    first = open_job(out, JOB, rows(5), _planned)
     assert (first.count, len(first.plan), first.resumed) == (5, 3, False)
     # The input has grown since: the plan stays.
-    again = open_job(out, JOB, rows(50))
+    again = open_job(out, JOB, rows(50), _planned)
     assert (again.count, len(again.plan), again.resumed) == (5, 3, True)
     for name, value in (("bundle", "1" * 64), ("multimask", True), ("batch_size", 3)):
         other = msgspec.structs.replace(JOB, **{name: value})
         with pytest.raises(InputError, match=f"holds another job, whose {name} is"):
-            open_job(out, other, rows(5))
+            open_job(out, other, rows(5), _planned)
     assert read_job(out).job == JOB
     (out / "plan" / "offsets.u64").write_bytes(bytes(16))
     with pytest.raises(InputError, match="altered or missing"):
@@ -131,17 +135,17 @@ def test_a_job_is_planned_once_and_another_is_refused(tmp_path: Path) -> None:
 def test_what_cannot_be_planned_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(InputError, match="names no images"):
-        open_job(out, JOB, rows(0))
+        open_job(out, JOB, rows(0), _planned)
     with pytest.raises(InputError, match=r"0\.png: has no prompt"):
-        open_job(out, msgspec.structs.replace(JOB, prompts=()), rows(3))
+        open_job(out, msgspec.structs.replace(JOB, prompts=()), rows(3), _planned)
     prompted = Row("a.png", "/a.png", (msgspec.Raw(b'{"box": [0, 0, 1, 1]}'),))
     with pytest.raises(InputError, match=r"a\.png: has prompts, but --everything takes none"):
-        open_job(out, msgspec.structs.replace(JOB, prompts=(), everything={}), [prompted])
+        open_job(out, msgspec.structs.replace(JOB, prompts=(), everything={}), [prompted], _planned)
     assert not out.exists()
     out.mkdir()
     (out / "letter.txt").write_text("mine")
     with pytest.raises(InputError, match=r"holds letter\.txt and no job"):
-        open_job(out, JOB, rows(3))
+        open_job(out, JOB, rows(3), _planned)
     assert [path.name for path in out.iterdir()] == ["letter.txt"]
 
 
@@ -149,7 +153,7 @@ def test_a_plan_that_was_killed_is_made_again(tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "plan").mkdir(parents=True)
     (out / "plan" / "chunks.jsonl").write_text("half")
-    assert open_job(out, JOB, rows(5)).count == 5
+    assert open_job(out, JOB, rows(5), _planned).count == 5
 
 
 def test_an_image_that_ends_its_process_is_blamed_and_its_neighbours_are_not(
@@ -194,3 +198,13 @@ def test_an_engine_is_chosen_for_the_whole_job(
     write_plan(tmp_path / "plan", rows(40), job.batch_size, None)
     points = 40 if everything is None else 40 * 32**2
     assert work_of(job, Plan(tmp_path / "plan")) == ExpectedWork(40, points, measure=False)
+
+
+def test_a_job_whose_cluster_cannot_be_reached_leaves_nothing(tmp_path: Path) -> None:
+    def unreachable() -> None:
+        raise BackendError("no cluster there")
+
+    out = tmp_path / "out"
+    with pytest.raises(BackendError):
+        open_job(out, JOB, rows(5), unreachable)
+    assert not out.exists() or not list(out.iterdir())

@@ -34,7 +34,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def running(bundle: Path) -> Iterator[Running]:
     predictor = GleSamPredictor(bundle, backend="onnxruntime", timestep=100)
-    with serving(Model(predictor, 1, True), ServerOptions()) as started:
+    with serving(Model(predictor, 1), ServerOptions()) as started:
         yield started
 
 

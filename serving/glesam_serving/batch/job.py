@@ -16,9 +16,9 @@ from glesam_runtime.errors import InputError
 from glesam_runtime.everything.parameters import Parameters
 from glesam_runtime.expected_work import ExpectedWork
 from glesam_runtime.staging import staged_file
-from glesam_serving.batch.parts import remedy
 from glesam_serving.batch.plan import Plan, write_plan
 from glesam_serving.batch.rows import Row
+from glesam_serving.batch.writing_errors import remedy
 
 _RECORD, _PLAN = "job.json", "plan"
 _VERSION = 1

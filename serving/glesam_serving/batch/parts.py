@@ -9,7 +9,6 @@ for other programs, and is made from the metadata alone.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from glesam_runtime.errors import InputError
+from glesam_serving.batch.writing_errors import remedy
 
 MASKS, FAILED = "masks", "failed"
 _PER_FOLDER = 1000
@@ -167,18 +167,6 @@ def _put(table: pa.Table, final: Path) -> bool:
     finally:
         with suppress(OSError):
             hidden.unlink()
-
-
-def remedy(error: OSError) -> str:
-    """Return why a file of a job cannot be written, and what to do."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "no space left; free some and start the same command again, which resumes the job"
-    if error.errno in (errno.EPERM, errno.ENOTSUP):
-        return (
-            "the file system refuses the file or a hard link to it; check the permissions, or "
-            "choose a folder on a file system with hard links"
-        )
-    return f"cannot be written ({error.strerror or error})"
 
 
 def clear_hidden(out: Path) -> None:

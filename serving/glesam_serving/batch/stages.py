@@ -30,10 +30,11 @@ from glesam_runtime.results import ImageResult
 from glesam_runtime.segment_file import PromptedSegmentation
 from glesam_serving.batch.job import Job
 from glesam_serving.batch.output_rows import mask_rows, requests_of, write_pngs
-from glesam_serving.batch.parts import Failure, commit, remedy
+from glesam_serving.batch.parts import Failure, commit
 from glesam_serving.batch.plan import Plan
 from glesam_serving.batch.rows import Row
 from glesam_serving.batch.started import Started
+from glesam_serving.batch.writing_errors import remedy
 
 if TYPE_CHECKING:
     from glesam_runtime.enhancing import Branch

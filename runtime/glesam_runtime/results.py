@@ -67,7 +67,7 @@ class ImageResult(msgspec.Struct, frozen=True, kw_only=True):
     """What may be wrong with the image."""
     enhanced: bool | UnsetType = UNSET
     """Whether the enhancer ran. With --everything it is said of the whole image; each crop is
-    decided for by itself."""
+    decided for by itself. Absent with --tile, where each tile is decided for by itself."""
     estimate: float | UnsetType = UNSET
     """What the bundle's gate estimated that the enhancer gains. Absent if no gate was asked."""
     masks: tuple[Mask, ...]
@@ -158,7 +158,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     """Backend, device and versions; `reason` says why "auto" selected it, or is null."""
     enhance: bool | Literal["auto"]
     """true: every image was enhanced. false: none was. "auto": the bundle's gate chose; `enhanced`
-    of each image says how."""
+    of each image says how, except with --tile."""
     timestep: int | UnsetType = UNSET
     """The timestep that the enhancer runs, for a bundle with several."""
     load_seconds: Seconds

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -159,3 +160,24 @@ def spawn() -> Iterator[Callable[..., Process]]:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+def triton_utils(passed: dict[str, Any], output: object) -> SimpleNamespace:
+    """Return what stands for Triton's Python module: it keeps the inputs of a call in `passed`.
+
+    Args:
+        passed: gets the tensors of the latest request by name.
+        output: every output tensor.
+    """
+
+    def request(*, inputs: list[tuple[str, Any]], **_: object) -> Any:
+        passed.update(inputs)
+        return SimpleNamespace(exec=lambda: SimpleNamespace(has_error=lambda: False))
+
+    return SimpleNamespace(
+        Tensor=lambda name, value: (name, value),
+        InferenceRequest=request,
+        PreferredMemory=lambda *_: None,
+        TRITONSERVER_MEMORY_CPU=0,
+        get_output_tensor_by_name=lambda *_: SimpleNamespace(as_numpy=lambda: output),
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -23,7 +22,7 @@ from glesam_serving.triton.repository import Wanted, write_repository
 from glesam_serving.triton.stage_calls import StageCalls
 
 from ..leveled import write_leveled
-from .conftest import Running, png, serving
+from .conftest import Running, png, serving, triton_utils
 
 
 @pytest.fixture(scope="module")
@@ -120,20 +119,7 @@ def test_triton_gets_the_level(bundle: Path, tmp_path: Path) -> None:
     assert (tmp_path / "r/glesam_enhancer/warmup/level.bin").stat().st_size == 4
     assert 'key: "timestep"' in (tmp_path / "r/glesam/config.pbtxt").read_text()
     passed: dict[str, Any] = {}
-
-    def request(*, inputs: list[tuple[str, Any]], **_: object) -> Any:
-        passed.update(inputs)
-        return SimpleNamespace(exec=lambda: SimpleNamespace(has_error=lambda: False))
-
-    utils = SimpleNamespace(
-        Tensor=lambda name, value: (name, value),
-        InferenceRequest=request,
-        PreferredMemory=lambda *_: None,
-        TRITONSERVER_MEMORY_CPU=0,
-        get_output_tensor_by_name=lambda *_: SimpleNamespace(
-            as_numpy=lambda: np.zeros((1, 256, 16, 16), np.float32)
-        ),
-    )
+    utils = triton_utils(passed, np.zeros((1, 256, 16, 16), np.float32))
     features = {chain.EMBEDDINGS: np.zeros((1, 256, 16, 16), np.float32)}
     outputs = {"enhancer": ("enhanced_embeddings",)}
     for joins, shape in ((False, (1,)), (True, (1, 1))):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,8 @@ from glesam_runtime.errors import InputError
 from glesam_runtime.manifest import IMAGE_INDEX
 from glesam_serving.triton.repository import Wanted, warmup_tensors, write_repository
 from glesam_serving.triton.stage_calls import StageCalls, predictor_on
+
+from .conftest import triton_utils
 
 
 @pytest.fixture
@@ -46,18 +47,7 @@ def test_the_decoder_gets_the_index(indexed: Path, tmp_path: Path) -> None:
     assert written.stat().st_size == 4 * prompts
 
     passed: dict[str, Any] = {}
-
-    def request(*, inputs: list[tuple[str, Any]], **_: object) -> Any:
-        passed.update(inputs)
-        return SimpleNamespace(exec=lambda: SimpleNamespace(has_error=lambda: False))
-
-    utils = SimpleNamespace(
-        Tensor=lambda name, value: (name, value),
-        InferenceRequest=request,
-        PreferredMemory=lambda *_: None,
-        TRITONSERVER_MEMORY_CPU=0,
-        get_output_tensor_by_name=lambda *_: SimpleNamespace(as_numpy=lambda: None),
-    )
+    utils = triton_utils(passed, None)
     predictor = predictor_on(indexed, StageCalls(utils, "1"), True)
     predictor.engine.run("decoder", {n: v for n, v in warmup.items() if n != IMAGE_INDEX})
     np.testing.assert_array_equal(passed[IMAGE_INDEX], np.zeros(prompts, np.float32))

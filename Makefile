@@ -108,10 +108,13 @@ $(OUT)/browser-bundles/.ready: $(READY) $(shell git ls-files export/glesam_expor
 test-browser: $(BROWSER)/.ready $(OUT)/browser-bundles/.ready $(WEB)/node_modules/.ready | $(CHROMIUM)  ## Test the page in Chromium (five minutes)
 	$(BROWSER)/bin/pytest -q --durations=5 tests/browser
 
+# s3fs needs another python-dateutil than constraints.txt has. With the constraints, pip searches for
+# ten minutes, and then installs an s3fs of 2018.
 $(BATCH)/.ready: pyproject.toml runtime/pyproject.toml
 	$(PYTHON) -m venv $(BATCH)
 	$(BATCH)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e './runtime[cpu]' -e '.[batch]' \
-		hypothesis psutil pycocotools pytest 'ray[data]==2.60.*' s3fs
+		hypothesis psutil pycocotools pytest 'ray[data]==2.60.*'
+	$(BATCH)/bin/pip install --disable-pip-version-check -q s3fs==2026.9.0
 	@touch $@
 
 # GLESAM_KILLS is the number of seeds of kills of a node and the driver of three nodes.

@@ -224,7 +224,7 @@ test-cvat: $(CVAT)/.ready  ## Segment with CVAT's own agent and Nuclio's SDK thr
 test-cpp-ports: $(READY)  ## Build the C++ library with clang, for 64-bit ARM and for Windows, and run its unit tests there
 	runtime/cpp/ports.sh $(OUT)
 
-check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under sanitizers, then fuzz it for a minute
+check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under sanitizers, then fuzz it for five minutes
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT) $(CPP_OPTIONS)
 
 check:  ## Run every check, and print the seconds that each takes

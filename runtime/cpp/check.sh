@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the C++ library and tests it. With --all it does so again under sanitizers, tests shared
-# sessions under the thread sanitizer, and then fuzzes the readers for a minute.
+# sessions under the thread sanitizer, and then fuzzes the readers and the C API for five minutes.
 # Usage: check.sh [--all] PYTHON OUT [OPTION ...]
 #   PYTHON: an interpreter that has glesam-deploy[dev]
 #   OUT: the folder for build folders
@@ -15,7 +15,7 @@ python=$(realpath -s "$1")
 out=$2
 options=("${@:3}")
 here=$(dirname "$0")
-fuzz_seconds=60
+fuzz_seconds=300
 
 tools=(cmake ninja g++ pkg-config)
 packages=(cmake ninja-build g++ pkg-config nlohmann-json3-dev libstb-dev)
@@ -75,11 +75,14 @@ echo "== fuzzing, $fuzz_seconds seconds in all"
 build "$out/cpp-fuzz" "${common[@]}" -DGLESAM_FUZZERS=ON -DGLESAM_TOOLS=OFF \
     -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=RelWithDebInfo
 PYTHONPATH=$here/.. "$python" "$here/fuzz/seeds.py" "$out/cpp-fuzz/seeds"
-for reader in manifest onnx safetensors; do
-    found=$out/cpp-fuzz/found/$reader
+fuzz() { # target, seconds, options of libFuzzer
+    local found=$out/cpp-fuzz/found/$1
     mkdir -p "$found"
-    "$out/cpp-fuzz/fuzz/fuzz_$reader" "-max_total_time=$((fuzz_seconds / 3))" -max_len=65536 \
-        "-dict=$here/fuzz/json.dict" "-artifact_prefix=$found/" -print_final_stats=1 \
-        "$found" "$out/cpp-fuzz/seeds/$reader" 2>&1 |
-        grep -E "ERROR|SUMMARY|Test unit|number_of_executed_units" | sed "s/^/$reader: /"
+    "$out/cpp-fuzz/fuzz/fuzz_$1" "-max_total_time=$2" "-artifact_prefix=$found/" -print_final_stats=1 \
+        "${@:3}" "$found" "$out/cpp-fuzz/seeds/$1" 2>&1 |
+        grep -E "ERROR|SUMMARY|Test unit|number_of_executed_units" | sed "s/^/$1: /"
+}
+for reader in manifest onnx safetensors; do
+    fuzz $reader $((fuzz_seconds / 10)) -max_len=65536 "-dict=$here/fuzz/json.dict"
 done
+GLESAM_FUZZ_BUNDLE=$here/../glesam_runtime/nano fuzz calls $((fuzz_seconds * 7 / 10)) -max_len=2048 -len_control=0

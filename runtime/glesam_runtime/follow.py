@@ -181,9 +181,13 @@ class Follower(OneThread):
         found: dict[int, _Found] = {}
         for members, batch in group_alike(single):
             found.update(zip(members, self._decode(batch), strict=True))
-        self._objects = [None] * len(single)
-        results = [self._accept(number, found[number]) for number in range(len(single))]
-        self._with_mask = self._takes_masks(results)
+        before, self._objects = self._objects, [None] * len(single)
+        try:
+            results = [self._accept(number, found[number]) for number in range(len(single))]
+            self._with_mask = self._takes_masks(results)
+        except BaseException:
+            self._objects = before  # a call that fails changes no objects
+            raise
         return results
 
     @one_thread_at_a_time

@@ -5,7 +5,8 @@ Usage: python -m tests.studies.gate measure FOLDER [SEED ...]
 
 `measure` keeps a file of each picture in FOLDER, so it can be interrupted, and several processes
 can share the work. For each seed a gate learns from the scenes of the other seeds and is tested on
-its own, which it has not seen, and on scikit-image's coins.
+its own, which it has not seen, and on scikit-image's coins. On the first scenes of each seed it
+also measures z_L + s (z_H - z_L) for some s between 0 and 1.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +27,17 @@ from glesam_calibration.gate_cases import GateCases, Pictures, measure_cases
 from glesam_evaluation.conditions import CONDITIONS
 from glesam_evaluation.datasets import SceneDataset
 from glesam_evaluation.segmenters import BundleStages
+from glesam_runtime import chain
 from glesam_runtime.bundle import Bundle, open_bundle
 from glesam_runtime.engine_options import EngineOptions
 from glesam_runtime.enhancement_gate import GateTarget
 from glesam_training.nano.coins import Coins
 
 SEEDS = (0, 1, 2)
-SCENES, FIRST = 40, 5_000_000
+SCENES, FIRST = 120, 5_000_000
 """Scenes of each seed, and the first scene of seed 0. Nothing else uses these."""
+BETWEEN, BETWEEN_SCENES = (0.25, 0.5, 0.75), 20
+"""The values of s, and the scenes of each seed that they are measured on."""
 TARGETS: tuple[GateTarget, ...] = ("latent", "agreement", "iou")
 COINS = "coins"
 GUIDE = (Path(__file__).parent / "gate.md").read_text(encoding="utf-8")
@@ -45,33 +50,57 @@ def pictures_of(seed: int) -> Iterator[tuple[str, Pictures]]:
         yield f"scene-{number}", Pictures(SceneDataset(1, number), 1)
 
 
+class PartlyEnhanced(BundleStages):
+    """Stages whose enhancer goes only a share of the way from z_L to z_H."""
+
+    share = 1.0
+
+    def enhance(self, embeddings: Any) -> Any:
+        """Return z_L + share (z_H - z_L) in place of z_L."""
+        enhanced = super().enhance(embeddings)
+        if self.share == 1:
+            return enhanced
+        z_l, z_h = self.latent(embeddings), self.latent(enhanced)
+        return {**embeddings, chain.EMBEDDINGS: (z_l + self.share * (z_h - z_l))[None]}
+
+
 def measure(folder: Path, seeds: Sequence[int]) -> None:
     """Measure the pictures that no process has measured or works on."""
-    stages = BundleStages(open_bundle(), "openvino", options=EngineOptions(threads=1))
+    stages = PartlyEnhanced(open_bundle(), "openvino", options=EngineOptions(threads=1))
     folder.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
-        for name, pictures in pictures_of(seed):
+        for number, (name, pictures) in enumerate(pictures_of(seed)):
             file, claim = folder / f"{seed}-{name}.npz", folder / f"{seed}-{name}.claim"
             try:
                 os.close(os.open(claim, os.O_CREAT | os.O_EXCL))
             except FileExistsError:
                 continue
             try:
-                found = measure_cases(
-                    stages, pictures, CONDITIONS, TARGETS, seed, lambda done, total: None
-                )
-                arrays = {}
-                for target, cases in found.items():
-                    arrays[f"{target}/scores"], arrays[f"{target}/kinds"] = (
-                        cases.scores,
-                        cases.kinds,
-                    )
-                arrays["features"] = found["iou"].features
+                arrays = measured_arrays(stages, pictures, seed, between=number <= BETWEEN_SCENES)
                 np.savez(file.with_suffix(".partial.npz"), **arrays)
                 file.with_suffix(".partial.npz").rename(file)
             finally:
                 if not file.exists():
                     claim.unlink()
+
+
+def measured_arrays(
+    stages: PartlyEnhanced, pictures: Pictures, seed: int, *, between: bool
+) -> dict[str, NDArray[Any]]:
+    """Return what `read` reads: scores and kinds by target, features, and scores in between."""
+
+    def cases_of(share: float, targets: Sequence[GateTarget]) -> dict[GateTarget, GateCases]:
+        stages.share = share
+        return measure_cases(stages, pictures, CONDITIONS, targets, seed, lambda done, total: None)
+
+    found = cases_of(1.0, TARGETS)
+    arrays: dict[str, NDArray[Any]] = {"features": found["iou"].features}
+    for target, cases in found.items():
+        arrays[f"{target}/scores"], arrays[f"{target}/kinds"] = cases.scores, cases.kinds
+    if between:
+        scores = [cases_of(share, ["iou"])["iou"].scores[:, 1] for share in BETWEEN]
+        arrays["between"] = np.stack(scores, axis=1)
+    return arrays
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from glesam_runtime.bundle import builtin_bundle_path
 def _safetensors(header: object, data: bytes) -> bytes:
     raw = json.dumps(header).encode()
     return len(raw).to_bytes(8, "little") + raw + data
+
+
+def _random_calls(seed: int) -> bytes:
+    """Return bytes of which many are small, because small ones choose the usual arguments."""
+    rng = random.Random(seed)
+    return bytes(rng.randrange(rng.choice((256, 16))) for _ in range(rng.choice((64, 300, 1500))))
 
 
 def main(out: Path) -> None:
@@ -32,6 +39,7 @@ def main(out: Path) -> None:
             "two": _safetensors({**pair, "__metadata__": {"k": "v"}}, bytes(11)),
             "none": _safetensors({}, b""),
         },
+        "calls": {f"random-{seed}": _random_calls(seed) for seed in range(40)},
     }
     for reader, files in seeds.items():
         folder = out / reader

@@ -125,15 +125,19 @@ void Follower::State::check() const {
 
 // Encodes a frame, unless it has the pixels of the one before.
 void Follower::State::set(const Frame& frame) {
-  std::vector<std::uint8_t> bytes = bytes_of(frame);
-  if (last && last->same_layout(frame) && last->bytes == bytes) {
-    require(predictor.set_features(features));  // somebody else may have set an image
-    return;
+  std::optional<std::vector<std::uint8_t>> bytes;
+  if (last && last->same_layout(frame)) {
+    bytes = bytes_of(frame);
+    if (last->bytes == *bytes) {
+      require(predictor.set_features(features));  // somebody else may have set an image
+      return;
+    }
   }
   last.reset();
+  // Checks the frame, whose bytes nothing must read before, unless a frame like it was accepted.
   require(predictor.set_frame(frame));
   require(predictor.get_features(&features));
-  last = Picture{frame, std::move(bytes)};
+  last = Picture{frame, bytes ? std::move(*bytes) : bytes_of(frame)};
 }
 
 std::vector<Found> Follower::State::decode(const Prompts& prompts) {
@@ -216,11 +220,17 @@ std::vector<Followed> Follower::State::start(const Frame& frame, const Prompts& 
   check();
   set(frame);
   std::vector<Found> found = decode(prompts);
-  objects.assign(found.size(), std::nullopt);
-  std::vector<Followed> results;
-  for (std::size_t i = 0; i < found.size(); ++i) results.push_back(accept(i, std::move(found[i])));
-  with_mask = takes_masks(results);
-  return results;
+  std::vector<std::optional<Memory>> before(found.size());
+  before.swap(objects);
+  try {
+    std::vector<Followed> results;
+    for (std::size_t i = 0; i < found.size(); ++i) results.push_back(accept(i, std::move(found[i])));
+    with_mask = takes_masks(results);
+    return results;
+  } catch (...) {
+    objects.swap(before);  // a call that fails changes nothing
+    throw;
+  }
 }
 
 std::vector<Followed> Follower::State::next(const Frame& frame) {

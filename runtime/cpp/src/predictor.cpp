@@ -87,7 +87,7 @@ struct Predictor::State {
   }
 
   std::shared_ptr<const ImageState> encoded(const Frame& frame);
-  Prediction predict(const Prompts& prompts, const PredictParams& params);
+  Prediction predict(const ImageState* on, const Prompts& prompts, const PredictParams& params);
   Decoded decode_in_batches(const ImageState& on, const Prompts& prompts, bool multimask);
   std::vector<Record> everything(const Frame& frame, const EverythingParams& params);
 };
@@ -152,18 +152,19 @@ Decoded Predictor::State::decode_in_batches(const ImageState& on, const Prompts&
   return all;
 }
 
-Prediction Predictor::State::predict(const Prompts& prompts, const PredictParams& params) {
-  if (!image) input_error("no image is set; call set_image first");
-  check_prompts(prompts, image->geometry, limits());
+Prediction Predictor::State::predict(const ImageState* on, const Prompts& prompts,
+                                     const PredictParams& params) {
+  if (on == nullptr) input_error("no image is set; call set_image first");
+  check_prompts(prompts, on->geometry, limits());
   const std::size_t masks = prompts.count * (params.multimask ? 3 : 1);
-  check_room(params, masks, image->geometry.original);
+  check_room(params, masks, on->geometry.original);
   Decoded chosen;
   {
     const Timer timer(timings.decoder);
-    chosen = decode_in_batches(*image, prompts, params.multimask);
+    chosen = decode_in_batches(*on, prompts, params.multimask);
   }
   const Timer timer(timings.masks);
-  return prediction_of(std::move(chosen), params, image->upscaler, image->geometry.original,
+  return prediction_of(std::move(chosen), params, on->upscaler, on->geometry.original,
                        manifest().postprocessing, stop);
 }
 
@@ -254,7 +255,7 @@ Status Predictor::predict(const Prompts& prompts, const PredictParams& params,
                           Prediction* result) noexcept {
   return state_->call([&] {
     if (result == nullptr) input_error("result: a null pointer; pass a place for the result");
-    *result = state_->predict(prompts, params);
+    *result = state_->predict(state_->image.get(), prompts, params);
   });
 }
 
@@ -282,8 +283,9 @@ Status Predictor::segment_async(const Frame* frame, const Prompts& prompts,
       Prediction result;
       Status status = state->logged(guard([&] {
         state->stop.check();
-        if (given) state->image = state->encoded(*given);
-        result = state->predict(own->prompts(), params);
+        auto image = given ? state->encoded(*given) : state->image;
+        result = state->predict(image.get(), own->prompts(), params);
+        state->image = std::move(image);  // only now: a call that fails changes nothing
       }));
       state->in_use.clear(std::memory_order_release);
       done(std::move(status), std::move(result));  // may destroy the predictor

@@ -1,4 +1,5 @@
-/* Tests contexts, information, ending calls early, asynchronous calls and everything-mode of the C API.
+/* Tests contexts, information, ending calls early, asynchronous calls, everything-mode and following of
+ * the C API.
  * Usage: c_calls BUNDLE */
 #include <pthread.h>
 #include <stdio.h>
@@ -6,6 +7,7 @@
 #include <string.h>
 
 #include "glesam_c.h"
+#include "glesam_follow_c.h"
 
 #define CHECK(condition)                                  \
   if (!(condition)) {                                     \
@@ -150,6 +152,7 @@ static int asynchronous(const char* bundle) {
   glesam_result result;
   double own_box[4];
   glesam_prompts own = prompts;
+  glesam_frame other;
   memset(&seen, 0, sizeof seen);
   pthread_mutex_init(&seen.lock, NULL);
   pthread_cond_init(&seen.changed, NULL);
@@ -172,16 +175,27 @@ static int asynchronous(const char* bundle) {
   CHECK(seen.code == GLESAM_OK && seen.corners >= 4);
   CHECK(glesam_predict(predictor, &prompts, 0, &result) == GLESAM_OK);
   CHECK(seen.first == result.low_res[0]);
+  /* A call whose prompts are wrong keeps the image, although it has encoded another. */
+  other = frame;
+  other.planes[0] = image + 3;
+  other.width = SIDE - 1;
+  other.strides[0] = 3 * SIDE;
+  own.boxes = own_box; /* zeros: an empty box */
+  CHECK(glesam_segment_async(predictor, &other, &own, NULL, done, &seen) == GLESAM_OK);
+  wait_for(&seen, 3);
+  CHECK(seen.code == GLESAM_INVALID_INPUT);
+  CHECK(glesam_predict(predictor, &prompts, 0, &result) == GLESAM_OK);
+  CHECK(seen.first == result.low_res[0] && result.width == SIDE);
   /* A cancelled call is done too, and changes nothing. */
   CHECK(glesam_segment_async(predictor, &frame, &prompts, NULL, done, &seen) == GLESAM_OK);
   glesam_cancel(predictor);
-  wait_for(&seen, 3);
+  wait_for(&seen, 4);
   CHECK(seen.code == GLESAM_CANCELLED || seen.code == GLESAM_OK);
   /* One call after the other, started by `done`. */
   seen.predictor = predictor;
   seen.again = 3;
   CHECK(glesam_segment_async(predictor, &frame, &prompts, NULL, done, &seen) == GLESAM_OK);
-  wait_for(&seen, 7);
+  wait_for(&seen, 8);
   CHECK(seen.code == GLESAM_OK && seen.again == 0);
   CHECK(glesam_set_timeout(predictor, -1) == GLESAM_INVALID_INPUT);
   CHECK(glesam_set_timeout(predictor, 1e-9) == GLESAM_OK);
@@ -190,12 +204,12 @@ static int asynchronous(const char* bundle) {
   CHECK(glesam_set_timeout(predictor, 0) == GLESAM_OK);
   glesam_cancel(NULL);
   CHECK(glesam_segment_async(predictor, &frame, &prompts, NULL, closes, &seen) == GLESAM_OK);
-  wait_for(&seen, 8);
+  wait_for(&seen, 9);
   CHECK(glesam_open(bundle, NULL, &predictor, NULL, 0) == GLESAM_OK);
   seen.again = 0;
   CHECK(glesam_segment_async(predictor, &frame, &prompts, NULL, done, &seen) == GLESAM_OK);
   glesam_close(predictor); /* cancels and waits for `done` */
-  CHECK(seen.calls == 9);
+  CHECK(seen.calls == 10);
   return 0;
 }
 
@@ -230,6 +244,25 @@ static int everything(const char* bundle) {
   return 0;
 }
 
+/* A frame with an impossible size is refused before anything reads its pixels. */
+static int following(const char* bundle) {
+  glesam_predictor* predictor = NULL;
+  glesam_follower* follower = NULL;
+  glesam_frame huge = frame;
+  CHECK(glesam_open(bundle, NULL, &predictor, NULL, 0) == GLESAM_OK);
+  CHECK(glesam_follow_open(predictor, NULL, &follower) == GLESAM_OK);
+  huge.format = GLESAM_FORMAT_GRAY;
+  huge.width = huge.height = 0x7fffffff;
+  CHECK(glesam_follow_start(follower, &huge, &prompts) == GLESAM_INVALID_INPUT);
+  CHECK(strstr(glesam_follow_message(follower), "more than the limit") != NULL);
+  CHECK(glesam_follow_start(follower, &frame, &prompts) == GLESAM_OK);
+  CHECK(glesam_follow_next(follower, &huge) == GLESAM_INVALID_INPUT);
+  CHECK(glesam_follow_next(follower, &frame) == GLESAM_OK && glesam_follow_count(follower) == 1);
+  glesam_follow_close(follower);
+  glesam_close(predictor);
+  return 0;
+}
+
 int main(int argc, char** argv) {
   size_t i;
   CHECK(argc == 2);
@@ -240,7 +273,8 @@ int main(int argc, char** argv) {
   frame.planes[0] = image;
   prompts.count = 1;
   prompts.boxes = box;
-  if (contexts(argv[1]) || selftests(argv[1]) || asynchronous(argv[1]) || everything(argv[1])) {
+  if (contexts(argv[1]) || selftests(argv[1]) || asynchronous(argv[1]) || everything(argv[1]) ||
+      following(argv[1])) {
     return 1;
   }
   printf("passed\n");

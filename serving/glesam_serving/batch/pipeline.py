@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from glesam_runtime.bundle import Bundle
     from glesam_runtime.predictor import GleSamPredictor
 
-_CHUNKS_PER_TASK = 4
-"""Chunks that one read task makes, one after another. A task that is lost is repeated whole."""
 _MOST_CHUNKS = 100_000
 """Chunks of one execution. Ray Data keeps some 40 kB of each chunk in the driver until the
 execution ends (docs/scale.md). Between two executions the actors start anew."""
@@ -110,6 +108,8 @@ def _execute(
     """Run the stages on chunks in one execution of Ray Data."""
     import ray
 
+    from glesam_serving.batch.source import ChunkSource
+
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -121,23 +121,20 @@ def _execute(
     held = {}
     if pools.size.nodes > 1:
         held = {name: ray.put(content) for name, content in bundles.pack(bundle).items()}
-    numbers = ray.put(chunks)
     small = is_small(bundle)
     encoding, decoding = (
         _Shared(setup, bundle.path.absolute(), held, pools.options(options, stage, small))
         for stage in ("encode", "decode")
     )
-    tasks = -(-len(chunks) // _CHUNKS_PER_TASK)
     actors = {
         "compute": ray.data.ActorPoolStrategy(size=pools.actors, max_tasks_in_flight_per_actor=2),
         "num_cpus": pools.actor_cpus,
     }
     dataset = (
-        ray.data.range(len(chunks), override_num_blocks=max(1, tasks))
-        .map(
-            _read,
-            fn_kwargs={"setup": setup, "numbers": [numbers]},
+        ray.data.read_datasource(
+            ChunkSource(setup, chunks),
             num_cpus=pools.task_cpus,
+            override_num_blocks=ChunkSource.tasks(len(chunks)),
         )
         .map(_Encoder, fn_constructor_args=(encoding,), num_gpus=pools.gpus * 3 / 4, **actors)
         .map(_Decoder, fn_constructor_args=(decoding,), num_gpus=pools.gpus / 4, **actors)
@@ -185,13 +182,6 @@ class _Shared:
             work=work_of(job, self.setup.plan),
         )
         return [first, *(first.share() for _ in range(self.options.streams - 1))]
-
-
-def _read(row: dict[str, Any], setup: stages.Setup, numbers: list[Any]) -> dict[str, Any]:
-    import ray
-
-    chunk = int(ray.get(numbers[0])[row["id"]])
-    return {"chunk": stages.read(setup, chunk).packed()}
 
 
 class _Encoder:

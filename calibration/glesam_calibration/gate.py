@@ -18,9 +18,8 @@ from glesam_runtime.manifest import MANIFEST_FILE
 from glesam_runtime.manifest_file import dump, file_refs
 from glesam_runtime.staging import staged_file, staged_folder
 
-PENALTY = 10.0
-"""Of the weights of standardised features. On nano, penalties from 1 to 10 give correlations with
-the gain from 0.36 to 0.37 on pictures that a fit has not seen; the largest enhances least."""
+PENALTY = 0.01
+"""Of the weights of standardised features. docs/adr/0027 compares others on nano."""
 FEWEST_PICTURES = 2 * gate_fit.FOLDS
 
 
@@ -62,11 +61,12 @@ def learn_gate(
             "with 'glesam-run --selftest'"
         )
     folds = gate_fit.folds_of(cases.pictures)
-    estimates = gate_fit.held_out_estimates(cases.features, cases.gains, folds, PENALTY)
+    expected = gate_fit.condition_means(cases.gains, cases.kinds)
+    estimates = gate_fit.held_out_estimates(cases.features, expected, folds, PENALTY)
     judge = cases if judged_by is None else judged_by
     threshold = gate_fit.choose_threshold(judge.gains, judge.kinds, estimates)
     area, curve = gate_fit.curve_of(judge.gains, estimates)
-    fitted = gate_fit.fit_ridge(cases.features, cases.gains, PENALTY)
+    fitted = gate_fit.fit_ridge(cases.features, expected, PENALTY)
     gate = EnhancementGate(
         encoder=bundle.stage_sha256("encoder"),
         enhancer=bundle.stage_sha256("enhancer"),

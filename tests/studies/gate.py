@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glesam_calibration import gate_fit
-from glesam_calibration.gate import Source, learn_gate
+from glesam_calibration.gate import PENALTY, Source, learn_gate
 from glesam_calibration.gate_cases import GateCases, Pictures, measure_cases
 from glesam_evaluation.conditions import CONDITIONS
 from glesam_evaluation.datasets import SceneDataset
@@ -110,12 +110,15 @@ class Measured:
     cases: dict[GateTarget, GateCases]
     seeds: dict[GateTarget, NDArray[np.int64]]
     coins: dict[GateTarget, NDArray[np.bool_]]
+    between: NDArray[np.float64]
+    """[N, 3], the IoU of the cases of the target `iou` at each share of BETWEEN, or NaN."""
 
 
 def read(folder: Path) -> Measured:
     """Read what `measure` kept."""
     files = sorted(f for f in folder.glob("*.npz") if ".partial" not in f.name)
     cases, seeds, coins = {}, {}, {}
+    between = []
     for target in TARGETS:
         parts, numbers, own, photo = [], [], [], []
         for number, file in enumerate(files):
@@ -126,11 +129,14 @@ def read(folder: Path) -> Measured:
             numbers += [number] * len(kinds)
             own += [int(file.name.split("-")[0])] * len(kinds)
             photo += [COINS in file.name] * len(kinds)
+            if target == "iou":
+                unknown = np.full((len(kinds), len(BETWEEN)), np.nan)
+                between.append(stored.get("between", unknown))
         features, scores, kinds = (np.concatenate(each) for each in zip(*parts, strict=True))
         gains = scores[:, 1] - scores[:, 0]
         cases[target] = GateCases(features, gains, scores, np.array(numbers), kinds)
         seeds[target], coins[target] = np.array(own), np.array(photo)
-    return Measured(cases, seeds, coins)
+    return Measured(cases, seeds, coins, np.concatenate(between))
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,8 +213,7 @@ def target_table(found: Measured, bundle: Bundle, seeds: Sequence[int]) -> str:
         for leave in (False, True):
             if leave and target != "iou":
                 continue
-            of = seeds[:1] if leave else seeds
-            tests = [tested(found, bundle, target, seed, leave_kinds=leave) for seed in of]
+            tests = [tested(found, bundle, target, seed, leave_kinds=leave) for seed in seeds]
             rows = figures(tests)
             losses = {kind: max(row[0], row[1]) - row[2] for kind, row in rows.items()}
             worst = max(losses, key=lambda kind: losses[kind])
@@ -222,6 +227,76 @@ def target_table(found: Measured, bundle: Bundle, seeds: Sequence[int]) -> str:
                 f"{100 * mean[2]:.2f} | {worst}, {-100 * losses[worst]:+.3f} | "
                 f"{many} of {len(rows)} |"
             )
+    return "\n".join(lines)
+
+
+def told_table(found: Measured, seeds: Sequence[int]) -> str:
+    """Return what a gate would lose that is told the condition, as words.
+
+    It knows the condition's mean gain on the scenes of the other seeds, as well as anything can
+    know it from them.
+    """
+    tests = []
+    for seed in seeds:
+        test = found.cases["iou"].some(found.seeds["iou"] == seed)
+        learn = found.cases["iou"].some((found.seeds["iou"] != seed) & ~found.coins["iou"])
+        means = {kind: learn.gains[learn.kinds == kind].mean() for kind in CONDITIONS}
+        estimates = np.array([means[kind] for kind in test.kinds])
+        tests.append(Tested(test, estimates > 0, estimates))
+    losses = {kind: max(row[0], row[1]) - row[2] for kind, row in figures(tests).items()}
+    over = {kind: loss for kind, loss in losses.items() if loss > gate_fit.TOLERANCE}
+    listed = ", ".join(f"{kind} {100 * loss:.3f}" for kind, loss in over.items()) or "none"
+    errors = [
+        100 * np.std(gains) / np.sqrt(len(gains))
+        for kind in CONDITIONS
+        for gains in [found.cases["iou"].gains[found.cases["iou"].kinds == kind]]
+    ]
+    return (
+        f"{len(over)} of {len(CONDITIONS)} conditions ({listed}). The standard error of a "
+        f"condition's mean gain is {np.median(errors):.3f} points in the median, and up to "
+        f"{max(errors):.3f}"
+    )
+
+
+def between_table(found: Measured, seeds: Sequence[int]) -> str:
+    """Return the mean IoU of each share s of the way from z_L to z_H, as Markdown.
+
+    "By estimates" takes for each picture the share whose gain a fit on the scenes of the other
+    seeds estimates highest, and 0 if all are negative.
+    """
+    known = ~np.isnan(found.between[:, 0])
+    cases, own = found.cases["iou"].some(known), found.seeds["iou"][known]
+    photo = found.coins["iou"][known]
+    shares = (0.0, *BETWEEN, 1.0)
+    scores = np.column_stack([cases.scores[:, 0], found.between[known], cases.scores[:, 1]])
+    lines = [
+        "| measured on | conditions | "
+        + " | ".join(f"s = {share:g}" for share in shares)
+        + " | by estimates, s 0 or 1 | by estimates, any s | best of each picture |",
+        "|---|---|" + "---:|" * (len(shares) + 3),
+    ]
+    for leave in (False, True):
+        taken = np.zeros((len(scores), 2), np.int64)
+        for seed in seeds:
+            for kind in np.unique(cases.kinds) if leave else [""]:
+                learn = (own != seed) & ~photo & (cases.kinds != kind)
+                test = (own == seed) & ((cases.kinds == kind) | (kind == ""))
+                gains = np.zeros((test.sum(), len(shares)))
+                for column in range(1, len(shares)):
+                    gained = scores[learn, column] - scores[learn, 0]
+                    expected = gate_fit.condition_means(gained, cases.kinds[learn])
+                    fitted = gate_fit.fit_ridge(cases.features[learn], expected, PENALTY)
+                    gains[:, column] = fitted(cases.features[test])
+                taken[test, 0] = np.where(gains[:, -1] > 0, len(shares) - 1, 0)
+                taken[test, 1] = gains.argmax(axis=1)
+        chosen = [np.take_along_axis(scores, taken[:, [k]], axis=1).mean() for k in (0, 1)]
+        row = [*scores.mean(axis=0), *chosen, scores.max(axis=1).mean()]
+        name = "left out" if leave else "learned"
+        lines.append(
+            f"| {len(np.unique(cases.pictures))} pictures | {name} | "
+            + " | ".join(f"{100 * value:.2f}" for value in row)
+            + " |"
+        )
     return "\n".join(lines)
 
 
@@ -251,6 +326,8 @@ def write_page(folder: Path, page: Path) -> None:
         ("CONDITIONS", condition_table(list(tests.values()))),
         ("SEEDS", seed_table(tests)),
         ("TARGETS", target_table(found, bundle, seeds)),
+        ("TOLD", told_table(found, seeds)),
+        ("BETWEEN", between_table(found, seeds)),
         ("COUNT", str(count)),
     ):
         text = text.replace("{" + name + "}", part)

@@ -23,7 +23,7 @@ _CHUNKS_PER_TASK = 4
 
 
 class ChunkSource(Datasource):  # type: ignore[misc]  # Ray's class has no types
-    """Chunks by their numbers; each becomes a row with the column `chunk`, what `packed` returns."""
+    """Chunks by their numbers. Each becomes a row whose column `chunk` is what `packed` returns."""
 
     def __init__(self, setup: stages.Setup, chunks: np.ndarray) -> None:
         """Keep the job once for all tasks.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import statistics
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import skimage
@@ -17,7 +19,9 @@ from pycocotools import mask as mask_utils
 
 from conftest import Programs, Region
 from glesam_evaluation.moving_scenes import innermost, make_moving_scene
-from glesam_runtime import Follower, GleSamPredictor
+from glesam_runtime import Follower, GleSamPredictor, manifest_file
+from glesam_runtime.bundle import open_bundle
+from glesam_runtime.enhancement_gate import CHANNELS, EnhancementGate, GateTraining
 
 WIDTH, HEIGHT, FRAMES = 640, 480, 300
 POINT = (456.0, 187.0)
@@ -220,6 +224,51 @@ def test_errors_are_messages(
     message = programs.error(text, tmp_path)
     assert message.startswith("error: segment: ")
     assert words in message
+
+
+def gated(nano: Path, folder: Path, threshold: float) -> Path:
+    """Return a copy of nano with a gate that estimates 0 for every frame."""
+    bundle = open_bundle(shutil.copytree(nano, folder))
+    gate = EnhancementGate(
+        encoder=bundle.stage_sha256("encoder"),
+        enhancer=bundle.stage_sha256("enhancer"),
+        features="channel_moments",
+        weights=(0.0,) * (2 * CHANNELS),
+        bias=0.0,
+        threshold=threshold,
+        target="iou",
+        training=GateTraining(
+            data="none",
+            pictures=1,
+            cases=1,
+            kinds=("clear",),
+            seed=0,
+            correlation=0,
+            area=0.5,
+            curve=(),
+        ),
+    )
+    made = msgspec.structs.replace(bundle.manifest, enhancement_gate=gate)
+    (folder / "manifest.json").write_bytes(manifest_file.dump(made))
+    return folder
+
+
+def test_enhance_follows_the_gate(
+    programs: Programs, nano: Path, photograph: Path, tmp_path: Path
+) -> None:
+    source = f"{raw_source(photograph)} ! identity eos-after=4 ! "
+
+    def masks(bundle: Path, enhance: str) -> list[str | None]:
+        text = f"{source} {SEGMENT} bundle={bundle} {enhance} ! fakesink"
+        return [region.rle for region in programs.pipeline(text, tmp_path)[1]]
+
+    always, never = masks(nano, "enhance=always"), masks(nano, "enhance=never")
+    assert always != never
+    refuses, takes = gated(nano, tmp_path / "refuses", 1.0), gated(nano, tmp_path / "takes", -1.0)
+    assert masks(refuses, "") == never
+    assert masks(refuses, "enhance=always") == always
+    assert masks(takes, "") == masks(nano, "") == always
+    assert masks(takes, "enhance=never") == never
 
 
 def test_replugged_50_times(programs: Programs, sanitized: Programs, nano: Path) -> None:

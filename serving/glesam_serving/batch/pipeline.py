@@ -28,6 +28,11 @@ _MOST_CHUNKS = 100_000
 """Chunks of one execution. Ray Data keeps some 40 kB of each chunk in the driver until the
 execution ends (docs/scale.md). Between two executions the actors start anew."""
 
+_READ_CPUS, _WRITE_CPUS = 0.02, 0.01
+"""CPUs that a task reserves. There is room for them on every node: after a loss, the actors of the
+others can leave no node with more. They differ from what actors reserve, because Ray Data runs
+stages of equal resources in one process, and then encoders would wait for files."""
+
 
 @dataclass(frozen=True)
 class Pools:
@@ -63,16 +68,12 @@ class Pools:
     @property
     def actor_cpus(self) -> float:
         """Return the CPUs that each encoder and each decoder reserves: half of the cluster's."""
-        return max(0.01, min(1.0, round(self.size.cpus / 4 / self.actors, 2)))
+        return max(0.03, min(1.0, round(self.size.cpus / 4 / self.actors, 2)))
 
     @property
-    def task_cpus(self) -> float:
-        """Return the CPUs that each read task reserves.
-
-        They differ from `actor_cpus`: Ray Data runs stages of equal resources in one process, and
-        then encoders would wait for files.
-        """
-        return max(0.01, min(1.0, round(self.size.cpus / 8, 2))) + 0.001
+    def readers(self) -> int:
+        """Return the number of read tasks that run at the same time."""
+        return max(4, int(self.size.cpus / 2))
 
 
 def run_chunks(
@@ -133,12 +134,13 @@ def _execute(
     dataset = (
         ray.data.read_datasource(
             ChunkSource(setup, chunks),
-            num_cpus=pools.task_cpus,
+            num_cpus=_READ_CPUS,
+            concurrency=pools.readers,
             override_num_blocks=ChunkSource.tasks(len(chunks)),
         )
         .map(_Encoder, fn_constructor_args=(encoding,), num_gpus=pools.gpus * 3 / 4, **actors)
         .map(_Decoder, fn_constructor_args=(decoding,), num_gpus=pools.gpus / 4, **actors)
-        .map(_write, fn_kwargs={"setup": setup}, num_cpus=0.01)
+        .map(_write, fn_kwargs={"setup": setup}, num_cpus=_WRITE_CPUS)
     )
     try:
         yield from dataset.iter_rows()

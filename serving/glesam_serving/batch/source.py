@@ -1,7 +1,7 @@
 """The chunks of a job as a source of Ray Data, whose read tasks read the images.
 
-`ray.data.range` and a map would need two kinds of tasks, and the first reserves a whole core: a
-cluster of which no node has one free beside its actors would never start it.
+`ray.data.range` would reserve a whole core for each of its own tasks: a cluster where no node has
+one free beside its actors would never start them.
 """
 
 from __future__ import annotations

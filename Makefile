@@ -293,7 +293,7 @@ precision: $(READY)  ## Measure fp16 and bf16 of every preset, for docs/precisio
 quantization: $(READY)  ## Measure eight bits on nano by every method, for docs/quantization.md (ten minutes)
 	$(BIN)/python -m tests.studies.quantization $(OUT)/quantization docs/quantization.md
 
-gate-table: $(READY)  ## Measure what a gate saves and costs on nano, for docs/gate.md (ten minutes)
+gate-table: $(READY)  ## Measure what a gate saves and costs on nano, for docs/gate.md (half an hour)
 	$(BIN)/python -m tests.studies.gate measure $(OUT)/gate
 	$(BIN)/python -m tests.studies.gate page $(OUT)/gate docs/gate.md
 

@@ -18,7 +18,7 @@ from glesam_runtime.manifest import MANIFEST_FILE
 from glesam_runtime.manifest_file import dump, file_refs
 from glesam_runtime.staging import staged_file, staged_folder
 
-PENALTY = 0.01
+PENALTY = 0.003
 """Of the weights of standardised features. docs/adr/0027 compares others on nano."""
 FEWEST_PICTURES = 2 * gate_fit.FOLDS
 
@@ -61,7 +61,7 @@ def learn_gate(
             "with 'glesam-run --selftest'"
         )
     folds = gate_fit.folds_of(cases.pictures)
-    expected = gate_fit.condition_means(cases.gains, cases.kinds)
+    expected = gate_fit.expected_gains(cases.gains, cases.kinds)
     estimates = gate_fit.held_out_estimates(cases.features, expected, folds, PENALTY)
     judge = cases if judged_by is None else judged_by
     threshold = gate_fit.choose_threshold(judge.gains, judge.kinds, estimates)

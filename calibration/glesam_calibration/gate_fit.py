@@ -50,17 +50,20 @@ def fit_ridge(features: Values, targets: Values, penalty: float) -> Linear:
     return Linear(weights, float(targets.mean() - middle @ weights))
 
 
-def condition_means(gains: Values, kinds: NDArray[np.str_]) -> Values:
-    """Return for each case the mean gain of its condition, which a gate is to estimate.
+def expected_gains(gains: Values, kinds: NDArray[np.str_]) -> Values:
+    """Return for each case what a gate is to estimate: its condition's mean gain, cut to a limit.
 
-    The gain on one picture is mostly noise of the decoder; fits of the means decide better on
-    pictures that they have not seen (docs/adr/0027). A single condition has nothing to tell apart
-    by means, so its gains stay.
+    The gain on one picture is mostly noise of the decoder. And a large gain is as easy to decide
+    for as a middling one, but would dominate a fit by squares. The limit is the median of the
+    conditions' absolute mean gains. Both make gates decide better on pictures that a fit has not
+    seen (docs/adr/0027). A single condition has nothing to tell apart by means, so its gains stay.
     """
     named, where = np.unique(kinds, return_inverse=True)
     if len(named) == 1:
         return gains
-    return np.asarray((np.bincount(where, gains) / np.bincount(where))[where])
+    means = np.bincount(where, gains) / np.bincount(where)
+    limit = float(np.median(np.abs(means)))
+    return np.asarray(np.clip(means, -limit, limit)[where])
 
 
 def held_out_estimates(

@@ -40,6 +40,15 @@ def test_a_small_penalty_gives_least_squares() -> None:
     assert fitted.bias == pytest.approx(want[3], abs=1e-8)
 
 
+def test_what_a_fit_expects_is_the_mean_of_the_condition_cut_at_their_median() -> None:
+    kinds = np.array(["a", "b", "c", "a", "b", "c"])
+    gains = np.array([0.0, -0.03, 0.4, 0.02, -0.01, 0.6])
+    # Means 0.01, -0.02 and 0.5; the median of their absolute values is 0.02.
+    expected = gate_fit.expected_gains(gains, kinds)
+    np.testing.assert_allclose(expected, [0.01, -0.02, 0.02] * 2, rtol=1e-12)
+    np.testing.assert_array_equal(gate_fit.expected_gains(gains, np.array(["a"] * 6)), gains)
+
+
 def test_the_area_is_the_statistic_of_mann_and_whitney() -> None:
     rng = np.random.default_rng(1)
     gains, estimates = rng.normal(size=60), np.round(rng.normal(size=60), 1)

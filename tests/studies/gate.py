@@ -284,7 +284,7 @@ def between_table(found: Measured, seeds: Sequence[int]) -> str:
                 gains = np.zeros((test.sum(), len(shares)))
                 for column in range(1, len(shares)):
                     gained = scores[learn, column] - scores[learn, 0]
-                    expected = gate_fit.condition_means(gained, cases.kinds[learn])
+                    expected = gate_fit.expected_gains(gained, cases.kinds[learn])
                     fitted = gate_fit.fit_ridge(cases.features[learn], expected, PENALTY)
                     gains[:, column] = fitted(cases.features[test])
                 taken[test, 0] = np.where(gains[:, -1] > 0, len(shares) - 1, 0)

@@ -29,6 +29,7 @@ def row(number: int, counts: str = "0") -> dict[str, Any]:
         "height": 1,
         "width": 1,
         "counts": counts,
+        "enhanced": True,
         "bundle": "b",
         "seconds": 0.1,
     }

@@ -55,7 +55,8 @@ def cluster(address: str | None) -> Iterator[Size]:
     import ray
     import ray.data
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Errors reach the user as one line of this project, and with --debug as a traceback.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:

@@ -116,6 +116,8 @@ def _execute(
     context.print_on_execution_start = False
     context.target_max_block_size = 1 << 20  # each chunk is a block of its own, whatever its size
     context.issue_detectors_config.detectors = []
+    # Ray's own error does not carry the one that caused it from a worker to the driver.
+    context.raise_original_map_exception = True
     if pools.memory is not None:
         limits = ray.data.ExecutionResources(object_store_memory=pools.memory)
         context.execution_options.resource_limits = limits
@@ -218,10 +220,14 @@ def _cause(error: BaseException) -> GlesamError:
     """Return the error of this project inside an error of Ray, or a description of Ray's."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, GlesamError):
-            return seen
+        # Ray's error of a task is of the type of its cause too, so the cause is looked at first.
         inner = getattr(seen, "cause", None)
-        seen = inner if isinstance(inner, BaseException) else seen.__cause__
+        if isinstance(inner, BaseException):
+            seen = inner
+        elif isinstance(seen, GlesamError):
+            return type(seen)(str(seen).partition("\n")[0])  # Ray appends lines about its retries
+        else:
+            seen = seen.__cause__
     return BackendError(
         f"Ray: {last_line(error)}; start the same command again, which resumes the job"
     )

@@ -52,7 +52,15 @@ build() { # folder, options
     rm -f "$1/configured"
     cmake -B "$@" >/dev/null
     touch "$1/configured"
-    cmake --build "$1" | tail -n 1
+    compile "$1"
+}
+compile() { # folder, targets
+    local folder=$1
+    if ! cmake --build "$folder" ${2:+--target "${@:2}"} >"$folder/build.log" 2>&1; then
+        grep -v "^\[" "$folder/build.log" >&2
+        exit 1
+    fi
+    tail -n 1 "$folder/build.log"
 }
 
 echo "== release"
@@ -67,7 +75,7 @@ ctest --test-dir "$out/cpp-sanitized" --output-on-failure --no-tests=error -j 2
 echo "== thread sanitizer"
 cmake -B "$out/cpp-threads" "${tested[@]}" -DGLESAM_SANITIZE=thread \
     -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
-cmake --build "$out/cpp-threads" --target sessions c_calls parts | tail -n 1
+compile "$out/cpp-threads" sessions c_calls parts
 # OpenVINO is not instrumented: what it does to memory is not seen, and neither are its locks.
 TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1" ctest --test-dir "$out/cpp-threads" \
     --output-on-failure --no-tests=error -R '^(sessions|c_calls|parts)$'

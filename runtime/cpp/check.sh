@@ -41,6 +41,30 @@ if [ -n "$lacking" ]; then
     exit 2
 fi
 
+# ONNX Runtime's C header is in no package of Debian 12, of PyPI or of npm. This one is in Debian 13.
+deb=main/o/onnxruntime/libonnxruntime-dev_1.21.0+dfsg-1_amd64.deb
+deb_sha256=14f7d959d5deacbcf1504830d4189f91fc67382b399ed9ae9d3aa9c4050ced08
+header=$out/onnxruntime-header
+fetch_header() { # from the mirror that apt uses
+    local pool
+    pool=$(apt-get --print-uris download cmake 2>/dev/null | sed -n "s|^'\(http[^']*/pool\)/.*|\1|p")
+    [ -n "$pool" ] && mkdir -p "$header" &&
+        "$python" -c 'import sys, urllib.request as r; open(sys.argv[2], "wb").write(r.urlopen(sys.argv[1], timeout=60).read())' \
+            "$pool/$deb" "$header/package.deb" &&
+        echo "$deb_sha256  $header/package.deb" | sha256sum --check --quiet &&
+        dpkg -x "$header/package.deb" "$header"
+}
+case " ${options[*]}" in
+*GLESAM_ONNXRUNTIME*) ;;
+*)
+    if [ -e "$header/usr/include/onnxruntime" ] || fetch_header 2>"$header.log"; then
+        options+=(-DGLESAM_ONNXRUNTIME=ON "-DOnnxRuntime_INCLUDE_DIR=$(realpath "$header")/usr/include/onnxruntime")
+    else
+        echo "note: ONNX Runtime's backend is neither built nor tested: its header could not be downloaded ($header.log)"
+    fi
+    ;;
+esac
+
 openvino=$("$python" -c 'import openvino; print(openvino.__path__[0])')
 common=(-S "$here" -G Ninja -DGLESAM_WERROR=ON)
 tested=("${common[@]}" -DGLESAM_OPENVINO=ON -DGLESAM_TESTS=ON "-DOpenVINO_DIR=$openvino/cmake"

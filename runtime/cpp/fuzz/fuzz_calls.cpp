@@ -74,18 +74,32 @@ void check_output(const glesam_output& output) {
     }
     if (output.rle != nullptr) MUST(std::strlen(output.rle[i]) > 0);
     if (output.ring_counts != nullptr) {
-      // The even-odd rule fills the mask, so the signed areas of outlines and holes add up to it.
-      std::int64_t twice = 0;
+      // Vertical edges to the left of a pixel; the even-odd rule counts them.
+      std::vector<std::uint8_t> crossed((output.width + 1) * output.height);
       for (std::size_t end = ring + output.ring_counts[i]; ring < end; ++ring) {
         const int* at = output.polygon_corners + 2 * corner;
         const std::size_t size = output.ring_sizes[ring];
         for (std::size_t k = 0; k < size; ++k) {
-          const std::size_t next = (k + 1) % size;
-          twice += std::int64_t{at[2 * k]} * at[2 * next + 1] - std::int64_t{at[2 * next]} * at[2 * k + 1];
+          const int *here = at + 2 * k, *next = at + 2 * ((k + 1) % size);
+          MUST(here[0] == next[0] || here[1] == next[1]);
+          if (here[0] != next[0]) continue;
+          for (int y = std::min(here[1], next[1]); y < std::max(here[1], next[1]); ++y) {
+            crossed.at(std::size_t(y) * (output.width + 1) + std::size_t(here[0])) ^= 1;
+          }
         }
         corner += size;
       }
-      MUST(std::abs(twice) == 2 * output.areas[i]);
+      std::int64_t area = 0;
+      for (std::size_t y = 0; y < output.height; ++y) {
+        std::uint8_t inside = 0;
+        for (std::size_t x = 0; x < output.width; ++x) {
+          inside ^= crossed[y * (output.width + 1) + x];
+          area += inside;
+          const std::size_t pixel = y * output.width + x;
+          if (output.masks != nullptr) MUST(inside == output.masks[i * pixels + pixel]);
+        }
+      }
+      MUST(area == output.areas[i]);
     }
   }
 }

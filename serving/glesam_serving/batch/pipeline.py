@@ -133,12 +133,13 @@ def _execute(
         "compute": ray.data.ActorPoolStrategy(size=pools.actors, max_tasks_in_flight_per_actor=2),
         "num_cpus": pools.actor_cpus,
     }
+    tasks = ChunkSource.tasks(len(chunks))
     dataset = (
         ray.data.read_datasource(
             ChunkSource(setup, chunks),
             num_cpus=_READ_CPUS,
-            concurrency=pools.readers,
-            override_num_blocks=ChunkSource.tasks(len(chunks)),
+            concurrency=min(pools.readers, tasks),  # Ray warns about more than there are tasks
+            override_num_blocks=tasks,
         )
         .map(_Encoder, fn_constructor_args=(encoding,), num_gpus=pools.gpus * 3 / 4, **actors)
         .map(_Decoder, fn_constructor_args=(decoding,), num_gpus=pools.gpus / 4, **actors)

@@ -111,7 +111,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the output of a job that nothing disturbed, in parts of two images."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    batch(pictures, "-o", out, "--batch-size", "2")
+    done = batch(pictures, "-o", out, "--batch-size", "2")
+    assert "arning" not in done.stderr, done.stderr
     return out
 
 

@@ -29,9 +29,9 @@ _MOST_CHUNKS = 100_000
 execution ends (docs/scale.md). Between two executions the actors start anew."""
 
 _READ_CPUS, _WRITE_CPUS = 0.02, 0.01
-"""CPUs that a task reserves: little, so that it starts beside actors that nearly fill every node, as
-after the loss of one. They differ from what actors reserve, because Ray Data runs stages of equal
-resources in one process, and then encoders would wait for files."""
+"""CPUs that a task reserves: little, so that it starts beside actors that nearly fill every node,
+as after the loss of one. They differ from what actors reserve, because Ray Data runs stages of
+equal resources in one process, and then encoders would wait for files."""
 
 
 @dataclass(frozen=True)

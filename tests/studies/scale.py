@@ -4,7 +4,7 @@ Usage: python -m tests.studies.scale [actors [SECONDS [N ...]] | memory [ROWS]]
 
 The engine sleeps (`sleeping_backend`), so two cores can drive many actors, and the rest is the
 product's own pipeline on a local Ray cluster. `actors` runs N actors (default 1, 2, 4, 8 and 16)
-whose encoder takes SECONDS (default 4) for an image. `memory` runs ROWS (default 100,000) tiny
+whose encoder takes SECONDS (default 2) for an image. `memory` runs ROWS (default 100,000) tiny
 images through an engine that takes no time, and prints the memory of the driver and of the object
 store on the way.
 """
@@ -40,7 +40,7 @@ CPUS = 64
 """Cores that Ray believes in; the actors sleep."""
 SIDE = 64
 """Side of the encoder's input."""
-CHUNKS_PER_ACTOR, PER_CHUNK = 10, 2
+CHUNKS_PER_ACTOR, PER_CHUNK = 20, 2
 
 
 @contextmanager
@@ -184,7 +184,7 @@ def main() -> None:
         (folder / "rows.txt").write_text("picture.png\n" * count)
         sleeping_backend.write_bundle(folder / "bundle", SIDE)
         if what in ("actors", "both"):
-            measure_actors(folder, float(amount or 4), [int(n) for n in sys.argv[3:]] or ACTORS)
+            measure_actors(folder, float(amount or 2), [int(n) for n in sys.argv[3:]] or ACTORS)
         if what in ("memory", "both"):
             measure_memory(folder, count)
 

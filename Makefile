@@ -124,7 +124,7 @@ test-batch: $(BATCH)/.ready  ## Test glesam-batch on Ray, with workers, nodes an
 bench-batch: $(BATCH)/.ready  ## Compare glesam-batch to glesam-run --streams on 2,000 pictures (ten minutes)
 	$(BATCH)/bin/python -m tests.studies.batch
 
-bench-scale: $(BATCH)/.ready  ## Measure glesam-batch on 1 to 16 actors and over 100,000 rows with an engine that sleeps (half an hour)
+bench-scale: $(BATCH)/.ready  ## Measure glesam-batch on 1 to 16 actors and over 100,000 rows with an engine that sleeps (a quarter of an hour)
 	$(BATCH)/bin/python -m tests.studies.scale
 
 # The server's Python backend needs NumPy below 2.

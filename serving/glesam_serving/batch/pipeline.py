@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from glesam_runtime.predictor import GleSamPredictor
 
 _MOST_CHUNKS = 100_000
-"""Chunks of one execution. Ray Data keeps some 40 kB of each chunk in the driver until the
+"""Chunks of one execution. Ray Data keeps some 20 kB of each chunk in the driver until the
 execution ends (docs/scale.md). Between two executions the actors start anew."""
 
 _READ_CPUS, _WRITE_CPUS = 0.02, 0.01

@@ -11,6 +11,7 @@ import pytest
 from glesam_evaluation.moving_scenes import innermost, make_moving_scene
 from glesam_runtime import BusyError, Follower, GleSamPredictor, InputError
 from glesam_runtime.compare import mask_iou
+from glesam_runtime.errors import BackendError
 
 SCENE = make_moving_scene(3, frames=75, height=120, width=160, objects=2)
 
@@ -145,6 +146,24 @@ def test_wrong_use_is_refused(nano: GleSamPredictor, points: np.ndarray) -> None
     with pytest.raises(InputError, match="2 prompts for one object"):
         follower.prompt(0, points, [[1], [1]])
     assert follower.count == 2
+
+
+def test_a_start_that_fails_keeps_the_objects(
+    nano: GleSamPredictor, points: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = Follower(nano)
+    frame = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    follower.start(frame, np.full((2, 1, 2), 20.0), np.ones((2, 1)))
+
+    def fails(_: object) -> bool:
+        raise BackendError("the engine failed as planned")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(follower, "_takes_masks", fails)
+        with pytest.raises(BackendError):
+            follower.start(frame, np.full((1, 1, 2), 30.0), np.ones((1, 1)))
+    assert follower.count == 2
+    assert len(follower.next(frame)) == 2
 
 
 def test_a_second_thread_is_refused(nano: GleSamPredictor, points: np.ndarray) -> None:

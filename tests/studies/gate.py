@@ -245,16 +245,16 @@ def told_table(found: Measured, seeds: Sequence[int]) -> str:
         tests.append(Tested(test, estimates > 0, estimates))
     losses = {kind: max(row[0], row[1]) - row[2] for kind, row in figures(tests).items()}
     over = {kind: loss for kind, loss in losses.items() if loss > gate_fit.TOLERANCE}
-    listed = ", ".join(f"{kind} {100 * loss:.3f}" for kind, loss in over.items()) or "none"
+    listed = ", ".join(f"{kind} {100 * loss:.3f}" for kind, loss in over.items())
     errors = [
         100 * np.std(gains) / np.sqrt(len(gains))
         for kind in CONDITIONS
         for gains in [found.cases["iou"].gains[found.cases["iou"].kinds == kind]]
     ]
+    named = f"{len(over)} of {len(CONDITIONS)} conditions" + (f" ({listed})" if listed else "")
     return (
-        f"{len(over)} of {len(CONDITIONS)} conditions ({listed}). The standard error of a "
-        f"condition's mean gain is {np.median(errors):.3f} points in the median, and up to "
-        f"{max(errors):.3f}"
+        f"{named}. The standard error of a condition's mean gain is {np.median(errors):.3f} "
+        f"points in the median, and up to {max(errors):.3f}"
     )
 
 

@@ -65,6 +65,15 @@ case " ${options[*]}" in
     ;;
 esac
 
+# CUDA's compiler compiles the kernels without a GPU.
+if $all && "$python" -m pip install -q --disable-pip-version-check --no-deps --target "$out/nvrtc" \
+    'nvidia-cuda-nvrtc-cu12==12.9.*' 2>"$out/nvrtc.log"; then
+    GLESAM_NVRTC=$(realpath "$out/nvrtc")/nvidia/cuda_nvrtc/lib
+    export GLESAM_NVRTC
+elif $all; then
+    echo "note: the kernels for GPUs are not compiled by CUDA's compiler: it could not be downloaded ($out/nvrtc.log)"
+fi
+
 openvino=$("$python" -c 'import openvino; print(openvino.__path__[0])')
 common=(-S "$here" -G Ninja -DGLESAM_WERROR=ON)
 tested=("${common[@]}" -DGLESAM_OPENVINO=ON -DGLESAM_TESTS=ON "-DOpenVINO_DIR=$openvino/cmake"

@@ -101,6 +101,7 @@ class AnyFrame {
     }
     frame.yuv_matrix = draw.ConsumeIntegralInRange(-1, 3);
     frame.yuv_range = draw.ConsumeIntegralInRange(-1, 2);
+    if (draw.ConsumeIntegralInRange(0, 7) == 0) frame.memory = draw.ConsumeIntegralInRange(-1, 2);
     pixels_[kBytes / 2] = draw.ConsumeIntegral<std::uint8_t>();
     width_ = frame.region_width > 0 ? frame.region_width : frame.width;
     height_ = frame.region_height > 0 ? frame.region_height : frame.height;

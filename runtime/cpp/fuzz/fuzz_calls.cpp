@@ -103,6 +103,23 @@ void set_image(Draw& draw, const Session& session) {
   session.call(glesam_set_frame(session.get(), frame.get()));
 }
 
+void encode(Draw& draw, const Session& session) {
+  std::vector<std::unique_ptr<AnyFrame>> frames;
+  std::vector<const glesam_frame*> pointers;
+  for (int left = draw.ConsumeIntegralInRange(0, 3); left > 0; --left) {
+    frames.push_back(std::make_unique<AnyFrame>(draw));
+    pointers.push_back(draw.ConsumeIntegralInRange(0, 31) == 0 ? nullptr : frames.back()->get());
+  }
+  std::vector<glesam_features*> features(pointers.size());
+  const int code = glesam_encode(session.get(), pointers.data(), pointers.size(), features.data());
+  session.call(code);
+  for (glesam_features* each : features) {
+    MUST((code == GLESAM_OK) == (each != nullptr));
+    if (code == GLESAM_OK) session.call(glesam_set_features(session.get(), each));
+    glesam_free_features(each);
+  }
+}
+
 void set_rgb(Draw& draw, const Session& session) {
   const int width = draw.ConsumeIntegralInRange(-1, 30), height = draw.ConsumeIntegralInRange(-1, 30);
   std::size_t stride = draw.ConsumeIntegralInRange<std::size_t>(0, 100);
@@ -238,7 +255,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   while (draw.remaining_bytes() > 0) {
     const std::size_t chosen = draw.ConsumeIntegralInRange<std::size_t>(0, sessions.size() - 1);
     Session& session = *sessions[chosen];
-    switch (draw.ConsumeIntegralInRange(0, 16)) {
+    switch (draw.ConsumeIntegralInRange(0, 17)) {
       case 0: case 1: set_image(draw, session); break;
       case 2: set_rgb(draw, session); break;
       case 3: case 4: predict(draw, session); break;
@@ -271,6 +288,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
           sessions.erase(sessions.begin() + static_cast<std::ptrdiff_t>(chosen));
         }
         break;
+      case 16: encode(draw, session); break;
       default:
         if (draw.ConsumeIntegralInRange(0, 7) == 0) {
           open_another(draw);

@@ -153,6 +153,13 @@ enum class YuvMatrix { bt601 = 0, bt709 = 1, bt2020 = 2 };
 // limited: Y from 16 to 235, U and V from 16 to 240. full: all from 0 to 255, as in JPEG files.
 enum class YuvRange { limited = 0, full = 1 };
 
+// Where the bytes of a frame are.
+enum class Memory {
+  host = 0,
+  cuda = 1,  // on the CUDA device that runs the graphs: memory from cudaMalloc, or mapped memory that
+             // kernels can read. Rows are in order (pitch linear)
+};
+
 // A rectangle of pixels. All zeros mean the whole frame.
 struct Region {
   int x = 0, y = 0, width = 0, height = 0;
@@ -181,6 +188,13 @@ struct Frame {
   Region region;  // the part that becomes the image; points, boxes and masks are relative to it
   YuvMatrix matrix = YuvMatrix::bt601;  // of nv12 and i420
   YuvRange range = YuvRange::limited;   // of nv12 and i420
+
+  // A frame in CUDA memory becomes the encoder's input on the GPU, with the same bits, and is never
+  // copied to the host. It needs a backend on a GPU (tensorrt, or onnxruntime on cuda) and, at run time,
+  // CUDA's compiler library (libnvrtc), which compiles the kernels when the first frame arrives.
+  Memory memory = Memory::host;
+  void* stream = nullptr;  // of cuda: the cudaStream_t on which the frame is written; null: the default
+                           // stream. Reading waits for it on the GPU, and has ended when the call returns
 };
 
 // B prompts for one image. Each prompt describes one object, by N points, by one box, by a mask, or
@@ -301,6 +315,7 @@ struct Decision {
 };
 
 class Predictor;
+class SharedContext;      // of the library
 struct EverythingParams;  // of glesam_everything.h
 struct Record;
 
@@ -332,9 +347,8 @@ class GLESAM_API Context {
  private:
   friend class Predictor;
   friend struct PredictorFactory;
-  class Shared;
-  explicit Context(std::shared_ptr<const Shared> shared) noexcept;
-  std::shared_ptr<const Shared> shared_;
+  explicit Context(std::shared_ptr<const SharedContext> shared) noexcept;
+  std::shared_ptr<const SharedContext> shared_;
 };
 
 // A session: the image that is set, on a model that it may share with other sessions.
@@ -366,6 +380,17 @@ class GLESAM_API Predictor {
 
   // Does the same with a frame of any format.
   Status set_frame(const Frame& frame) noexcept;
+
+  // Encodes and enhances several frames, each as set_frame does, and gets the features of each one. The
+  // image that is set stays the same. A bundle that was exported for batches runs as many frames at a
+  // time as its graphs take; a dynamic batch takes all of a call, so that their number decides the
+  // memory. Frames of one run share the memory of their features until all of them are freed.
+  //
+  // frames: `count` frames of any sizes and formats, all in the same kind of memory.
+  // features: receives `count` features, for set_features.
+  // Errors: those of set_frame, and invalid_input (no frame, or frames in both kinds of memory). The
+  // message says which frame cannot be used.
+  Status encode(const Frame* frames, std::size_t count, std::vector<Features>* features) noexcept;
 
   // Releases the image that is set, with its features. Does nothing if none is set.
   //
@@ -428,7 +453,8 @@ class GLESAM_API Predictor {
   Status set_timeout(double seconds) noexcept;
 
   // Computes the encoder's input without running anything, for programs that use an engine of their
-  // own. The image that is set stays the same. Other threads may use the predictor meanwhile.
+  // own. The image that is set stays the same. Other threads may use the predictor meanwhile. Frames in
+  // CUDA memory are refused, since their tensor would be there.
   //
   // tensor: receives [3, S, S] float32, normalised and padded as the manifest says.
   // Errors: invalid_input, out_of_memory.

@@ -105,6 +105,12 @@ typedef enum glesam_yuv_range {
   GLESAM_YUV_FULL = 1     /* all from 0 to 255, as in JPEG files */
 } glesam_yuv_range;
 
+/* Where the bytes of a frame are. See Frame::memory in glesam.h. */
+typedef enum glesam_memory {
+  GLESAM_MEMORY_HOST = 0,
+  GLESAM_MEMORY_CUDA = 1 /* on the CUDA device that runs the graphs; rows are in order (pitch linear) */
+} glesam_memory;
+
 /* A frame of a camera or a video decoder.
  *
  * About struct_size: set all bytes of the struct to zero, then struct_size to its sizeof, then the fields that you need. */
@@ -120,6 +126,9 @@ typedef struct glesam_frame {
                                points, boxes and masks are relative; all zeros: the whole frame */
   int yuv_matrix;                                      /* a glesam_yuv_matrix */
   int yuv_range;                                       /* a glesam_yuv_range */
+  int memory;   /* a glesam_memory */
+  void* stream; /* of CUDA memory: the cudaStream_t on which the frame is written; null: the default
+                   stream. Reading waits for it, and has ended when the call returns */
 } glesam_frame;
 
 /* Which images are enhanced, unless skip_enhancer is 1. See Gate in glesam.h. */
@@ -294,6 +303,16 @@ GLESAM_API int glesam_get_features(glesam_predictor* predictor, glesam_features*
 /* Sets an image by its features, which must be from the same predictor or another session of its
  * context. Nothing is copied. */
 GLESAM_API int glesam_set_features(glesam_predictor* predictor, const glesam_features* features);
+
+/* Encodes and enhances several frames and gets the features of each one. The image that is set stays the
+ * same. See Predictor::encode in glesam.h.
+ *
+ * frames: `count` pointers to frames, all in the same kind of memory.
+ * features: `count` places, which receive the features. The caller frees each with
+ *     glesam_free_features. If the call fails, none changes.
+ */
+GLESAM_API int glesam_encode(glesam_predictor* predictor, const glesam_frame* const* frames, size_t count,
+                             glesam_features** features);
 
 /* Frees features. Does nothing if they are null. */
 GLESAM_API void glesam_free_features(glesam_features* features);

@@ -95,6 +95,8 @@ Frame frame_of(const glesam_frame* frame) {
   own.region = {given.region_x, given.region_y, given.region_width, given.region_height};
   own.matrix = static_cast<YuvMatrix>(given.yuv_matrix);
   own.range = static_cast<YuvRange>(given.yuv_range);
+  own.memory = static_cast<Memory>(given.memory);
+  own.stream = given.stream;
   return own;
 }
 
@@ -188,6 +190,25 @@ int glesam_set_features(glesam_predictor* predictor, const glesam_features* feat
   const auto work = [&] {
     if (features == nullptr) input_error("features: a null pointer; pass features");
     require(predictor->predictor->set_features(features->features));
+  };
+  return report(predictor, [&] { return guard(work); });
+}
+
+int glesam_encode(glesam_predictor* predictor, const glesam_frame* const* frames, size_t count,
+                  glesam_features** features) {
+  const auto work = [&] {
+    if (frames == nullptr || features == nullptr) {
+      input_error("frames or features: a null pointer; pass both");
+    }
+    std::vector<Frame> own;
+    for (size_t i = 0; i < count; ++i) own.push_back(frame_of(frames[i]));
+    std::vector<Features> made;
+    require(predictor->predictor->encode(own.data(), count, &made));
+    std::vector<std::unique_ptr<glesam_features>> handles;
+    for (Features& each : made) {
+      handles.push_back(std::make_unique<glesam_features>(glesam_features{std::move(each)}));
+    }
+    for (size_t i = 0; i < count; ++i) features[i] = handles[i].release();
   };
   return report(predictor, [&] { return guard(work); });
 }

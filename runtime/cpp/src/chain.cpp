@@ -7,21 +7,19 @@
 namespace glesam {
 namespace {
 
-// Runs a stage that has one input on one image. Zeros fill a static batch that is larger.
-Tensors of_one_image(Engine& engine, const Manifest& manifest, Stage stage, const Tensor& value) {
+// Runs a stage that has one input, on one image or on as many as its graph takes. Zeros fill a static
+// batch that is larger than one image.
+Tensors of_images(Engine& engine, const Manifest& manifest, Stage stage, const Tensor& value) {
   const std::string& name = manifest.stages.at(stage).inputs.front().name;
-  const std::int64_t batch = manifest.target.batch;
-  if (batch <= 1) return engine.run(stage, {{name, value}});
+  const std::int64_t batch = manifest.target.batch;  // 0: any
+  if (batch == 0 || value.shape.at(0) == batch) return engine.run(stage, {{name, value}});
   const Tensor one = engine.to_host(value);
   Shape shape = one.shape;
   shape[0] = batch;
   std::vector<float> filled(elements(shape));
   std::copy_n(one.host, elements(one.shape), filled.begin());
   Tensors outputs = engine.run(stage, {{name, host_tensor(shape, std::move(filled))}});
-  for (auto& [output, tensor] : outputs) {
-    tensor = engine.to_host(tensor);
-    tensor.shape[0] = 1;  // the image's result is the first in memory
-  }
+  for (auto& [output, tensor] : outputs) tensor = row_of(tensor, 0);
   return outputs;
 }
 
@@ -33,12 +31,12 @@ std::vector<float> copied(Engine& engine, const Tensor& tensor) {
 }  // namespace
 
 Tensors encode(Engine& engine, const Manifest& manifest, const Tensor& image) {
-  return of_one_image(engine, manifest, Stage::encoder, image);
+  return of_images(engine, manifest, Stage::encoder, image);
 }
 
 Tensors enhance(Engine& engine, const Manifest& manifest, const Tensors& features) {
   Tensors enhanced = features;
-  enhanced[kEmbeddings] = of_one_image(engine, manifest, Stage::enhancer, features.at(kEmbeddings))
+  enhanced[kEmbeddings] = of_images(engine, manifest, Stage::enhancer, features.at(kEmbeddings))
                               .at("enhanced_embeddings");
   return enhanced;
 }

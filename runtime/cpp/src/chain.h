@@ -11,10 +11,12 @@ namespace glesam {
 
 inline constexpr const char* kEmbeddings = "image_embeddings";
 
-// Runs the encoder: image [1, 3, S, S], normalised and padded -> features.
+// Runs the encoder: image [N, 3, S, S], normalised and padded -> features of N images. N is 1 or the
+// static batch of the graphs, or any number if their batch is dynamic.
 Tensors encode(Engine& engine, const Manifest& manifest, const Tensor& image);
 
-// Runs the enhancer: z_H replaces z_L as the embeddings, and the other features stay the same.
+// Runs the enhancer on the features of N images: z_H replaces z_L as the embeddings, and the other
+// features stay the same.
 Tensors enhance(Engine& engine, const Manifest& manifest, const Tensors& features);
 
 // Runs the decoder on B prompts, given the features of one image and the result of

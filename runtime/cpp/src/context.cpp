@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "errors.h"
+#include "gpu_frames.h"
 #include "selftest.h"
 #include "text.h"
 
@@ -75,7 +76,7 @@ Info info_of(const Bundle& bundle, const Engine& loaded) {
           engine.device};
 }
 
-Context::Shared::Shared(Opened opened, Params given, double seconds)
+SharedContext::SharedContext(Opened opened, Params given, double seconds)
     : bundle(std::move(opened.bundle)),
       params(std::move(given)),
       gate(params.enhance ? gate_of(bundle.manifest, bundle.path.string(), params.gate)
@@ -85,14 +86,20 @@ Context::Shared::Shared(Opened opened, Params given, double seconds)
       load_seconds(seconds),
       first_(std::move(opened.engine)) {}
 
-std::shared_ptr<Engine> Context::Shared::engine_for_session() const {
+std::shared_ptr<Engine> SharedContext::engine_for_session() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (first_is_taken_) return first_->share();
   first_is_taken_ = true;
   return first_;
 }
 
-void Context::Shared::log(LogLevel level, const std::string& message) const noexcept {
+std::shared_ptr<const GpuKernels> SharedContext::gpu_kernels(int device) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (!gpu_kernels_) gpu_kernels_ = std::make_shared<const GpuKernels>(device);
+  return gpu_kernels_;
+}
+
+void SharedContext::log(LogLevel level, const std::string& message) const noexcept {
   if (!params.log) return;
   try {
     params.log(level, message);
@@ -110,7 +117,7 @@ std::vector<std::string> backends() { return compiled_backends(); }
 
 const char* version() noexcept { return GLESAM_VERSION; }
 
-Context::Context(std::shared_ptr<const Shared> shared) noexcept : shared_(std::move(shared)) {}
+Context::Context(std::shared_ptr<const SharedContext> shared) noexcept : shared_(std::move(shared)) {}
 Context::~Context() = default;
 
 Status Context::open(const std::string& bundle, const Params& params,
@@ -123,7 +130,7 @@ Status Context::open(const std::string& bundle, const Params& params,
       const Timer timer(seconds);
       opened = open_and_load(bundle, params, params.enhance);
     }
-    auto shared = std::make_shared<const Shared>(std::move(opened), params, seconds);
+    auto shared = std::make_shared<const SharedContext>(std::move(opened), params, seconds);
     const Info& info = shared->info;
     shared->log(LogLevel::info, cat("opened ", info.bundle, " with ", info.engine, " ",
                                     info.engine_version, " on ", info.device, " in ",

@@ -12,6 +12,8 @@
 
 namespace glesam {
 
+class GpuKernels;
+
 // Sets `seconds` to the time that it lives.
 class Timer {
  public:
@@ -38,11 +40,11 @@ Opened open_and_load(const std::string& folder, const Params& params, bool enhan
 Info info_of(const Bundle& bundle, const Engine& engine);
 
 // The sessions of a context use it from several threads, and keep it until the last of them ends.
-class Context::Shared {
+class SharedContext {
  public:
   // `params` are those that the bundle was opened with, and `seconds` the time that it took. Throws
   // Error if the bundle's gate cannot be used as `params` says.
-  Shared(Opened opened, Params params, double seconds);
+  SharedContext(Opened opened, Params params, double seconds);
 
   const Bundle bundle;
   const Params params;
@@ -56,6 +58,10 @@ class Context::Shared {
   // Calls the log of the parameters, if there is one.
   void log(LogLevel level, const std::string& message) const noexcept;
 
+  // Returns the kernels that read frames in the memory of a CUDA device, which are compiled for the
+  // first frame of the context. Throws Error (backend).
+  std::shared_ptr<const GpuKernels> gpu_kernels(int device) const;
+
   // Returns an engine for one more session. Throws Error (backend) if there can be no more.
   std::shared_ptr<Engine> engine_for_session() const;
 
@@ -63,6 +69,7 @@ class Context::Shared {
   const std::shared_ptr<Engine> first_;
   mutable std::mutex mutex_;
   mutable bool first_is_taken_ = false;
+  mutable std::shared_ptr<const GpuKernels> gpu_kernels_;
 };
 
 }  // namespace glesam

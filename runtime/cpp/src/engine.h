@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,9 @@ class Engine {
   virtual Tensors run(Stage stage, const Tensors& inputs) = 0;
   // Waits until all runs are complete. Throws as run() does if one of them failed.
   virtual void finish() {}
+  // The number of the CUDA device whose tensors run() reads in place, wherever they come from. The
+  // work that makes them must be complete. None: run() reads tensors of the host and its own only.
+  virtual std::optional<int> cuda_device() const { return std::nullopt; }
   // Returns a tensor of this engine as a tensor on the host.
   virtual Tensor to_host(const Tensor& tensor) = 0;
   // Returns an engine on the same loaded graphs, for another thread. Each of the two accepts tensors

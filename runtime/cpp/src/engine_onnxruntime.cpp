@@ -106,11 +106,19 @@ class OnnxruntimeGraphs {
     OrtMemoryInfo* memory = nullptr;
     api_.require(api_->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory));
     memory_.reset(memory);
+    if (!cpu) {
+      cuda_device_ = device;
+      OrtMemoryInfo* on_gpu = nullptr;
+      api_.require(
+          api_->CreateMemoryInfo("Cuda", OrtDeviceAllocator, device, OrtMemTypeDefault, &on_gpu));
+      gpu_memory_.reset(on_gpu);
+    }
     const auto session_options = make_options(cpu, device, options.threads);
     for (const Stage stage : stages) load(bundle, stage, session_options.get());
   }
 
   const EngineDescription& describe() const { return description_; }
+  std::optional<int> cuda_device() const { return cuda_device_; }
 
   Tensors run(Stage stage, const Tensors& inputs, Stop* stop) const {
     const auto found = loaded_.find(stage);
@@ -167,7 +175,8 @@ class OnnxruntimeGraphs {
     const StageRecord& record = bundle.manifest.stages.at(stage);
     OrtSession* made = nullptr;
     try {
-      api_.require(api_->CreateSession(env_.get(), bundle.graph_path(stage).c_str(), options, &made));
+      api_.require(
+          api_->CreateSession(env_.get(), bundle.graph_path(stage).c_str(), options, &made));
     } catch (const OrtFailure& error) {
       engine_failed(error.what(),
                     cat(path, ": onnxruntime cannot load it: ", error.what(),
@@ -226,9 +235,11 @@ class OnnxruntimeGraphs {
     std::vector<const OrtValue*> values;
     for (const auto& [name, tensor] : inputs) {
       OrtValue* value = nullptr;
+      const bool on_host = tensor.device == nullptr;
       // ONNX Runtime only reads inputs, but its API takes them without const.
+      float* data = on_host ? const_cast<float*>(tensor.host) : tensor.device;
       api_.require(api_->CreateTensorWithDataAsOrtValue(
-          memory_.get(), const_cast<float*>(tensor.host), elements(tensor.shape) * sizeof(float),
+          on_host ? memory_.get() : gpu_memory_.get(), data, elements(tensor.shape) * sizeof(float),
           tensor.shape.data(), tensor.shape.size(), ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &value));
       owned.emplace_back(value, api_->ReleaseValue);
       values.push_back(value);
@@ -241,9 +252,8 @@ class OnnxruntimeGraphs {
     const Owned<OrtRunOptions> options(created, api_->ReleaseRunOptions);
     std::optional<Stop::Watch> watch;
     if (stop != nullptr) {
-      watch.emplace(*stop, [this, created] {
-        api_->ReleaseStatus(api_->RunOptionsSetTerminate(created));
-      });
+      watch.emplace(
+          *stop, [this, created] { api_->ReleaseStatus(api_->RunOptionsSetTerminate(created)); });
     }
     api_.require(api_->Run(loaded.session.get(), created, input_names.data(), values.data(),
                            values.size(), output_names.data(), output_names.size(), made.data()));
@@ -263,6 +273,8 @@ class OnnxruntimeGraphs {
   Api api_;
   Owned<OrtEnv> env_{nullptr, api_->ReleaseEnv};
   Owned<OrtMemoryInfo> memory_{nullptr, api_->ReleaseMemoryInfo};
+  Owned<OrtMemoryInfo> gpu_memory_{nullptr, api_->ReleaseMemoryInfo};
+  std::optional<int> cuda_device_;
   std::map<Stage, Loaded> loaded_;
   EngineDescription description_;
 };
@@ -275,7 +287,8 @@ class OnnxruntimeEngine final : public Engine {
   Tensors run(Stage stage, const Tensors& inputs) override {
     return graphs_->run(stage, inputs, stop_);
   }
-  // ONNX Runtime copies tensors to the device and back by itself.
+  std::optional<int> cuda_device() const override { return graphs_->cuda_device(); }
+  // ONNX Runtime copies its own tensors to the device and back by itself.
   Tensor to_host(const Tensor& tensor) override { return tensor; }
   std::unique_ptr<Engine> share() override { return std::make_unique<OnnxruntimeEngine>(graphs_); }
 

@@ -22,7 +22,7 @@ class DeviceBuffer {
   ~DeviceBuffer() { cuda_.free(data_); }
   DeviceBuffer(const DeviceBuffer&) = delete;
   DeviceBuffer& operator=(const DeviceBuffer&) = delete;
-  void* data() const { return data_; }
+  float* data() const { return static_cast<float*>(data_); }
 
  private:
   const Cuda& cuda_;
@@ -181,12 +181,12 @@ class TensorrtEngine final : public Engine {
     for (const std::string& name : graphs_->graphs.at(stage).outputs) {
       const auto buffer = loaded.output_buffers.at(name).unused();
       set_address(loaded, stage, name, buffer->data());
-      outputs[name] = {{}, nullptr, buffer};
+      outputs[name] = {{}, nullptr, buffer, buffer->data()};
     }
     if (!loaded.context->enqueueV3(stream_)) {
       const std::string reason = log_.take("no reason given");
-      engine_failed(reason,
-                    cat(graphs_->description.engine, " failed in the ", name_of(stage), ": ", reason));
+      engine_failed(reason, cat(graphs_->description.engine, " failed in the ", name_of(stage),
+                                ": ", reason));
     }
     for (auto& [name, tensor] : outputs) {
       tensor.shape = shape_of(loaded.context->getTensorShape(name.c_str()));
@@ -199,13 +199,14 @@ class TensorrtEngine final : public Engine {
     cuda_.require(cuda_.stream_synchronize(stream_), "running the graphs");
   }
 
+  std::optional<int> cuda_device() const override { return cuda_.device(); }
+
   Tensor to_host(const Tensor& tensor) override {
-    if (tensor.host != nullptr) return tensor;
+    if (tensor.device == nullptr) return tensor;
     std::vector<float> values(elements(tensor.shape));
-    cuda_.require(
-        cuda_.memcpy_async(values.data(), device_data(tensor), values.size() * sizeof(float),
-                           cudaMemcpyDeviceToHost, stream_),
-        "copying from the GPU");
+    cuda_.require(cuda_.memcpy_async(values.data(), tensor.device, values.size() * sizeof(float),
+                                     cudaMemcpyDeviceToHost, stream_),
+                  "copying from the GPU");
     finish();
     return host_tensor(tensor.shape, std::move(values));
   }
@@ -213,10 +214,6 @@ class TensorrtEngine final : public Engine {
   std::unique_ptr<Engine> share() override { return std::make_unique<TensorrtEngine>(graphs_); }
 
  private:
-  static void* device_data(const Tensor& tensor) {
-    return static_cast<const DeviceBuffer*>(tensor.owner.get())->data();
-  }
-
   // Returns the largest shape of an input: on a dynamic axis the maximum of the profile.
   static nvinfer1::Dims largest_of(const nvinfer1::ICudaEngine& engine, const char* name) {
     const nvinfer1::Dims fixed = engine.getTensorShape(name);
@@ -259,8 +256,8 @@ class TensorrtEngine final : public Engine {
                         "; give fewer prompts or points at a time"));
     }
     void* place = nullptr;
-    if (tensor.host == nullptr) {
-      place = device_data(tensor);
+    if (tensor.device != nullptr) {
+      place = tensor.device;
     } else {
       place = loaded.input_buffers.at(name).data();
       cuda_.require(cuda_.memcpy_async(place, tensor.host, elements(tensor.shape) * sizeof(float),
@@ -288,7 +285,8 @@ class TensorrtEngine final : public Engine {
 
 std::unique_ptr<Engine> load_tensorrt(const Bundle& bundle, const EngineOptions& options,
                                       const std::vector<Stage>& stages) {
-  return std::make_unique<TensorrtEngine>(std::make_shared<TensorrtGraphs>(bundle, options, stages));
+  return std::make_unique<TensorrtEngine>(
+      std::make_shared<TensorrtGraphs>(bundle, options, stages));
 }
 
 }  // namespace glesam

@@ -24,7 +24,7 @@ constexpr double kRegain = 0.1;
 constexpr double kWider = 0.5;
 
 // What is known about an object from the last frame in which it was found.
-struct Memory {
+struct Remembered {
   Region box;
   std::vector<float> low_res;  // [S/4, S/4]
   bool lost = false;           // in the last frame
@@ -49,7 +49,7 @@ struct OwnPrompts {
   std::vector<double> boxes;
   std::vector<float> masks;
 
-  void add(const Memory& memory, bool with_mask) {
+  void add(const Remembered& memory, bool with_mask) {
     const Region& box = memory.box;
     const double share = memory.lost ? kWider : 0.0;
     const double across = share * box.width, down = share * box.height;
@@ -80,7 +80,7 @@ struct Picture {
   }
   bool same_layout(const Frame& frame) const {
     return same_size(frame) && layout.format == frame.format && layout.matrix == frame.matrix &&
-           layout.range == frame.range;
+           layout.range == frame.range && layout.memory == frame.memory;
   }
 };
 
@@ -97,7 +97,7 @@ struct Follower::State {
   std::optional<Picture> last;
   Features features;  // those of `last`
   bool with_mask = false;
-  std::vector<std::optional<Memory>> objects;  // empty: never found
+  std::vector<std::optional<Remembered>> objects;  // empty: never found
 
   State(Predictor& used, const FollowParams& given) : predictor(used), params(given) {}
 
@@ -126,7 +126,8 @@ void Follower::State::check() const {
 // Encodes a frame, unless it has the pixels of the one before.
 void Follower::State::set(const Frame& frame) {
   std::optional<std::vector<std::uint8_t>> bytes;
-  if (last && last->same_layout(frame)) {
+  const bool comparable = frame.memory == Memory::host;  // others are encoded again in any case
+  if (last && comparable && last->same_layout(frame)) {
     bytes = bytes_of(frame);
     if (last->bytes == *bytes) {
       require(predictor.set_features(features));  // somebody else may have set an image
@@ -137,7 +138,8 @@ void Follower::State::set(const Frame& frame) {
   // Checks the frame, whose bytes nothing must read before, unless a frame like it was accepted.
   require(predictor.set_frame(frame));
   require(predictor.get_features(&features));
-  last = Picture{frame, bytes ? std::move(*bytes) : bytes_of(frame)};
+  if (!bytes && comparable) bytes = bytes_of(frame);
+  last = Picture{frame, bytes ? std::move(*bytes) : std::vector<std::uint8_t>()};
 }
 
 std::vector<Found> Follower::State::decode(const Prompts& prompts) {
@@ -181,7 +183,7 @@ Followed Follower::State::accept(std::size_t number, Found found) {
   Followed followed = std::move(found.followed);
   if (followed.area == 0) return lose(number, followed);
   followed.lost = false;
-  Memory memory;
+  Remembered memory;
   memory.box = followed.box;
   memory.low_res = std::move(found.low_res);
   objects[number] = std::move(memory);
@@ -220,7 +222,7 @@ std::vector<Followed> Follower::State::start(const Frame& frame, const Prompts& 
   check();
   set(frame);
   std::vector<Found> found = decode(prompts);
-  std::vector<std::optional<Memory>> before(found.size());
+  std::vector<std::optional<Remembered>> before(found.size());
   before.swap(objects);
   try {
     std::vector<Followed> results;

@@ -62,6 +62,8 @@ Region region_of(const Frame& frame) {
 }
 
 void check_yuv(const Frame& frame) {
+  const auto memory = static_cast<int>(frame.memory);
+  if (memory < 0 || memory > 1) input_error(cat("image: memory ", memory, " is not known"));
   const auto matrix = static_cast<int>(frame.matrix), range = static_cast<int>(frame.range);
   if (matrix < 0 || matrix > 2) input_error(cat("image: YUV matrix ", matrix, " is not known"));
   if (range < 0 || range > 1) input_error(cat("image: YUV range ", range, " is not known"));
@@ -102,28 +104,20 @@ std::ptrdiff_t stride_of(const Frame& frame, std::size_t plane) {
   return stride != 0 ? stride : static_cast<std::ptrdiff_t>(row);
 }
 
-// The rows of one plane.
-struct Rows {
-  const std::uint8_t* top;
-  std::ptrdiff_t stride;
-  const std::uint8_t* operator[](std::ptrdiff_t y) const { return top + y * stride; }
-};
-
-// Copies pixels of `bytes` bytes, whose red and blue samples are at these places.
-void pick(const Rows& rows, const Region& region, int bytes, int red, int blue, std::uint8_t* to) {
-  const int green = bytes == 1 ? 0 : 1;
+// Copies the samples of pixels.
+void pick(const PlaneRows& rows, const Region& region, const PackedPixel& pixel, std::uint8_t* to) {
   for (std::ptrdiff_t y = region.y; y < std::ptrdiff_t{region.y} + region.height; ++y) {
-    const std::uint8_t* from = rows[y] + std::ptrdiff_t{region.x} * bytes;
-    for (int x = 0; x < region.width; ++x, from += bytes, to += 3) {
-      to[0] = from[red];
-      to[1] = from[green];
-      to[2] = from[blue];
+    const std::uint8_t* from = rows[y] + std::ptrdiff_t{region.x} * pixel.bytes;
+    for (int x = 0; x < region.width; ++x, from += pixel.bytes, to += 3) {
+      to[0] = from[pixel.red];
+      to[1] = from[pixel.green];
+      to[2] = from[pixel.blue];
     }
   }
 }
 
 // `step`: bytes from a sample of U to the next one, and of V.
-void from_yuv(const Rows& luma, const Rows& u, const Rows& v, std::ptrdiff_t step,
+void from_yuv(const PlaneRows& luma, const PlaneRows& u, const PlaneRows& v, std::ptrdiff_t step,
               const Region& region, const YuvToRgb& convert, std::uint8_t* to) {
   for (std::ptrdiff_t y = region.y; y < std::ptrdiff_t{region.y} + region.height; ++y) {
     const std::uint8_t *row = luma[y], *us = u[y / 2], *vs = v[y / 2];
@@ -160,18 +154,55 @@ Frame frame_of(const Image& image) {
   return frame;
 }
 
-RgbPixels rgb_of(const Frame& frame, const Limits& limits) {
-  const Region region = checked_region(frame);
+CheckedFrame check_frame(const Frame& frame, const Limits& limits) {
+  CheckedFrame checked;
+  const Region& region = checked.region = checked_region(frame);
   const std::size_t count = layout_of(frame.format).planes.size();
   const auto width = static_cast<std::uint64_t>(region.width);
   const auto height = static_cast<std::uint64_t>(region.height);
   const std::string size = cat("image: ", region.width, " x ", region.height, " pixels");
   check_limit(kSide, limits, std::max(width, height), size);
   check_limit(kMegapixels, limits, width * height, size);
-  Rows planes[3]{};
-  for (std::size_t i = 0; i < count; ++i) planes[i] = {frame.planes[i], stride_of(frame, i)};
+  for (std::size_t i = 0; i < count; ++i)
+    checked.planes[i] = {frame.planes[i], stride_of(frame, i)};
   check_yuv(frame);
+  return checked;
+}
 
+std::optional<PackedPixel> packed_pixel(Format format) {
+  switch (format) {
+    case Format::rgb: return PackedPixel{3, 0, 1, 2};
+    case Format::bgr: return PackedPixel{3, 2, 1, 0};
+    case Format::rgba: return PackedPixel{4, 0, 1, 2};
+    case Format::bgra: return PackedPixel{4, 2, 1, 0};
+    case Format::gray: return PackedPixel{1, 0, 0, 0};
+    case Format::nv12:
+    case Format::i420: break;
+  }
+  return std::nullopt;
+}
+
+std::vector<PlaneBytes> plane_bytes(const Frame& frame) {
+  const std::vector<PlaneLayout>& planes = layout_of(frame.format).planes;
+  std::vector<PlaneBytes> all;
+  for (std::size_t i = 0; i < planes.size(); ++i) {
+    const PlaneRows rows{frame.planes[i], stride_of(frame, i)};
+    const std::ptrdiff_t halved = planes[i].halved ? 1 : 0;
+    const std::ptrdiff_t width = (std::ptrdiff_t{frame.width} + halved) >> halved;
+    const std::ptrdiff_t last = ((std::ptrdiff_t{frame.height} + halved) >> halved) - 1;
+    const std::ptrdiff_t extent = last * (rows.stride < 0 ? -rows.stride : rows.stride);
+    all.push_back({rows.stride < 0 ? rows[last] : rows.top,
+                   static_cast<std::uint64_t>(extent + width * planes[i].bytes)});
+  }
+  return all;
+}
+
+RgbPixels rgb_of(const Frame& frame, const Limits& limits) {
+  const CheckedFrame checked = check_frame(frame, limits);
+  if (frame.memory != Memory::host) {
+    input_error("image: a frame in CUDA memory, which only an engine on that GPU can read");
+  }
+  const auto& [region, planes] = checked;
   RgbPixels rgb;
   rgb.pixels.size = {region.height, region.width};
   if (frame.format == Format::rgb) {
@@ -183,20 +214,16 @@ RgbPixels rgb_of(const Frame& frame, const Limits& limits) {
   rgb.pixels.data = rgb.converted.data();
   rgb.pixels.stride = std::ptrdiff_t{region.width} * 3;
   std::uint8_t* to = rgb.converted.data();
-  switch (frame.format) {
-    case Format::rgb: break;
-    case Format::bgr: pick(planes[0], region, 3, 2, 0, to); break;
-    case Format::rgba: pick(planes[0], region, 4, 0, 2, to); break;
-    case Format::bgra: pick(planes[0], region, 4, 2, 0, to); break;
-    case Format::gray: pick(planes[0], region, 1, 0, 0, to); break;
-    case Format::nv12: {
-      const Rows v{planes[1].top + 1, planes[1].stride};
-      from_yuv(planes[0], planes[1], v, 2, region, YuvToRgb(frame.matrix, frame.range), to);
-      break;
-    }
-    case Format::i420:
-      from_yuv(planes[0], planes[1], planes[2], 1, region, YuvToRgb(frame.matrix, frame.range), to);
-      break;
+  if (const auto pixel = packed_pixel(frame.format)) {
+    pick(planes[0], region, *pixel, to);
+    return rgb;
+  }
+  const YuvToRgb convert(frame.matrix, frame.range);
+  if (frame.format == Format::nv12) {
+    const PlaneRows v{planes[1].top + 1, planes[1].stride};
+    from_yuv(planes[0], planes[1], v, 2, region, convert, to);
+  } else {
+    from_yuv(planes[0], planes[1], planes[2], 1, region, convert, to);
   }
   return rgb;
 }
@@ -206,7 +233,7 @@ std::vector<std::uint8_t> bytes_of(const Frame& frame) {
   const std::vector<PlaneLayout>& planes = layout_of(frame.format).planes;
   std::vector<std::uint8_t> bytes;
   for (std::size_t i = 0; i < planes.size(); ++i) {
-    const Rows rows{frame.planes[i], stride_of(frame, i)};
+    const PlaneRows rows{frame.planes[i], stride_of(frame, i)};
     const std::ptrdiff_t halved = planes[i].halved ? 1 : 0;
     const std::ptrdiff_t width = (frame.width + halved) >> halved;
     const std::ptrdiff_t height = (frame.height + halved) >> halved;

@@ -5,6 +5,7 @@
 
 #include "chain.h"
 #include "context.h"
+#include "encoding.h"
 #include "errors.h"
 #include "everything.h"
 #include "glesam.h"
@@ -37,29 +38,23 @@ class Reserved {
   std::atomic_flag* flag_;
 };
 
-struct ImageState {
-  std::shared_ptr<const void> context;
-  std::shared_ptr<Engine> engine;  // outlives its tensors
-  Geometry geometry;
-  Decision decision;
-  Tensors features;
-  Upscaler upscaler;
-};
-
 }  // namespace
 
 struct Predictor::State {
-  const std::shared_ptr<const Context::Shared> context;
+  const std::shared_ptr<const SharedContext> context;
   const std::shared_ptr<Engine> engine;
   Timings timings;
   std::atomic_flag in_use = ATOMIC_FLAG_INIT;
   Stop stop;
   double timeout = 0;  // seconds; 0: none
+  FrameEncoder encoder;
   std::shared_ptr<const ImageState> image;
   Worker worker;
 
-  explicit State(std::shared_ptr<const Context::Shared> shared)
-      : context(std::move(shared)), engine(context->engine_for_session()) {
+  explicit State(std::shared_ptr<const SharedContext> shared)
+      : context(std::move(shared)),
+        engine(context->engine_for_session()),
+        encoder(context, engine, timings, stop) {
     timings.load = context->load_seconds;
     engine->watch(&stop);
   }
@@ -86,47 +81,10 @@ struct Predictor::State {
     return status;
   }
 
-  std::shared_ptr<const ImageState> encoded(const Frame& frame);
   Prediction predict(const ImageState* on, const Prompts& prompts, const PredictParams& params);
   Decoded decode_in_batches(const ImageState& on, const Prompts& prompts, bool multimask);
   std::vector<Record> everything(const Frame& frame, const EverythingParams& params);
 };
-
-std::shared_ptr<const ImageState> Predictor::State::encoded(const Frame& frame) {
-  Preprocessed prepared;
-  {
-    const Timer timer(timings.preprocess);
-    prepared = glesam::preprocess(frame, manifest().preprocessing, limits());
-  }
-  const std::int64_t size = prepared.geometry.image_size;
-  stop.check();
-  Tensors features;
-  {
-    const Timer timer(timings.encoder);
-    features =
-        encode(*engine, manifest(), host_tensor({1, 3, size, size}, std::move(prepared.tensor)));
-    engine->finish();
-  }
-  stop.check();
-  timings.gate = timings.enhancer = 0;
-  Decision decision{context->params.enhance, false, 0};
-  if (const GateChoice& gate = context->gate) {
-    const Timer timer(timings.gate);
-    const Tensor host = engine->to_host(features.at(kEmbeddings));
-    decision.estimate = estimate_gain(*gate, host.host, host.shape.at(3), prepared.geometry);
-    decision.estimated = true;
-    decision.enhanced = decision.estimate > gate->threshold;
-  }
-  if (decision.enhanced) {
-    const Timer timer(timings.enhancer);
-    features = glesam::enhance(*engine, manifest(), features);
-    engine->finish();
-  }
-  stop.check();
-  return std::make_shared<const ImageState>(
-      ImageState{context, engine, prepared.geometry, decision, std::move(features),
-                 Upscaler(prepared.geometry, manifest().postprocessing)});
-}
 
 Decoded Predictor::State::decode_in_batches(const ImageState& on, const Prompts& prompts,
                                             bool multimask) {
@@ -175,7 +133,7 @@ std::vector<Record> Predictor::State::everything(const Frame& frame,
     Frame part = frame;
     part.region = {whole.x + static_cast<int>(crop.x0), whole.y + static_cast<int>(crop.y0),
                    static_cast<int>(crop.x1 - crop.x0), static_cast<int>(crop.y1 - crop.y0)};
-    const auto on = encoded(part);
+    const auto on = encoder.encode(part);
     return {on->geometry,
             [this, on](const Prompts& prompts) { return decode_in_batches(*on, prompts, true); }};
   };
@@ -202,7 +160,7 @@ Status Context::create_session(std::unique_ptr<Predictor>* session) const noexce
   });
 }
 
-std::unique_ptr<Predictor> PredictorFactory::make(std::shared_ptr<const Context::Shared> context) {
+std::unique_ptr<Predictor> PredictorFactory::make(std::shared_ptr<const SharedContext> context) {
   auto state = std::make_unique<Predictor::State>(std::move(context));
   return std::unique_ptr<Predictor>(new Predictor(std::move(state)));
 }
@@ -210,7 +168,7 @@ std::unique_ptr<Predictor> PredictorFactory::make(std::shared_ptr<const Context:
 std::unique_ptr<Predictor> PredictorFactory::make(Bundle bundle, std::shared_ptr<Engine> engine,
                                                   const Params& params) {
   Opened opened{std::move(bundle), std::move(engine)};
-  return make(std::make_shared<const Context::Shared>(std::move(opened), params, 0));
+  return make(std::make_shared<const SharedContext>(std::move(opened), params, 0));
 }
 
 Status Predictor::share(std::unique_ptr<Predictor>* session) const noexcept {
@@ -221,15 +179,29 @@ Status Predictor::share(std::unique_ptr<Predictor>* session) const noexcept {
 }
 
 Status Predictor::set_image(const Image& image) noexcept {
-  return state_->call([&] { state_->image = state_->encoded(frame_of(image)); });
+  return state_->call([&] { state_->image = state_->encoder.encode(frame_of(image)); });
 }
 
 Status Predictor::set_frame(const Frame& frame) noexcept {
-  return state_->call([&] { state_->image = state_->encoded(frame); });
+  return state_->call([&] { state_->image = state_->encoder.encode(frame); });
 }
 
 Status Predictor::reset_image() noexcept {
   return state_->call([&] { state_->image.reset(); });
+}
+
+Status Predictor::encode(const Frame* frames, std::size_t count,
+                         std::vector<Features>* features) noexcept {
+  return state_->call([&] {
+    if (features == nullptr) input_error("features: a null pointer; pass a place for the result");
+    if (frames == nullptr) input_error("frames: a null pointer; pass frames");
+    std::vector<Features> all;
+    for (auto& image : state_->encoder.encode(frames, count)) {
+      all.emplace_back();
+      all.back().image_ = std::move(image);
+    }
+    *features = std::move(all);
+  });
 }
 
 Status Predictor::get_features(Features* features) noexcept {
@@ -283,7 +255,7 @@ Status Predictor::segment_async(const Frame* frame, const Prompts& prompts,
       Prediction result;
       Status status = state->logged(guard([&] {
         state->stop.check();
-        auto image = given ? state->encoded(*given) : state->image;
+        auto image = given ? state->encoder.encode(*given) : state->image;
         result = state->predict(image.get(), own->prompts(), params);
         state->image = std::move(image);  // only now: a call that fails changes nothing
       }));

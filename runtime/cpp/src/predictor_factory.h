@@ -11,7 +11,7 @@ namespace glesam {
 
 struct PredictorFactory {
   // Returns a session of a context, which is a predictor without an image.
-  static std::unique_ptr<Predictor> make(std::shared_ptr<const Context::Shared> context);
+  static std::unique_ptr<Predictor> make(std::shared_ptr<const SharedContext> context);
 
   // `engine` has loaded the graphs of `bundle`: all stages, or all but the enhancer if
   // `params.enhance` is false.

@@ -31,6 +31,16 @@ struct Taps {
 // pillow_bilinear and pillow_bicubic.
 enum class FixedPoint { bilinear, bicubic };
 
+inline constexpr int kFixedPointBits = 22;  // fraction bits of a weight; 8 bits of pixel and 2 of
+                                            // headroom make 32
+
+// Returns what makes each output pixel of an axis.
+Taps<std::int32_t> fixed_point_taps(std::int64_t size_in, std::int64_t size_out, FixedPoint kernel);
+Taps<double> exact_taps(std::int64_t size_in, std::int64_t size_out);
+
+// resize_fixed_point rounds its result between the axes, so their order matters.
+bool resizes_height_first(Size from, Size to);
+
 // Pillow's filters on uint8. Weights have 22 fraction bits, and each axis rounds its result to
 // uint8.
 std::vector<std::uint8_t> resize_fixed_point(const Pixels& image, Size size, FixedPoint kernel);

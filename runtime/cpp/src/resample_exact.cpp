@@ -13,7 +13,9 @@ constexpr double kUnits = 1 << 28;  // the weights of an output add up to this m
 constexpr double kRounder = 0x1.8p35;
 using Weights = Taps<double>;
 
-Weights taps_of(std::int64_t size_in, std::int64_t size_out) {
+}  // namespace
+
+Weights exact_taps(std::int64_t size_in, std::int64_t size_out) {
   const double scale = static_cast<double>(size_in) / static_cast<double>(size_out);
   const double reach = std::max(scale, 1.0);
   Weights taps;
@@ -49,6 +51,8 @@ Weights taps_of(std::int64_t size_in, std::int64_t size_out) {
   return taps;
 }
 
+namespace {
+
 // Resizes a row of pixels to the width of `taps`.
 void across(const std::uint8_t* from, const Weights& taps, std::vector<double>& to) {
   for (std::size_t x = 0; x < taps.first.size(); ++x) {
@@ -65,8 +69,8 @@ void across(const std::uint8_t* from, const Weights& taps, std::vector<double>& 
 }  // namespace
 
 std::vector<float> resize_exact(const Pixels& image, Size size) {
-  const Weights columns = taps_of(image.size.width, size.width);
-  const Weights rows = taps_of(image.size.height, size.height);
+  const Weights columns = exact_taps(image.size.width, size.width);
+  const Weights rows = exact_taps(image.size.height, size.height);
   const std::size_t row = elements({size.width, 3});
   std::vector<float> out(elements({size.height, size.width, 3}));
   std::vector<double> sum(row);

@@ -7,7 +7,7 @@
 namespace glesam {
 namespace {
 
-constexpr int kBits = 22;  // fraction bits of a weight; 8 bits of pixel and 2 of headroom make 32
+constexpr int kBits = kFixedPointBits;
 using Weights = Taps<std::int32_t>;
 
 // A triangle of width 1 on each side.
@@ -22,10 +22,12 @@ double bicubic(double distance) {
   return 0.0;
 }
 
+}  // namespace
+
 // The filter lies around the centre of the output pixel. Its unit of width is one output pixel, but
 // at least one input pixel. The part beyond the image is cut off, and the rest is divided by its
 // sum and rounded half away from zero.
-Weights taps_of(std::int64_t size_in, std::int64_t size_out, FixedPoint kernel) {
+Weights fixed_point_taps(std::int64_t size_in, std::int64_t size_out, FixedPoint kernel) {
   const bool cubic = kernel == FixedPoint::bicubic;
   const double scale = static_cast<double>(size_in) / static_cast<double>(size_out);
   const double unit = std::max(scale, 1.0);
@@ -57,6 +59,13 @@ Weights taps_of(std::int64_t size_in, std::int64_t size_out, FixedPoint kernel) 
   return taps;
 }
 
+bool resizes_height_first(Size from, Size to) {  // as Pillow 13 does
+  const std::int64_t lost_height = from.height - to.height, lost_width = from.width - to.width;
+  return lost_height > 0 && lost_height > 2 * lost_width;
+}
+
+namespace {
+
 std::uint8_t to_byte(std::int32_t sum) {
   return static_cast<std::uint8_t>(std::clamp(sum >> kBits, 0, 255));
 }
@@ -75,7 +84,7 @@ struct Picture {
 
 Picture resize_width(const Pixels& image, std::int64_t width, FixedPoint kernel) {
   Picture out({image.size.height, width});
-  const Weights taps = taps_of(image.size.width, width, kernel);
+  const Weights taps = fixed_point_taps(image.size.width, width, kernel);
   std::uint8_t* to = out.bytes.data();
   for (std::int64_t y = 0; y < image.size.height; ++y) {
     const std::uint8_t* from = image.row(y);
@@ -94,7 +103,7 @@ Picture resize_width(const Pixels& image, std::int64_t width, FixedPoint kernel)
 
 Picture resize_height(const Pixels& image, std::int64_t height, FixedPoint kernel) {
   Picture out({height, image.size.width});
-  const Weights taps = taps_of(image.size.height, height, kernel);
+  const Weights taps = fixed_point_taps(image.size.height, height, kernel);
   std::vector<std::int32_t> sums(static_cast<std::size_t>(image.size.width) * 3);
   auto to = out.bytes.begin();
   for (std::int64_t y = 0; y < height; ++y) {
@@ -126,10 +135,7 @@ std::vector<std::uint8_t> resize_fixed_point(const Pixels& image, Size size, Fix
   if (same_height && same_width) return copied(image).bytes;
   if (same_height) return resize_width(image, size.width, kernel).bytes;
   if (same_width) return resize_height(image, size.height, kernel).bytes;
-  // The result is rounded between the axes, so their order matters. It is that of Pillow 13.
-  const std::int64_t lost_height = image.size.height - size.height;
-  const std::int64_t lost_width = image.size.width - size.width;
-  if (lost_height > 0 && lost_height > 2 * lost_width) {
+  if (resizes_height_first(image.size, size)) {
     const Picture half = resize_height(image, size.height, kernel);
     return resize_width(half.pixels(), size.width, kernel).bytes;
   }

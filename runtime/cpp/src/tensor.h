@@ -16,8 +16,9 @@ using Shape = std::vector<std::int64_t>;
 // A float32 tensor on the host or on an engine's device.
 struct Tensor {
   Shape shape;
-  const float* host = nullptr;        // null: on a device; Engine::to_host copies it
+  const float* host = nullptr;        // null on a device, and for a tensor without elements
   std::shared_ptr<const void> owner;  // owns the memory; may be null
+  float* device = nullptr;            // null: on the host; else Engine::to_host copies it
 };
 
 using Tensors = std::map<std::string, Tensor>;
@@ -33,6 +34,16 @@ inline std::size_t elements(const Shape& shape) {
     count *= static_cast<std::size_t>(axis);
   }
   return count;
+}
+
+// Returns row i of a tensor's first axis, [1, ...], in the same memory.
+inline Tensor row_of(const Tensor& tensor, std::size_t i) {
+  Tensor row = tensor;
+  row.shape.at(0) = 1;
+  const std::size_t offset = i * elements(row.shape);
+  if (row.host != nullptr) row.host += offset;
+  if (row.device != nullptr) row.device += offset;
+  return row;
 }
 
 // Returns a tensor on the host that owns `values`.

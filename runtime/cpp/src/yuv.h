@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <vector>
 
 #include "glesam.h"
 
@@ -28,11 +29,22 @@ class YuvToRgb {
     rgb[2] = to_byte(luma_[y] + terms.blue);
   }
 
- private:
+  // The tables that other processors need for the same results, 256 terms each: luma, red, green by U,
+  // green by V, and blue.
+  std::vector<std::int64_t> tables() const {
+    std::vector<std::int64_t> all;
+    for (const Terms* table : {&luma_, &red_, &green_u_, &green_v_, &blue_}) {
+      all.insert(all.end(), table->begin(), table->end());
+    }
+    return all;
+  }
+
   // The terms are integers with this many fraction bits, rounded down. luma_ also has one half, for
   // rounding, and as many units as the terms can lose. The exact sum is a fraction whose denominator
   // is below 2^43, so it is never this close below an integer, and the result is the exact one.
   static constexpr int kBits = 50;
+
+ private:
   static std::uint8_t to_byte(std::int64_t sum) {
     const std::int64_t value = sum >> kBits;
     return static_cast<std::uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value);

@@ -97,7 +97,9 @@ static int frames(const char* bundle) {
 static int forms(const char* bundle) {
   static uint8_t buffer[SIDE * SIDE];
   glesam_predictor *predictor = NULL, *other = NULL;
-  glesam_features *features = NULL, *untouched = NULL;
+  glesam_features *features = NULL, *untouched = NULL, *both[2];
+  glesam_frame frame;
+  const glesam_frame* frames[2];
   glesam_prompts one = many;
   glesam_request request;
   glesam_result result;
@@ -154,6 +156,27 @@ static int forms(const char* bundle) {
   CHECK(glesam_predict(predictor, &one, 0, &result) == GLESAM_OK && result.low_res[0] == first);
   CHECK(glesam_open(bundle, NULL, &other, NULL, 0) == GLESAM_OK);
   CHECK(glesam_set_features(other, features) == GLESAM_INVALID_INPUT);
+
+  /* Several images at a time; the one that is set stays. */
+  memset(&frame, 0, sizeof frame);
+  frame.struct_size = sizeof frame;
+  frame.planes[0] = image;
+  frame.width = frame.height = SIDE;
+  frames[0] = frames[1] = &frame;
+  CHECK(glesam_encode(predictor, frames, 2, both) == GLESAM_OK);
+  CHECK(glesam_predict(predictor, &one, 0, &result) == GLESAM_OK && result.low_res[0] == first);
+  CHECK(glesam_set_features(predictor, both[1]) == GLESAM_OK);
+  CHECK(glesam_predict(predictor, &one, 0, &result) == GLESAM_OK && result.low_res[0] != first);
+  glesam_free_features(both[0]);
+  glesam_free_features(both[1]);
+  both[0] = both[1] = untouched;
+  frames[1] = NULL;
+  CHECK(glesam_encode(predictor, frames, 2, both) == GLESAM_INVALID_INPUT && both[0] == untouched);
+  CHECK(glesam_encode(predictor, frames, 0, both) == GLESAM_INVALID_INPUT);
+  CHECK(glesam_encode(predictor, NULL, 1, both) == GLESAM_INVALID_INPUT);
+  frame.memory = GLESAM_MEMORY_CUDA;
+  CHECK(glesam_set_frame(predictor, &frame) == GLESAM_INVALID_INPUT);
+  CHECK(strstr(glesam_message(predictor), "a frame in CUDA memory, but openvino") != NULL);
   glesam_close(other);
   glesam_close(predictor);
   glesam_free_features(features);

@@ -42,6 +42,18 @@ def nano_bf16() -> Path:
     return exported("-bf16", "--preset", "nano", "--bf16", "--allow-parity-failure")
 
 
+@pytest.fixture(scope="session")
+def nano_batch3() -> Path:
+    """Return the built-in model with graphs that take three images."""
+    return exported("-batch3", "--preset", "nano", "--batch", "3")
+
+
+@pytest.fixture(scope="session")
+def nano_dynamic() -> Path:
+    """Return the built-in model with graphs that take any number of images."""
+    return exported("-dynamic", "--preset", "nano", "--batch", "dynamic")
+
+
 @pytest.fixture(params=os.environ["GLESAM_CPP_BACKENDS"].split())
 def backend(request: pytest.FixtureRequest) -> list[str]:
     """Return a compiled backend and its library, which is that of the Python package."""

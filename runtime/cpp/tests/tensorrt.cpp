@@ -1,90 +1,14 @@
 // Runs the TensorRT backend on a fake GPU (fake_nvidia.cpp), and lets the GPU fail.
 // Usage: tensorrt BUNDLE, where BUNDLE is an ONNX bundle. Its graphs are replaced by fake engines.
-#include <sys/utsname.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
-#include <fstream>
 
-#include "engine.h"
-#include "fake_nvidia.h"
+#include "fake_engines.h"
 #include "images.h"
-#include "predictor_factory.h"
-#include "text.h"
 
 namespace {
 
-using namespace glesam;
 using namespace glesam_tests;
-namespace fs = std::filesystem;
-
-std::string onnx_bundle;
-const fs::path kFolder = fs::temp_directory_path() / cat("glesam-tensorrt-", ::getpid());
-
-std::string plan_of(const StageRecord& record) {
-  std::string plan;
-  const auto add = [&plan](const char* kind, const std::vector<TensorSpec>& specs) {
-    for (const TensorSpec& spec : specs) {
-      plan += cat(kind, " ", spec.name);
-      for (const Dimension& axis : spec.shape) {
-        const bool batch = axis.symbol != 0 && axis.symbol != 'B' && axis.symbol != 'P';
-        plan += batch ? std::string(" 1")
-                      : cat(" ", axis.symbol != 0 ? std::string(1, axis.symbol)
-                                                  : std::to_string(axis.size));
-      }
-      plan += "\n";
-    }
-  };
-  add("input", record.inputs);
-  add("output", record.outputs);
-  return plan;
-}
-
-// Returns the bundle with engine files for the fake GPU.
-Bundle engine_bundle() {
-  Bundle bundle = open_bundle(onnx_bundle);
-  bundle.path = kFolder;
-  // SAM 2 has features that the enhancer does not replace, so a failed image could change them.
-  const std::int64_t side = bundle.manifest.preprocessing.image_size / 4;
-  const TensorSpec features{"high_res_feats_0", {{1, 0}, {32, 0}, {side, 0}, {side, 0}}};
-  bundle.manifest.stages.at(Stage::encoder).outputs.push_back(features);
-  bundle.manifest.stages.at(Stage::decoder).inputs.push_back(features);
-  for (auto& [stage, record] : bundle.manifest.stages) {
-    for (auto* specs : {&record.inputs, &record.outputs}) {
-      for (TensorSpec& spec : *specs) {
-        for (Dimension& axis : spec.shape) {
-          if (axis.symbol == 'N') axis = {1, 0};
-        }
-      }
-    }
-    record.graph.file = cat(name_of(stage), ".engine");
-    std::ofstream(kFolder / record.graph.file) << plan_of(record);
-  }
-  bundle.manifest.stages.at(Stage::decoder).profile = {{'B', {1, 1, 4}}, {'P', {1, 2, 16}}};
-  utsname names{};
-  CHECK(uname(&names) == 0);
-  std::string system = cat(names.sysname, "-", names.machine);
-  for (char& c : system) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  EngineBuild build;
-  build.version = "99.0";
-  build.system = system;
-  build.compute_capabilities = {"8.9"};
-  bundle.manifest.target = {"tensorrt", 1, build};
-  return bundle;
-}
-
-std::unique_ptr<Predictor> opened(std::size_t max_prompt_batch = 0) {
-  fake_gpu() = FakeGpu{};
-  Bundle bundle = engine_bundle();
-  EngineOptions options;
-  options.library = "libcudart.so.99";  // the fake library has the functions of both
-  auto engine = load_tensorrt(bundle, options, {Stage::encoder, Stage::enhancer, Stage::decoder});
-  Params params = default_params();
-  params.max_prompt_batch = max_prompt_batch;
-  return PredictorFactory::make(std::move(bundle), std::move(engine), params);
-}
 
 bool finite(const Prediction& result) {
   return std::all_of(result.low_res.begin(), result.low_res.end(),
@@ -92,7 +16,7 @@ bool finite(const Prediction& result) {
 }
 
 // Sets image 1, lets image 2 fail, and expects the masks of image 1.
-void check_that_the_image_stays(std::size_t FakeGpu::* until_failure, std::size_t after,
+void check_that_the_image_stays(std::size_t FakeGpu::*until_failure, std::size_t after,
                                 const char* words) {
   const auto predictor = opened();
   CHECK(set_image(*predictor, 1));
@@ -192,6 +116,18 @@ void prompts_are_split_by_the_profile() {
   CHECK(finite(all));
 }
 
+// Its points are a tensor without elements.
+void a_mask_alone_is_a_prompt() {
+  const auto predictor = opened();
+  CHECK(set_image(*predictor, 1));
+  const Prediction before = predicted(*predictor);
+  Prompts prompts;
+  prompts.mask_input = before.low_res.data();
+  Prediction result;
+  CHECK_EQUAL(predictor->predict(prompts, {}, &result).message, "");
+  CHECK(finite(result) && !fake_gpu().touched_free_memory);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -208,6 +144,7 @@ int main(int argc, char** argv) {
                  {"all memory is freed", all_memory_is_freed},
                  {"timings are of the run", timings_are_of_the_run},
                  {"sessions share the weights", sessions_share_the_weights},
+                 {"a mask alone is a prompt", a_mask_alone_is_a_prompt},
                  {"prompts are split by the profile", prompts_are_split_by_the_profile}});
   fs::remove_all(kFolder);
   return code;

@@ -138,20 +138,25 @@ def draw(
 
 
 def results_of(
-    frames: list[Drawn], bundle: Path, programs: Path, folder: Path
+    frames: list[Drawn], bundle: Path, program: Path, folder: Path
 ) -> dict[str, NDArray[np.generic]]:
-    """Run the program on frames."""
+    """Run a program on frames."""
     given = {
         f"{i}.{name}": tensor
         for i, frame in enumerate(frames)
         for name, tensor in frame.tensors.items()
     }
     save_file(given, folder / "cases")
-    subprocess.run([programs / "frames", bundle, folder / "cases", folder / "results"], check=True)
+    subprocess.run([program, bundle, folder / "cases", folder / "results"], check=True)
     return dict(load_file(folder / "results"))
 
 
 def test_every_format_is_as_converted_first(nano: Path, programs: Path, tmp_path: Path) -> None:
+    compare_with_python(nano, programs / "frames", tmp_path)
+
+
+def compare_with_python(bundle: Path, program: Path, folder: Path) -> None:
+    """Compare a program's tensors of all formats, odd sizes and strides with Python's, bit by bit."""
     layouts = itertools.product(FORMATS, SIZES, STRIDES)
     frames = [draw(i, *layout) for i, layout in enumerate(layouts)]
     kinds = itertools.product(("nv12", "i420"), MATRICES, RANGES)
@@ -160,8 +165,8 @@ def test_every_format_is_as_converted_first(nano: Path, programs: Path, tmp_path
         draw(2 * i, name, (255, 257), "padded", matrix, range_)
         for i, (name, matrix, range_) in enumerate(kinds)
     ]
-    found = results_of(frames, nano, programs, tmp_path)
-    rules = GleSamPredictor(nano, backend="openvino").bundle.manifest.preprocessing
+    found = results_of(frames, bundle, program, folder)
+    rules = GleSamPredictor(bundle, backend="openvino").bundle.manifest.preprocessing
     for i, frame in enumerate(frames):
         tensor = preprocess(frame.rgb, rules).tensor
         np.testing.assert_array_equal(
@@ -172,7 +177,7 @@ def test_every_format_is_as_converted_first(nano: Path, programs: Path, tmp_path
 
 def test_masks_are_those_of_the_region(nano: Path, programs: Path, tmp_path: Path) -> None:
     frames = [draw(2 * i + 1, name, (70, 91), "padded", run=True) for i, name in enumerate(FORMATS)]
-    found = results_of(frames, nano, programs, tmp_path)
+    found = results_of(frames, nano, programs / "frames", tmp_path)
     predictor = GleSamPredictor(nano, backend="openvino")
     for i, frame in enumerate(frames):
         height, width = frame.rgb.shape[:2]

@@ -28,8 +28,13 @@ SIDES = (4, 16, 20, 64)
 
 @pytest.fixture
 def gated(nano: Path, tmp_path: Path) -> Path:
-    """Return a copy of nano with a gate that is undecided about random pictures."""
-    folder = Path(shutil.copytree(nano, tmp_path / "gated"))
+    """Return a copy of nano with a gate."""
+    return with_gate(nano, tmp_path / "gated")
+
+
+def with_gate(source: Path, folder: Path) -> Path:
+    """Copy a bundle and give it a gate that is undecided about random pictures."""
+    shutil.copytree(source, folder)
     bundle = open_bundle(folder)
     weights = np.random.default_rng(7).normal(size=2 * CHANNELS)
     gate = EnhancementGate(

@@ -1,55 +1,44 @@
-// A fake GPU in host memory, with the functions of CUDA and TensorRT that the library loads. A
-// stream does its work when it is waited for and not before, as a slow GPU would. So a buffer that
-// is read or overwritten too early shows in the numbers.
+// The functions of the CUDA runtime and of TensorRT that the library loads, on the fake GPU.
 //
 // An engine file is text with a line per tensor: "input|output NAME AXIS...", where an axis is a
-// size, B (up to 4) or P (up to 16). The graph sums its inputs with different factors and fills its
-// outputs with values that depend on the sum. Row b of an output with axis B depends on row b of
-// the inputs with axis B, and on all of the other inputs.
+// size, B (up to 4), P (up to 16) or N and a size. The graph sums its inputs with different factors and fills its
+// outputs with values that depend on the sum. Row b of an output with axis B or N depends on row b of
+// the inputs with that axis, and on all of the other inputs.
 #include "fake_nvidia.h"
+
+#include "fake_memory.h"
 
 #include <NvInferRuntime.h>
 
 #include <chrono>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
-#include <deque>
-#include <functional>
 #include <map>
 #include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
 
-struct FakeStream {
-  std::deque<std::function<cudaError_t()>> queue;
-};
-
 namespace {
 
 constexpr std::int64_t kMostB = 4, kMostP = 16;
 
-std::map<const char*, std::size_t> blocks;  // the allocated memory: address, bytes
-
-bool is_allocated(const void* memory, std::size_t bytes) {
-  const char* begin = static_cast<const char*>(memory);
-  auto block = blocks.upper_bound(begin);
-  const bool inside = block != blocks.begin() && begin + bytes <= (--block)->first + block->second;
-  if (!inside) fake_gpu().touched_free_memory = true;
-  return inside;
-}
-
 struct FakeTensor {
   bool input = false;
   std::vector<std::string> axes;
+
+  bool has_rows() const { return axes.front() == "B" || axes.front()[0] == 'N'; }
 };
 using FakeTensors = std::map<std::string, FakeTensor>;
+
+std::int64_t size_of(const std::string& axis) {
+  return std::stoll(axis[0] == 'N' ? axis.substr(1) : axis);
+}
 
 nvinfer1::Dims dims_of(const FakeTensor& tensor, std::int64_t b, std::int64_t p) {
   nvinfer1::Dims dims{};
   for (const std::string& axis : tensor.axes) {
-    dims.d[dims.nbDims++] = axis == "B" ? b : axis == "P" ? p : std::stoll(axis);
+    dims.d[dims.nbDims++] = axis == "B" ? b : axis == "P" ? p : size_of(axis);
   }
   return dims;
 }
@@ -73,7 +62,8 @@ cudaError_t run(const std::map<std::string, Bound>& inputs,
   ++gpu.runs;
   for (const auto* bound : {&inputs, &outputs}) {
     for (const auto& [name, tensor] : *bound) {
-      if (!is_allocated(tensor.data, tensor.count * sizeof(float))) return cudaErrorLaunchFailure;
+      if (!fake_is_allocated(tensor.data, tensor.count * sizeof(float)))
+        return cudaErrorLaunchFailure;
     }
   }
   const bool fails = gpu.until_run_fails == 0;
@@ -109,7 +99,7 @@ class FakeContext final : public nvinfer1::IExecutionContext {
         b_ = size;
       else if (tensor.axes[i] == "P" && size <= kMostP)
         p_ = size;
-      else if (tensor.axes[i] != std::to_string(size))
+      else if (tensor.axes[i] == "B" || tensor.axes[i] == "P" || size_of(tensor.axes[i]) != size)
         return false;
     }
     return true;
@@ -130,14 +120,17 @@ class FakeContext final : public nvinfer1::IExecutionContext {
     if (gpu.until_enqueue_fails != FakeGpu::kNever) --gpu.until_enqueue_fails;
     std::map<std::string, Bound> inputs, outputs;
     for (const auto& [name, tensor] : tensors_) {
-      const bool batched = tensor.axes.front() == "B";
-      const Bound bound{batched, count_of(getTensorShape(name.c_str())),
+      const Bound bound{tensor.has_rows(), count_of(getTensorShape(name.c_str())),
                         static_cast<float*>(addresses_.at(name))};
       (tensor.input ? inputs : outputs)[name] = bound;
     }
-    const bool batched = outputs.begin()->second.batched;
-    const std::size_t batch = batched ? static_cast<std::size_t>(b_) : 1;
-    stream->queue.push_back([inputs, outputs, batch] { return run(inputs, outputs, batch); });
+    std::size_t batch = 1;
+    for (const auto& [name, tensor] : tensors_) {
+      if (!tensor.input && tensor.has_rows()) {
+        batch = static_cast<std::size_t>(getTensorShape(name.c_str()).d[0]);
+      }
+    }
+    stream->add([inputs, outputs, batch] { return run(inputs, outputs, batch); });
     return true;
   }
 
@@ -202,26 +195,7 @@ class FakeRuntime final : public nvinfer1::IRuntime {
   nvinfer1::ILogger& log_;
 };
 
-cudaError_t finish(cudaStream_t stream) {
-  while (!stream->queue.empty()) {
-    const auto work = std::move(stream->queue.front());
-    stream->queue.pop_front();
-    if (const cudaError_t code = work(); code != cudaSuccess) {
-      stream->queue.clear();
-      return code;
-    }
-  }
-  return cudaSuccess;
-}
-
-FakeStream only_stream;
-
 }  // namespace
-
-FakeGpu& fake_gpu() {
-  static FakeGpu gpu;
-  return gpu;
-}
 
 extern "C" {
 
@@ -234,49 +208,31 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
 }
 
 cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
-  FakeGpu& gpu = fake_gpu();
-  if (gpu.capacity < gpu.allocated + bytes) return cudaErrorMemoryAllocation;
-  gpu.allocated += bytes;
-  *memory = std::malloc(bytes);
-  blocks[static_cast<const char*>(*memory)] = bytes;
-  return cudaSuccess;
+  *memory = fake_allocate(bytes);
+  return *memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
 // Waits for the work that was queued before, as CUDA does.
-cudaError_t cudaFree(void* memory) {
-  if (memory == nullptr) return cudaSuccess;
-  const cudaError_t code = finish(&only_stream);
-  const auto block = blocks.find(static_cast<const char*>(memory));
-  fake_gpu().allocated -= block->second;
-  blocks.erase(block);
-  std::free(memory);
-  return code;
-}
+cudaError_t cudaFree(void* memory) { return fake_free(memory); }
 
 // Like CUDA, it reads pageable memory of the host before it returns.
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
   if (kind == cudaMemcpyDeviceToHost) {
-    stream->queue.push_back([=]() -> cudaError_t {
-      if (!is_allocated(from, bytes)) return cudaErrorLaunchFailure;
+    stream->add([=]() -> cudaError_t {
+      if (!fake_is_allocated(from, bytes)) return cudaErrorLaunchFailure;
       std::memcpy(to, from, bytes);
       return cudaSuccess;
     });
-    return cudaSuccess;
+  } else {
+    fake_copy_from_host(stream, to, from, bytes);
   }
-  const char* source = static_cast<const char*>(from);
-  const std::vector<char> staged(source, source + bytes);
-  stream->queue.push_back([=]() -> cudaError_t {
-    if (!is_allocated(to, bytes)) return cudaErrorLaunchFailure;
-    std::memcpy(to, staged.data(), staged.size());
-    return cudaSuccess;
-  });
   return cudaSuccess;
 }
 
-cudaError_t cudaStreamCreate(cudaStream_t* stream) { return *stream = &only_stream, cudaSuccess; }
-cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return finish(stream); }
+cudaError_t cudaStreamCreate(cudaStream_t* stream) { return *stream = new FakeStream, cudaSuccess; }
+cudaError_t cudaStreamDestroy(cudaStream_t stream) { return delete stream, cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return stream->finish(); }
 
 std::int32_t getInferLibMajorVersion() { return NV_TENSORRT_MAJOR; }
 std::int32_t getInferLibMinorVersion() { return NV_TENSORRT_MINOR; }

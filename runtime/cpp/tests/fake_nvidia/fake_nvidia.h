@@ -15,6 +15,21 @@ struct FakeGpu {
   std::size_t runs = 0;              // graphs that have run
   std::size_t engines = 0;           // engines that were loaded
   bool touched_free_memory = false;  // whether a graph or a copy used memory that is not allocated
+
+  // Of the driver and the compiler of kernels.
+  int ordinal = 0;                   // the device that the driver says all memory is on
+  bool compiler_fails = false;
+  std::size_t compiled = 0;          // programs that were compiled
+  std::size_t kernels = 0;           // kernels that have run
+  std::size_t copied_from_host = 0;  // bytes
+};
+
+// While one lives, the memory of the fake GPU can be read and written.
+struct FakeGpuAtWork {
+  FakeGpuAtWork();
+  ~FakeGpuAtWork();
+  FakeGpuAtWork(const FakeGpuAtWork&) = delete;
+  FakeGpuAtWork& operator=(const FakeGpuAtWork&) = delete;
 };
 
 // Returns the state of the only fake GPU.

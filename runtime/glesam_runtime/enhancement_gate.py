@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from glesam_runtime.checked_text import Sha256
+
 CHANNELS = 256
 """Channels of z_L, in every family."""
 GRID = 16
@@ -19,7 +21,6 @@ GRID = 16
 Number = Annotated[float, Meta(ge=-1e12, le=1e12)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0)]
-Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Weights = Annotated[tuple[Number, ...], Meta(min_length=2 * CHANNELS, max_length=2 * CHANNELS)]
 GateTarget = Literal["latent", "agreement", "iou"]
 
@@ -70,10 +71,10 @@ class EnhancementGate(msgspec.Struct, frozen=True):
     plus the bias; NaN counts as no gain.
     """
 
-    encoder: Digest
+    encoder: Sha256
     """The hash of the encoder that the gate was learned for: SHA-256 of the hex digits of the
     hashes of its graph and of its data file, if it has one."""
-    enhancer: Digest
+    enhancer: Sha256
     """The same of the enhancer."""
     features: Literal["channel_moments"]
     weights: Weights

@@ -18,6 +18,7 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from glesam_runtime.checked_text import Sha256, whole
 from glesam_runtime.enhancement_gate import EnhancementGate
 from glesam_runtime.target import AxisRange, Target
 
@@ -57,9 +58,8 @@ Resize = Literal["longest_side", "square"]
 PrecisionName = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 Level = Literal["clear", "LQ-1", "LQ-2", "LQ-3"]
 
-FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-Symbol = Annotated[str, Meta(pattern=r"^[A-Z]$")]
+FileName = Annotated[str, whole("[A-Za-z0-9][A-Za-z0-9._-]*"), Meta(max_length=128)]
+Symbol = Annotated[str, whole("[A-Z]")]
 Dimension = Annotated[int, Meta(ge=1)] | Symbol
 Positive = Annotated[float, Meta(gt=0)]
 Bounded = Annotated[float, Meta(ge=-1e6, le=1e6)]

@@ -7,9 +7,11 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from msgspec import Meta
 
+from glesam_runtime.checked_text import Sha256, whole
+
 EngineFamily = Literal["tensorrt", "tensorrt-rtx"]
 ENGINE_FAMILIES: tuple[EngineFamily, ...] = get_args(EngineFamily)
-Capability = Annotated[str, Meta(pattern=r"^[0-9]{1,2}\.[0-9]$")]
+Capability = Annotated[str, whole(r"[0-9]{1,2}\.[0-9]")]
 """A GPU's compute capability, such as "8.9"."""
 HardwareCompatibility = Literal["none", "same_compute_capability", "ampere_plus"]
 
@@ -41,7 +43,7 @@ class EngineBuild(msgspec.Struct, frozen=True):
     """The operating system and processor, such as "linux-x86_64". Engines run on no other."""
     compute_capabilities: tuple[Capability, ...]
     """The GPUs that the engines run on. With `hardware_compatibility` they also run on others."""
-    source: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    source: Sha256
     """The SHA-256 of manifest.json of the ONNX bundle that the engines were compiled from."""
     precision_seen_in: Literal["engine", "network"]
     """Where each stage's precision was verified. engine: in the engine, by its inspector.
@@ -57,7 +59,7 @@ class EngineBuild(msgspec.Struct, frozen=True):
     supplies them."""
     optimization_level: int | None = None
     """0 to 5. None is the library's default."""
-    timing_cache: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None = None
+    timing_cache: Sha256 | None = None
     """The SHA-256 of the timing cache that was used."""
     changes: tuple[str, ...] = ()
     """Rewrites of the ONNX bundle's graphs before compilation. They change form and no value."""

@@ -16,10 +16,6 @@ constexpr std::int64_t kMostPixels = std::int64_t{1} << 26;
   bundle_error(cat(where, ": ", what, "; export the bundle again"));
 }
 
-// Returns whether it is a file name that cannot leave its folder. The field's reader has checked the
-// characters, but lets a final line break pass.
-bool is_plain_name(const std::string& name) { return name.find('\n') == std::string::npos; }
-
 // Returns the letters as Python prints a list: "['B', 'P']".
 template <typename Letters>
 std::string spell_axes(const Letters& letters) {
@@ -109,9 +105,6 @@ void check_target(const Manifest& manifest, const std::string& where) {
 void check_files(const Manifest& manifest, const std::string& where) {
   const std::vector<FileRef> refs = file_refs(manifest);
   for (const FileRef& ref : refs) {
-    if (!is_plain_name(ref.file)) {
-      refuse(where, cat(py_repr(ref.file), " is not a plain file name"));
-    }
     const auto times = std::count_if(refs.begin(), refs.end(),
                                      [&](const FileRef& other) { return other.file == ref.file; });
     if (times > 1 || ref.file == kManifestFile) {

@@ -5,27 +5,22 @@
 #include "errors.h"
 #include "manifest_fields.h"
 #include "text.h"
-#include "typed_json.h"
 
 namespace glesam {
 namespace {
 
 // Reads format and version before the other fields, so that a newer version is reported as newer.
 void check_header(const Json& root, const std::string& where) {
-  std::string format, version = "0";
-  read_object({root}, {{"format", [&](const Node& n) { format = read_string(n); }, false},
-                       {"version",
-                        [&](const Node& n) {
-                          read_integer(n, std::numeric_limits<std::int64_t>::min());
-                          version = n.value.text;
-                        },
-                        false}});
+  std::string format;
+  std::int64_t version = 0;
+  read_object({root}, {{"format", into(format, read_string), false},
+                       {"version", into(version, integer()), false}});
   if (format != kFormat) {
     bundle_error(cat(where, ": \"format\" is ", py_repr(format), ", not ", py_repr(kFormat),
                      ": not a bundle"));
   }
-  if (version != std::to_string(kVersion)) {
-    const bool newer = version.front() != '-' && version != "0";
+  if (version != kVersion) {
+    const bool newer = version > kVersion;
     bundle_error(cat(where, ": manifest version ", version, ", this program reads ", kVersion, "; ",
                      newer ? "upgrade glesam-runtime" : "export the checkpoint again"));
   }
@@ -34,19 +29,12 @@ void check_header(const Json& root, const std::string& where) {
 // Reads `requires` before the other fields: a feature may change their types, and the error should
 // name the feature.
 void check_requires(const Json& root, const std::string& where) {
-  std::vector<std::string> unknown;
-  read_object({root}, {{"requires",
-                        [&](const Node& n) {
-                          unknown.clear();
-                          read_array(n, [&](const Node& item) {
-                            const std::string name = read_string(item);
-                            const auto& known = kKnownFeatures;
-                            if (std::find(known.begin(), known.end(), name) == known.end()) {
-                              unknown.push_back(py_repr(name));
-                            }
-                          });
-                        },
-                        false}});
+  std::vector<std::string> required, unknown;
+  read_object({root}, {{"requires", into_list(required, read_string), false}});
+  for (const std::string& name : required) {
+    const auto& known = kKnownFeatures;
+    if (std::find(known.begin(), known.end(), name) == known.end()) unknown.push_back(py_repr(name));
+  }
   if (unknown.empty()) return;
   bundle_error(cat(where, ": requires ", join(unknown, ", "),
                    ", which this program does not support; upgrade glesam-runtime"));

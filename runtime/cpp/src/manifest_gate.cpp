@@ -1,46 +1,35 @@
 // Reads enhancement_gate, and checks its informative fields.
 #include "manifest_fields.h"
-
 #include "text.h"
 
 namespace glesam {
 namespace {
 
-constexpr double kNoBound = std::numeric_limits<double>::infinity();
-constexpr Range kNumber{-kNoBound, -1e12, 1e12, kNoBound};
-constexpr Range kFraction{-kNoBound, 0, 1, kNoBound};
-constexpr Range kCorrelation{-kNoBound, -1, 1, kNoBound};
-
-void number(const Node& node) { read_number(node, kNumber); }
-void fraction(const Node& node) { read_number(node, kFraction); }
-void count(const Node& node) { read_integer(node, 0); }
-void string(const Node& node) { read_string(node); }
+constexpr Range kNumber{-kUnbounded, -1e12, 1e12, kUnbounded};
+constexpr Range kCorrelation{-kUnbounded, -1, 1, kUnbounded};
 
 void check_point(const Node& node) {
-  read_object(node, {{"threshold", number},
-                     {"enhanced", fraction},
-                     {"hits", fraction},
-                     {"false_alarms", fraction}});
+  read_object(node, {{"threshold", checked(number(kNumber))},
+                     {"enhanced", checked(number(kFraction))},
+                     {"hits", checked(number(kFraction))},
+                     {"false_alarms", checked(number(kFraction))}});
 }
 
 void check_training(const Node& node) {
-  read_object(node, {{"data", string},
-                     {"pictures", count},
-                     {"cases", count},
-                     {"kinds", [](const Node& n) { read_array(n, string); }},
-                     {"seed", count},
-                     {"correlation", [](const Node& n) { read_number(n, kCorrelation); }},
-                     {"area", fraction},
+  read_object(node, {{"data", checked(read_string)},
+                     {"pictures", checked(integer(0))},
+                     {"cases", checked(integer(0))},
+                     {"kinds", checked_list(read_string)},
+                     {"seed", checked(integer(0))},
+                     {"correlation", checked(number(kCorrelation))},
+                     {"area", checked(number(kFraction))},
                      {"curve", [](const Node& n) { read_array(n, check_point); }}});
 }
 
 std::vector<double> read_weights(const Node& node) {
-  constexpr std::size_t length = 2 * kGateChannels;
-  if (node.value.kind == Json::Kind::array && node.value.items.size() != length) {
-    fail(node, cat("must have ", length, " items"));
-  }
   std::vector<double> weights;
-  read_array(node, [&](const Node& n) { weights.push_back(read_number(n, kNumber)); });
+  const auto read = [&](const Node& n) { weights.push_back(read_number(n, kNumber)); };
+  read_array(node, read, 2 * kGateChannels);
   return weights;
 }
 
@@ -48,15 +37,14 @@ std::vector<double> read_weights(const Node& node) {
 
 EnhancementGate read_gate(const Node& node) {
   EnhancementGate gate;
-  read_object(node,
-              {{"encoder", [&](const Node& n) { gate.encoder = read_sha256(n); }},
-               {"enhancer", [&](const Node& n) { gate.enhancer = read_sha256(n); }},
-               {"features", [](const Node& n) { read_word(n, {"channel_moments"}); }},
-               {"weights", [&](const Node& n) { gate.weights = read_weights(n); }},
-               {"bias", [&](const Node& n) { gate.bias = read_number(n, kNumber); }},
-               {"threshold", [&](const Node& n) { gate.threshold = read_number(n, kNumber); }},
-               {"target", [](const Node& n) { read_word(n, {"latent", "agreement", "iou"}); }},
-               {"training", check_training}});
+  read_object(node, {{"encoder", into(gate.encoder, read_sha256)},
+                     {"enhancer", into(gate.enhancer, read_sha256)},
+                     {"features", checked(word({"channel_moments"}))},
+                     {"weights", into(gate.weights, read_weights)},
+                     {"bias", into(gate.bias, number(kNumber))},
+                     {"threshold", into(gate.threshold, number(kNumber))},
+                     {"target", checked(word({"latent", "agreement", "iou"}))},
+                     {"training", check_training}});
   return gate;
 }
 

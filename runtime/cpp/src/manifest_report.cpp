@@ -1,104 +1,86 @@
 // Checks the informative records: provenance, parity and calibration.
 #include "manifest_fields.h"
-
 #include "text.h"
 
 namespace glesam {
 namespace {
 
-void number(const Node& node) { read_number(node); }
-void number_or_null(const Node& node) {
-  if (!is_null(node)) read_number(node);
-}
-void string(const Node& node) { read_string(node); }
+const auto kLevel = word({"clear", "LQ-1", "LQ-2", "LQ-3"});
 
 void check_source(const Node& node) {
-  read_object(
-      node,
-      {{"role", string}, {"file", string}, {"sha256", [](const Node& n) { read_sha256(n); }}});
+  read_object(node, {{"role", checked(read_string)},
+                     {"file", checked(read_string)},
+                     {"sha256", checked(read_sha256)}});
 }
 
 void check_stage_error(const Node& node) {
-  read_object(node, {{"relative_l2", number}, {"max_abs", number}});
+  read_object(node, {{"relative_l2", checked(number())}, {"max_abs", checked(number())}});
 }
 
 void check_image(const Node& node) {
   const auto errors = [](const Node& n) {
     read_map(n, [&](const std::string& key, const Node& value) {
-      if (key != "encoder" && key != "enhancer" && key != "eps" && key != "decoder") {
-        fail(n, cat("has an unknown key, ", py_repr(key)));
-      }
+      if (key != "eps") stage_of(n, key);
       check_stage_error(value);
     });
   };
-  read_object(node, {{"image", string},
-                     {"level",
-                      [](const Node& n) {
-                        read_word(n, {"clear", "LQ-1", "LQ-2", "LQ-3"});
-                      }},
+  read_object(node, {{"image", checked(read_string)},
+                     {"level", checked(kLevel)},
                      {"errors", errors},
-                     {"mask_iou_mean", number},
-                     {"mask_iou_worst", number}});
+                     {"mask_iou_mean", checked(number())},
+                     {"mask_iou_worst", checked(number())}});
 }
 
 void check_gate(const Node& node) {
-  read_object(node, {{"stage_relative_l2", number_or_null},
-                     {"mask_iou_mean", number_or_null},
-                     {"mask_iou_worst", number_or_null}});
+  read_object(node, {{"stage_relative_l2", checked_or_null(number())},
+                     {"mask_iou_mean", checked_or_null(number())},
+                     {"mask_iou_worst", checked_or_null(number())}});
 }
 
 void check_sample(const Node& node) {
-  read_object(node, {{"image", string},
-                     {"sha256", [](const Node& n) { read_sha256(n); }},
-                     {"level", [](const Node& n) {
-                        read_word(n, {"clear", "LQ-1", "LQ-2", "LQ-3"});
-                      }}});
+  read_object(node, {{"image", checked(read_string)},
+                     {"sha256", checked(read_sha256)},
+                     {"level", checked(kLevel)}});
 }
 
-void stage_name(const Node& node) { read_word(node, {"encoder", "enhancer", "decoder"}); }
+Reader each(void (*check)(const Node&)) {
+  return [check](const Node& node) { read_array(node, check); };
+}
 
 }  // namespace
 
 void check_provenance(const Node& node) {
-  read_object(node, {{"sources", [](const Node& n) { read_array(n, check_source); }},
-                     {"weights", string},
-                     {"tools", [](const Node& n) {
-                        read_map(n,
-                                 [](const std::string&, const Node& value) { read_string(value); });
-                      }}});
+  const auto tools = [](const Node& n) {
+    read_map(n, [](const std::string&, const Node& value) { read_string(value); });
+  };
+  read_object(node, {{"sources", each(check_source)},
+                     {"weights", checked(read_string)},
+                     {"tools", tools}});
 }
 
 void check_parity(const Node& node) {
-  read_object(node,
-              {{"backend", string},
-               {"gate", check_gate},
-               {"passed", [](const Node& n) { read_bool(n); }},
-               {"images", [](const Node& n) { read_array(n, check_image); }}});
+  read_object(node, {{"backend", checked(read_string)},
+                     {"gate", check_gate},
+                     {"passed", checked(read_bool)},
+                     {"images", each(check_image)}});
 }
 
 void check_calibration(const Node& node) {
   const auto float_layers = [](const Node& n) {
     read_map(n, [&](const std::string& key, const Node& value) {
-      if (key != "encoder" && key != "enhancer" && key != "decoder") {
-        fail(n, cat("has an unknown key, ", py_repr(key)));
-      }
-      read_array(value, string);
+      stage_of(n, key);
+      checked_list(read_string)(value);
     });
   };
-  read_object(
-      node,
-      {{"source", [](const Node& n) { read_sha256(n); }},
-       {"weights_only", [](const Node& n) { read_array(n, stage_name); }},
-       {"method",
-        [](const Node& n) {
-          read_word(n, {"mse", "min-max", "percentile", "entropy"});
-        }},
-       {"percentile", number_or_null},
-       {"smoothing", number_or_null},
-       {"seed", [](const Node& n) { read_integer(n, std::numeric_limits<std::int64_t>::min()); }},
-       {"procedural", [](const Node& n) { read_bool(n); }},
-       {"samples", [](const Node& n) { read_array(n, check_sample); }},
-       {"float_layers", float_layers}});
+  read_object(node, {{"source", checked(read_sha256)},
+                     {"weights_only", checked_list(word({"encoder", "enhancer", "decoder"}))},
+                     {"method", checked(word({"mse", "min-max", "percentile", "entropy"}))},
+                     {"percentile", checked_or_null(number())},
+                     {"smoothing", checked_or_null(number())},
+                     {"seed", checked(integer())},
+                     {"procedural", checked(read_bool)},
+                     {"samples", each(check_sample)},
+                     {"float_layers", float_layers}});
 }
 
 }  // namespace glesam

@@ -30,18 +30,13 @@ std::optional<std::uint64_t> bytes_of(const std::string& dtype) {
 TensorEntry read_entry(const std::string& name, const Node& node) {
   TensorEntry entry;
   std::vector<std::int64_t> offsets;
-  read_object(node, {{"dtype", [&](const Node& n) { entry.dtype = read_string(n); }},
-                     {"shape",
-                      [&](const Node& n) {
-                        entry.shape.clear();
-                        read_array(
-                            n, [&](const Node& a) { entry.shape.push_back(read_integer(a, 0)); });
-                      }},
-                     {"data_offsets", [&](const Node& n) {
-                        offsets.clear();
-                        read_array(
-                            n, [&](const Node& o) { offsets.push_back(read_integer(o, 0)); }, 2);
-                      }}});
+  const auto read_offsets = [&](const Node& n) {
+    offsets.clear();
+    read_array(n, [&](const Node& o) { offsets.push_back(read_integer(o, 0)); }, 2);
+  };
+  read_object(node, {{"dtype", into(entry.dtype, read_string)},
+                     {"shape", into_list(entry.shape, integer(0))},
+                     {"data_offsets", read_offsets}});
   entry.begin = static_cast<std::uint64_t>(offsets[0]);
   entry.end = static_cast<std::uint64_t>(offsets[1]);
   const auto unit = bytes_of(entry.dtype);
@@ -66,13 +61,9 @@ std::map<std::string, TensorEntry> parse_safetensors_header(std::string_view hea
                                                             std::uint64_t data_size) {
   std::map<std::string, TensorEntry> entries;
   const Json root = parse_json(header);
-  expect_object({root});
-  for (const auto& [name, value] : root.members) {
-    if (name == "__metadata__") continue;
-    if (!entries.emplace(name, read_entry(name, {value, name})).second) {
-      refuse(cat(py_repr(name), " occurs twice"));
-    }
-  }
+  read_map({root}, [&](const std::string& name, const Node& node) {
+    if (name != "__metadata__") entries.emplace(name, read_entry(name, {node.value, name}));
+  });
   std::vector<const TensorEntry*> by_place;
   for (const auto& [name, entry] : entries) by_place.push_back(&entry);
   std::sort(by_place.begin(), by_place.end(), [](const TensorEntry* a, const TensorEntry* b) {

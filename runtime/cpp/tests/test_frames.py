@@ -156,7 +156,7 @@ def test_every_format_is_as_converted_first(nano: Path, programs: Path, tmp_path
 
 
 def compare_with_python(bundle: Path, program: Path, folder: Path) -> None:
-    """Compare a program's tensors of all formats, odd sizes and strides with Python's, bit by bit."""
+    """Compare tensors of all formats, odd sizes and strides with Python's, bit by bit."""
     layouts = itertools.product(FORMATS, SIZES, STRIDES)
     frames = [draw(i, *layout) for i, layout in enumerate(layouts)]
     kinds = itertools.product(("nv12", "i420"), MATRICES, RANGES)

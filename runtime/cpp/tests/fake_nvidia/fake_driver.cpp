@@ -1,4 +1,4 @@
-// The functions of the CUDA driver and of its compiler that read frames, on the fake GPU. Kernels are the
+// The functions of the CUDA driver that read frames, on the fake GPU. Kernels are the
 // library's own, compiled for the host, and run one thread after the other.
 #include <cstring>
 #include <map>
@@ -23,7 +23,6 @@ Index blockIdx, threadIdx, blockDim, gridDim;
 namespace {
 
 constexpr int kInvalidValue = 1, kOutOfMemory = 2, kInvalidContext = 201, kNoBinary = 209;
-constexpr const char* kPtx = "// PTX of the fake compiler";
 
 struct Kernel {
   std::size_t bytes;  // of its arguments
@@ -134,7 +133,7 @@ int cuMemGetAddressRange_v2(unsigned long long* begin, std::size_t* bytes,
 }
 
 int cuModuleLoadData(void** module, const void* image) {
-  if (std::strcmp(static_cast<const char*>(image), kPtx) != 0) return kNoBinary;
+  if (std::strcmp(static_cast<const char*>(image), kFakePtx) != 0) return kNoBinary;
   return *module = &contexts, needs_context(0);
 }
 int cuModuleUnload(void*) { return 0; }
@@ -161,30 +160,5 @@ int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned, u
   });
   return needs_context(0);
 }
-
-const char* nvrtcGetErrorString(int) { return "the fake compiler failed"; }
-int nvrtcGetNumSupportedArchs(int* count) { return *count = 3, 0; }
-int nvrtcGetSupportedArchs(int* known) { return known[0] = 75, known[1] = 89, known[2] = 120, 0; }
-int nvrtcCreateProgram(void** program, const char* text, const char*, int, const char* const*,
-                       const char* const*) {
-  return *program = new std::string(text), 0;
-}
-int nvrtcDestroyProgram(void** program) { return delete static_cast<std::string*>(*program), 0; }
-int nvrtcCompileProgram(void* program, int count, const char* const* options) {
-  const std::string& text = *static_cast<std::string*>(program);
-  bool knows_all = !fake_gpu().compiler_fails;
-  for (const auto& [name, kernel] : kernels()) {
-    knows_all = knows_all && text.find(name) != std::string::npos;
-  }
-  if (!knows_all || count < 1 || std::strcmp(options[0], "--gpu-architecture=compute_89") != 0) {
-    return 6;
-  }
-  ++fake_gpu().compiled;
-  return 0;
-}
-int nvrtcGetProgramLogSize(void*, std::size_t* size) { return *size = sizeof "line 1\nline 2", 0; }
-int nvrtcGetProgramLog(void*, char* log) { return std::strcpy(log, "line 1\nline 2"), 0; }
-int nvrtcGetPTXSize(void*, std::size_t* size) { return *size = std::strlen(kPtx) + 1, 0; }
-int nvrtcGetPTX(void*, char* ptx) { return std::strcpy(ptx, kPtx), 0; }
 
 }  // extern "C"

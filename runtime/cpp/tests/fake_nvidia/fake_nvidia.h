@@ -32,5 +32,8 @@ struct FakeGpuAtWork {
   FakeGpuAtWork& operator=(const FakeGpuAtWork&) = delete;
 };
 
+// What the fake compiler returns.
+inline constexpr const char* kFakePtx = "// PTX of the fake compiler";
+
 // Returns the state of the only fake GPU.
 FakeGpu& fake_gpu();

@@ -93,10 +93,10 @@ std::shared_ptr<Engine> SharedContext::engine_for_session() const {
   return first_;
 }
 
-std::shared_ptr<const GpuKernels> SharedContext::gpu_kernels(int device) const {
+std::shared_ptr<const GpuProgram> SharedContext::gpu_program(int device) const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (!gpu_kernels_) gpu_kernels_ = std::make_shared<const GpuKernels>(device);
-  return gpu_kernels_;
+  if (!gpu_program_) gpu_program_ = std::make_shared<const GpuProgram>(device);
+  return gpu_program_;
 }
 
 void SharedContext::log(LogLevel level, const std::string& message) const noexcept {

@@ -12,7 +12,7 @@
 
 namespace glesam {
 
-class GpuKernels;
+class GpuProgram;
 
 // Sets `seconds` to the time that it lives.
 class Timer {
@@ -60,7 +60,7 @@ class SharedContext {
 
   // Returns the kernels that read frames in the memory of a CUDA device, which are compiled for the
   // first frame of the context. Throws Error (backend).
-  std::shared_ptr<const GpuKernels> gpu_kernels(int device) const;
+  std::shared_ptr<const GpuProgram> gpu_program(int device) const;
 
   // Returns an engine for one more session. Throws Error (backend) if there can be no more.
   std::shared_ptr<Engine> engine_for_session() const;
@@ -69,7 +69,7 @@ class SharedContext {
   const std::shared_ptr<Engine> first_;
   mutable std::mutex mutex_;
   mutable bool first_is_taken_ = false;
-  mutable std::shared_ptr<const GpuKernels> gpu_kernels_;
+  mutable std::shared_ptr<const GpuProgram> gpu_program_;
 };
 
 }  // namespace glesam

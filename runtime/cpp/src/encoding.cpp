@@ -76,7 +76,7 @@ FrameEncoder::Input FrameEncoder::prepared_on_gpu(const Frame* frames, std::size
     input_error(cat("image: a frame in CUDA memory, but ", context_->info.engine, " on ",
                     context_->info.device, " reads the host's; use a backend on that GPU"));
   }
-  if (!gpu_) gpu_ = std::make_unique<GpuFrames>(context_->gpu_kernels(*device));
+  if (!gpu_) gpu_ = std::make_unique<GpuFrames>(context_->gpu_program(*device));
   Input input;
   gpu_->begin(std::max(count, batch_of(manifest(), count)), manifest().preprocessing);
   for (std::size_t i = 0; i < count; ++i) {

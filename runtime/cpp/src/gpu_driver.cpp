@@ -14,74 +14,9 @@ constexpr int kCapabilityMajor = 75, kCapabilityMinor = 76;  // CU_DEVICE_ATTRIB
 
 #ifdef _WIN32
 const std::vector<std::string> kDriver{"nvcuda.dll"};
-const std::vector<std::string> kCompiler{"nvrtc64_130_0.dll", "nvrtc64_120_0.dll",
-                                         "nvrtc64_112_0.dll"};
 #else
 const std::vector<std::string> kDriver{"libcuda.so.1"};
-const std::vector<std::string> kCompiler{"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so.11.2",
-                                         "libnvrtc.so"};
 #endif
-
-// A program of CUDA's compiler (nvrtc.h).
-class Program {
- public:
-  Program(const DynamicLibrary& library, const char* text, const char* name)
-      : library_(library), destroy_(library.function<int(void**)>("nvrtcDestroyProgram")) {
-    auto* create = library.function<int(void**, const char*, const char*, int, const char* const*,
-                                        const char* const*)>("nvrtcCreateProgram");
-    require(create(&handle_, text, name, 0, nullptr, nullptr));
-  }
-  ~Program() { destroy_(&handle_); }
-  Program(const Program&) = delete;
-  Program& operator=(const Program&) = delete;
-
-  // Throws Error (backend) with the compiler's message.
-  void compile(const std::vector<const char*>& options) {
-    auto* compile = library_.function<int(void*, int, const char* const*)>("nvrtcCompileProgram");
-    const int code = compile(handle_, static_cast<int>(options.size()), options.data());
-    if (code == 0) return;
-    const std::string log = text("nvrtcGetProgramLogSize", "nvrtcGetProgramLog");
-    backend_error(cat(library_.name(), ": cannot compile the kernels: ", one_line(log.c_str())));
-  }
-
-  std::string ptx() const { return text("nvrtcGetPTXSize", "nvrtcGetPTX"); }
-
- private:
-  void require(int code) const {
-    if (code == 0) return;
-    auto* said = library_.function<const char*(int)>("nvrtcGetErrorString");
-    backend_error(cat(library_.name(), ": ", said(code)));
-  }
-
-  std::string text(const char* size_function, const char* text_function) const {
-    std::size_t size = 0;
-    require(library_.function<int(void*, std::size_t*)>(size_function)(handle_, &size));
-    std::string text(size, '\0');
-    require(library_.function<int(void*, char*)>(text_function)(handle_, text.data()));
-    return text;
-  }
-
-  const DynamicLibrary& library_;
-  int (*const destroy_)(void**);
-  void* handle_ = nullptr;
-};
-
-// Returns the newest architecture that the compiler knows and the GPU runs; the driver compiles it
-// further for newer GPUs.
-int architecture_for(const DynamicLibrary& library, int compute_capability) {
-  int count = 0;
-  library.function<int(int*)>("nvrtcGetNumSupportedArchs")(&count);
-  std::vector<int> known(static_cast<std::size_t>(std::max(count, 0)));
-  library.function<int(int*)>("nvrtcGetSupportedArchs")(known.data());
-  int chosen = 0;
-  for (const int each : known) {
-    if (each <= compute_capability) chosen = std::max(chosen, each);
-  }
-  if (chosen != 0) return chosen;
-  backend_error(cat(library.name(), ": does not compile for GPUs of compute capability ",
-                    compute_capability / 10, ".", compute_capability % 10,
-                    "; install the libnvrtc of a CUDA version that supports this GPU"));
-}
 
 }  // namespace
 
@@ -159,17 +94,6 @@ GpuMemory::~GpuMemory() {
   } catch (const std::exception&) {
     // A GPU whose context cannot be used any more has no memory to free.
   }
-}
-
-std::string compile_for_gpu(const char* text, const char* name, int compute_capability) {
-  const DynamicLibrary library(
-      "CUDA's compiler, which a frame in CUDA memory needs,", kCompiler,
-      "install CUDA's libnvrtc where the loader finds it, or pass frames in the host's memory");
-  const std::string target =
-      cat("--gpu-architecture=compute_", architecture_for(library, compute_capability));
-  Program program(library, text, name);
-  program.compile({target.c_str(), "--std=c++17"});
-  return program.ptx();
 }
 
 }  // namespace glesam

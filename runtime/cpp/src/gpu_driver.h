@@ -1,13 +1,10 @@
-// The functions of the CUDA driver and of CUDA's run-time compiler (NVRTC) that read frames on a GPU.
-// Both libraries are loaded at run time. Their types are declared here, so that this needs no headers
-// of NVIDIA's and is compiled everywhere.
+// The functions of the CUDA driver that read frames on a GPU. The library is loaded at run time. Its
+// types are declared here, so that this needs no headers of NVIDIA's and is compiled everywhere.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <string>
-#include <vector>
 
 #include "dynamic_library.h"
 
@@ -115,9 +112,5 @@ class GpuMemory {
   const std::size_t bytes_;
   GpuAddress address_ = 0;
 };
-
-// Compiles CUDA C++ to PTX for GPUs of a compute capability (89 for 8.9) or newer. Throws Error
-// (backend) if there is no NVRTC, or with the compiler's message.
-std::string compile_for_gpu(const char* text, const char* name, int compute_capability);
 
 }  // namespace glesam

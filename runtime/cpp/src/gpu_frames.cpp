@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "errors.h"
-#include "gpu_kernels_text.h"
 #include "preprocess.h"
 #include "text.h"
 #include "yuv.h"
@@ -13,9 +12,6 @@ namespace {
 
 using glesam_gpu::Axis;
 using glesam_gpu::Rows;
-
-constexpr int kBlockWidth = 32, kBlockHeight = 8;
-constexpr int kMostBlocksInY = 65'535;
 
 // cuda.h's CU_POINTER_ATTRIBUTE_DEVICE_POINTER, _IS_MANAGED and _DEVICE_ORDINAL.
 constexpr int kDevicePointer = 3, kIsManaged = 8, kDeviceOrdinal = 9;
@@ -46,42 +42,7 @@ Taps<double> taps_of(std::int64_t in, std::int64_t out, FixedPoint, double) {
 
 }  // namespace
 
-GpuKernels::GpuKernels(int device) : driver_(std::make_shared<const GpuDriver>(device)) {
-  const std::string ptx =
-      compile_for_gpu(kGpuKernelsText, "gpu_kernels.cu", driver_->compute_capability());
-  const GpuDriver::Current current(*driver_);
-  driver_->require(driver_->module_load(&module_, ptx.c_str()), "loading the kernels");
-  const auto add = [this](const char* name) {
-    driver_->require(driver_->module_get_function(&functions_[name], module_, name),
-                     "loading the kernels");
-  };
-#define GLESAM_ADD(name, Arguments) add(#name);
-  GLESAM_KERNELS(GLESAM_ADD)
-#undef GLESAM_ADD
-}
-
-GpuKernels::~GpuKernels() {
-  try {
-    const GpuDriver::Current current(*driver_);
-    driver_->module_unload(module_);
-  } catch (const std::exception&) {
-    // A GPU whose context cannot be used any more has no module to unload.
-  }
-}
-
-void GpuKernels::launch(const char* name, const void* arguments, int width, int height,
-                        GpuStream stream) const {
-  const auto blocks = [](int size, int block) {
-    return static_cast<unsigned>((static_cast<std::int64_t>(size) + block - 1) / block);
-  };
-  void* parameters[] = {const_cast<void*>(arguments)};
-  driver_->require(driver_->launch(functions_.at(name), blocks(width, kBlockWidth),
-                                   std::min<unsigned>(blocks(height, kBlockHeight), kMostBlocksInY),
-                                   1, kBlockWidth, kBlockHeight, 1, 0, stream, parameters, nullptr),
-                   "reading a frame");
-}
-
-GpuFrames::GpuFrames(std::shared_ptr<const GpuKernels> kernels) : kernels_(std::move(kernels)) {
+GpuFrames::GpuFrames(std::shared_ptr<const GpuProgram> program) : program_(std::move(program)) {
   const GpuDriver::Current current(driver());
   driver().require(driver().stream_create(&stream_, kNotWithTheDefaultStream), "creating a stream");
 }
@@ -104,7 +65,7 @@ GpuAddress GpuFrames::Scratch::at_least(GpuFrames& frames, std::size_t bytes) {
   if (!memory_ || memory_->bytes() < bytes) {
     frames.wait();  // for the work that uses the memory which is freed here
     memory_.reset();
-    memory_ = std::make_shared<GpuMemory>(frames.kernels_->driver(), bytes);
+    memory_ = std::make_shared<GpuMemory>(frames.program_->driver(), bytes);
   }
   return memory_->address();
 }
@@ -153,7 +114,7 @@ const glesam_gpu::Whole* GpuFrames::terms_of(YuvMatrix matrix, YuvRange range) {
   auto found = terms_.find(key);
   if (found == terms_.end()) {
     const std::vector<std::int64_t> tables = YuvToRgb(matrix, range).tables();
-    found = terms_.try_emplace(key, kernels_->driver(), bytes_of(tables)).first;
+    found = terms_.try_emplace(key, program_->driver(), bytes_of(tables)).first;
     driver().require(
         driver().copy_from_host(found->second.address(), tables.data(), bytes_of(tables), stream_),
         "copying to the GPU");
@@ -178,13 +139,13 @@ Rows GpuFrames::to_rgb(const Frame& frame, const CheckedFrame& checked) {
   const GpuAddress rgb = rgb_.at_least(*this, elements({region.height, row}));
   auto* to = reinterpret_cast<std::uint8_t*>(static_cast<std::uintptr_t>(rgb));
   if (pixel) {
-    kernels_->launch(glesam_gpu::Pick{planes[0], pixel->bytes, pixel->red, pixel->green,
+    program_->launch(glesam_gpu::Pick{planes[0], pixel->bytes, pixel->red, pixel->green,
                                       pixel->blue, to, region.width, region.height},
                      stream_);
   } else {
     const bool interleaved = frame.format == Format::nv12;
     if (interleaved) planes[2] = {planes[1].top + 1, planes[1].stride};
-    kernels_->launch(glesam_gpu::Convert{planes[0], planes[1], planes[2], interleaved ? 2 : 1,
+    program_->launch(glesam_gpu::Convert{planes[0], planes[1], planes[2], interleaved ? 2 : 1,
                                          region.x, region.y, terms_of(frame.matrix, frame.range),
                                          YuvToRgb::kBits, to, region.width, region.height},
                      stream_);
@@ -196,7 +157,7 @@ template <typename Weight>
 GpuFrames::DeviceAxis GpuFrames::uploaded(const Taps<Weight>& taps) {
   const std::vector<int> first = narrowed(taps.first), count = narrowed(taps.count);
   const std::size_t whole = bytes_of(taps.weights) + bytes_of(first) + bytes_of(count);
-  DeviceAxis axis{std::make_unique<GpuMemory>(kernels_->driver(), whole), taps.weights.size(),
+  DeviceAxis axis{std::make_unique<GpuMemory>(program_->driver(), whole), taps.weights.size(),
                   first.size(), static_cast<int>(taps.span)};
   GpuAddress to = axis.memory->address();
   const auto copy = [&](const auto& values) {
@@ -244,9 +205,9 @@ Rows GpuFrames::resize_bytes(Rows from, Size size, Size wanted, Filter filter, S
                                             static_cast<int>(made.width),
                                             static_cast<int>(made.height)};
     if (width) {
-      kernels_->launch(glesam_gpu::ResizeBytesWidth{arguments}, stream_);
+      program_->launch(glesam_gpu::ResizeBytesWidth{arguments}, stream_);
     } else {
-      kernels_->launch(glesam_gpu::ResizeBytesHeight{arguments}, stream_);
+      program_->launch(glesam_gpu::ResizeBytesHeight{arguments}, stream_);
     }
     from = {to, made.width * 3};
     size = made;
@@ -266,7 +227,7 @@ void GpuFrames::begin(std::size_t rows, const Preprocessing& rules) {
   const std::size_t bytes = elements(shape_) * sizeof(float);
   if (tensor_ && tensor_->bytes() == bytes) return;
   tensor_.reset();
-  tensor_ = std::make_shared<GpuMemory>(kernels_->driver(), bytes);
+  tensor_ = std::make_shared<GpuMemory>(program_->driver(), bytes);
   // Rows that no frame fills are zeros or an earlier frame. Nothing uses what becomes of them.
   driver().require(driver().fill(tensor_->address(), 0, bytes, stream_), "preparing a tensor");
 }
@@ -293,18 +254,18 @@ Geometry GpuFrames::add(std::size_t row, const Frame& frame, const Preprocessing
   if (rules.float_kernel) {
     const std::size_t bytes = elements({size.height, made.width, 3}) * sizeof(int);
     auto* wide = reinterpret_cast<int*>(static_cast<std::uintptr_t>(exact_.at_least(*this, bytes)));
-    kernels_->launch(
+    program_->launch(
         glesam_gpu::ResizeExactWidth{rows, axis_of<double>(size.width, made.width, Filter::exact),
                                      wide, width, static_cast<int>(size.height)},
         stream_);
-    kernels_->launch(
+    program_->launch(
         glesam_gpu::ResizeExactHeight{wide,
                                       axis_of<double>(size.height, made.height, Filter::exact),
                                       normal, width, height, to, side, side},
         stream_);
   } else {
     rows = resize_bytes(rows, size, made, Filter::bilinear, half_, whole_);
-    kernels_->launch(glesam_gpu::Normalise{rows, normal, width, height, to, side, side}, stream_);
+    program_->launch(glesam_gpu::Normalise{rows, normal, width, height, to, side, side}, stream_);
   }
   return geometry;
 }

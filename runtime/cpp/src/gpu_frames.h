@@ -12,6 +12,7 @@
 #include "geometry.h"
 #include "gpu_driver.h"
 #include "gpu_kernels.h"
+#include "gpu_program.h"
 #include "input_limits.h"
 #include "manifest.h"
 #include "resample.h"
@@ -19,46 +20,10 @@
 
 namespace glesam {
 
-// The compiled kernels on one device. Several sessions may use them at the same time.
-class GpuKernels {
- public:
-  // Throws Error (backend) if the driver or the compiler is missing or fails.
-  explicit GpuKernels(int device);
-  ~GpuKernels();
-  GpuKernels(const GpuKernels&) = delete;
-  GpuKernels& operator=(const GpuKernels&) = delete;
-
-  const std::shared_ptr<const GpuDriver>& driver() const { return driver_; }
-
-  // Queues a kernel. `Arguments` is one of the structs in GLESAM_KERNELS.
-  template <typename Arguments>
-  void launch(const Arguments& arguments, GpuStream stream) const {
-    launch(name_of<Arguments>(), &arguments, arguments.width, arguments.height, stream);
-  }
-
- private:
-  template <typename Arguments>
-  static const char* name_of();
-  void launch(const char* name, const void* arguments, int width, int height,
-              GpuStream stream) const;
-
-  const std::shared_ptr<const GpuDriver> driver_;
-  GpuModule module_ = nullptr;
-  std::map<std::string, GpuFunction> functions_;
-};
-
-#define GLESAM_NAME_OF(name, Arguments)                             \
-  template <>                                                       \
-  inline const char* GpuKernels::name_of<glesam_gpu::Arguments>() { \
-    return #name;                                                   \
-  }
-GLESAM_KERNELS(GLESAM_NAME_OF)
-#undef GLESAM_NAME_OF
-
 // Prepares the frames of a session. Its memory on the GPU is used again for the next frames.
 class GpuFrames {
  public:
-  explicit GpuFrames(std::shared_ptr<const GpuKernels> kernels);
+  explicit GpuFrames(std::shared_ptr<const GpuProgram> program);
   ~GpuFrames();
   GpuFrames(const GpuFrames&) = delete;
   GpuFrames& operator=(const GpuFrames&) = delete;
@@ -90,7 +55,7 @@ class GpuFrames {
     int span;
   };
 
-  const GpuDriver& driver() const { return *kernels_->driver(); }
+  const GpuDriver& driver() const { return *program_->driver(); }
   void wait();
   void wait_for(const Frame& frame);
   glesam_gpu::Rows readable(const PlaneBytes& bytes, const PlaneRows& rows,
@@ -104,7 +69,7 @@ class GpuFrames {
   template <typename Weight>
   glesam_gpu::Axis<Weight> axis_of(std::int64_t size_in, std::int64_t size_out, Filter filter);
 
-  const std::shared_ptr<const GpuKernels> kernels_;
+  const std::shared_ptr<const GpuProgram> program_;
   GpuStream stream_ = nullptr;
   std::map<std::tuple<std::int64_t, std::int64_t, Filter>, DeviceAxis> axes_;
   std::map<std::pair<YuvMatrix, YuvRange>, GpuMemory> terms_;

@@ -4,7 +4,7 @@
 #include <exception>
 #include <iostream>
 
-#include "gpu_driver.h"
+#include "gpu_program.h"
 #include "gpu_kernels.h"
 #include "gpu_kernels_text.h"
 

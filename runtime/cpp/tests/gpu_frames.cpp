@@ -18,7 +18,7 @@ int main(int argc, char** argv) {
     const glesam::Preprocessing rules = glesam::open_bundle(argv[1]).manifest.preprocessing;
     const glesam::StoredTensors cases = glesam::read_safetensors(argv[2]);
     const auto size = static_cast<std::size_t>(rules.image_size);
-    glesam::GpuFrames frames(std::make_shared<const glesam::GpuKernels>(0));
+    glesam::GpuFrames frames(std::make_shared<const glesam::GpuProgram>(0));
     SafetensorsWriter results;
     for (int i = 0; has_case(cases, i); ++i) {
       const FrameCase given = read_case(cases, i);

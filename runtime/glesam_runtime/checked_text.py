@@ -6,13 +6,17 @@ from typing import Annotated
 
 from msgspec import Meta
 
+NO_FINAL_BREAK = r"(?!\n)"
+"""What follows `$` in Python, where `$` alone accepts a final line break.
+
+In JSON Schema it does not, and not every reader of schemas knows lookaheads, so
+`manifest_file.json_schema` leaves it out.
+"""
+
 
 def whole(pattern: str) -> Meta:
-    r"""Return the check that a pattern matches all of a string.
-
-    `$` alone accepts a final line break, and `\Z` is no part of JSON Schema's patterns.
-    """
-    return Meta(pattern=rf"^{pattern}$(?!\n)")
+    """Return the check that a pattern matches all of a string."""
+    return Meta(pattern=f"^{pattern}${NO_FINAL_BREAK}")
 
 
 Sha256 = Annotated[str, whole("[0-9a-f]{64}")]

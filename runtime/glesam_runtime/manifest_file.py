@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from glesam_runtime import manifest as contract
+from glesam_runtime.checked_text import NO_FINAL_BREAK
 from glesam_runtime.errors import BundleError
 from glesam_runtime.interface import FAMILY_INTERFACES, expected_interface
 from glesam_runtime.manifest import (
@@ -87,7 +88,8 @@ def dump(manifest: Manifest) -> bytes:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of manifest.json."""
-    schema = msgspec.json.schema(Manifest)
+    python = msgspec.json.encode(msgspec.json.schema(Manifest))
+    schema = msgspec.json.decode(python.replace(msgspec.json.encode(NO_FINAL_BREAK)[1:-1], b""))
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

@@ -156,8 +156,8 @@ enum class YuvRange { limited = 0, full = 1 };
 // Where the bytes of a frame are.
 enum class Memory {
   host = 0,
-  cuda = 1,  // on the CUDA device that runs the graphs: memory from cudaMalloc, or mapped memory that
-             // kernels can read. Rows are in order (pitch linear)
+  cuda = 1,  // in the primary context of the CUDA device that runs the graphs, which the CUDA runtime
+             // uses: memory from cudaMalloc, or mapped memory. Rows are in order (pitch linear)
 };
 
 // A rectangle of pixels. All zeros mean the whole frame.
@@ -191,10 +191,12 @@ struct Frame {
 
   // A frame in CUDA memory becomes the encoder's input on the GPU, with the same bits, and is never
   // copied to the host. It needs a backend on a GPU (tensorrt, or onnxruntime on cuda) and, at run time,
-  // CUDA's compiler library (libnvrtc), which compiles the kernels when the first frame arrives.
+  // CUDA's compiler library (libnvrtc) of the driver's version or an older one, which compiles the kernels
+  // when the first frame arrives.
   Memory memory = Memory::host;
-  void* stream = nullptr;  // of cuda: the cudaStream_t on which the frame is written; null: the default
-                           // stream. Reading waits for it on the GPU, and has ended when the call returns
+  void* stream = nullptr;  // of cuda: the cudaStream_t on which the frame is written; null: the legacy
+                           // default stream. Reading waits for it on the GPU, and has ended when the
+                           // call returns
 };
 
 // B prompts for one image. Each prompt describes one object, by N points, by one box, by a mask, or
@@ -279,7 +281,7 @@ class GLESAM_API Features {
  public:
   Features() noexcept = default;
 
-  // Returns whether there are features: false for one that get_features has not filled.
+  // Returns whether there are features: false for one that neither get_features nor encode has filled.
   explicit operator bool() const noexcept { return image_ != nullptr; }
 
  private:
@@ -407,7 +409,7 @@ class GLESAM_API Predictor {
 
   // Sets an image by its features. Neither encoder nor enhancer runs, and nothing is copied.
   //
-  // features: from get_features of this predictor, or of another session of its context.
+  // features: from get_features or encode of this predictor, or of another session of its context.
   // Errors: invalid_input (no features, or those of another context), busy.
   Status set_features(const Features& features) noexcept;
 
@@ -434,7 +436,8 @@ class GLESAM_API Predictor {
   //     `done` is called. The prompts are copied.
   // done: called once, in that thread, with the outcome and the result. It may start the next call or
   //     destroy the predictor. It must not throw.
-  // Errors: invalid_input (no `done`, or too many prompts), busy, out_of_memory. Then `done` is not
+  // Errors: invalid_input (no `done`, too many prompts, or a CUDA frame on cudaStreamPerThread, which is
+  // another stream in that thread), busy, out_of_memory. Then `done` is not
   // called. All other errors go to `done`.
   Status segment_async(const Frame* frame, const Prompts& prompts, const PredictParams& params,
                        std::function<void(Status status, Prediction result)> done) noexcept;

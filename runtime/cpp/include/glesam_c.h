@@ -127,8 +127,8 @@ typedef struct glesam_frame {
   int yuv_matrix;                                      /* a glesam_yuv_matrix */
   int yuv_range;                                       /* a glesam_yuv_range */
   int memory;   /* a glesam_memory */
-  void* stream; /* of CUDA memory: the cudaStream_t on which the frame is written; null: the default
-                   stream. Reading waits for it, and has ended when the call returns */
+  void* stream; /* of CUDA memory: the cudaStream_t on which the frame is written; null: the legacy
+                   default stream. Reading waits for it, and has ended when the call returns */
 } glesam_frame;
 
 /* Which images are enhanced, unless skip_enhancer is 1. See Gate in glesam.h. */

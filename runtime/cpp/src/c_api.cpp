@@ -201,7 +201,11 @@ int glesam_encode(glesam_predictor* predictor, const glesam_frame* const* frames
       input_error("frames or features: a null pointer; pass both");
     }
     std::vector<Frame> own;
-    for (size_t i = 0; i < count; ++i) own.push_back(frame_of(frames[i]));
+    if (count == 0) input_error("frames: none; pass at least one");
+    for (size_t i = 0; i < count; ++i) {
+      if (frames[i] == nullptr) input_error(cat("frame ", i, ": a null pointer; pass a struct"));
+      own.push_back(frame_of(frames[i]));
+    }
     std::vector<Features> made;
     require(predictor->predictor->encode(own.data(), count, &made));
     std::vector<std::unique_ptr<glesam_features>> handles;

@@ -7,19 +7,18 @@
 namespace glesam {
 namespace {
 
-// Runs a stage that has one input, on one image or on as many as its graph takes. Zeros fill a static
-// batch that is larger than one image.
+// Runs a stage that has one input on N images.
 Tensors of_images(Engine& engine, const Manifest& manifest, Stage stage, const Tensor& value) {
   const std::string& name = manifest.stages.at(stage).inputs.front().name;
-  const std::int64_t batch = manifest.target.batch;  // 0: any
-  if (batch == 0 || value.shape.at(0) == batch) return engine.run(stage, {{name, value}});
-  const Tensor one = engine.to_host(value);
-  Shape shape = one.shape;
-  shape[0] = batch;
+  const std::int64_t count = value.shape.at(0), rows = rows_for(manifest, count);
+  if (rows == count) return engine.run(stage, {{name, value}});
+  const Tensor given = engine.to_host(value);
+  Shape shape = given.shape;
+  shape[0] = rows;
   std::vector<float> filled(elements(shape));
-  std::copy_n(one.host, elements(one.shape), filled.begin());
+  std::copy_n(given.host, elements(given.shape), filled.begin());
   Tensors outputs = engine.run(stage, {{name, host_tensor(shape, std::move(filled))}});
-  for (auto& [output, tensor] : outputs) tensor = row_of(tensor, 0);
+  for (auto& [output, tensor] : outputs) tensor.shape.at(0) = count;  // the first in memory
   return outputs;
 }
 
@@ -29,6 +28,17 @@ std::vector<float> copied(Engine& engine, const Tensor& tensor) {
 }
 
 }  // namespace
+
+std::int64_t rows_for(const Manifest& manifest, std::int64_t count) {
+  if (manifest.target.batch != 0) return std::max(manifest.target.batch, count);
+  for (const Stage stage : {Stage::encoder, Stage::enhancer}) {
+    const auto& profile = manifest.stages.at(stage).profile;
+    if (const auto range = profile.find('N'); range != profile.end()) {
+      count = std::max(count, range->second.min);
+    }
+  }
+  return count;
+}
 
 Tensors encode(Engine& engine, const Manifest& manifest, const Tensor& image) {
   return of_images(engine, manifest, Stage::encoder, image);

@@ -11,8 +11,12 @@ namespace glesam {
 
 inline constexpr const char* kEmbeddings = "image_embeddings";
 
-// Runs the encoder: image [N, 3, S, S], normalised and padded -> features of N images. N is 1 or the
-// static batch of the graphs, or any number if their batch is dynamic.
+// Returns how many rows a run of encoder and enhancer on `count` images has: the static batch of the
+// graphs, or the minimum of an engine's profile if that is more.
+std::int64_t rows_for(const Manifest& manifest, std::int64_t count);
+
+// Runs the encoder: image [N, 3, S, S], normalised and padded -> features of N images. Zeros
+// fill the rows of rows_for(manifest, N) that are more.
 Tensors encode(Engine& engine, const Manifest& manifest, const Tensor& image);
 
 // Runs the enhancer on the features of N images: z_H replaces z_L as the embeddings, and the other

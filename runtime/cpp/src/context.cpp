@@ -94,7 +94,7 @@ std::shared_ptr<Engine> SharedContext::engine_for_session() const {
 }
 
 std::shared_ptr<const GpuProgram> SharedContext::gpu_program(int device) const {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(compiling_);
   if (!gpu_program_) gpu_program_ = std::make_shared<const GpuProgram>(device);
   return gpu_program_;
 }

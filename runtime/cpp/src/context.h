@@ -69,6 +69,7 @@ class SharedContext {
   const std::shared_ptr<Engine> first_;
   mutable std::mutex mutex_;
   mutable bool first_is_taken_ = false;
+  mutable std::mutex compiling_;  // sessions are created meanwhile
   mutable std::shared_ptr<const GpuProgram> gpu_program_;
 };
 

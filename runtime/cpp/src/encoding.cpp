@@ -11,7 +11,7 @@
 namespace glesam {
 namespace {
 
-// Returns how many of `count` images a run of encoder and enhancer takes.
+// Returns how many of `count` images a run of encoder and enhancer can take.
 std::size_t batch_of(const Manifest& manifest, std::size_t count) {
   if (manifest.target.batch != 0) return static_cast<std::size_t>(manifest.target.batch);
   for (const Stage stage : {Stage::encoder, Stage::enhancer}) {
@@ -49,11 +49,12 @@ FrameEncoder::FrameEncoder(std::shared_ptr<const SharedContext> context,
 
 FrameEncoder::Input FrameEncoder::prepared(const Frame* frames, std::size_t count) {
   if (frames[0].memory == Memory::cuda) return prepared_on_gpu(frames, count);
-  const std::size_t rows = std::max(count, batch_of(manifest(), count));
+  const std::int64_t rows = rows_for(manifest(), static_cast<std::int64_t>(count));
   const std::int64_t size = manifest().preprocessing.image_size;
   Input input;
   std::vector<float> image;
   for (std::size_t i = 0; i < count; ++i) {
+    stop_.check();
     Preprocessed one = about_frame(numbered_, first_ + i, [&] {
       return preprocess(frames[i], manifest().preprocessing, limits());
     });
@@ -64,7 +65,7 @@ FrameEncoder::Input FrameEncoder::prepared(const Frame* frames, std::size_t coun
       image.insert(image.end(), one.tensor.begin(), one.tensor.end());
     }
   }
-  const Shape shape{static_cast<std::int64_t>(rows), 3, size, size};
+  const Shape shape{rows, 3, size, size};
   image.resize(elements(shape));  // with zeros in the rows that no frame fills
   input.image = host_tensor(shape, std::move(image));
   return input;
@@ -78,13 +79,20 @@ FrameEncoder::Input FrameEncoder::prepared_on_gpu(const Frame* frames, std::size
   }
   if (!gpu_) gpu_ = std::make_unique<GpuFrames>(context_->gpu_program(*device));
   Input input;
-  gpu_->begin(std::max(count, batch_of(manifest(), count)), manifest().preprocessing);
-  for (std::size_t i = 0; i < count; ++i) {
-    input.geometries.push_back(about_frame(numbered_, first_ + i, [&] {
-      return gpu_->add(i, frames[i], manifest().preprocessing, limits());
-    }));
+  const std::int64_t rows = rows_for(manifest(), static_cast<std::int64_t>(count));
+  gpu_->begin(static_cast<std::size_t>(rows), manifest().preprocessing);
+  try {
+    for (std::size_t i = 0; i < count; ++i) {
+      stop_.check();
+      input.geometries.push_back(about_frame(numbered_, first_ + i, [&] {
+        return gpu_->add(i, frames[i], manifest().preprocessing, limits());
+      }));
+    }
+    input.image = gpu_->finish();
+  } catch (...) {
+    gpu_->abandon();  // nothing reads the caller's frames after the call
+    throw;
   }
-  input.image = gpu_->finish();
   return input;
 }
 

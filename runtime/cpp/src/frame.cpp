@@ -61,7 +61,7 @@ Region region_of(const Frame& frame) {
   return region;
 }
 
-void check_yuv(const Frame& frame) {
+void check_kinds(const Frame& frame) {
   const auto memory = static_cast<int>(frame.memory);
   if (memory < 0 || memory > 1) input_error(cat("image: memory ", memory, " is not known"));
   const auto matrix = static_cast<int>(frame.matrix), range = static_cast<int>(frame.range);
@@ -165,7 +165,7 @@ CheckedFrame check_frame(const Frame& frame, const Limits& limits) {
   check_limit(kMegapixels, limits, width * height, size);
   for (std::size_t i = 0; i < count; ++i)
     checked.planes[i] = {frame.planes[i], stride_of(frame, i)};
-  check_yuv(frame);
+  check_kinds(frame);
   return checked;
 }
 

@@ -63,7 +63,7 @@ struct RgbPixels {
 // Error (invalid_input) for a frame in CUDA memory.
 RgbPixels rgb_of(const Frame& frame, const Limits& limits);
 
-// Returns the bytes of all samples of a frame, plane by plane, without those between the rows. Throws
+// Returns the bytes of all samples of a frame in the host's memory, plane by plane, without those between the rows. Throws
 // what rgb_of throws for a frame whose planes cannot be read.
 std::vector<std::uint8_t> bytes_of(const Frame& frame);
 

@@ -9,21 +9,23 @@
 namespace glesam {
 namespace {
 
-constexpr int kErrorOutOfMemory = 2;                         // CUDA_ERROR_OUT_OF_MEMORY
+// CUDA_ERROR_OUT_OF_MEMORY, _NO_BINARY_FOR_GPU and _UNSUPPORTED_PTX_VERSION.
+constexpr int kErrorOutOfMemory = 2, kErrorNoBinary = 209, kErrorUnsupportedPtx = 222;
 constexpr int kCapabilityMajor = 75, kCapabilityMinor = 76;  // CU_DEVICE_ATTRIBUTE_COMPUTE_...
 
 #ifdef _WIN32
-const std::vector<std::string> kDriver{"nvcuda.dll"};
+constexpr const char* kDriver = "nvcuda.dll";
 #else
-const std::vector<std::string> kDriver{"libcuda.so.1"};
+constexpr const char* kDriver = "libcuda.so.1";
 #endif
 
 }  // namespace
 
 GpuDriver::GpuDriver(int device)
-    : library_("the CUDA driver", kDriver, "install NVIDIA's driver"),
+    : library_("the CUDA driver", {kDriver}, "install NVIDIA's driver"),
       device_(device),
       init(find<unsigned>("cuInit")),
+      driver_get_version(find<int*>("cuDriverGetVersion")),
       device_get(find<int*, int>("cuDeviceGet")),
       device_get_attribute(find<int*, int, int>("cuDeviceGetAttribute")),
       primary_context_retain(find<GpuContext*, int>("cuDevicePrimaryCtxRetain")),
@@ -50,6 +52,8 @@ GpuDriver::GpuDriver(int device)
       launch(find<GpuFunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
                   GpuStream, void**, void**>("cuLaunchKernel")) {
   require(init(0), "starting the driver");
+  require(driver_get_version(&version_), "asking the driver");
+  version_ /= 1000;
   int handle = 0, major = 0, minor = 0;
   require(device_get(&handle, device), "looking for the GPU");
   require(device_get_attribute(&major, kCapabilityMajor, handle), "asking the GPU");
@@ -66,10 +70,13 @@ GpuDriver::~GpuDriver() {
 void GpuDriver::require(int code, const char* what) const {
   if (code == 0) return;
   if (code == kErrorOutOfMemory) throw std::bad_alloc();
+  // The driver cannot load what this compiler made.
+  const bool too_new = code == kErrorUnsupportedPtx || code == kErrorNoBinary;
   const char* said = nullptr;
   get_error_string(code, &said);
-  backend_error(cat("CUDA failed in ", what, ": ",
-                    said != nullptr ? std::string(said) : cat("error ", code)));
+  backend_error(
+      cat("CUDA failed in ", what, ": ", said != nullptr ? std::string(said) : cat("error ", code),
+          too_new ? cat("; install the libnvrtc of CUDA ", version_, ", the driver's") : ""));
 }
 
 GpuDriver::Current::Current(const GpuDriver& driver) : driver_(driver) {

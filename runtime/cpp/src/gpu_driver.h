@@ -29,6 +29,7 @@ class GpuDriver {
 
   int device() const { return device_; }
   int compute_capability() const { return capability_; }  // 89 for 8.9
+  int version() const { return version_; }                // of CUDA, 12 for 12.2
 
   // Throws std::bad_alloc if `code` says that memory ran out, and Error (backend) with the driver's
   // message for any other error.
@@ -49,7 +50,7 @@ class GpuDriver {
  private:
   const DynamicLibrary library_;
   const int device_;
-  int capability_ = 0;
+  int capability_ = 0, version_ = 0;
   GpuContext context_ = nullptr;
 
  public:
@@ -57,6 +58,7 @@ class GpuDriver {
   template <typename... Arguments>
   using Function = int (*)(Arguments...);
   const Function<unsigned> init;
+  const Function<int*> driver_get_version;
   const Function<int*, int> device_get;
   const Function<int*, int, int> device_get_attribute;
   const Function<GpuContext*, int> primary_context_retain;

@@ -13,8 +13,9 @@ namespace {
 using glesam_gpu::Axis;
 using glesam_gpu::Rows;
 
-// cuda.h's CU_POINTER_ATTRIBUTE_DEVICE_POINTER, _IS_MANAGED and _DEVICE_ORDINAL.
-constexpr int kDevicePointer = 3, kIsManaged = 8, kDeviceOrdinal = 9;
+// cuda.h's CU_POINTER_ATTRIBUTE_MEMORY_TYPE, _DEVICE_POINTER, _IS_MANAGED and _DEVICE_ORDINAL.
+constexpr int kMemoryType = 2, kDevicePointer = 3, kIsManaged = 8, kDeviceOrdinal = 9;
+constexpr unsigned kOnDevice = 2;  // CU_MEMORYTYPE_DEVICE
 
 constexpr unsigned kNotWithTheDefaultStream = 1;  // CU_STREAM_NON_BLOCKING
 constexpr unsigned kWithoutTiming = 2;            // CU_EVENT_DISABLE_TIMING
@@ -48,12 +49,21 @@ GpuFrames::GpuFrames(std::shared_ptr<const GpuProgram> program) : program_(std::
 }
 
 GpuFrames::~GpuFrames() {
+  abandon();
   try {
     const GpuDriver::Current current(driver());
-    driver().stream_synchronize(stream_);
     driver().stream_destroy(stream_);
   } catch (const std::exception&) {
     // A GPU whose context cannot be used any more has no stream to destroy.
+  }
+}
+
+void GpuFrames::abandon() noexcept {
+  try {
+    const GpuDriver::Current current(driver());
+    driver().stream_synchronize(stream_);
+  } catch (const std::exception&) {
+    // A GPU whose context cannot be used any more does no work.
   }
 }
 
@@ -80,46 +90,64 @@ void GpuFrames::wait_for(const Frame& frame) {
   driver().require(code, "waiting for the frame's stream");
 }
 
+// Returns how many bytes from an address on are allocated. Memory that is mapped in pieces has a range
+// for each. Returns nothing for memory whose size the driver does not know, such as the host's.
+std::optional<std::size_t> GpuFrames::allocated_from(GpuAddress address, std::size_t wanted) const {
+  GpuAddress begin = 0, at = address;
+  std::size_t size = 0;
+  while (at - address < wanted && driver().get_address_range(&begin, &size, at) == 0) {
+    at = begin + size;
+  }
+  return at == address ? std::nullopt : std::optional<std::size_t>(at - address);
+}
+
 // Returns the rows at the address by which kernels read them. A kernel that reads elsewhere would
 // make the GPU unusable for the whole process, so the planes are checked before.
 Rows GpuFrames::readable(const PlaneBytes& bytes, const PlaneRows& rows, std::size_t plane) const {
   const auto address = static_cast<GpuAddress>(reinterpret_cast<std::uintptr_t>(bytes.first));
   GpuAddress seen = 0;
   if (driver().pointer_get_attribute(&seen, kDevicePointer, address) != 0) {
-    input_error(cat("image: plane ", plane,
-                    " is not in memory that the GPU can read; pass memory of "
-                    "CUDA, or say that it is the host's"));
+    input_error(
+        cat("image: plane ", plane, " is not in memory that CUDA device ", driver().device(),
+            " can read; pass memory of its primary context, which the CUDA runtime uses, or "
+            "say that it is the host's"));
   }
+  // Memory of the host, and managed memory, can be read from every device.
+  unsigned type = 0, managed = 0;
   int device = 0;
-  unsigned managed = 0;  // CUDA moves managed memory to the device that reads it
+  driver().pointer_get_attribute(&type, kMemoryType, address);
   driver().pointer_get_attribute(&managed, kIsManaged, address);
-  if (managed == 0 && driver().pointer_get_attribute(&device, kDeviceOrdinal, address) == 0 &&
+  if (type == kOnDevice && managed == 0 &&
+      driver().pointer_get_attribute(&device, kDeviceOrdinal, address) == 0 &&
       device != driver().device()) {
     input_error(cat("image: plane ", plane, " is in the memory of CUDA device ", device,
                     ", but the graphs run on device ", driver().device()));
   }
-  GpuAddress begin = 0;
-  std::size_t size = 0;  // mapped memory of the host has no size that the driver knows
-  if (driver().get_address_range(&begin, &size, seen) == 0 && bytes.count > begin + size - seen) {
-    input_error(cat("image: plane ", plane, " needs ", bytes.count, " bytes, but only ",
-                    begin + size - seen, " are allocated there; check its size and stride"));
+  const std::optional<std::size_t> allocated = allocated_from(seen, bytes.count);
+  if (allocated && *allocated < bytes.count) {
+    input_error(cat("image: plane ", plane, " needs ", bytes.count, " bytes, but only ", *allocated,
+                    " are allocated there; check its size and stride"));
   }
   const std::ptrdiff_t offset = rows.top - bytes.first;
   const auto* first = reinterpret_cast<const std::uint8_t*>(static_cast<std::uintptr_t>(seen));
   return {first + offset, rows.stride};
 }
 
+// Copies to the GPU. The host's memory may be freed after the call.
+void GpuFrames::upload(GpuAddress to, const void* from, std::size_t bytes) {
+  driver().require(driver().copy_from_host(to, from, bytes, stream_), "copying to the GPU");
+  wait();
+}
+
 const glesam_gpu::Whole* GpuFrames::terms_of(YuvMatrix matrix, YuvRange range) {
-  const auto key = std::make_pair(matrix, range);
-  auto found = terms_.find(key);
-  if (found == terms_.end()) {
+  std::unique_ptr<GpuMemory>& terms = terms_[{matrix, range}];
+  if (!terms) {
     const std::vector<std::int64_t> tables = YuvToRgb(matrix, range).tables();
-    found = terms_.try_emplace(key, program_->driver(), bytes_of(tables)).first;
-    driver().require(
-        driver().copy_from_host(found->second.address(), tables.data(), bytes_of(tables), stream_),
-        "copying to the GPU");
+    auto made = std::make_unique<GpuMemory>(program_->driver(), bytes_of(tables));
+    upload(made->address(), tables.data(), bytes_of(tables));
+    terms = std::move(made);
   }
-  return found->second.as<const glesam_gpu::Whole>();
+  return terms->as<const glesam_gpu::Whole>();
 }
 
 // Returns the RGB pixels of a frame's region: in the frame's own memory if that is RGB.
@@ -161,8 +189,7 @@ GpuFrames::DeviceAxis GpuFrames::uploaded(const Taps<Weight>& taps) {
                   first.size(), static_cast<int>(taps.span)};
   GpuAddress to = axis.memory->address();
   const auto copy = [&](const auto& values) {
-    driver().require(driver().copy_from_host(to, values.data(), bytes_of(values), stream_),
-                     "copying to the GPU");
+    upload(to, values.data(), bytes_of(values));
     to += bytes_of(values);
   };
   copy(taps.weights);

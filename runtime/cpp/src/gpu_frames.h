@@ -37,6 +37,8 @@ class GpuFrames {
                const Limits& limits);
   // Waits for the work and returns the tensor. Throws Error (backend) if it failed.
   Tensor finish();
+  // Waits for the work, whatever becomes of it.
+  void abandon() noexcept;
 
  private:
   // Memory that grows as needed.
@@ -58,6 +60,8 @@ class GpuFrames {
   const GpuDriver& driver() const { return *program_->driver(); }
   void wait();
   void wait_for(const Frame& frame);
+  void upload(GpuAddress to, const void* from, std::size_t bytes);
+  std::optional<std::size_t> allocated_from(GpuAddress address, std::size_t wanted) const;
   glesam_gpu::Rows readable(const PlaneBytes& bytes, const PlaneRows& rows,
                             std::size_t plane) const;
   glesam_gpu::Rows to_rgb(const Frame& frame, const CheckedFrame& checked);
@@ -72,7 +76,7 @@ class GpuFrames {
   const std::shared_ptr<const GpuProgram> program_;
   GpuStream stream_ = nullptr;
   std::map<std::tuple<std::int64_t, std::int64_t, Filter>, DeviceAxis> axes_;
-  std::map<std::pair<YuvMatrix, YuvRange>, GpuMemory> terms_;
+  std::map<std::pair<YuvMatrix, YuvRange>, std::unique_ptr<GpuMemory>> terms_;
   Scratch rgb_, first_half_, first_, half_, whole_, exact_;
   std::shared_ptr<GpuMemory> tensor_;
   Shape shape_;

@@ -10,13 +10,18 @@
 namespace glesam {
 namespace {
 
+// Returns the names of the compiler's library, that of the driver's version first and newer ones never.
+std::vector<std::string> compiler_names(int cuda) {
+  std::vector<std::string> names;
+  for (int major = cuda; major >= 11; --major) {
 #ifdef _WIN32
-const std::vector<std::string> kCompiler{"nvrtc64_130_0.dll", "nvrtc64_120_0.dll",
-                                         "nvrtc64_112_0.dll"};
+    names.push_back(cat("nvrtc64_", major, major == 11 ? "2_0.dll" : "0_0.dll"));
 #else
-const std::vector<std::string> kCompiler{"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so.11.2",
-                                         "libnvrtc.so"};
+    names.push_back(cat("libnvrtc.so.", major, major == 11 ? ".2" : ""));
 #endif
+  }
+  return names;
+}
 
 constexpr int kBlockWidth = 32, kBlockHeight = 8;
 constexpr int kMostBlocksInY = 65'535;
@@ -44,6 +49,7 @@ class Program {
   }
 
   std::string ptx() const { return text("nvrtcGetPTXSize", "nvrtcGetPTX"); }
+  std::string machine_code() const { return text("nvrtcGetCUBINSize", "nvrtcGetCUBIN"); }
 
  private:
   void require(int code) const {
@@ -84,25 +90,28 @@ int architecture_for(const DynamicLibrary& library, int compute_capability) {
 
 }  // namespace
 
-std::string compile_for_gpu(const char* text, const char* name, int compute_capability) {
+std::string compile_for_gpu(const char* text, const char* name, int compute_capability, int cuda) {
   const DynamicLibrary library(
-      "CUDA's compiler, which a frame in CUDA memory needs,", kCompiler,
-      "install CUDA's libnvrtc where the loader finds it, or pass frames in the host's memory");
-  const std::string target =
-      cat("--gpu-architecture=compute_", architecture_for(library, compute_capability));
+      "CUDA's compiler, which a frame in CUDA memory needs,", compiler_names(cuda),
+      cat("install the libnvrtc of CUDA ", cuda,
+          ", the driver's, where the loader finds it, or pass frames in the host's memory"));
+  const int known = architecture_for(library, compute_capability);
+  const bool exact = known == compute_capability;
+  const std::string target = cat("--gpu-architecture=", exact ? "sm_" : "compute_", known);
   Program program(library, text, name);
   program.compile({target.c_str(), "--std=c++17"});
-  return program.ptx();
+  return exact ? program.machine_code() : program.ptx();
 }
 
 GpuProgram::GpuProgram(int device) : driver_(std::make_shared<const GpuDriver>(device)) {
-  const std::string ptx =
-      compile_for_gpu(kGpuKernelsText, "gpu_kernels.cu", driver_->compute_capability());
+  const std::string image = compile_for_gpu(kGpuKernelsText, "gpu_kernels.cu",
+                                            driver_->compute_capability(), driver_->version());
   const GpuDriver::Current current(*driver_);
-  driver_->require(driver_->module_load(&module_, ptx.c_str()), "loading the kernels");
+  driver_->require(driver_->module_load(&module_, image.c_str()), "loading the kernels");
   const auto add = [this](const char* name) {
-    driver_->require(driver_->module_get_function(&functions_[name], module_, name),
-                     "loading the kernels");
+    const int code = driver_->module_get_function(&functions_[name], module_, name);
+    if (code != 0) driver_->module_unload(module_);
+    driver_->require(code, "loading the kernels");
   };
 #define GLESAM_ADD(name, Arguments) add(#name);
   GLESAM_KERNELS(GLESAM_ADD)

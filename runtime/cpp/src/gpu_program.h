@@ -10,9 +10,11 @@
 
 namespace glesam {
 
-// Compiles CUDA C++ to PTX for GPUs of a compute capability (89 for 8.9) or newer. Throws Error
-// (backend) if there is no NVRTC, or with the compiler's message.
-std::string compile_for_gpu(const char* text, const char* name, int compute_capability);
+// Compiles CUDA C++ for GPUs of a compute capability (89 for 8.9): to machine code if the compiler knows
+// the capability, else to PTX, which the driver compiles further. `cuda` is the driver's major version:
+// a newer compiler's results cannot be loaded. Throws Error (backend) if there is no NVRTC, or with the
+// compiler's message.
+std::string compile_for_gpu(const char* text, const char* name, int compute_capability, int cuda);
 
 // The compiled kernels on one device. Several sessions may use them at the same time.
 class GpuProgram {

@@ -30,8 +30,8 @@ std::string read_file_name(const Node& node) {
 }
 
 Dimension read_dimension(const Node& node) {
-  if (!node.value.is_string()) return {read_integer(node, 1), 0};
-  const auto name = node.value.get<std::string>();
+  if (node.value.kind != Json::Kind::string) return {read_integer(node, 1), 0};
+  const std::string& name = node.value.text;
   if (name.size() != 1 || name.front() < 'A' || name.front() > 'Z') {
     fail(node, "must be a capital letter");
   }
@@ -49,7 +49,7 @@ TensorSpec read_tensor(const Node& node) {
 StageRecord read_stage(const Node& node) {
   StageRecord stage;
   const auto profile = [&](const Node& n) {
-    stage.profile = n.value.is_null() ? std::map<char, AxisRange>() : read_profile(n);
+    stage.profile = is_null(n) ? std::map<char, AxisRange>() : read_profile(n);
   };
   read_object(node, {{"graph", into(stage.graph, read_file_ref)},
                      {"precision", into(stage.precision,
@@ -182,7 +182,7 @@ Manifest read_manifest(const Node& node) {
   };
   const auto unless_null = [](void (*check)(const Node&)) {
     return [check](const Node& n) {
-      if (!n.value.is_null()) check(n);
+      if (!is_null(n)) check(n);
     };
   };
   read_object(node, {{"format", checked(word({kFormat}))},

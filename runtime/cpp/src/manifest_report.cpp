@@ -5,7 +5,7 @@
 namespace glesam {
 namespace {
 
-const auto kLevel = word({"clear", "LQ-1", "LQ-2", "LQ-3"});
+void check_level(const Node& node) { read_word(node, {"clear", "LQ-1", "LQ-2", "LQ-3"}); }
 
 void check_source(const Node& node) {
   read_object(node, {{"role", checked(read_string)},
@@ -25,7 +25,7 @@ void check_image(const Node& node) {
     });
   };
   read_object(node, {{"image", checked(read_string)},
-                     {"level", checked(kLevel)},
+                     {"level", check_level},
                      {"errors", errors},
                      {"mask_iou_mean", checked(number())},
                      {"mask_iou_worst", checked(number())}});
@@ -40,7 +40,7 @@ void check_gate(const Node& node) {
 void check_sample(const Node& node) {
   read_object(node, {{"image", checked(read_string)},
                      {"sha256", checked(read_sha256)},
-                     {"level", checked(kLevel)}});
+                     {"level", check_level}});
 }
 
 Reader each(void (*check)(const Node&)) {

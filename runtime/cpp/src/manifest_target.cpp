@@ -7,7 +7,7 @@ namespace {
 
 // Returns 0 for "dynamic".
 std::int64_t read_batch(const Node& node) {
-  if (!node.value.is_string()) return read_integer(node, 1);
+  if (node.value.kind != Json::Kind::string) return read_integer(node, 1);
   read_word(node, {"dynamic"});
   return 0;
 }

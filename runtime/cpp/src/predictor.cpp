@@ -38,6 +38,8 @@ class Reserved {
   std::atomic_flag* flag_;
 };
 
+void* const kStreamOfThread = reinterpret_cast<void*>(2);  // cudaStreamPerThread
+
 }  // namespace
 
 struct Predictor::State {
@@ -214,7 +216,7 @@ Status Predictor::get_features(Features* features) noexcept {
 
 Status Predictor::set_features(const Features& features) noexcept {
   return state_->call([&] {
-    if (!features) input_error("features: empty; fill them with get_features");
+    if (!features) input_error("features: empty; fill them with get_features or encode");
     auto image = std::static_pointer_cast<const ImageState>(features.image_);
     if (image->context != state_->context) {
       input_error("features: of another context; set its image in this one");
@@ -245,6 +247,10 @@ Status Predictor::segment_async(const Frame* frame, const Prompts& prompts,
   State* const state = state_.get();
   return state->logged(guard([&] {
     if (!done) input_error("done: empty; pass a function that receives the result");
+    if (frame != nullptr && frame->memory == Memory::cuda && frame->stream == kStreamOfThread) {
+      input_error("stream: cudaStreamPerThread is another stream in the thread that reads the frame; "
+                  "pass a stream of your own");
+    }
     Reserved reserved(state->in_use);
     const auto side = static_cast<std::size_t>(state->context->info.image_size / 4);
     const auto own = std::make_shared<const OwnedPrompts>(prompts, side, state->limits());

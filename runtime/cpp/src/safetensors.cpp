@@ -62,7 +62,10 @@ std::map<std::string, TensorEntry> parse_safetensors_header(std::string_view hea
   std::map<std::string, TensorEntry> entries;
   const Json root = parse_json(header);
   read_map({root}, [&](const std::string& name, const Node& node) {
-    if (name != "__metadata__") entries.emplace(name, read_entry(name, {node.value, name}));
+    if (name == "__metadata__") return;
+    if (!entries.emplace(name, read_entry(name, {node.value, name})).second) {
+      refuse(cat(py_repr(name), " occurs twice"));
+    }
   });
   std::vector<const TensorEntry*> by_place;
   for (const auto& [name, entry] : entries) by_place.push_back(&entry);

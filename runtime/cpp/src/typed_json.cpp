@@ -1,52 +1,18 @@
 #include "typed_json.h"
 
 #include <algorithm>
-#include <cmath>
+#include <charconv>
 
 #include "text.h"
 
 namespace glesam {
 namespace {
 
-constexpr int kMaxDepth = 200;
-
-// Returns the parser's message without its error code and without the bytes that it read last,
-// which may not be text.
-std::string brief(std::string text) {
-  if (const auto bracket = text.find("] "); bracket != std::string::npos)
-    text.erase(0, bracket + 2);
-  if (const auto read = text.find("; last read"); read != std::string::npos) text.erase(read);
-  return text;
-}
-
 void expect_object(const Node& node) {
-  if (!node.value.is_object()) fail(node, "must be an object");
-}
-
-// The parser makes integers beyond 64 bits real numbers.
-bool is_integer(const Json& value) {
-  constexpr double kBeyond = 9.2e18;
-  return value.is_number_integer() ||
-         (value.is_number_float() && std::abs(value.get<double>()) >= kBeyond);
+  if (node.value.kind != Json::Kind::object) fail(node, "must be an object");
 }
 
 }  // namespace
-
-Json parse_json(std::string_view raw) {
-  const auto check_depth = [](int depth, Json::parse_event_t event, Json&) {
-    const bool opens = event == Json::parse_event_t::array_start ||
-                       event == Json::parse_event_t::object_start;
-    if (opens && depth >= kMaxDepth) {
-      throw JsonError("maximum recursion depth exceeded while deserializing an object");
-    }
-    return true;
-  };
-  try {
-    return Json::parse(raw.begin(), raw.end(), check_depth);
-  } catch (const Json::exception& error) {
-    throw JsonError(brief(error.what()));
-  }
-}
 
 void fail(const Node& node, std::string_view what) {
   throw FieldError(cat("`", node.path, "`: ", what));
@@ -54,13 +20,13 @@ void fail(const Node& node, std::string_view what) {
 
 void read_object(const Node& node, std::initializer_list<Field> fields) {
   expect_object(node);
-  for (const auto& [key, value] : node.value.items()) {
+  for (const auto& [key, value] : node.value.members) {
     for (const Field& field : fields) {
       if (key == field.name) field.read({value, cat(node.path, ".", key)});
     }
   }
   for (const Field& field : fields) {
-    if (field.required && !node.value.contains(field.name)) {
+    if (field.required && node.value.find(field.name) == nullptr) {
       fail(node, cat("lacks the field ", field.name));
     }
   }
@@ -69,26 +35,25 @@ void read_object(const Node& node, std::initializer_list<Field> fields) {
 void read_map(const Node& node,
               const std::function<void(const std::string&, const Node&)>& read) {
   expect_object(node);
-  for (const auto& [key, value] : node.value.items()) read(key, {value, node.path + "[...]"});
+  for (const auto& [key, value] : node.value.members) read(key, {value, node.path + "[...]"});
 }
 
 void read_array(const Node& node, const Reader& read, std::size_t length) {
-  if (!node.value.is_array()) fail(node, "must be an array");
+  if (node.value.kind != Json::Kind::array) fail(node, "must be an array");
+  const auto& items = node.value.items;
   const bool fixed_length = length != std::numeric_limits<std::size_t>::max();
-  if (fixed_length && node.value.size() != length) fail(node, cat("must have ", length, " items"));
-  for (std::size_t i = 0; i < node.value.size(); ++i) {
-    read({node.value[i], cat(node.path, "[", i, "]")});
-  }
+  if (fixed_length && items.size() != length) fail(node, cat("must have ", length, " items"));
+  for (std::size_t i = 0; i < items.size(); ++i) read({items[i], cat(node.path, "[", i, "]")});
 }
 
 std::string read_string(const Node& node) {
-  if (!node.value.is_string()) fail(node, "must be a string");
-  return node.value.get<std::string>();
+  if (node.value.kind != Json::Kind::string) fail(node, "must be a string");
+  return node.value.text;
 }
 
 bool read_bool(const Node& node) {
-  if (!node.value.is_boolean()) fail(node, "must be true or false");
-  return node.value.get<bool>();
+  if (node.value.kind != Json::Kind::boolean) fail(node, "must be true or false");
+  return node.value.flag;
 }
 
 std::string read_word(const Node& node, const std::vector<const char*>& words) {
@@ -101,24 +66,23 @@ std::string read_word(const Node& node, const std::vector<const char*>& words) {
 }
 
 std::int64_t read_integer(const Node& node, std::int64_t low) {
-  using Limits = std::numeric_limits<std::int64_t>;
-  const Json& read = node.value;
-  if (!is_integer(read)) fail(node, "must be an integer");
+  if (node.value.kind != Json::Kind::integer) fail(node, "must be an integer");
+  const std::string& digits = node.value.text;
   std::int64_t value = 0;
-  if (read.is_number_float()) {
-    value = read.get<double>() < 0 ? Limits::min() : Limits::max();
-  } else if (read.is_number_unsigned() && read.get<std::uint64_t>() > std::uint64_t{Limits::max()}) {
-    value = Limits::max();
-  } else {
-    value = read.get<std::int64_t>();
+  const auto result = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+  if (result.ec == std::errc::result_out_of_range) {
+    value = digits.front() == '-' ? std::numeric_limits<std::int64_t>::min()
+                                  : std::numeric_limits<std::int64_t>::max();
   }
   if (value < low) fail(node, cat("must be at least ", low));
   return value;
 }
 
 double read_number(const Node& node, const Range& range) {
-  if (!node.value.is_number()) fail(node, "must be a number");
-  const auto value = node.value.get<double>();
+  const bool numeric =
+      node.value.kind == Json::Kind::integer || node.value.kind == Json::Kind::real;
+  if (!numeric) fail(node, "must be a number");
+  const double value = node.value.number;
   if (!(value > range.above && value >= range.from && value <= range.to && value < range.below)) {
     fail(node, cat(general(value), " is out of range"));
   }

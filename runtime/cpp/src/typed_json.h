@@ -6,7 +6,6 @@
 #include <functional>
 #include <initializer_list>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -14,16 +13,9 @@
 #include <utility>
 #include <vector>
 
+#include "json.h"
+
 namespace glesam {
-
-using Json = nlohmann::ordered_json;  // the first error is then the first one of the document
-
-class JsonError : public std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
-// Throws JsonError if `raw` is not JSON in UTF-8 or is nested deeper than 200 levels.
-Json parse_json(std::string_view raw);
 
 // A missing or wrong field: "`$.version`: must be an integer".
 class FieldError : public std::runtime_error {
@@ -35,6 +27,8 @@ struct Node {
   const Json& value;
   std::string path = "$";
 };
+
+inline bool is_null(const Node& node) { return node.value.kind == Json::Kind::null; }
 
 [[noreturn]] void fail(const Node& node, std::string_view what);
 
@@ -104,7 +98,7 @@ template <typename Value, typename Read>
 Reader into_optional(std::optional<Value>& value, Read read) {
   return [&value, read](const Node& node) {
     value.reset();
-    if (!node.value.is_null()) value = read(node);
+    if (!is_null(node)) value = read(node);
   };
 }
 template <typename Value, typename Read>
@@ -124,7 +118,7 @@ Reader checked(Read read) {
 template <typename Read>
 Reader checked_or_null(Read read) {
   return [read](const Node& node) {
-    if (!node.value.is_null()) static_cast<void>(read(node));
+    if (!is_null(node)) static_cast<void>(read(node));
   };
 }
 template <typename Read>

@@ -184,7 +184,7 @@ void what_is_refused() {
   };
   const auto nothing = [](Frame&) {};
   REFUSED(set(pixels.data(), nothing), Code::invalid_input,
-          "plane 0 is not in memory that the GPU can read");
+          "plane 0 is not in memory that CUDA device 0 can read");
   REFUSED(set(nullptr, nothing), Code::invalid_input, "a null pointer");
   REFUSED(set(copy.data(), [](Frame& f) { ++f.height; }), Code::invalid_input,
           "plane 0 needs 9408 bytes, but only 9216 are allocated there");
@@ -214,6 +214,74 @@ void what_is_refused() {
           "frame 1: image: 0 x 48 pixels");
   CHECK(features.empty());
   CHECK(predicted(*predictor).low_res == before.low_res);
+}
+
+void memory_of_other_kinds() {
+  const auto predictor = opened();
+  const GpuCopy copy(pixels_of(2));
+  const auto set = [&] {
+    return predictor->set_frame(frame_of(copy.data(), Memory::cuda)).message;
+  };
+  fake_gpu().bytes_of_range = 1000;  // mapped in pieces
+  CHECK_EQUAL(set(), "");
+  Frame large = frame_of(copy.data(), Memory::cuda);
+  ++large.height;
+  REFUSED(predictor->set_frame(large), Code::invalid_input, "but only 9216 are allocated there");
+  fake_gpu().bytes_of_range = FakeGpu::kNever;
+  fake_gpu().memory_is_host =
+      true;  // mapped memory of the host, allocated by another device's context
+  fake_gpu().ordinal = 1;
+  CHECK_EQUAL(set(), "");
+}
+
+// A caller may free its frames after a call that failed.
+void nothing_reads_frames_after_a_failed_call() {
+  const auto predictor = opened(0, 2);
+  const GpuCopy copy(pixels_of(2));
+  const Frame good = frame_of(copy.data(), Memory::cuda);
+  Frame bad = good;
+  ++bad.height;
+  std::vector<Features> features;
+  const Frame frames[] = {good, bad};
+  REFUSED(predictor->encode(frames, 2, &features), Code::invalid_input,
+          "frame 1: image: plane 0 needs");
+  const std::size_t kernels = fake_gpu().kernels;
+  CHECK(kernels > 0);
+  CHECK(set_image(*predictor, 1));
+  CHECK_EQUAL(fake_gpu().kernels, kernels);
+}
+
+void failed_uploads_leave_nothing_behind() {
+  const auto predictor = opened();
+  const auto pixels = pixels_of(2);
+  const GpuCopy copy(pixels);
+  Frame frame = frame_of(copy.data(), Memory::cuda);
+  frame.format = Format::nv12;
+  frame.planes[1] = copy.data() + kWidth * kHeight;
+  for (std::size_t upload = 0; upload < 4; ++upload) {
+    fake_gpu().until_upload_fails = upload;
+    REFUSED(predictor->set_frame(frame), Code::out_of_memory, "not enough memory");
+  }
+  fake_gpu().until_upload_fails = FakeGpu::kNever;
+  CHECK_EQUAL(predictor->set_frame(frame).message, "");
+  const auto low_res = predicted(*predictor).low_res;
+  frame.memory = Memory::host;
+  frame.planes[0] = pixels.data();
+  frame.planes[1] = pixels.data() + kWidth * kHeight;
+  CHECK(predictor->set_frame(frame));
+  CHECK(predicted(*predictor).low_res == low_res);
+}
+
+void a_stream_of_the_thread() {
+  const auto predictor = opened();
+  const GpuCopy copy(pixels_of(2));
+  Frame frame = frame_of(copy.data(), Memory::cuda);
+  frame.stream = reinterpret_cast<void*>(2);
+  const auto boxes = boxes_of(1);
+  Prompts prompts;
+  prompts.boxes = boxes.data();
+  REFUSED(predictor->segment_async(&frame, prompts, {}, [](Status, Prediction) {}),
+          Code::invalid_input, "cudaStreamPerThread is another stream");
 }
 
 void failures_keep_the_image() {
@@ -263,17 +331,21 @@ int main(int argc, char** argv) {
   onnx_bundle = argv[1];
   if (argc > 2) onnxruntime = argv[2];
   fs::create_directories(kFolder);
-  const int code =
-      run_tests({{"as on the host", as_on_the_host},
-                 {"waits for the stream", waits_for_the_stream},
-                 {"kernels are compiled once", kernels_are_compiled_once},
-                 {"nothing is copied or allocated again", nothing_is_copied_or_allocated_again},
-                 {"every size is a new one", every_size_is_a_new_one},
-                 {"batches", batches},
-                 {"what is refused", what_is_refused},
-                 {"failures keep the image", failures_keep_the_image},
-                 {"all memory is freed", all_memory_is_freed},
-                 {"engines of the host refuse", engines_of_the_host_refuse}});
+  const int code = run_tests(
+      {{"as on the host", as_on_the_host},
+       {"waits for the stream", waits_for_the_stream},
+       {"kernels are compiled once", kernels_are_compiled_once},
+       {"nothing is copied or allocated again", nothing_is_copied_or_allocated_again},
+       {"every size is a new one", every_size_is_a_new_one},
+       {"batches", batches},
+       {"what is refused", what_is_refused},
+       {"memory of other kinds", memory_of_other_kinds},
+       {"nothing reads frames after a failed call", nothing_reads_frames_after_a_failed_call},
+       {"failed uploads leave nothing behind", failed_uploads_leave_nothing_behind},
+       {"a stream of the thread", a_stream_of_the_thread},
+       {"failures keep the image", failures_keep_the_image},
+       {"all memory is freed", all_memory_is_freed},
+       {"engines of the host refuse", engines_of_the_host_refuse}});
   fs::remove_all(kFolder);
   return code;
 }

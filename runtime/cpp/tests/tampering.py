@@ -113,6 +113,7 @@ DECODER_INPUT = ("stages", "decoder", "inputs", 0)
 MANIFESTS: dict[str, tuple[Any, ...]] = {
     "newer": ("version", 2),
     "far newer": ("version", 10**18),
+    "version of 1e19": ("version", 1e19),
     "older": ("version", 0),
     "below zero": ("version", -1),
     "version as text": ("version", "1"),

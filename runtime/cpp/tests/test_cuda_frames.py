@@ -37,23 +37,21 @@ def test_cudas_compiler_takes_the_kernels(programs: Path) -> None:
     if not folder:
         pytest.skip("GLESAM_NVRTC does not name a folder with libnvrtc; check-cpp downloads it")
     done = subprocess.run(
-        [programs / "compile_kernels", "75", "87", "90", "120", "999"],
+        [programs / "compile_kernels", "12", "75", "87", "90", "120", "999"],
         env={**os.environ, "LD_LIBRARY_PATH": folder},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    targets = dict(line.split(": .target ") for line in done.stdout.splitlines())
-    assert {name: targets[name] for name in ("75", "87", "90")} == {
-        "75": "sm_75",
-        "87": "sm_87",
-        "90": "sm_90",
-    }
-    assert targets["999"] == targets["120"] == "sm_120" or int(targets["999"][3:]) > 120
+    made = dict(line.split(": ") for line in done.stdout.splitlines())
+    unknown = made.pop("999")
+    assert made == dict.fromkeys(("75", "87", "90", "120"), "machine code")
+    assert int(unknown.removeprefix(".target sm_")) >= 120  # PTX for the newest that it knows
 
 
 def test_a_missing_compiler_is_said(programs: Path) -> None:
-    done = subprocess.run([programs / "compile_kernels", "90"], capture_output=True, text=True)
+    command = [programs / "compile_kernels", "12", "90"]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == 0:
         pytest.skip("this machine has libnvrtc")
     assert done.returncode == 2

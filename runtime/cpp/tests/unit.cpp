@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "bundle.h"
+#include "chain.h"
 #include "check.h"
 #include "errors.h"
 #include "masks.h"
@@ -94,6 +95,7 @@ void hostile_safetensors() {
   CHECK_EQUAL(reason_of("{" + a + "}", 8), "read");
   CHECK_EQUAL(reason_of("{\"__metadata__\":{\"x\":\"y\"}," + a + "}", 8), "read");
   CHECK_CONTAINS(reason_of("{" + a + "}", 9), "do not fill the file");
+  CHECK_CONTAINS(reason_of("{" + a + "," + a + "}", 8), "twice");
   CHECK_CONTAINS(reason_of("{" + a + "," + tensor("b", "U8", "[2]", "[6,8]") + "}", 8), "overlap");
   CHECK_CONTAINS(reason_of("{" + tensor("a", "F32", "[2]", "[8,16]") + "}", 16), "gap");
   CHECK_CONTAINS(reason_of("{" + tensor("a", "F32", "[3]", "[0,8]") + "}", 8), "do not fit");
@@ -169,28 +171,59 @@ void engines_without_memory() {
   }
 }
 
+void batches_are_filled() {
+  Manifest manifest;
+  const auto rows = [&](std::int64_t count) { return rows_for(manifest, count); };
+  for (const Stage stage : kStages) manifest.stages[stage];
+  manifest.target.batch = 0;
+  CHECK_EQUAL(rows(5), std::int64_t{5});
+  manifest.stages[Stage::enhancer].profile['N'] = {2, 4, 4};
+  CHECK_EQUAL(rows(1), std::int64_t{2});
+  CHECK_EQUAL(rows(3), std::int64_t{3});
+  manifest.target.batch = 3;
+  CHECK_EQUAL(rows(1), std::int64_t{3});
+}
+
 void json_keeps_order_and_numbers() {
-  const Json root = parse_json(R"({"b": 1, "a": [1.0, 123456789012345678901234567890, -1e30], "b": 2})");
-  CHECK_EQUAL(root.items().begin().key(), "b");
-  CHECK_EQUAL(integer()({root["b"]}), std::int64_t{2});
-  CHECK_EQUAL(integer()({root["a"][1]}), std::numeric_limits<std::int64_t>::max());
-  CHECK_EQUAL(integer()({root["a"][2]}), std::numeric_limits<std::int64_t>::min());
+  const Json root =
+      parse_json(R"({"b": 1, "a": [1.0, 1e19, 123456789012345678901234567890, -9e99, 5], "b": 2})");
+  CHECK_EQUAL(root.members.size(), std::size_t{3});
+  CHECK_EQUAL(root.members.front().first, "b");
+  CHECK_EQUAL(root.find("b")->text, "2");
+  const std::vector<Json>& items = root.find("a")->items;
+  CHECK_EQUAL(integer()({items[2]}), std::numeric_limits<std::int64_t>::max());
+  CHECK_EQUAL(integer()({items[4]}), std::int64_t{5});
+  for (const int real : {0, 1, 3}) {
+    std::string said;
+    try {
+      integer()({items[static_cast<std::size_t>(real)], "$.a"});
+    } catch (const FieldError& error) {
+      said = error.what();
+    }
+    CHECK_EQUAL(said, "`$.a`: must be an integer");
+  }
+}
+
+void json_is_limited() {
+  const auto nested = [](std::size_t depth) {
+    return std::string(depth, '[') + std::string(depth, ']');
+  };
+  CHECK(parse_json(nested(200)).kind == Json::Kind::array);
   std::string said;
   try {
-    integer()({root["a"][0], "$.a[0]"});
-  } catch (const FieldError& error) {
-    said = error.what();
-  }
-  CHECK_EQUAL(said, "`$.a[0]`: must be an integer");
-  const std::string deep(200, '['), too_deep(201, '[');
-  CHECK(parse_json(deep + std::string(200, ']')).is_array());
-  said.clear();
-  try {
-    parse_json(too_deep + std::string(201, ']'));
+    parse_json(nested(201));
   } catch (const JsonError& error) {
     said = error.what();
   }
   CHECK_CONTAINS(said, "maximum recursion depth");
+  // A document that takes time with the square of its length would take hours here.
+  std::string keys = "{\"0\":{}", items = "[{}";
+  for (int i = 1; i < 200'000; ++i) {
+    keys += ",\"" + std::to_string(i) + "\":{}";
+    items += ",{}";
+  }
+  CHECK_EQUAL(parse_json(keys + "}").members.size(), std::size_t{200'000});
+  CHECK_EQUAL(parse_json(items + "]").items.size(), std::size_t{200'000});
 }
 
 // One bilinear step with half-pixel centres, computed from its definition.
@@ -283,6 +316,8 @@ int main() {
        {"a large golden file is refused", a_large_golden_file_is_refused},
        {"engines without memory", engines_without_memory},
        {"json keeps order and numbers", json_keeps_order_and_numbers},
+       {"json is limited", json_is_limited},
+       {"batches are filled", batches_are_filled},
        {"upscaling by its definition", upscaling_by_its_definition},
        {"single mask gives way", single_mask_gives_way}});
 }

@@ -1,5 +1,6 @@
 // The functions of the CUDA driver that read frames, on the fake GPU. Kernels are the
 // library's own, compiled for the host, and run one thread after the other.
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <string>
@@ -67,6 +68,7 @@ int needs_context(int code) { return contexts > 0 ? code : kInvalidContext; }
 extern "C" {
 
 int cuInit(unsigned) { return 0; }
+int cuDriverGetVersion(int* version) { return *version = 13000, 0; }
 int cuDeviceGet(int* handle, int device) { return *handle = device, 0; }
 int cuDeviceGetAttribute(int* value, int attribute, int) {
   return *value = attribute == 75 ? 8 : 9, 0;
@@ -105,6 +107,8 @@ int cuMemFree_v2(unsigned long long address) {
   return code_of(fake_free(reinterpret_cast<void*>(address)));
 }
 int cuMemcpyHtoDAsync_v2(unsigned long long to, const void* from, std::size_t bytes, void* stream) {
+  if (fake_gpu().until_upload_fails == 0) return kOutOfMemory;
+  if (fake_gpu().until_upload_fails != FakeGpu::kNever) --fake_gpu().until_upload_fails;
   fake_copy_from_host(stream_of(stream), reinterpret_cast<void*>(to), from, bytes);
   return needs_context(0);
 }
@@ -119,6 +123,7 @@ int cuMemsetD8Async(unsigned long long to, unsigned char value, std::size_t byte
 int cuPointerGetAttribute(void* value, int attribute, unsigned long long address) {
   if (fake_block_of(reinterpret_cast<void*>(address)).begin == nullptr) return kInvalidValue;
   if (attribute == 3) *static_cast<unsigned long long*>(value) = address;
+  if (attribute == 2) *static_cast<unsigned*>(value) = fake_gpu().memory_is_host ? 1 : 2;
   if (attribute == 8) *static_cast<unsigned*>(value) = 0;
   if (attribute == 9) *static_cast<int*>(value) = fake_gpu().ordinal;
   return 0;
@@ -129,11 +134,17 @@ int cuMemGetAddressRange_v2(unsigned long long* begin, std::size_t* bytes,
   if (block.begin == nullptr) return kInvalidValue;
   *begin = reinterpret_cast<unsigned long long>(block.begin);
   *bytes = block.bytes;
+  // Memory that was mapped in pieces has a range for each.
+  const std::size_t piece = fake_gpu().bytes_of_range;
+  if (piece == FakeGpu::kNever) return 0;
+  *begin = address - (address - *begin) % piece;
+  *bytes =
+      std::min<std::size_t>(piece, block.bytes - (*begin - reinterpret_cast<unsigned long long>(block.begin)));
   return 0;
 }
 
 int cuModuleLoadData(void** module, const void* image) {
-  if (std::strcmp(static_cast<const char*>(image), kFakePtx) != 0) return kNoBinary;
+  if (std::strcmp(static_cast<const char*>(image), kFakeBinary) != 0) return kNoBinary;
   return *module = &contexts, needs_context(0);
 }
 int cuModuleUnload(void*) { return 0; }

@@ -17,7 +17,10 @@ struct FakeGpu {
   bool touched_free_memory = false;  // whether a graph or a copy used memory that is not allocated
 
   // Of the driver and the compiler of kernels.
-  int ordinal = 0;                   // the device that the driver says all memory is on
+  int ordinal = 0;                      // the device that the driver says all memory is on
+  bool memory_is_host = false;          // whether it says that all memory is the host's
+  std::size_t bytes_of_range = kNever;  // of each piece that an allocation was mapped in
+  std::size_t until_upload_fails = kNever;
   bool compiler_fails = false;
   std::size_t compiled = 0;          // programs that were compiled
   std::size_t kernels = 0;           // kernels that have run
@@ -33,7 +36,7 @@ struct FakeGpuAtWork {
 };
 
 // What the fake compiler returns.
-inline constexpr const char* kFakePtx = "// PTX of the fake compiler";
+inline constexpr const char* kFakeBinary = "the fake compiler's kernels";
 
 // Returns the state of the only fake GPU.
 FakeGpu& fake_gpu();

@@ -21,7 +21,7 @@ int nvrtcCompileProgram(void* program, int count, const char* const* options) {
   bool knows_all = !fake_gpu().compiler_fails;
 #define REQUIRE(name, Arguments) knows_all = knows_all && text.find(#name) != std::string::npos;
   GLESAM_KERNELS(REQUIRE)
-  if (!knows_all || count < 1 || std::strcmp(options[0], "--gpu-architecture=compute_89") != 0) {
+  if (!knows_all || count < 1 || std::strcmp(options[0], "--gpu-architecture=sm_89") != 0) {
     return 6;
   }
   ++fake_gpu().compiled;
@@ -29,7 +29,10 @@ int nvrtcCompileProgram(void* program, int count, const char* const* options) {
 }
 int nvrtcGetProgramLogSize(void*, std::size_t* size) { return *size = sizeof "line 1\nline 2", 0; }
 int nvrtcGetProgramLog(void*, char* log) { return std::strcpy(log, "line 1\nline 2"), 0; }
-int nvrtcGetPTXSize(void*, std::size_t* size) { return *size = std::strlen(kFakePtx) + 1, 0; }
-int nvrtcGetPTX(void*, char* ptx) { return std::strcpy(ptx, kFakePtx), 0; }
+int nvrtcGetCUBINSize(void*, std::size_t* size) { return *size = std::strlen(kFakeBinary) + 1, 0; }
+int nvrtcGetCUBIN(void*, char* code) { return std::strcpy(code, kFakeBinary), 0; }
+
+int nvrtcGetPTXSize(void*, std::size_t*) { return 1; }
+int nvrtcGetPTX(void*, char*) { return 1; }
 
 }  // extern "C"

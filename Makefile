@@ -224,6 +224,13 @@ test-cvat: $(CVAT)/.ready  ## Segment with CVAT's own agent and Nuclio's SDK thr
 test-cpp-ports: $(READY)  ## Build the C++ library with clang, for 64-bit ARM and for Windows, and run its unit tests there
 	runtime/cpp/ports.sh $(OUT)
 
+build-tensorrt: $(READY)  ## Compile the C++ library against NVIDIA's headers (TENSORRT_INCLUDE=DIR, which has NvInfer.h)
+	@test -n "$(TENSORRT_INCLUDE)" || { echo "error: TENSORRT_INCLUDE: name the folder with NvInfer.h" >&2; exit 2; }
+	$(BIN)/pip install --disable-pip-version-check -q --upgrade --no-deps --target $(OUT)/cuda-headers 'nvidia-cuda-runtime==13.*' 'nvidia-cuda-crt==13.*'
+	cmake -S runtime/cpp -B $(OUT)/cpp-tensorrt -G Ninja -DGLESAM_WERROR=ON -DGLESAM_TENSORRT=ON -DGLESAM_TOOLS=OFF \
+		-DTensorRT_INCLUDE_DIR=$(abspath $(TENSORRT_INCLUDE)) -DCUDART_INCLUDE_DIR=$(abspath $(OUT))/cuda-headers/nvidia/cu13/include
+	cmake --build $(OUT)/cpp-tensorrt
+
 check-cpp: $(READY)  ## Test the C++ library as test-cpp does, then under sanitizers, then fuzz it for five minutes
 	runtime/cpp/check.sh --all $(BIN)/python $(OUT) $(CPP_OPTIONS)
 

@@ -40,6 +40,16 @@ const Layout& layout_of(Format format) {
   return layouts[index];
 }
 
+// The samples of a plane.
+struct PlaneSize {
+  std::ptrdiff_t width, height;
+};
+PlaneSize size_of(const Frame& frame, const PlaneLayout& samples) {
+  const std::ptrdiff_t halved = samples.halved ? 1 : 0;
+  return {(std::ptrdiff_t{frame.width} + halved) >> halved,
+          (std::ptrdiff_t{frame.height} + halved) >> halved};
+}
+
 void check_size(int width, int height) {
   if (width > 0 && height > 0) return;
   input_error(cat("image: ", width, " x ", height, " pixels, but it needs at least 1 x 1"));
@@ -187,12 +197,11 @@ std::vector<PlaneBytes> plane_bytes(const Frame& frame) {
   std::vector<PlaneBytes> all;
   for (std::size_t i = 0; i < planes.size(); ++i) {
     const PlaneRows rows{frame.planes[i], stride_of(frame, i)};
-    const std::ptrdiff_t halved = planes[i].halved ? 1 : 0;
-    const std::ptrdiff_t width = (std::ptrdiff_t{frame.width} + halved) >> halved;
-    const std::ptrdiff_t last = ((std::ptrdiff_t{frame.height} + halved) >> halved) - 1;
+    const PlaneSize size = size_of(frame, planes[i]);
+    const std::ptrdiff_t last = size.height - 1;
     const std::ptrdiff_t extent = last * (rows.stride < 0 ? -rows.stride : rows.stride);
     all.push_back({rows.stride < 0 ? rows[last] : rows.top,
-                   static_cast<std::uint64_t>(extent + width * planes[i].bytes)});
+                   static_cast<std::uint64_t>(extent + size.width * planes[i].bytes)});
   }
   return all;
 }
@@ -234,11 +243,9 @@ std::vector<std::uint8_t> bytes_of(const Frame& frame) {
   std::vector<std::uint8_t> bytes;
   for (std::size_t i = 0; i < planes.size(); ++i) {
     const PlaneRows rows{frame.planes[i], stride_of(frame, i)};
-    const std::ptrdiff_t halved = planes[i].halved ? 1 : 0;
-    const std::ptrdiff_t width = (frame.width + halved) >> halved;
-    const std::ptrdiff_t height = (frame.height + halved) >> halved;
-    for (std::ptrdiff_t y = 0; y < height; ++y) {
-      bytes.insert(bytes.end(), rows[y], rows[y] + width * planes[i].bytes);
+    const PlaneSize size = size_of(frame, planes[i]);
+    for (std::ptrdiff_t y = 0; y < size.height; ++y) {
+      bytes.insert(bytes.end(), rows[y], rows[y] + size.width * planes[i].bytes);
     }
   }
   return bytes;

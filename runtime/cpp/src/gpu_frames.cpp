@@ -71,13 +71,15 @@ void GpuFrames::wait() {
   driver().require(driver().stream_synchronize(stream_), "reading a frame");
 }
 
-GpuAddress GpuFrames::Scratch::at_least(GpuFrames& frames, std::size_t bytes) {
+template <typename Value>
+Value* GpuFrames::Scratch::at_least(GpuFrames& frames, std::size_t count) {
+  const std::size_t bytes = count * sizeof(Value);
   if (!memory_ || memory_->bytes() < bytes) {
     frames.wait();  // for the work that uses the memory which is freed here
     memory_.reset();
     memory_ = std::make_shared<GpuMemory>(frames.program_->driver(), bytes);
   }
-  return memory_->address();
+  return memory_->as<Value>();
 }
 
 // Makes the work on this session's stream start after the work on the frame's stream.
@@ -164,8 +166,7 @@ Rows GpuFrames::to_rgb(const Frame& frame, const CheckedFrame& checked) {
     if (frame.format == Format::rgb) return planes[0];
   }
   const std::int64_t row = std::int64_t{region.width} * 3;
-  const GpuAddress rgb = rgb_.at_least(*this, elements({region.height, row}));
-  auto* to = reinterpret_cast<std::uint8_t*>(static_cast<std::uintptr_t>(rgb));
+  auto* to = rgb_.at_least<std::uint8_t>(*this, elements({region.height, row}));
   if (pixel) {
     program_->launch(glesam_gpu::Pick{planes[0], pixel->bytes, pixel->red, pixel->green,
                                       pixel->blue, to, region.width, region.height},
@@ -221,16 +222,11 @@ Rows GpuFrames::resize_bytes(Rows from, Size size, Size wanted, Filter filter, S
                              Scratch& whole) {
   const auto along = [&](bool width, Scratch& scratch) {
     const Size made = width ? Size{size.height, wanted.width} : Size{wanted.height, size.width};
-    const GpuAddress address = scratch.at_least(*this, elements({made.height, made.width, 3}));
-    auto* to = reinterpret_cast<std::uint8_t*>(static_cast<std::uintptr_t>(address));
+    auto* to = scratch.at_least<std::uint8_t>(*this, elements({made.height, made.width, 3}));
     const Axis<int> axis = width ? axis_of<int>(size.width, made.width, filter)
                                  : axis_of<int>(size.height, made.height, filter);
-    const glesam_gpu::ResizeBytes arguments{from,
-                                            axis,
-                                            kFixedPointBits,
-                                            to,
-                                            static_cast<int>(made.width),
-                                            static_cast<int>(made.height)};
+    const auto columns = static_cast<int>(made.width), rows = static_cast<int>(made.height);
+    const glesam_gpu::ResizeBytes arguments{from, axis, kFixedPointBits, to, columns, rows};
     if (width) {
       program_->launch(glesam_gpu::ResizeBytesWidth{arguments}, stream_);
     } else {
@@ -254,9 +250,10 @@ void GpuFrames::begin(std::size_t rows, const Preprocessing& rules) {
   const std::size_t bytes = elements(shape_) * sizeof(float);
   if (tensor_ && tensor_->bytes() == bytes) return;
   tensor_.reset();
-  tensor_ = std::make_shared<GpuMemory>(program_->driver(), bytes);
+  auto made = std::make_shared<GpuMemory>(program_->driver(), bytes);
   // Rows that no frame fills are zeros or an earlier frame. Nothing uses what becomes of them.
-  driver().require(driver().fill(tensor_->address(), 0, bytes, stream_), "preparing a tensor");
+  driver().require(driver().fill(made->address(), 0, bytes, stream_), "preparing a tensor");
+  tensor_ = std::move(made);
 }
 
 Geometry GpuFrames::add(std::size_t row, const Frame& frame, const Preprocessing& rules,
@@ -279,8 +276,7 @@ Geometry GpuFrames::add(std::size_t row, const Frame& frame, const Preprocessing
   std::copy_n(rules.mean, 3, normal.mean);
   std::copy_n(rules.std, 3, normal.deviation);
   if (rules.float_kernel) {
-    const std::size_t bytes = elements({size.height, made.width, 3}) * sizeof(int);
-    auto* wide = reinterpret_cast<int*>(static_cast<std::uintptr_t>(exact_.at_least(*this, bytes)));
+    auto* wide = exact_.at_least<int>(*this, elements({size.height, made.width, 3}));
     program_->launch(
         glesam_gpu::ResizeExactWidth{rows, axis_of<double>(size.width, made.width, Filter::exact),
                                      wide, width, static_cast<int>(size.height)},

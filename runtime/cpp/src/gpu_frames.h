@@ -44,7 +44,8 @@ class GpuFrames {
   // Memory that grows as needed.
   class Scratch {
    public:
-    GpuAddress at_least(GpuFrames& frames, std::size_t bytes);
+    template <typename Value>
+    Value* at_least(GpuFrames& frames, std::size_t count);
 
    private:
     std::shared_ptr<GpuMemory> memory_;

@@ -180,11 +180,6 @@ Manifest read_manifest(const Node& node) {
       manifest.stages[stage] = read_stage(value);
     });
   };
-  const auto unless_null = [](void (*check)(const Node&)) {
-    return [check](const Node& n) {
-      if (!is_null(n)) check(n);
-    };
-  };
   read_object(node, {{"format", checked(word({kFormat}))},
                      {"version", checked(integer(kVersion))},
                      {"requires", into_list(manifest.required, read_string), false},
@@ -197,9 +192,9 @@ Manifest read_manifest(const Node& node) {
                      {"enhancement_gate", into(manifest.gate, read_gate), false},
                      {"target", into(manifest.target, read_target)},
                      {"provenance", check_provenance},
-                     {"parity", unless_null(check_parity)},
+                     {"parity", checked_or_null(check_parity)},
                      {"golden", into(manifest.golden, read_file_ref)},
-                     {"calibration", unless_null(check_calibration), false}});
+                     {"calibration", checked_or_null(check_calibration), false}});
   return manifest;
 }
 

@@ -23,7 +23,7 @@ void check_training(const Node& node) {
                      {"seed", checked(integer(0))},
                      {"correlation", checked(number(kCorrelation))},
                      {"area", checked(number(kFraction))},
-                     {"curve", [](const Node& n) { read_array(n, check_point); }}});
+                     {"curve", checked_list(check_point)}});
 }
 
 std::vector<double> read_weights(const Node& node) {

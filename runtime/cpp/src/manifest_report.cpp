@@ -43,17 +43,13 @@ void check_sample(const Node& node) {
                      {"level", check_level}});
 }
 
-Reader each(void (*check)(const Node&)) {
-  return [check](const Node& node) { read_array(node, check); };
-}
-
 }  // namespace
 
 void check_provenance(const Node& node) {
   const auto tools = [](const Node& n) {
     read_map(n, [](const std::string&, const Node& value) { read_string(value); });
   };
-  read_object(node, {{"sources", each(check_source)},
+  read_object(node, {{"sources", checked_list(check_source)},
                      {"weights", checked(read_string)},
                      {"tools", tools}});
 }
@@ -62,7 +58,7 @@ void check_parity(const Node& node) {
   read_object(node, {{"backend", checked(read_string)},
                      {"gate", check_gate},
                      {"passed", checked(read_bool)},
-                     {"images", each(check_image)}});
+                     {"images", checked_list(check_image)}});
 }
 
 void check_calibration(const Node& node) {
@@ -79,7 +75,7 @@ void check_calibration(const Node& node) {
                      {"smoothing", checked_or_null(number())},
                      {"seed", checked(integer())},
                      {"procedural", checked(read_bool)},
-                     {"samples", each(check_sample)},
+                     {"samples", checked_list(check_sample)},
                      {"float_layers", float_layers}});
 }
 

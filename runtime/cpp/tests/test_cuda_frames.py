@@ -18,12 +18,13 @@ def test_kernels_compute_what_python_does(
     compare_with_python(request.getfixturevalue(bundle), programs / "gpu_frames", tmp_path)
 
 
-def test_predictors_take_them(nano: Path, programs: Path) -> None:
+@pytest.mark.parametrize("program", ["cuda_frames", "cuda_misuse"])
+def test_predictors(program: str, nano: Path, programs: Path) -> None:
     (real,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*")
     library = programs / "libfake_onnxruntime.so"
     backends = os.environ["GLESAM_CPP_BACKENDS"].split()
     done = subprocess.run(
-        [programs / "cuda_frames", nano, *([library] if "onnxruntime" in backends else [])],
+        [programs / program, nano, *([library] if "onnxruntime" in backends else [])],
         env={**os.environ, "GLESAM_REAL_ONNXRUNTIME": str(real)},
         capture_output=True,
         text=True,

@@ -41,7 +41,9 @@ OrtStatus* ORT_API_CALL run(OrtSession* session, const OrtRunOptions* options,
 }
 
 const OrtApi* ORT_API_CALL get_api(uint32_t version) noexcept {
-  void* library = dlopen(std::getenv("GLESAM_REAL_ONNXRUNTIME"), RTLD_NOW | RTLD_LOCAL);
+  const char* name = std::getenv("GLESAM_REAL_ONNXRUNTIME");
+  void* library = name != nullptr ? dlopen(name, RTLD_NOW | RTLD_LOCAL) : nullptr;
+  if (library == nullptr) return nullptr;  // which the backend reports
   const auto get = reinterpret_cast<const OrtApiBase* (*)()>(dlsym(library, "OrtGetApiBase"));
   real = get()->GetApi(version);
   changed = *real;

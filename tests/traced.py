@@ -46,20 +46,22 @@ class Traced:
         further: Sequence[str] = (),
         *,
         image_index: bool = False,
+        attention_nodes: bool = False,
     ) -> Stage:
         """Do what `stages.export_stage` does; for unchanged random weights, copy the kept files."""
-        indexed = {"image_index": image_index}
+        kind = {"image_index": image_index, "attention_nodes": attention_nodes}
         if further or not _as_drawn(checkpoint):
-            return stages.export_stage(
-                checkpoint, stage, precision, batch, folder, further, **indexed
-            )
+            return stages.export_stage(checkpoint, stage, precision, batch, folder, further, **kind)
         key = _key(checkpoint, stage, precision, batch)
-        kept = self._root / f"{stage}-{precision}-{key}{'-indexed' * image_index}"
+        kept = (
+            self._root
+            / f"{stage}-{precision}-{key}{'-indexed' * image_index}{'-nodes' * attention_nodes}"
+        )
         record = kept / "stage.json"
         with FileLock(f"{kept}.lock"):
             if not record.exists():  # written last, so a folder without it is an unfinished trace
                 kept.mkdir(exist_ok=True)
-                made = stages.export_stage(checkpoint, stage, precision, batch, kept, **indexed)
+                made = stages.export_stage(checkpoint, stage, precision, batch, kept, **kind)
                 record.write_bytes(msgspec.json.encode(made))
         found = msgspec.json.decode(record.read_bytes(), type=Stage)
         for file in (found.graph, found.data):

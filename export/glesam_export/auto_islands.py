@@ -29,6 +29,7 @@ from glesam_runtime.manifest import (
     Parity,
     ParityOutput,
     PrecisionName,
+    Stage,
     StageName,
 )
 from glesam_runtime.timestep_levels import LEVEL
@@ -55,6 +56,7 @@ class ExportedDraft:
         reference: the outputs of the PyTorch reference for each case.
         step: reports progress.
         image_index: whether its decoder takes prompts of several images.
+        attention_nodes: whether each of its attentions is one node.
     """
 
     checkpoint: Checkpoint
@@ -65,6 +67,15 @@ class ExportedDraft:
     reference: Sequence[Outputs]
     step: Step
     image_index: bool = False
+    attention_nodes: bool = False
+
+    def export(self, stage: StageName, further: Sequence[str]) -> Stage:
+        """Export a stage again, with more islands."""
+        return export_stage(
+            *(self.checkpoint, stage, self.precision, self.batch, self.folder, further),
+            image_index=self.image_index,
+            attention_nodes=self.attention_nodes,
+        )
 
 
 def add_islands(
@@ -94,11 +105,8 @@ def add_islands(
                 continue
         counts[stage] = min(max(1, 2 * counts[stage]), len(ranked[stage]))
         names = [candidate.name for candidate in ranked[stage][: counts[stage]]]
-        form = draft.precision, draft.batch, draft.folder
         with draft.step(f"export {stage} with {len(names)} more in float32"):
-            exported = export_stage(
-                draft.checkpoint, stage, *form, names, image_index=draft.image_index
-            )
+            exported = draft.export(stage, names)
         manifest = replace(manifest, stages={**manifest.stages, stage: exported})
         bundle = Bundle(draft.folder, manifest, "")
         parity = measure(bundle, draft.cases, draft.reference, draft.step)

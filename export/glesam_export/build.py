@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from glesam_export import auto_islands, tracing
+from glesam_export.attention import nodes as attention
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.families import family_of
 from glesam_export.stages import Batch, export_stage
@@ -58,6 +59,8 @@ class Options:
         allow_parity_failure: write the bundle even if it fails its gate.
         auto_islands: in fp16 and bf16, add islands until the gate passes.
         image_index: write a decoder that takes prompts of several images in one call.
+        levels: degradation levels of the verification.
+        attention_nodes: write each attention as one Attention node (opset 23).
     """
 
     precision: PrecisionName = "fp32"
@@ -67,6 +70,13 @@ class Options:
     auto_islands: bool = False
     image_index: bool = False
     levels: Sequence[Level] = LEVELS
+    attention_nodes: bool = False
+
+    @property
+    def opset(self) -> int:
+        """Return the opset of the graphs."""
+        opset = tracing.OPSETS[self.precision]
+        return max(opset, attention.OPSET) if self.attention_nodes else opset
 
 
 def build_bundle(
@@ -104,7 +114,11 @@ def build_bundle(
         for stage in STAGES:
             with step(f"export {stage} ({options.precision})"):
                 indexed = options.image_index and stage == "decoder"
-                stages[stage] = export_stage(checkpoint, stage, *form, folder, image_index=indexed)
+                stages[stage] = export_stage(
+                    *(checkpoint, stage, *form, folder),
+                    image_index=indexed,
+                    attention_nodes=options.attention_nodes,
+                )
         with step("golden tensors and hashes"):
             others = at_other_levels(cases, reference)
             golden = write_golden(cases[0], reference[0], folder, others)
@@ -112,7 +126,8 @@ def build_bundle(
         measured = parity.measure(Bundle(folder, draft, ""), cases, reference, step)
         if options.auto_islands and not measured.passed:
             exported = auto_islands.ExportedDraft(
-                checkpoint, *form, folder, cases, reference, step, options.image_index
+                *(checkpoint, *form, folder, cases, reference, step),
+                *(options.image_index, options.attention_nodes),
             )
             draft, measured = auto_islands.add_islands(exported, draft, measured)
         manifest = replace(draft, parity=measured)
@@ -203,7 +218,7 @@ def make_manifest(
         postprocessing=family.postprocessing(preset),
         coordinates=family.coordinates(preset),
         everything=family.everything(preset),
-        target=Target(engine="onnx", opset=tracing.OPSETS[options.precision], batch=options.batch),
+        target=Target(engine="onnx", opset=options.opset, batch=options.batch),
         provenance=Provenance(sources=checkpoint.sources(), weights=checkpoint.origin, tools=tools),
         parity=None,
         golden=golden,

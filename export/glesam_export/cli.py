@@ -292,6 +292,7 @@ def _export(output: Path, given: WeightOptions, graphs: GraphOptions) -> None:
         graphs.auto_islands,
         graphs.image_index,
         LEVELS if all_levels else EXTREMES,
+        graphs.attention_nodes,
     )
     manifest = build.build_bundle(checkpoint, output, how, step, print_warning)
     assert manifest.parity is not None, "build_bundle measures it"

@@ -56,6 +56,14 @@ class GraphOptions:
             "do not know this feature, such as the C++ library, refuse the bundle.",
         ),
     ] = False
+    attention_nodes: Annotated[
+        bool,
+        typer.Option(
+            "--attention-nodes",
+            help="Write each attention as one node (Attention, opset 23), for which ONNX Runtime "
+            "has fused kernels on CUDA. For bundles that run on a GPU with ONNX Runtime.",
+        ),
+    ] = False
     image: Images = None
     verify: Annotated[
         str,

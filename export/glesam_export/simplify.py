@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants_ir
-from onnxscript.rewriter import RewritePass
+from onnxscript.rewriter import RewritePass, pattern
 from onnxscript.rewriter.rules.common import (
     add_0_rule,
     cast_cast_rule,
@@ -26,6 +28,19 @@ from onnxscript.rewriter.rules.common import (
     transpose_transpose_rule,
     unsqueeze_unsqueeze_rule,
 )
+
+
+def _gelu(op: Any, x: Any, root: Any, one: Any, half: Any) -> Any:
+    return op.Mul(x, op.Mul(half, op.Add(op.Erf(op.Div(x, root)), one)))
+
+
+def _gelu_halved_last(op: Any, x: Any, root: Any, one: Any, half: Any) -> Any:
+    return op.Mul(op.Mul(x, op.Add(op.Erf(op.Div(x, root)), one)), half)
+
+
+gelu_rule = pattern.RewriteRule(_gelu, _gelu_halved_last, name="Gelu")
+"""Multiplies by a half last. ONNX Runtime fuses a GELU in this order and not in the order that
+PyTorch exports, whose five operations cost as much as a fifth of the product before them."""
 
 ROUNDS = 2
 """Maximum rounds of constant folding and rewriting; onnxscript's own optimizer has as many."""
@@ -49,8 +64,9 @@ RULES = (
     normalize_pad_format_conv_rule,
     fuse_pad_into_conv_rule,
     remove_optional_bias_from_conv_rule,
+    gelu_rule,
 )
-"""onnxscript's own rules in its own order, without those that never match in our graphs.
+"""onnxscript's own rules in its own order, without those that never match in our graphs, and ours.
 
 One of the omitted rules is slice_split_rule. It searches all nodes for each node, which took 24 of
 the 48 seconds that the export of ViT-B's encoder took.
@@ -61,7 +77,7 @@ def simplify(model: ir.Model) -> None:
     """Fold constants, apply RULES and remove unused nodes, in place.
 
     This replaces the optimization of `torch.onnx.export`, whose rules cannot be chosen. The result
-    is identical, node for node and name for name.
+    is identical, node for node and name for name, except for `gelu_rule`.
     """
     common.InlinePass()(model)
     for _ in range(ROUNDS):

@@ -45,6 +45,7 @@ def export_stage(
     further: Sequence[str] = (),
     *,
     image_index: bool = False,
+    attention_nodes: bool = False,
 ) -> Stage:
     """Export one stage and describe the files.
 
@@ -56,6 +57,7 @@ def export_stage(
         folder: where to write.
         further: names of modules that are islands in addition to those of the precision.
         image_index: whether the decoder takes prompts of several images.
+        attention_nodes: write each attention as one Attention node (opset 23).
     """
     module = graph(checkpoint, stage)
     presets = presets_of(checkpoint)
@@ -65,7 +67,7 @@ def export_stage(
         module = IndexedDecoder(module)
     levels = bool(checkpoint.levels)
     inputs, outputs = expected_interface(stage, size, batch, contract, image_index, levels)
-    form = stage, precision, size, batch, folder, contract, image_index, levels
+    form = stage, precision, size, batch, folder, contract, image_index, levels, attention_nodes
     path, data = tracing.export(module, *form)
     del module
     gc.collect()

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from glesam_export import emulate
-from glesam_export.engines.attention_fusion import write_fusible
+from glesam_export.attention.for_tensorrt import write_fusible
 from glesam_export.engines.build_options import EngineBuildOptions, family_named
 from glesam_export.engines.compile import make_config, parse
 from glesam_export.engines.polygraphy_driver import drive_polygraphy

@@ -14,6 +14,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor
 
 from glesam_calibration.graph_files import save_graph
+from glesam_export.attention.nodes import write_attention_nodes
 from glesam_export.graphs import Graph
 from glesam_export.simplify import simplify
 from glesam_runtime.interface import expected_interface
@@ -43,6 +44,7 @@ def export(
     family: Family = "sam",
     image_index: bool = False,
     levels: bool = False,
+    attention_nodes: bool = False,
 ) -> tuple[Path, Path | None]:
     """Write `<stage>.onnx`, and `<stage>.onnx.data` beside it if the weights exceed 1 GiB.
 
@@ -57,6 +59,7 @@ def export(
         family: the model family, which determines the stage's interface.
         image_index: whether the decoder takes prompts of several images.
         levels: whether the enhancer takes the level of each image's timestep.
+        attention_nodes: write each attention as one Attention node. This needs opset 23.
 
     Returns:
         The path of the graph, and the path of its .data file or None.
@@ -81,6 +84,8 @@ def export(
     assert program is not None
     model = program.model
     simplify(model)
+    if attention_nodes:
+        write_attention_nodes(model)
     # Removes tracebacks, which contain paths of this machine and which no engine reads.
     ClearMetadataAndDocStringPass()(model)
     path = folder / f"{stage}.onnx"

@@ -31,10 +31,15 @@ def test_every_part_ends_well(results: findings.Results) -> None:
 
 
 def test_every_bundle_passes_its_self_test(results: findings.Results) -> None:
-    checks = {(each.model, each.precision): each for each in results.of(findings.Check)}
-    assert set(checks) == {("nano", "fp32"), ("nano2", "fp16"), ("nano", "int8")}
+    checks = {
+        (each.model, each.precision, each.contender): each for each in results.of(findings.Check)
+    }
+    assert set(checks) == {
+        *(("nano", precision, "onnxruntime cpu") for precision in ("fp32", "int8")),
+        *(("nano2", "fp16", f"onnxruntime cpu{form}") for form in ("", ", attention nodes")),
+    }
     assert all(each.passed for each in checks.values()), checks
-    assert checks["nano", "fp32"].mask_iou_mean > 0.9999
+    assert checks["nano", "fp32", "onnxruntime cpu"].mask_iou_mean > 0.9999
 
 
 def test_every_step_has_a_time(results: findings.Results) -> None:

@@ -18,7 +18,9 @@ import pytest
 from msgspec.structs import replace
 
 from glesam_export import emulate, precision, stages, tracing
-from glesam_export.engines import attention_fusion, precision_check
+from glesam_export.attention import for_tensorrt
+from glesam_export.attention.find import attentions
+from glesam_export.engines import precision_check
 from glesam_export.engines.build_options import (
     PROFILE,
     EngineBuildOptions,
@@ -146,8 +148,8 @@ def test_attention_is_fused(stage: str, half: dict[str, Path], tmp_path: Path) -
     engine = tmp_path / "encoder.engine"
     compile_network(api, parse(api, half[stage]), (), RTX, engine, "encoder")
     graph = ir.load(half[stage]).graph
-    assert fused_kernels(engine) == len(list(attention_fusion.attentions(graph))) > 4
-    assert attention_fusion.make_fusible(graph) == ()
+    assert fused_kernels(engine) == len(list(attentions(graph))) > 4
+    assert for_tensorrt.make_fusible(graph) == ()
 
 
 def test_float32_scores_are_left_to_the_kernel(tmp_path: Path) -> None:
@@ -156,13 +158,13 @@ def test_float32_scores_are_left_to_the_kernel(tmp_path: Path) -> None:
     precision.cast_graph(graph, "enhancer", "fp16", ("sam_vit_b", "sd21"))
     path, _ = tracing.export(graph, "enhancer", "fp16", 256, 1, tmp_path)
     model = ir.load(path)
-    before = list(attention_fusion.attentions(model.graph))
+    before = list(attentions(model.graph))
     assert not any(each.is_fusible for each in before)
     wanted = computed(model, tmp_path)
-    assert attention_fusion.make_fusible(model.graph) == (attention_fusion.MOVED,)
-    after = [each.is_fusible for each in attention_fusion.attentions(model.graph)]
+    assert for_tensorrt.make_fusible(model.graph) == (for_tensorrt.MOVED,)
+    after = [each.is_fusible for each in attentions(model.graph)]
     assert sum(after) == len(before) / 2  # the others attend to the text, whose keys are constant
-    assert attention_fusion.make_fusible(model.graph) == ()
+    assert for_tensorrt.make_fusible(model.graph) == ()
     assert relative_l2(computed(model, tmp_path), wanted) < 1e-3  # scores rounded to half
 
 
@@ -287,7 +289,7 @@ def test_bf16(stage: StageName, traced: Traced, tmp_path: Path) -> None:
     spec = traced.export_stage(random_nano(), stage, "bf16", 1, tmp_path)
     (tmp_path / "rewritten").mkdir()
     api = import_family("tensorrt-rtx")
-    graph, _ = attention_fusion.write_fusible(
+    graph, _ = for_tensorrt.write_fusible(
         tmp_path / f"{stage}.onnx", tmp_path / "rewritten", "bf16"
     )
     parsed = parse(api, graph)
@@ -302,7 +304,7 @@ def test_bf16(stage: StageName, traced: Traced, tmp_path: Path) -> None:
 def test_sam2(half: dict[str, Path], tmp_path: Path) -> None:
     """SAM 2's encoder compiles with its high-resolution features as further outputs."""
     api = import_family("tensorrt-rtx")
-    graph, _ = attention_fusion.write_fusible(half["sam2"], tmp_path, "fp16")
+    graph, _ = for_tensorrt.write_fusible(half["sam2"], tmp_path, "fp16")
     parsed = parse(api, graph)
     assert parsed.definition.num_outputs == 3
     precision_check.require_precision(

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from glesam_export import stages
-from glesam_export.engines import attention_fusion, precision_check
+from glesam_export.attention import for_tensorrt
+from glesam_export.attention.find import attentions
+from glesam_export.engines import precision_check
 from glesam_export.engines.compile import parse
 from glesam_export.enhancer.reference import build_unet
 from glesam_export.presets import sam_preset, unet_preset
@@ -60,7 +62,7 @@ def fused(engine: Path) -> int:
 def fusible_attentions(path: Path) -> int:
     """Count a graph's attentions with computed keys; heads that run separately count separately."""
     graph = ir.load(path).graph
-    keys = (attention.scores.inputs[1] for attention in attention_fusion.attentions(graph))
+    keys = (attention.scores.inputs[1] for attention in attentions(graph))
     return sum(key is not None and key.producer() is not None for key in keys)
 
 
@@ -120,7 +122,7 @@ def _parse(
     stages.export_stage(checkpoint, stage, precision, 1, folder)
     scratch = folder / "rewritten"
     scratch.mkdir()
-    graph, changes = attention_fusion.write_fusible(folder / f"{stage}.onnx", scratch, precision)
+    graph, changes = for_tensorrt.write_fusible(folder / f"{stage}.onnx", scratch, precision)
     parsed = parse(api, graph)
     found = precision_check.network_precisions(parsed.definition)
     precision_check.require_precision(found, precision, stage)

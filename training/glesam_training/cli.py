@@ -162,12 +162,13 @@ def nano(
     from glesam_export.checkpoints.formats import open_checkpoint
     from glesam_runtime.staging import staged_file
     from glesam_training.nano import held_out_report
-    from glesam_training.nano.recipe import FULL, QUICK
+    from glesam_training.nano.recipe import FULL, NANO2, QUICK
     from glesam_training.nano.steps import make_nano
     from glesam_training.progress_display import progress_display
 
     with progress_display() as show:
-        recipe = replace(QUICK if given.quick else FULL, preset=preset)
+        full = NANO2 if preset == NANO2.preset else FULL
+        recipe = replace(QUICK, preset=preset) if given.quick else full
         packed = make_nano(given.output, recipe, given.seed, show)
         scenes = 8 if given.quick else held_out_report.SCENES
         checkpoint = open_checkpoint(packed)

@@ -59,6 +59,15 @@ class RunOnnx(msgspec.Struct, frozen=True, tag="onnx"):
     preset: str
     precision: PrecisionName
     batches: tuple[int, ...]
+    attention_nodes: bool = False
+    """Each attention as one node, as `glesam-export onnx --attention-nodes` writes it."""
+    nhwc: bool = False
+    """Convolutions in NHWC: the CUDA provider's option `prefer_nhwc`."""
+
+    @property
+    def form(self) -> str:
+        """Return what differs from the bundle as exported by default, for the name of a row."""
+        return ", attention nodes" * self.attention_nodes + ", NHWC" * self.nhwc
 
 
 class RunTorch(msgspec.Struct, frozen=True, tag="torch"):
@@ -134,8 +143,11 @@ def full_plan(seconds: float) -> Plan:
         _torch("eager fp16", 60, RunTorch(b, "fp16", small)),
         _torch("eager bf16", 50, RunTorch(b, "bf16", small)),
         _onnx(b, "fp16", small, 110),
+        _onnx(b, "fp16", small, 110, attention_nodes=True),
         _torch("compile bf16", 150, RunTorch(b, "bf16", large, compiled=True)),
         *(_onnx("nano", half, small, 40) for half in ("fp32", "fp16", "bf16")),
+        _onnx(b, "bf16", small, 90, attention_nodes=True),
+        _onnx(b, "fp16", large, 90, attention_nodes=True, nhwc=True),
         _onnx(b, "bf16", small, 90),
         _torch("folded compile bf16", 150, RunTorch(b, "bf16", large, folded=True, compiled=True)),
         Part(
@@ -148,9 +160,12 @@ def full_plan(seconds: float) -> Plan:
         _torch("nano compile bf16", 90, RunTorch("nano", "bf16", small, compiled=True)),
         _torch("nano eager fp16", 40, RunTorch("nano", "fp16", small)),
         _onnx("sam2.1_hiera_t", "fp16", small, 60),
+        _onnx("sam2.1_hiera_t", "fp16", small, 60, attention_nodes=True),
+        _onnx("nano", "fp16", small, 40, attention_nodes=True),
         _onnx(b, "fp32", small, 80),
         _torch("folded eager bf16", 50, RunTorch(b, "bf16", large, folded=True)),
         _torch("eager bf16, LoRA unmerged", 50, RunTorch(b, "bf16", large, merged=False)),
+        *(_onnx(preset, "fp16", large, 80, attention_nodes=True) for preset in others[1:]),
         *(_onnx(preset, "fp16", large, 80) for preset in others[1:]),
         _torch("compile fp16", 150, RunTorch(b, "fp16", large, compiled=True)),
         _torch("folded compile fp16", 150, RunTorch(b, "fp16", large, folded=True, compiled=True)),
@@ -199,6 +214,7 @@ def dry_plan(seconds: float) -> Plan:
             "nano folded compile bf16", _DRY_LIMIT, RunTorch("nano", "bf16", (1,), True, True, True)
         ),
         _onnx("nano2", "fp16", (1,), _DRY_LIMIT),
+        _onnx("nano2", "fp16", (1,), _DRY_LIMIT, attention_nodes=True),
         Part(
             "nano int8 onnxruntime",
             "gpu",
@@ -237,10 +253,18 @@ def _bundle_needs(preset: str, precision: PrecisionName) -> tuple[str, ...]:
     return f"{preset} {precision} graphs", _enhancer(preset, precision), f"{preset} golden"
 
 
-def _onnx(preset: str, precision: PrecisionName, batches: tuple[int, ...], limit: float) -> Part:
-    task = RunOnnx(preset, precision, batches)
+def _onnx(
+    preset: str,
+    precision: PrecisionName,
+    batches: tuple[int, ...],
+    limit: float,
+    *,
+    attention_nodes: bool = False,
+    nhwc: bool = False,
+) -> Part:
+    task = RunOnnx(preset, precision, batches, attention_nodes, nhwc)
     needs = _bundle_needs(preset, precision)
-    return Part(f"{preset} {precision} onnxruntime", "gpu", limit, task, needs)
+    return Part(f"{preset} {precision} onnxruntime{task.form}", "gpu", limit, task, needs)
 
 
 def _torch(name: str, limit: float, task: RunTorch) -> Part:

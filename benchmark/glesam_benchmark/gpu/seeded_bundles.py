@@ -12,17 +12,21 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
+import onnx_ir as ir
 import torch
+from msgspec.structs import replace
 
 from glesam_benchmark.gpu.plan import unet_of
+from glesam_calibration.graph_files import save_graph
 from glesam_export import build, stages
+from glesam_export.attention.nodes import OPSET, write_attention_nodes
 from glesam_export.checkpoints import Checkpoint
 from glesam_export.presets import sam_preset
 from glesam_export.verify.cases import make_cases
 from glesam_export.verify.reference_outputs import record_reference
 from glesam_export.weight_options import WeightOptions
 from glesam_export.weights import make_checkpoint
-from glesam_runtime.bundle import file_ref
+from glesam_runtime.bundle import file_ref, open_bundle
 from glesam_runtime.manifest import (
     GOLDEN_FILE,
     MANIFEST_FILE,
@@ -85,6 +89,30 @@ def assemble(preset: str, precision: PrecisionName, work: Path) -> Path:
     _link(work / f"{preset}-golden", golden, folder)
     options = build.Options(precision, "dynamic")
     manifest = build.make_manifest(checkpoint_of(preset), options, found, golden)
+    (folder / MANIFEST_FILE).write_bytes(dump(manifest))
+    return folder
+
+
+def with_attention_nodes(source: Path) -> Path:
+    """Make a copy of a bundle in which each attention is one node; return its folder."""
+    folder = source.with_name(f"{source.name}-nodes")
+    if (folder / MANIFEST_FILE).is_file():
+        return folder
+    bundle = open_bundle(source)
+    folder.mkdir(parents=True, exist_ok=True)
+    rewritten: dict[StageName, Stage] = {}
+    for name, stage in bundle.manifest.stages.items():
+        model = ir.load(bundle.graph_path(name))
+        write_attention_nodes(model)
+        path = folder / stage.graph.file
+        data = save_graph(model, path)
+        file = file_ref(data) if data else None
+        rewritten[name] = replace(stage, graph=file_ref(path), data=file)
+    golden = bundle.manifest.golden
+    assert golden is not None, "assemble wrote it"
+    _link(source, golden, folder)
+    target = replace(bundle.manifest.target, opset=OPSET)
+    manifest = replace(bundle.manifest, stages=rewritten, target=target)
     (folder / MANIFEST_FILE).write_bytes(dump(manifest))
     return folder
 

@@ -47,17 +47,20 @@ def measure(
         folder = seeded_bundles.folder_of(task.preset, "int8", work)
     else:
         folder = seeded_bundles.assemble(task.preset, task.precision, work)
+    if task.attention_nodes:
+        folder = seeded_bundles.with_attention_nodes(folder)
     bundle = open_bundle(folder)
     try:
         tested = run_selftest(bundle, "onnxruntime", device)
     except GlesamError as error:
-        report(Remark(f"{task.preset} {task.precision}, onnxruntime {device}", str(error)[:300]))
+        about = f"{task.preset} {task.precision}, onnxruntime {device}{task.form}"
+        report(Remark(about, str(error)[:300]))
         raise
     errors = {f"{each.stage} {each.output}": each.relative_l2 for each in tested.errors}
     report(
         Check(
             task.preset,
-            f"onnxruntime {device}",
+            f"onnxruntime {device}{task.form}",
             task.precision,
             tested.passed,
             errors,
@@ -85,12 +88,12 @@ def _open_chain(
     """Load the stages for one batch size, on a GPU for CUDA graphs if they can be recorded."""
     if device == "cuda":
         try:
-            return BoundChain(bundle, inputs, device, batch, graphs=True)
+            return BoundChain(bundle, inputs, device, batch, graphs=True, nhwc=task.nhwc)
         # ONNX Runtime's exceptions have no common base class.
         except Exception as error:  # noqa: BLE001
-            about = f"{task.preset} {task.precision} batch {batch}, CUDA graphs"
+            about = f"{task.preset} {task.precision} batch {batch}{task.form}, CUDA graphs"
             report(Remark(about, str(error)[:300]))
-    return BoundChain(bundle, inputs, device, batch, graphs=False)
+    return BoundChain(bundle, inputs, device, batch, graphs=False, nhwc=task.nhwc)
 
 
 def _report_timed(
@@ -98,14 +101,15 @@ def _report_timed(
 ) -> None:
     """Time a loaded chain without CUDA graphs, then with them: loading takes longer than both."""
     with_graphs, chain.graphs = chain.graphs, False
-    report(_timed(task, chain, f"onnxruntime {chain.device}", repeats))
+    name = f"onnxruntime {chain.device}{task.form}"
+    report(_timed(task, chain, name, repeats))
     if with_graphs:
         chain.graphs = True
         try:
-            report(_timed(task, chain, f"onnxruntime {chain.device}, CUDA graphs", repeats))
+            report(_timed(task, chain, f"{name}, CUDA graphs", repeats))
         except Exception as error:  # noqa: BLE001 - as above
             chain.graphs = False
-            about = f"{task.preset} {task.precision} batch {chain.batch}, CUDA graphs"
+            about = f"{task.preset} {task.precision} batch {chain.batch}{task.form}, CUDA graphs"
             report(Remark(about, str(error)[:300]))
 
 
@@ -119,6 +123,7 @@ class BoundChain:
         device: where it runs.
         batch: images per call of encoder and enhancer. The decoder takes the first one.
         graphs: whether CUDA graphs are recorded and replayed. False may follow True.
+        nhwc: whether the CUDA provider computes convolutions in NHWC.
     """
 
     bundle: Bundle
@@ -126,6 +131,7 @@ class BoundChain:
     device: Device
     batch: int
     graphs: bool
+    nhwc: bool
     sessions: dict[StageName, Any] = field(init=False)
     buffers: dict[str, Any] = field(init=False)
     """By name; `enhanced_embeddings` is the decoder's `image_embeddings`."""
@@ -183,6 +189,8 @@ class BoundChain:
         settings = {"device_id": "0"} if self.device == "cuda" else {}
         if self.graphs:
             settings["enable_cuda_graph"] = "1"
+        if self.nhwc:
+            settings["prefer_nhwc"] = "1"
         providers = [(_PROVIDERS[self.device], settings)]
         path = str(self.bundle.graph_path(stage))
         session = ort.InferenceSession(path, options, providers=providers)
@@ -252,7 +260,8 @@ def time_calls(call: Callable[[], Any], repeats: int, warm_up: int = 3) -> list[
 
 def _streams(task: RunOnnx, first: BoundChain, repeats: int) -> Streams:
     """Run images end to end on chains in threads, each with its own sessions."""
-    second = BoundChain(first.bundle, first.inputs, first.device, 1, graphs=first.graphs)
+    form = first.graphs, first.nhwc
+    second = BoundChain(first.bundle, first.inputs, first.device, 1, *form)
     chains = [first, second]
     for chain in chains:
         for _ in range(3):  # CUDA graphs are recorded by one thread at a time
@@ -269,5 +278,6 @@ def _streams(task: RunOnnx, first: BoundChain, repeats: int) -> Streams:
     for thread in threads:
         thread.join()
     rate = len(chains) * repeats / (time.perf_counter() - start)
-    name = f"onnxruntime {first.device}{', CUDA graphs' if first.graphs else ''}"
+    graphs = ", CUDA graphs" if first.graphs else ""
+    name = f"onnxruntime {first.device}{task.form}{graphs}"
     return Streams(task.preset, name, task.precision, len(chains), rate)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from glesam_export.engines.attention_fusion import write_fusible
+from glesam_export.attention.for_tensorrt import write_fusible
 from glesam_export.engines.build_options import EngineBuildOptions, find_gpu, require_support
 from glesam_export.engines.compile import compile_network, parse, ranges
 from glesam_export.engines.precision_check import (

@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx_ir as ir
 from msgspec.structs import replace
 
-from glesam_export.engines.attention_fusion import write_fusible
+from glesam_export.attention.for_tensorrt import write_fusible
 from glesam_export.verify.reference_outputs import Step
 from glesam_runtime.bundle import Bundle, file_ref
 from glesam_runtime.enhancing import with_own_gate

@@ -37,6 +37,9 @@ class Recipe:
     the enhancer's gain on degraded pictures and half a point on clear ones (docs/nano.md)."""
     preset: str = "nano"
     """The SAM: nano, or nano2 for a SAM 2 of the same size."""
+    distilled: TrainingSettings | None = None
+    """The encoder on the latents of the nano that ships, in the place of `sam`; None starts the
+    SAM from scratch."""
     crop: int = 128
     """Side in pixels of the base's training images: 16 x 16 latents, as many as z_L has."""
 
@@ -72,6 +75,20 @@ FULL = Recipe(
     mask_weight=0.2,
 )
 """The recipe of the nano that ships."""
+
+
+def _on_cpu(settings: TrainingSettings) -> TrainingSettings:
+    """Return the settings in float32, which Hiera's small layers are faster in on a CPU."""
+    return replace(settings, mixed_precision="no")
+
+
+NANO2 = replace(
+    FULL,
+    preset="nano2",
+    distilled=_on_cpu(_settings(1100, lr=2e-3, warmup=50, batch=32, weight_decay=0.02)),
+    varied=_on_cpu(_settings(600, lr=6e-4, warmup=30, batch=32, weight_decay=0.02)),
+)
+"""The recipe of nano2, for two CPU cores: its SAM starts from nano's."""
 
 
 def _short(settings: TrainingSettings, iterations: int, batch: int = 8) -> TrainingSettings:

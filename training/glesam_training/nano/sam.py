@@ -52,7 +52,7 @@ class SamNano(nn.Module):
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
-        family = family_of(preset)
+        self.preset, family = preset, family_of(preset)
         self.encoder, self.decoder = family.build_encoder(preset), family.build_decoder(preset)
         # With the initial zeros, patches would have no position for a long time.
         for name, parameter in self.encoder.named_parameters():

@@ -10,14 +10,18 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+from glesam_evaluation.datasets import Dataset
 from glesam_export.checkpoints import write
 from glesam_export.checkpoints.formats import open_checkpoint
 from glesam_export.checkpoints.packed_file import pack
 from glesam_export.checkpoints.stable_diffusion import SCHEDULE
 from glesam_export.presets import sam_preset, unet_preset
+from glesam_export.weight_options import WeightOptions
+from glesam_export.weights import make_checkpoint
 from glesam_training.examples import ExampleOptions, prompts_for
 from glesam_training.loop import Report, run_training
 from glesam_training.nano.diffusion import (
@@ -26,6 +30,7 @@ from glesam_training.nano.diffusion import (
     PatchAutoencoder,
     build_base,
 )
+from glesam_training.nano.distillation import LatentObjective, SamePictures, copy_decoder
 from glesam_training.nano.recipe import Recipe
 from glesam_training.nano.sam import (
     BALANCED_SHARE,
@@ -74,30 +79,70 @@ def make_sam(
         torch.manual_seed(seed)
         sam = SamNano(preset)
         copies = -(-recipe.varied.iterations * recipe.varied.batch // len(scenes))
-        for name, dataset, settings in (
-            ("sam", scenes, recipe.sam),
-            ("varied", Varied(scenes, copies, seed), recipe.varied),
-        ):
-            options = ExampleOptions(seed=seed)
-            examples = ClearExamples(dataset, preset, settings.iterations * settings.batch, options)
-            objective = SamObjective(sam, balanced=BALANCED_SHARE if name == "sam" else 0)
-            report = _reporter(show, "SAM-nano" if name == "sam" else "SAM-nano, varied")
-            made_of = {
-                "step": fact(name),
-                "weights at the start": weights_fact(sam.state_dict()),
-                **example_record(dataset, options, replace(settings, seed=seed)),
-            }
-            run_training(
-                objective,
-                examples,
-                replace(settings, seed=seed),
-                folder / name,
-                report,
-                prompts_for(preset),
-                made_of=made_of,
-            )
+        varied = Varied(scenes, copies, seed)
+        if recipe.distilled is None:
+            _train_sam(sam, "sam", scenes, recipe.sam, folder, seed, show)
+        else:
+            _distil(sam, varied, recipe.distilled, folder, seed, show)
+        _train_sam(sam, "varied", varied, recipe.varied, folder, seed, show)
         write.save_sam(path, preset, sam.encoder, sam.decoder)
     return path
+
+
+def _train_sam(
+    sam: SamNano,
+    step: Literal["sam", "varied"],
+    dataset: Dataset,
+    settings: TrainingSettings,
+    folder: Path,
+    seed: int,
+    show: ShowProgress,
+) -> None:
+    """Train all of a SAM on clear pictures, in place."""
+    preset = sam.preset
+    options = ExampleOptions(seed=seed)
+    examples = ClearExamples(dataset, preset, settings.iterations * settings.batch, options)
+    made_of = {
+        "step": fact(step),
+        "weights at the start": weights_fact(sam.state_dict()),
+        **example_record(dataset, options, replace(settings, seed=seed)),
+    }
+    run_training(
+        SamObjective(sam, balanced=BALANCED_SHARE if step == "sam" else 0),
+        examples,
+        replace(settings, seed=seed),
+        folder / step,
+        _reporter(show, "SAM-nano" if step == "sam" else "SAM-nano, varied"),
+        prompts_for(preset),
+        made_of=made_of,
+    )
+
+
+def _distil(
+    sam: SamNano,
+    pictures: Varied,
+    settings: TrainingSettings,
+    folder: Path,
+    seed: int,
+    show: ShowProgress,
+) -> None:
+    """Start a SAM 2 from the nano that ships, in place."""
+    teacher = make_checkpoint(WeightOptions("nano"))
+    copy_decoder(sam.decoder, teacher.decoder())
+    count = settings.iterations * settings.batch
+    made_of = {
+        "step": fact("distilled"),
+        "weights at the start": weights_fact(sam.state_dict()),
+        "DATA": fact(pictures.fingerprint),
+    }
+    run_training(
+        LatentObjective(sam, teacher.encoder()),
+        SamePictures(pictures, sam.preset, teacher.preset, count, seed),
+        replace(settings, seed=seed),
+        folder / "distilled",
+        _reporter(show, "nano's latents"),
+        made_of=made_of,
+    )
 
 
 def make_base(

@@ -28,7 +28,7 @@ FULL   := $(OUT)/bench-full
 # torch, which takes gigabytes and is not needed. So pip builds without isolation, with these tools.
 BUILD_TOOLS := hatchling 'setuptools>=70.1'
 BUILTIN := runtime/glesam_runtime/nano
-BUILTIN_WEIGHTS := export/glesam_export/nano.safetensors
+BUILTIN_WEIGHTS := export/glesam_export
 # Boxes of eight coins in the demo's photograph.
 COINS   := --box 132,28,179,74 --box 192,30,240,73 --box 305,16,365,72 --box 245,95,296,144 \
 	--box 84,108,122,145 --box 315,156,380,218 --box 80,175,124,217 --box 18,233,75,288
@@ -102,7 +102,7 @@ $(OUT)/browser-bundles/.ready: $(READY) $(shell git ls-files export/glesam_expor
 	rm -rf $(@D) && mkdir -p $(@D)
 	$(BIN)/glesam-export onnx --preset nano --fp16 -o $(@D)/nano-fp16
 	$(BIN)/glesam-calibrate nano --int8 --samples 16 -o $(@D)/nano-int8
-	$(BIN)/glesam-export onnx --preset nano2 --random-weights 0 -o $(@D)/nano2
+	$(BIN)/glesam-export onnx --preset nano2 -o $(@D)/nano2
 	@touch $@
 
 test-browser: $(BROWSER)/.ready $(OUT)/browser-bundles/.ready $(WEB)/node_modules/.ready | $(CHROMIUM)  ## Test the page in Chromium (five minutes)
@@ -281,14 +281,15 @@ gpu-page: $(READY)  ## Fill docs/gpu.md with the figures of docs/gpu.json
 nano: $(READY)  ## Train nano from scratch (a quarter of an hour on an H100, over five hours on two cores) and measure it
 	$(BIN)/glesam-train nano -o $(OUT)/nano
 
-nano2: $(READY)  ## Train nano2, a SAM 2 of nano's size, by the same steps and measure it (hours on two cores)
+nano2: $(READY)  ## Train nano2, a SAM 2 of nano's size that starts from nano, and measure it (two hours on two cores)
 	$(BIN)/glesam-train nano --preset nano2 -o $(OUT)/nano2
 
 nano-table: $(READY)  ## Measure the paper's Table 5 at nano's size, with three seeds (run make nano first)
 	$(BIN)/glesam-train nano-table -o $(OUT)/nano
 
-builtin: $(READY)  ## Replace the shipped nano by the one of make nano: the checkpoint and its bundle
-	@if [ -f $(OUT)/nano/nano.safetensors ]; then cp $(OUT)/nano/nano.safetensors $(BUILTIN_WEIGHTS); fi
+builtin: $(READY)  ## Replace what ships by what make nano and make nano2 trained: the checkpoints and nano's bundle
+	@for name in nano nano2; do if [ -f $(OUT)/$$name/$$name.safetensors ]; then \
+		cp $(OUT)/$$name/$$name.safetensors $(BUILTIN_WEIGHTS); fi; done
 	$(BIN)/glesam-export onnx --preset nano --verify full -o $(BUILTIN)
 
 backbones: $(READY)  ## Export and run every backbone at full size, for docs/backbones.md (an hour)
@@ -336,6 +337,10 @@ pictures: demo  ## Draw the pictures of README and docs/degradations.md
 figures: $(READY)  ## Draw the figures of docs/evaluation.md on nano, and IoU over gamma (an hour on two cores)
 	$(BIN)/glesam-evaluate nano scenes:24@900000000 --figures -o $(OUT)/figures
 	$(BIN)/glesam-train ablate gamma -o $(OUT)/ablation
+
+ablations: $(READY)  ## Train every row of the paper's Tables 4, 6, 8 and Fig. 6 on nano, with three seeds (three hours)
+	for kind in parts rank levels gamma; do \
+		$(BIN)/glesam-train ablate $$kind --seeds 3 -o $(OUT)/ablation || exit; done
 
 clean:  ## Remove environments and outputs
 	rm -rf $(VENV) $(BUILD) $(DOCS) $(CLIENTS) $(INTEROP) $(BROWSER) $(BATCH) $(TRITON) $(WEB)/node_modules $(LABEL_STUDIO) $(CVAT) $(OUT)

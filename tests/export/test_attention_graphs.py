@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -159,6 +160,45 @@ def test_pieces_become_one_node(in_pieces: Path, image: np.ndarray, tmp_path: Pa
     assert not list(attentions(model.graph))
     assert relative_l2(latents_of(model, tmp_path, image), wanted_latents(image)) < 1e-5
     assert write_attention_nodes(model) == 0
+
+
+HEADER = "agraph (float[2,4,8,8] q, float[2,4,8,8] k, float[2,4,8,8] v) => (float[2,4,8,8] out)"
+SCORES = "t = Transpose<perm=[0,1,3,2]>(k) s = MatMul(q, t)"
+OTHERS = {
+    "softmax over queries": f"{SCORES} w = Softmax<axis=2>(s) y = MatMul(w, v) out = Neg(y)",
+    "values first": f"{SCORES} w = Softmax<axis=-1>(s) y = MatMul(v, w) out = Neg(y)",
+    "scaled scores": f"""{SCORES} two = Constant<value=float[1] {{2.0}}>() m = Mul(s, two)
+        w = Softmax<axis=-1>(m) y = MatMul(w, v) out = Neg(y)""",
+    "two biases": f"""{SCORES} b = Add(s, q) c = Add(b, v) w = Softmax<axis=-1>(c)
+        y = MatMul(w, v) out = Neg(y)""",
+    "one head for all": f"""z = Constant<value=int64[1] {{0}}>() o = Constant<value=int64[1] {{1}}>()
+        one = Slice(v, z, o, o) {SCORES} w = Softmax<axis=-1>(s)
+        y = MatMul(w, one) out = Neg(y)""",
+}
+"""Graphs that are not the attention of an Attention node with three inputs of equal shapes."""
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_is_no_such_attention_stays(kind: str) -> None:
+    text = f"""<ir_version: 8, opset_import: ["" : 18]>\n{HEADER} {{\n{OTHERS[kind]}\n}}"""
+    proto = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text))
+    model, before = ir.from_proto(proto), ir.to_proto(ir.from_proto(proto))
+    assert write_attention_nodes(model) == 0
+    assert ir.to_proto(model).SerializeToString() == before.SerializeToString()
+
+
+def test_images_are_not_taken_for_heads() -> None:
+    """A Reshape with the right number of heads may still move heads between images."""
+    text = """<ir_version: 8, opset_import: ["" : 18]>
+        agraph (float[4,4,3,5] x) => (float[2,4,6,5] out) {
+        z = Constant<value=int64[1] {0}>() a = Constant<value=int64[1] {1}>()
+        b = Constant<value=int64[1] {2}>() c = Constant<value=int64[1] {4}>()
+        shape = Constant<value=int64[4] {2,2,6,5}>()
+        x0 = Slice(x, z, b, a, a) x1 = Slice(x, b, c, a, a)
+        y0 = Reshape(x0, shape) y1 = Reshape(x1, shape)
+        out = Concat<axis=1>(y0, y1) }"""
+    proto = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text))
+    assert join_heads(ir.from_proto(proto).graph) == 0
 
 
 def test_nodes_in_half_precision(traced: Traced, tmp_path: Path) -> None:

@@ -37,12 +37,17 @@ def test_random_weights_take_the_papers_gamma_and_timestep() -> None:
     assert (found.gamma, found.timestep) == (3.0, 1)
 
 
-def test_only_nano_brings_weights_along() -> None:
-    found = make_checkpoint(replace(NOTHING, preset="nano"))
-    assert (found.preset.name, found.unet.name, found.origin) == ("nano", "nano", "built-in")
+@pytest.mark.parametrize("preset", ["nano", "nano2"])
+def test_small_presets_bring_weights_along(preset: str) -> None:
+    found = make_checkpoint(replace(NOTHING, preset=preset))
+    assert (found.preset.name, found.unet.name, found.origin) == (preset, "nano", "built-in")
+    assert found.trained
     (source,) = found.sources()
-    assert (source.role, source.file) == ("packed", "nano.safetensors")
-    for preset in ("sam_vit_b", "sam_vit_l", "sam_vit_h", "nano2", "sam2.1_hiera_t"):
+    assert (source.role, source.file) == ("packed", f"{preset}.safetensors")
+
+
+def test_other_presets_bring_none() -> None:
+    for preset in ("sam_vit_b", "sam_vit_l", "sam_vit_h", "sam2.1_hiera_t"):
         with pytest.raises(InputError, match=r"no weights .*--sam .*--random-weights"):
             make_checkpoint(replace(NOTHING, preset=preset))
 

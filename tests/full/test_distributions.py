@@ -67,12 +67,13 @@ def test_the_wheels_hold_what_belongs_to_them() -> None:
     }
     bundle = {"manifest.json", "encoder.onnx", "enhancer.onnx", "decoder.onnx"}
     assert {f"glesam_runtime/nano/{file}" for file in bundle} < set(names["glesam_runtime"])
-    assert "glesam_export/nano.safetensors" in names["glesam_deploy"]
+    for name in ("nano", "nano2"):
+        assert f"glesam_export/{name}.safetensors" in names["glesam_deploy"]
     tops = {name: {file.split("/")[0] for file in files} for name, files in names.items()}
     assert {top for top in tops["glesam_runtime"] if "dist-info" not in top} == {"glesam_runtime"}
     assert "glesam_runtime" not in tops["glesam_deploy"]
     assert wheel("glesam_runtime").stat().st_size < 20e6
-    assert wheel("glesam_deploy").stat().st_size < 15e6
+    assert wheel("glesam_deploy").stat().st_size < 28e6
 
 
 def test_a_robot_has_no_heavy_package_and_no_command_that_needs_one(

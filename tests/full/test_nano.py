@@ -6,13 +6,12 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from glesam_export.checkpoints.formats import open_checkpoint
-from glesam_training.nano.recipe import QUICK
+from glesam_training.nano.recipe import RECIPES
 from glesam_training.nano.steps import make_nano
 
 pytestmark = pytest.mark.full
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.full
 
 @pytest.mark.parametrize(("preset", "most"), [("nano", 12e6), ("nano2", 13e6)])
 def test_every_loss_falls(preset: str, most: float, tmp_path: Path) -> None:
-    recipe = replace(QUICK, preset=preset)
+    recipe = RECIPES[preset, True]
     losses: dict[str, list[float]] = defaultdict(list)
 
     def show(step: str, done: int, total: int, found: Mapping[str, float]) -> None:
@@ -32,7 +31,7 @@ def test_every_loss_falls(preset: str, most: float, tmp_path: Path) -> None:
 
     packed = make_nano(tmp_path, recipe, 0, show)
     print({step: [round(value, 4) for value in values] for step, values in losses.items()})
-    sams = {"SAM-nano", "SAM-nano, varied"}
+    sams = {"SAM-nano" if preset == "nano" else "nano's latents", "SAM-nano, varied"}
     assert set(losses) == sams | {"base U-Net", "enhancer", "decoder", "background"}
     # A decoder trained for seconds is too bad for one embedding to matter; test_train.py
     # tests this step on the shipped decoder.
@@ -49,9 +48,11 @@ def test_every_loss_falls(preset: str, most: float, tmp_path: Path) -> None:
     assert again == packed, "found, not made again"
 
 
-def test_what_ships_is_exported_in_fp16(tmp_path: Path) -> None:
-    """Check that nano passes its gate in fp16, which a new training once broke."""
-    asked = ["onnx", "--preset", "nano", "--fp16", "-o", str(tmp_path / "bundle")]
+@pytest.mark.parametrize("preset", ["nano", "nano2"])
+@pytest.mark.parametrize("half", ["--fp16", "--bf16"])
+def test_what_ships_is_exported_in_half_precision(preset: str, half: str, tmp_path: Path) -> None:
+    """Check that what ships passes its gates, which a new training once broke in fp16."""
+    asked = ["onnx", "--preset", preset, half, "-o", str(tmp_path / "bundle")]
     done = subprocess.run(
         [sys.executable, "-m", "glesam_export", *asked], capture_output=True, text=True, check=False
     )

@@ -155,21 +155,19 @@ def nano(
     given: options.NanoOptions,
     preset: Annotated[
         Literal["nano", "nano2"],
-        typer.Option(help="nano is a SAM, nano2 a SAM 2. Both take the same steps."),
+        typer.Option(help="nano is a SAM, nano2 a SAM 2 that starts from nano."),
     ] = "nano",
 ) -> None:
     """Train the built-in nano from scratch and measure it on pictures that it never saw."""
     from glesam_export.checkpoints.formats import open_checkpoint
     from glesam_runtime.staging import staged_file
     from glesam_training.nano import held_out_report
-    from glesam_training.nano.recipe import FULL, NANO2, QUICK
+    from glesam_training.nano.recipe import RECIPES
     from glesam_training.nano.steps import make_nano
     from glesam_training.progress_display import progress_display
 
     with progress_display() as show:
-        full = NANO2 if preset == NANO2.preset else FULL
-        recipe = replace(QUICK, preset=preset) if given.quick else full
-        packed = make_nano(given.output, recipe, given.seed, show)
+        packed = make_nano(given.output, RECIPES[preset, given.quick], given.seed, show)
         scenes = 8 if given.quick else held_out_report.SCENES
         checkpoint = open_checkpoint(packed)
         results = held_out_report.measure_nano(

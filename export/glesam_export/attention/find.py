@@ -53,16 +53,25 @@ class Attention:
 def attentions(graph: ir.Graph) -> Iterator[Attention]:
     """Yield every attention of a graph in its order."""
     for node in graph:
-        if node.op_type != "Softmax":
+        if node.op_type != "Softmax" or not _over_last_axis(node):
             continue
         scores = _skip_casts_and_biases(_producer(node.inputs[0]))
-        readers = [user for user, _ in node.outputs[0].uses()]
-        if len(readers) == 1 and readers[0].op_type == "Cast":
-            readers = [user for user, _ in readers[0].outputs[0].uses()]
+        weights = node.outputs[0]
+        readers = weights.uses()
+        if len(readers) == 1 and _is_float_cast(readers[0].node):
+            weights = readers[0].node.outputs[0]
+            readers = weights.uses()
         if scores is None or scores.op_type != "MatMul" or len(readers) != 1:
             continue
-        if readers[0].op_type == "MatMul":
-            yield Attention(scores, node, readers[0])
+        weighted, place = readers[0]
+        if weighted.op_type == "MatMul" and place == 0 and not weights.is_graph_output():
+            yield Attention(scores, node, weighted)
+
+
+def permutation(transpose: ir.Node) -> tuple[int, ...]:
+    """Return the axes of a Transpose, or () if it says none, which turns all of them round."""
+    given = transpose.attributes.get("perm")
+    return () if given is None else tuple(given.as_ints())
 
 
 def describe(
@@ -80,6 +89,16 @@ def _producer(value: ir.Value | None) -> ir.Node | None:
 
 def _skip_casts_and_biases(node: ir.Node | None) -> ir.Node | None:
     """Follow the first input past casts and added biases; return the node that comes before."""
-    while node is not None and node.op_type in ("Cast", "Add"):
+    while node is not None and (node.op_type == "Add" or _is_float_cast(node)):
         node = _producer(node.inputs[0])
     return node
+
+
+def _is_float_cast(node: ir.Node) -> bool:
+    return node.op_type == "Cast" and node.outputs[0].dtype in (*HALF, ir.DataType.FLOAT)
+
+
+def _over_last_axis(softmax: ir.Node) -> bool:
+    axis, shape = softmax.attributes.get_int("axis", -1), softmax.inputs[0]
+    rank = len(shape.shape) if shape is not None and shape.shape is not None else 0
+    return axis in (-1, rank - 1)

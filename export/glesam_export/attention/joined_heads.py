@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from glesam_export.attention.find import permutation
+
 HEADS = 1
 """The axis of the heads in every tensor of an attention: [N, heads, ...]."""
 
@@ -86,7 +88,7 @@ class _Pieces:
             return False
         if not _keeps_heads(first, self.heads[0]):
             return False
-        known = [node for node in nodes if node is not None]
+        known, ends = [node for node in nodes if node is not None], len(self.ends)
         for index, value in enumerate(first.inputs):
             inputs = [node.inputs[index] for node in known]
             if all(other is value for other in inputs):
@@ -103,7 +105,8 @@ class _Pieces:
             elif index >= _tensors(first) or not self._follow(given):
                 return False
         self.nodes.append(first)
-        return True
+        # Without a slice behind it, a value would keep the heads of a piece.
+        return len(self.ends) > ends
 
     def _sliced(self, values: Sequence[ir.Value]) -> ir.Value | None:
         """Return the tensor whose heads these are, in their order and without a gap, or None."""
@@ -142,13 +145,16 @@ def _keeps_heads(node: ir.Node, heads: int) -> bool:
     if node.op_type == "Softmax":
         return node.attributes.get_int("axis") in (-1, rank - 1)
     if node.op_type == "Transpose":
-        return tuple(node.attributes["perm"].as_ints())[: HEADS + 1] == (0, HEADS)
-    if node.op_type == "Unsqueeze":
+        return permutation(node)[: HEADS + 1] == (0, HEADS)
+    if node.op_type == "Unsqueeze" and len(node.inputs) == 2:
         axes = _constant(node.inputs[1])
         return axes is not None and all(axis % rank > HEADS for axis in axes)
-    if node.op_type == "Reshape":
+    if node.op_type == "Reshape" and len(node.inputs) == 2:
         value, shape = node.inputs[0], _constant(node.inputs[1])
-        return value is not None and _heads(value) == heads and shape is not None
+        if value is None or value.shape is None or output.shape is None or shape is None:
+            return False
+        # Equal sizes of both first axes, or heads of different images may be mixed.
+        return _heads(value) == heads and value.shape[0] == output.shape[0]
     return False
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from glesam_export.attention.find import Attention, attentions, describe
+from glesam_export.attention.find import Attention, attentions, describe, permutation
 from glesam_export.attention.for_tensorrt import move_casts
 from glesam_export.attention.joined_heads import join_heads
 
@@ -50,13 +50,9 @@ def _replace(graph: ir.Graph, attention: Attention, number: int) -> bool:
     queries, transposed = scores.inputs
     values, result = weighted.inputs[1], weighted.outputs[0]
     biases = attention.biases
-    given = [value for value in (queries, transposed, values, *biases) if value is not None]
-    if len(biases) > 1 or len(given) < 3 + len(biases) or any(_rank(v) != RANK for v in given):
+    if queries is None or transposed is None or values is None:
         return False
-    queries, transposed, values = given[:3]
-    if queries.dtype != values.dtype or transposed.dtype != values.dtype:
-        return False
-    if _last(queries) != _last(values):
+    if len(biases) > 1 or not _fits(queries, transposed, values, biases):
         return False
     keys = _untransposed(graph, scores, transposed, number)
     inputs: list[ir.Value] = [queries, keys, values]
@@ -76,10 +72,10 @@ def _untransposed(graph: ir.Graph, before: ir.Node, transposed: ir.Value, number
     node = transposed.producer()
     if node is not None and node.op_type == "Transpose":
         (keys,) = node.inputs
-        if keys is not None and tuple(node.attributes["perm"].as_ints()) == (0, 1, 3, 2):
+        if keys is not None and permutation(node) == (0, 1, 3, 2):
             return keys
     back = ir.Node("", "Transpose", [transposed], [ir.AttrInt64s("perm", (0, 1, 3, 2))])
-    assert transposed.shape is not None, "_rank read it"
+    assert transposed.shape is not None, "_fits read it"
     shape = [transposed.shape[axis] for axis in (0, 1, 3, 2)]
     describe(back.outputs[0], f"keys_{number}", transposed.dtype, shape)
     graph.insert_before(before, [back])
@@ -97,18 +93,25 @@ def _of_type(
     if bias.dtype == dtype or dtype is None:
         return bias
     cast = ir.Node("", "Cast", [bias], [ir.AttrInt64("to", dtype)])
-    assert bias.shape is not None, "_rank read it"
+    assert bias.shape is not None, "_fits read it"
     describe(cast.outputs[0], f"bias_{number}", dtype, list(bias.shape))
     graph.insert_before(attention.softmax, [cast])
     return cast.outputs[0]
 
 
-def _rank(value: ir.Value) -> int:
-    return len(value.shape) if value.shape is not None else 0
-
-
-def _last(value: ir.Value) -> int | str | None:
-    """Return the size of the last axis."""
-    assert value.shape is not None, "_rank read it"
-    size = value.shape[-1]
-    return size if isinstance(size, int) else size.value
+def _fits(
+    queries: ir.Value, transposed: ir.Value, values: ir.Value, biases: list[ir.Value]
+) -> bool:
+    """Return whether the shapes and types are those of the operation, without broadcasting."""
+    shapes = [tuple(each.shape or ()) for each in (queries, transposed, values, *biases)]
+    if any(len(shape) != RANK for shape in shapes):
+        return False
+    (n, heads, tokens, size), keys, other, *rest = shapes
+    m = keys[-1]
+    if (keys, other) != ((n, heads, size, m), (n, heads, m, size)):
+        return False
+    if any(bias[-2:] != (tokens, m) for bias in rest):
+        return False
+    if any(bias[0] not in (1, n) or bias[1] not in (1, heads) for bias in rest):
+        return False
+    return queries.dtype == transposed.dtype == values.dtype

@@ -26,8 +26,8 @@ def nano() -> Path:
 
 @pytest.fixture(scope="session")
 def nano2() -> Path:
-    """Return a small SAM 2 with random weights. It is exported once per build folder."""
-    return exported("", "--preset", "nano2", "--random-weights", "0")
+    """Return nano2, a small trained SAM 2. It is exported once per build folder."""
+    return exported("", "--preset", "nano2")
 
 
 @pytest.fixture(scope="session")

@@ -26,30 +26,31 @@ RENAMED = {"mlp.layers.0.": "mlp.lin1.", "mlp.layers.1.": "mlp.lin2."}
 NEW = ("conv_s0.", "conv_s1.", "obj_score_token.", "pred_obj_score_head.")
 """Parts of a SAM 2 mask decoder that a SAM's does not have."""
 
-HIGH_RES = ("conv_s0.", "conv_s1.")
 
+@torch.no_grad()
+def copy_decoder(student: SamNano, teacher: nn.Module) -> None:
+    """Give a SAM 2's decoder the weights of a SAM's, in place, so that its masks are much the same.
 
-def copy_decoder(student: nn.Module, teacher: nn.Module) -> None:
-    """Give a SAM 2's decoder the weights of a SAM's, in place, so that it predicts the same masks.
-
-    The convolutions of the high-resolution features, which a SAM has not, become zero: they add
-    nothing until they are trained.
+    The projections of the high-resolution features become zero, which a SAM has not: they add
+    nothing until they are trained. The token of the object's score, which a SAM has not either,
+    takes part in the attention and changes masks a little.
 
     Raises:
         ValueError: the decoders differ in more than these parts.
     """
-    found, own = teacher.state_dict(), student.state_dict()
-    for name, tensor in own.items():
-        part = name.removeprefix("mask_decoder.")
-        if part.startswith(NEW):
-            if part.startswith(HIGH_RES):
-                tensor.zero_()
+    found = teacher.state_dict()
+    for name, tensor in student.decoder.state_dict().items():
+        if name.removeprefix("mask_decoder.").startswith(NEW):
             continue
-        for ours, theirs in RENAMED.items():
-            name = name.replace(ours, theirs)
-        if name not in found or found[name].shape != tensor.shape:
-            raise ValueError(f"the decoder to start from has no {name} {list(tensor.shape)}")
-        tensor.copy_(found[name])
+        theirs = name
+        for ours, other in RENAMED.items():
+            theirs = theirs.replace(ours, other)
+        if theirs not in found or found[theirs].shape != tensor.shape:
+            raise ValueError(f"the decoder to start from has no {theirs} {list(tensor.shape)}")
+        tensor.copy_(found[theirs])
+    for projection in (student.encoder.conv_s0, student.encoder.conv_s1):
+        for parameter in projection.parameters():
+            parameter.zero_()
 
 
 class SamePictures(torch.utils.data.Dataset[dict[str, Tensor]]):

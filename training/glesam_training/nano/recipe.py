@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from glesam_training.examples import CLEAR
 from glesam_training.settings import TrainingSettings
@@ -77,16 +77,26 @@ FULL = Recipe(
 """The recipe of the nano that ships."""
 
 
-def _on_cpu(settings: TrainingSettings) -> TrainingSettings:
-    """Return the settings in float32, which Hiera's small layers are faster in on a CPU."""
-    return replace(settings, mixed_precision="no")
+def _in_float32(recipe: Recipe) -> Recipe:
+    """Return a recipe in float32, in which a CPU computes Hiera's small layers faster."""
+    named = {
+        each.name: getattr(recipe, each.name)
+        for each in fields(recipe)
+        if isinstance(getattr(recipe, each.name), TrainingSettings)
+    }
+    # All steps alike: one process cannot train in two precisions.
+    return replace(
+        recipe, **{name: replace(each, mixed_precision="no") for name, each in named.items()}
+    )
 
 
-NANO2 = replace(
-    FULL,
-    preset="nano2",
-    distilled=_on_cpu(_settings(1100, lr=2e-3, warmup=50, batch=32, weight_decay=0.02)),
-    varied=_on_cpu(_settings(600, lr=6e-4, warmup=30, batch=32, weight_decay=0.02)),
+NANO2 = _in_float32(
+    replace(
+        FULL,
+        preset="nano2",
+        distilled=_settings(1100, lr=2e-3, warmup=50, batch=32, weight_decay=0.02),
+        varied=_settings(600, lr=6e-4, warmup=30, batch=32, weight_decay=0.02),
+    )
 )
 """The recipe of nano2, for two CPU cores: its SAM starts from nano's."""
 
@@ -110,6 +120,19 @@ QUICK = replace(
     tune_decoder=True,
 )
 """The same steps in minutes, to test that they fit together and that losses fall."""
+
+QUICK2 = _in_float32(
+    replace(
+        QUICK,
+        preset=NANO2.preset,
+        distilled=replace(_short(NANO2.distilled or FULL.sam, 40), warmup=0),
+    )
+)
+"""The same for nano2."""
+
+RECIPES = {(FULL.preset, False): FULL, (FULL.preset, True): QUICK}
+RECIPES |= {(NANO2.preset, False): NANO2, (NANO2.preset, True): QUICK2}
+"""By preset, and whether it is the quick one."""
 
 
 ABLATION = replace(

@@ -128,7 +128,7 @@ def _distil(
 ) -> None:
     """Start a SAM 2 from the nano that ships, in place."""
     teacher = make_checkpoint(WeightOptions("nano"))
-    copy_decoder(sam.decoder, teacher.decoder())
+    copy_decoder(sam, teacher.decoder())
     count = settings.iterations * settings.batch
     made_of = {
         "step": fact("distilled"),

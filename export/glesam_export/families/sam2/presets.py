@@ -33,7 +33,8 @@ class Sam2Preset:
         image_size: S, side of the encoder's square input in pixels.
         default_unet: the U-Net when `--unet` is not given.
         decoder_mlp: hidden width of the two-way transformer's MLP.
-        builtin: None, because no weights of SAM 2 ship with this package.
+        builtin: file name of the weights inside this package, used when no weights are given; None
+            if none ship.
     """
 
     name: str
@@ -90,6 +91,7 @@ SAM2_PRESETS: Mapping[str, Sam2Preset] = MappingProxyType(
                 image_size=256,
                 default_unet="nano",
                 decoder_mlp=256,
+                builtin="nano2.safetensors",
             ),
             *(Sam2Preset(f"sam2_hiera_{size}", release="2", **s) for size, s in _HIERA.items()),
             *(Sam2Preset(f"sam2.1_hiera_{size}", release="2.1", **s) for size, s in _HIERA.items()),

@@ -57,10 +57,10 @@ def attentions(graph: ir.Graph) -> Iterator[Attention]:
             continue
         scores = _skip_casts_and_biases(_producer(node.inputs[0]))
         weights = node.outputs[0]
-        readers = weights.uses()
+        readers = list(weights.uses())
         if len(readers) == 1 and _is_float_cast(readers[0].node):
             weights = readers[0].node.outputs[0]
-            readers = weights.uses()
+            readers = list(weights.uses())
         if scores is None or scores.op_type != "MatMul" or len(readers) != 1:
             continue
         weighted, place = readers[0]

@@ -113,7 +113,7 @@ class _Pieces:
         source: ir.Value | None = None
         for i, value in enumerate(values):
             node = value.producer()
-            if node is None or node.op_type != "Slice":
+            if node is None or node.op_type != "Slice" or len(node.inputs) != 5:
                 return None
             given, *bounds = node.inputs
             start, end, axis, step = (_constant(each) for each in bounds)
@@ -152,6 +152,8 @@ def _keeps_heads(node: ir.Node, heads: int) -> bool:
     if node.op_type == "Reshape" and len(node.inputs) == 2:
         value, shape = node.inputs[0], _constant(node.inputs[1])
         if value is None or value.shape is None or output.shape is None or shape is None:
+            return False
+        if len(shape) <= HEADS or shape[HEADS] not in (heads, 0):
             return False
         # Equal sizes of both first axes, or heads of different images may be mixed.
         return _heads(value) == heads and value.shape[0] == output.shape[0]

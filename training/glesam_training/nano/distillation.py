@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from glesam_evaluation.datasets import Dataset
 from glesam_export.families import Preset, family_of, named_features
+from glesam_export.families.sam2.checkpoint import PROJECTIONS
 from glesam_runtime.chain import EMBEDDINGS
 from glesam_runtime.image import preprocess
 from glesam_training.loop import Objective
@@ -48,8 +49,8 @@ def copy_decoder(student: SamNano, teacher: nn.Module) -> None:
         if theirs not in found or found[theirs].shape != tensor.shape:
             raise ValueError(f"the decoder to start from has no {theirs} {list(tensor.shape)}")
         tensor.copy_(found[theirs])
-    for projection in (student.encoder.conv_s0, student.encoder.conv_s1):
-        for parameter in projection.parameters():
+    for name, parameter in student.encoder.named_parameters():
+        if name.startswith(PROJECTIONS):
             parameter.zero_()
 
 

@@ -48,11 +48,13 @@ def test_every_loss_falls(preset: str, most: float, tmp_path: Path) -> None:
     assert again == packed, "found, not made again"
 
 
-@pytest.mark.parametrize("preset", ["nano", "nano2"])
-@pytest.mark.parametrize("half", ["--fp16", "--bf16"])
-def test_what_ships_is_exported_in_half_precision(preset: str, half: str, tmp_path: Path) -> None:
-    """Check that what ships passes its gates, which a new training once broke in fp16."""
-    asked = ["onnx", "--preset", preset, half, "-o", str(tmp_path / "bundle")]
+@pytest.mark.parametrize(("preset", "more"), [("nano", []), ("nano2", ["--auto-islands"])])
+def test_what_ships_is_exported_in_fp16(preset: str, more: list[str], tmp_path: Path) -> None:
+    """Check that what ships passes its gate, which a new training once broke.
+
+    One of nano2's masks is so small that a pixel decides its IoU, so it needs more islands.
+    """
+    asked = ["onnx", "--preset", preset, "--fp16", *more, "-o", str(tmp_path / "bundle")]
     done = subprocess.run(
         [sys.executable, "-m", "glesam_export", *asked], capture_output=True, text=True, check=False
     )

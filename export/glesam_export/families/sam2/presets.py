@@ -1,6 +1,6 @@
 """Lists the SAM 2 architectures as data: those of the sam2 package's configurations, and `nano2`.
 
-`nano2` is built from the same classes and is small enough to test with. No weights ship for it.
+`nano2` is built from the same classes and is small enough to test with. Its weights ship.
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     seen: list[tuple[object, ...]] = []
 
     def export_stage(
-        checkpoint, stage, precision, batch, folder, further=(), *, image_index
+        checkpoint, stage, precision, batch, folder, further=(), *, image_index, attention_nodes
     ) -> Stage:
         assert not image_index
-        seen.append((checkpoint, stage, precision, batch, further))
+        seen.append((checkpoint, stage, precision, batch, further, attention_nodes))
         path = folder / f"{stage}.onnx"
         path.write_text(str(len(seen)))
         preset = checkpoint.preset
@@ -65,7 +65,11 @@ def test_whatever_else_decides_the_file_is_traced_anew(calls: list, tmp_path: Pa
     ):
         before = len(calls)
         traced.export_stage(*asked, tmp_path)
-        assert calls[before:] == [(*asked, ())]
+        assert calls[before:] == [(*asked, (), False)]
+    before = len(calls)
+    for _ in range(2):
+        traced.export_stage(random_nano(), "encoder", "fp32", 1, tmp_path, attention_nodes=True)
+    assert [nodes for *_, nodes in calls[before:]] == [True]
     before = len(calls)
     traced.export_stage(random_nano2(), "enhancer", "fp32", 1, tmp_path)
     traced.export_stage(random_nano(gamma=3.0), "encoder", "fp32", 1, tmp_path)
@@ -85,7 +89,7 @@ def test_what_is_not_as_it_was_drawn_is_never_kept(calls: list, tmp_path: Path) 
         for _ in range(2):
             before = len(calls)
             traced.export_stage(checkpoint, "encoder", "fp16", 1, tmp_path, further)
-            assert calls[before:] == [(checkpoint, "encoder", "fp16", 1, further)]
+            assert calls[before:] == [(checkpoint, "encoder", "fp16", 1, further, False)]
     assert list((tmp_path / "kept").iterdir()) == []
 
 

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 import pytest
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from glesam_export import stages
 from glesam_export.attention import for_tensorrt
 from glesam_export.attention.find import attentions
+from glesam_export.attention.joined_heads import join_heads
 from glesam_export.engines import precision_check
 from glesam_export.engines.compile import parse
 from glesam_export.enhancer.reference import build_unet
@@ -60,9 +62,11 @@ def fused(engine: Path) -> int:
 
 
 def fusible_attentions(path: Path) -> int:
-    """Count a graph's attentions with computed keys; heads that run separately count separately."""
-    graph = ir.load(path).graph
-    keys = (attention.scores.inputs[1] for attention in attentions(graph))
+    """Count a graph's attentions with computed keys, after their heads are joined."""
+    model = ir.load(path)
+    join_heads(model.graph)
+    RemoveUnusedNodesPass()(model)
+    keys = (attention.scores.inputs[1] for attention in attentions(model.graph))
     return sum(key is not None and key.producer() is not None for key in keys)
 
 

@@ -40,7 +40,7 @@ def _gelu_halved_last(op: Any, x: Any, root: Any, one: Any, half: Any) -> Any:
 
 gelu_rule = pattern.RewriteRule(_gelu, _gelu_halved_last, name="Gelu")
 """Multiplies by a half last. ONNX Runtime fuses a GELU in this order and not in the order that
-PyTorch exports, whose five operations cost as much as a fifth of the product before them."""
+PyTorch exports, whose five operations it computes one after another (docs/performance.md)."""
 
 ROUNDS = 2
 """Maximum rounds of constant folding and rewriting; onnxscript's own optimizer has as many."""

@@ -309,3 +309,26 @@ def test_a_checkpoint_folder_becomes_a_bundle(
     assert (manifest.model.gamma, manifest.model.timestep, manifest.model.trained) == (5, 999, True)
     roles = [source.role for source in manifest.provenance.sources]
     assert roles == ["sam", "unet", "lora", "prompt_embeds"]
+
+
+def test_graph_options_reach_the_export(
+    glesam_export: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every option of the graphs arrives under its own name."""
+    seen: list[build.Options] = []
+
+    def build_bundle(_checkpoint: object, _folder: Path, options: build.Options, *_: object):
+        seen.append(options)
+        return open_bundle().manifest
+
+    monkeypatch.setattr(build, "build_bundle", build_bundle)
+    words = "--preset nano --fp16 --batch 3 --auto-islands --image-index --attention-nodes"
+    more = ("--allow-parity-failure", "-o", tmp_path / "b")
+    for given in ((*words.split(), *more), ("--preset", "nano", *more[1:])):
+        code, _, err = glesam_export("onnx", *given)
+        assert code == 0, err
+    everything, nothing = seen
+    assert everything == build.Options("fp16", 3, (), True, True, True, attention_nodes=True)
+    assert everything.opset == 23
+    assert nothing == build.Options(levels=nothing.levels)
+    assert nothing.opset == 18

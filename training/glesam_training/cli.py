@@ -155,7 +155,9 @@ def nano(
     given: options.NanoOptions,
     preset: Annotated[
         Literal["nano", "nano2"],
-        typer.Option(help="nano is a SAM, nano2 a SAM 2 that starts from nano."),
+        typer.Option(
+            help="nano is a SAM, nano2 a SAM 2 that starts from nano (with --quick, from scratch)."
+        ),
     ] = "nano",
 ) -> None:
     """Train the built-in nano from scratch and measure it on pictures that it never saw."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+from glesam_export.emulate import HALF
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from glesam_export.attention.find import HALF, attentions, describe
+from glesam_export.attention.find import attentions, describe
 from glesam_export.attention.joined_heads import join_heads
+from glesam_export.emulate import HALF
 from glesam_runtime.manifest import PrecisionName
 
 MOVED = "float32 attention scores left to the fused kernel's accumulators"

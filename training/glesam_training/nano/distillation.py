@@ -1,7 +1,7 @@
 """Start nano2's SAM from the nano that ships: its latents, and the weights of its decoder.
 
-A SAM from scratch learns from 600,000 pictures, which takes two CPU cores most of a day where the
-SAM is a SAM 2. Nano's encoder already knows what its decoder needs. So the encoder of nano2 first
+A SAM from scratch learns from 600,000 pictures. With a SAM 2 of this size that takes two CPU cores
+half a day. Nano's encoder already knows what its decoder needs. So the encoder of nano2 first
 learns to return nano's latents (as MobileSAM does; arXiv 2306.14289, Sec. 3), which needs no
 prompts and no decoder, and the decoder starts as nano's. Both then train together.
 """

@@ -13,6 +13,8 @@ _DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 """Features of an x86 CPU that accumulates products of bytes in 32 bits."""
 _BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
 """Features of an x86 or ARM CPU that has bfloat16 arithmetic."""
+_BFLOAT16_VECTORS = "avx512_bf16"
+"""The one of these that multiplies bfloat16 in vectors, not in tiles or blocks."""
 
 
 def cores() -> int:
@@ -49,3 +51,12 @@ def multiplies_bfloat16() -> bool:
     took 29 s in bfloat16 and 2.5 s in float32 on two cores with AVX2 only.
     """
     return not _BFLOAT16.isdisjoint(cpu_name().split())
+
+
+def trains_faster_in_bfloat16() -> bool:
+    """Return whether the CPU multiplies matrices of bfloat16, and not vectors only.
+
+    On two cores with AVX-512's vectors of bfloat16 and without AMX, an iteration of nano's stage 1
+    took 0.41 s in bfloat16 and 0.28 s in float32.
+    """
+    return not (_BFLOAT16 - {_BFLOAT16_VECTORS}).isdisjoint(cpu_name().split())

@@ -53,18 +53,21 @@ def test_products_of_bytes(
 
 
 @pytest.mark.parametrize(
-    ("flags", "multiplies"),
+    ("flags", "multiplies", "trains_faster"),
     [
-        ("avx2", False),
-        ("avx512f avx512_vnni", False),
-        ("avx512f avx512_bf16", True),
-        ("amx_tile amx_bf16", True),
-        ("asimd bf16 sve", True),
+        ("avx2", False, False),
+        ("avx512f avx512_vnni", False, False),
+        ("avx512f avx512_bf16", True, False),
+        ("avx512f avx512_bf16 amx_tile amx_bf16", True, True),
+        ("asimd bf16 sve", True, True),
     ],
 )
-def test_bfloat16(flags: str, multiplies: bool, told: Callable[[str], None]) -> None:
+def test_bfloat16(
+    flags: str, multiplies: bool, trains_faster: bool, told: Callable[[str], None]
+) -> None:
     told(flags)
     assert machine.multiplies_bfloat16() is multiplies
+    assert machine.trains_faster_in_bfloat16() is trains_faster
 
 
 def test_an_x86_cpu_of_which_nothing_is_known(

@@ -30,13 +30,13 @@ def test_workers_come_from_no_fork_of_a_process_with_threads() -> None:
     assert context != "fork"
 
 
-@pytest.mark.parametrize(("multiplies", "wanted"), [(False, "no"), (True, "bf16")])
-def test_auto_is_bfloat16_where_the_cpu_multiplies_it(
-    multiplies: bool, wanted: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("faster", "wanted"), [(False, "no"), (True, "bf16")])
+def test_auto_is_bfloat16_where_the_cpu_is_faster_with_it(
+    faster: bool, wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = SimpleNamespace(device=SimpleNamespace(type="cpu"))
     monkeypatch.setattr(settings, "PartialState", lambda: state)
-    monkeypatch.setattr(settings, "multiplies_bfloat16", lambda: multiplies)
+    monkeypatch.setattr(settings, "trains_faster_in_bfloat16", lambda: faster)
     assert settings.precision_to_use("auto") == wanted
 
 

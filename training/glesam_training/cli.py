@@ -20,9 +20,8 @@ from glesam_runtime.option_groups import expand_groups
 from glesam_runtime.staging import check_folder
 from glesam_runtime.verbosity import print_warning
 from glesam_training import options
+from glesam_training.nano.kinds import Kind
 from glesam_training.released_recipe import Stage, as_released
-
-Kind = Literal["gamma", "rank", "levels", "parts"]
 
 # Imported in the functions that need them: importing torch takes seconds, and neither --help nor a
 # wrong option should wait for it.
@@ -220,8 +219,9 @@ def ablate(
         Kind,
         typer.Argument(
             metavar="KIND",
-            help="gamma (the paper's Fig. 6), rank (Tables 8 and 9), levels, or parts (Tables 4 "
-            "and 6: without CRE, without FDA).",
+            help="gamma (the paper's Fig. 6), rank (Tables 8 and 9), levels, parts (Tables 4 and "
+            "6: without CRE, without FDA), recipe (of the degradations: paper, released), or input "
+            "(sam, released).",
         ),
     ],
     given: options.NanoOptions,
@@ -233,12 +233,14 @@ def ablate(
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of Algorithm 1.")] = 1,
-    scenes: Annotated[int, typer.Option(min=1, help="Number of held-out scenes.")] = 50,
+    scenes: Annotated[
+        int, typer.Option(min=1, help="Number of held-out scenes; for input, of each shape.")
+    ] = 50,
 ) -> None:
     """Train stage 1 on nano with one thing varied, and compare cost and IoU."""
     from glesam_evaluation.plot import require_matplotlib
     from glesam_runtime.staging import staged_file
-    from glesam_training.nano import ablation
+    from glesam_training.nano import ablation, ablation_report
     from glesam_training.nano.recipe import ABLATION, QUICK
     from glesam_training.nano.variants import variants_of
     from glesam_training.progress_display import progress_display
@@ -255,12 +257,12 @@ def ablate(
                 each.name: ablation.train_variant(base, each, recipe, given.output, seed, show)
                 for each in variants
             }
-            found.append(ablation.measure_variants(base, trained, scenes))
-    text = ablation.ablation_markdown(found)
+            found.append(ablation_report.measure_variants(base, trained, kind, scenes))
+    text = ablation_report.ablation_markdown(found)
     table, picture = given.output / f"{kind}.md", given.output / f"{kind}.png"
     with staged_file(table) as partial, staged_file(picture) as drawn:
         partial.write_text(text, encoding="utf-8")
-        ablation.draw_ablation(kind, found, drawn)
+        ablation_report.draw_ablation(kind, found, drawn)
     typer.echo(text)
     typer.echo(f"wrote {table} and {picture}")
 

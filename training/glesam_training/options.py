@@ -137,7 +137,7 @@ class TrainingOptions:
         str,
         typer.Option(
             rich_help_panel=TRAINING,
-            help="no, fp16, bf16, or auto (bf16 if the hardware supports it). Weights stay "
+            help="no, fp16, bf16, or auto (bf16 if the device is faster with it). Weights stay "
             "float32.",
         ),
     ] = "no"

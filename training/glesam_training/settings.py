@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from accelerate import PartialState
 
-from glesam_runtime.machine import multiplies_bfloat16
+from glesam_runtime.machine import trains_faster_in_bfloat16
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class TrainingSettings:
         log_every: iterations between two reports.
         workers: processes that prepare examples; 0 prepares them in the training process, None
             chooses a number for the machine.
-        mixed_precision: "no", "fp16", "bf16", or "auto" (bf16 if the hardware multiplies it).
+        mixed_precision: "no", "fp16", "bf16", or "auto" (bf16 if the device is faster with it).
         seed: seed of torch's generator.
     """
 
@@ -81,20 +81,20 @@ MIXED_PRECISIONS = ("no", "fp16", "bf16", "auto")
 
 
 def precision_to_use(wanted: str) -> str:
-    """Return accelerate's mixed precision; "auto" becomes bf16 if the device multiplies it.
+    """Return accelerate's mixed precision; "auto" becomes bf16 if the device is faster with it.
 
     Args:
         wanted: one of `MIXED_PRECISIONS`.
     """
     if wanted != "auto":
         return wanted
-    return "bf16" if _has_bfloat16(PartialState().device.type) else "no"
+    return "bf16" if _gains_from_bfloat16(PartialState().device.type) else "no"
 
 
-def _has_bfloat16(device: str) -> bool:
+def _gains_from_bfloat16(device: str) -> bool:
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device == "cpu" and multiplies_bfloat16()
+    return device == "cpu" and trains_faster_in_bfloat16()
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3

@@ -28,10 +28,15 @@ MIN_AREA = 0.004
 
 
 class SceneDataset:
-    """A dataset of procedural scenes of `SIDE` x `SIDE` pixels with consecutive seeds."""
+    """A dataset of procedural scenes with consecutive seeds."""
 
-    def __init__(self, count: int, first: int = 0) -> None:
+    def __init__(self, count: int, first: int = 0, shape: tuple[int, int] = (SIDE, SIDE)) -> None:
         """Use the scenes of the seeds `first` to `first + count - 1`.
+
+        Args:
+            count: number of scenes.
+            first: seed of the first one.
+            shape: height and width in pixels.
 
         Raises:
             InputError: `count` is below 1, `first` is below 0, or OpenCV is not installed.
@@ -48,7 +53,7 @@ class SceneDataset:
             raise InputError(
                 f"{error.name} is not installed: pip install 'glesam-deploy[calibration]'"
             ) from error
-        self._seeds = range(first, first + count)
+        self._seeds, self._shape = range(first, first + count), shape
 
     @property
     def names(self) -> Sequence[str]:
@@ -58,7 +63,9 @@ class SceneDataset:
     @property
     def fingerprint(self) -> str:
         """Return which scenes these are."""
-        return f"scenes:{len(self)}@{self._seeds[0]}"
+        height, width = self._shape
+        size = "" if self._shape == (SIDE, SIDE) else f", {width} x {height}"
+        return f"scenes:{len(self)}@{self._seeds[0]}{size}"
 
     def __len__(self) -> int:
         return len(self._seeds)
@@ -68,10 +75,10 @@ class SceneDataset:
         from glesam_evaluation.scenes import make_scene
 
         seed = self._seeds[index]
-        scene = make_scene(seed, SIDE, SIDE)
+        scene = make_scene(seed, *self._shape)
         masks = scene.masks
         areas = np.count_nonzero(masks, axis=(1, 2))
-        kept = areas >= MIN_AREA * SIDE * SIDE
+        kept = areas >= MIN_AREA * scene.instances.size
         if not kept.any():
             kept[areas.argmax()] = True
         return Sample(f"scene-{seed}", scene.image, masks[kept])

@@ -1,4 +1,4 @@
-"""Train and measure nano's Algorithm 1 with one thing varied: gamma, rank, levels, or its parts.
+"""Train nano's Algorithm 1 with one thing varied: gamma, rank, levels, recipe, input, or its parts.
 
 SAM and the base U-Net are those of the built-in nano. Only stage 1 is trained, once for each
 variant and seed, on the same pictures and with the same prompts.
@@ -6,11 +6,10 @@ variant and seed, on the same pictures and with the same prompts.
 
 from __future__ import annotations
 
+import copy
 import json
 import re
-import statistics
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,27 +17,20 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from glesam_evaluation.plot import require_matplotlib
-from glesam_evaluation.protocol import EvaluationPlan, Segmenter, evaluate
-from glesam_evaluation.results import Results
-from glesam_evaluation.segmenters import WITHOUT, SharedEncoder, StagedSegmenter
 from glesam_export.checkpoints import Checkpoint, write
 from glesam_export.enhancer.reference import Enhancer
+from glesam_export.families import InputName, with_input
 from glesam_runtime.staging import staged_file
-from glesam_training.nano.held_out_report import held_out
 from glesam_training.nano.recipe import Recipe
+from glesam_training.nano.scenes import WideScenes
 from glesam_training.nano.starting_point import fit_ends, pairs_of
 from glesam_training.nano.steps import paint_scenes, stage_jobs
-from glesam_training.nano.variants import Kind, Variant, new_enhancer
+from glesam_training.nano.variants import Variant, new_enhancer
 from glesam_training.objectives import train_adapters
 from glesam_training.progress_display import ShowProgress
-from glesam_training.reference_segmenters import ReferenceStages
 from glesam_training.train import stored_latents, train_enhancer
 from glesam_training.trained_checkpoint import TrainedCheckpoint
 
-CONDITIONS = ("clear", "LQ-1", "LQ-2", "LQ-3")
-COLUMNS = ("LQ-3", "LQ-2", "LQ-1", "LQ mean", "clear")
-PROMPT = "3-point"
 COST_FILE, FITTED_FILE = "cost.json", "fitted.safetensors"
 
 
@@ -58,12 +50,11 @@ class Cost:
     memory: float | None
 
 
-@dataclass(frozen=True)
-class Row:
-    """A variant's cost and IoU in percent by condition, for one seed."""
-
-    cost: Cost | None
-    iou: Mapping[str, float]
+def prepared(checkpoint: Checkpoint, name: InputName) -> Checkpoint:
+    """Return the checkpoint with another input, sharing its weights."""
+    other = copy.copy(checkpoint)
+    other.preset = with_input(checkpoint.preset, name)
+    return other
 
 
 def train_variant(
@@ -80,10 +71,13 @@ def train_variant(
         show: called with the progress.
     """
     recipe = replace(recipe, scenes=recipe.pictures, levels=variant.levels)
+    recipe = replace(recipe, degradations=variant.recipe)
     scenes = paint_scenes(folder, recipe, 0, show)
+    if variant.wide:
+        scenes = WideScenes(scenes.path, scenes.first, len(scenes))
     settings = replace(recipe.enhancer, seed=seed)
-    name = f"{variant.name}, seed {seed}"
-    job = stage_jobs(folder, scenes, recipe, settings, show)(re.sub(r"[^\w.+-]+", "-", name))
+    job = stage_jobs(folder, scenes, recipe, settings, show)(f"{variant.key}-seed-{seed}")
+    base = prepared(base, variant.input)
     enhancer = new_enhancer(base, variant, seed)
     start = TrainedCheckpoint(base, enhancer)
     latents = stored_latents(start, job, high_res=True)
@@ -109,83 +103,12 @@ def train_variant(
     return TrainedCheckpoint(base, trained), cost
 
 
-def measure_variants(
-    base: Checkpoint, trained: Mapping[str, tuple[Checkpoint, Cost]], scenes: int
-) -> dict[str, Row]:
-    """Measure IoU on held-out scenes: without the enhancer, and with each variant's."""
-    stages = ReferenceStages(base)
-    encoder = SharedEncoder(stages)
-    segmenters: dict[str, Segmenter] = {
-        WITHOUT: StagedSegmenter(stages, enhance=False, encoder=encoder)
-    }
-    for name, (checkpoint, _) in trained.items():
-        own = ReferenceStages(checkpoint)
-        segmenters[name] = StagedSegmenter(own, enhance=True, encoder=encoder)
-    plan = EvaluationPlan((PROMPT,), CONDITIONS)
-    rows = evaluate(segmenters, held_out(scenes), plan)
-    means = Results("nano", f"scenes:{scenes}", plan.seed, tuple(rows)).means()
-    costs = {name: cost for name, (_, cost) in trained.items()}
-    return {
-        name: Row(costs.get(name), {m.condition: 100 * m.iou for m in means if m.segmenter == name})
-        for name in segmenters
-    }
-
-
-def ablation_markdown(seeds: Sequence[Mapping[str, Row]]) -> str:
-    """Return the table: cost of the first seed, mean IoU over the seeds with its deviation."""
-    head = ("", "learnable parameters", "s / iteration", "peak GiB", *COLUMNS)
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    for name, row in seeds[0].items():
-        cost = ("", "", "")
-        if row.cost is not None:
-            memory = "" if row.cost.memory is None else f"{row.cost.memory:.2f}"
-            cost = (f"{row.cost.parameters:,}", f"{row.cost.seconds:.3f}", memory)
-        cells = [_spread([seed[name].iou[column] for seed in seeds]) for column in COLUMNS]
-        lines.append(f"| {name} | " + " | ".join((*cost, *cells)) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def draw_ablation(kind: Kind, seeds: Sequence[Mapping[str, Row]], path: Path) -> None:
-    """Write a PNG with IoU of each variant, beside that without the enhancer (the paper's Fig. 6).
-
-    Raises:
-        InputError: matplotlib is not installed.
-    """
-    require_matplotlib()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    names = [name for name in seeds[0] if name != WITHOUT]
-    figure = Figure(figsize=(9, 4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    for axis, column in zip(figure.subplots(1, 2), ("LQ mean", "clear"), strict=True):
-        values = [[seed[name].iou[column] for seed in seeds] for name in names]
-        places = range(len(names))
-        axis.plot(places, [statistics.fmean(each) for each in values], "C1o-", label="with GLE")
-        for place, each in zip(places, values, strict=True):
-            axis.plot([place] * len(each), each, "C1.", alpha=0.5)
-        plain = statistics.fmean(seed[WITHOUT].iou[column] for seed in seeds)
-        axis.axhline(plain, color="C0", linestyle="--", label=WITHOUT)
-        axis.set_xticks(places, [name.removeprefix(f"{kind} ") for name in names], fontsize=8)
-        axis.set_xlabel(kind)
-        axis.set_ylabel("IoU, %")
-        axis.set_title(column, fontsize=10)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=8)
-    figure.savefig(path, format="png")
-
-
 def _read_adapters(enhancer: Enhancer, path: Path) -> None:
     """Read what a training started from, which another machine may fit with other last bits."""
     stored = load_file(path)
     for name, (a, b, _) in write.adapters(enhancer.unet).items():
         a.copy_(stored[f"unet.{name}.lora_A.weight"])
         b.copy_(stored[f"unet.{name}.lora_B.weight"])
-
-
-def _spread(values: Sequence[float]) -> str:
-    mean = f"{statistics.fmean(values):.2f}"
-    return mean + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def _forget_peak() -> None:

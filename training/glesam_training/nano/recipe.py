@@ -17,6 +17,7 @@ class Recipe:
     """Number of scenes that Algorithm 1 sees, each in `variants` degraded versions."""
     variants: int
     levels: tuple[int, ...]
+    """Levels of degradation that Algorithm 1 sees, as in `ExampleOptions`."""
     sam: TrainingSettings
     """SAM-nano on scenes as they are painted."""
     varied: TrainingSettings
@@ -40,6 +41,8 @@ class Recipe:
     distilled: TrainingSettings | None = None
     """The encoder on the latents of the nano that ships, in the place of `sam`; None starts the
     SAM from scratch."""
+    degradations: str = "paper"
+    """Recipe of the degradations, a key of `degrade.RECIPES`."""
     crop: int = 128
     """Side in pixels of the base's training images: 16 x 16 latents, as many as z_L has."""
 

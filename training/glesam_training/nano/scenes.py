@@ -40,7 +40,7 @@ class StoredScenes:
 
     def first_pictures(self, count: int) -> StoredScenes:
         """Return the first `count` scenes."""
-        return StoredScenes(self.path, self.first, min(count, self.count))
+        return type(self)(self.path, self.first, min(count, self.count))
 
     def painted(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """Return RGB [size, size, 3] and each pixel's instance number, 0 for the background."""
@@ -59,6 +59,24 @@ class StoredScenes:
         if self._arrays is None:
             self._arrays = np.load(self.path, mmap_mode="r")
         return self._arrays
+
+
+class WideScenes(StoredScenes):
+    """Scenes cut to 4:3 and 16:9 in turn: the upper part of each, in its full width."""
+
+    SHAPES = ((4, 3), (16, 9))
+
+    @property
+    def fingerprint(self) -> str:
+        """Return which scenes these are, and how they are cut."""
+        return f"{super().fingerprint}, cut to 4:3 and 16:9"
+
+    def painted(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """Return RGB [height, size, 3] and each pixel's instance number, 0 for the background."""
+        image, instances = super().painted(index)
+        across, down = self.SHAPES[index % len(self.SHAPES)]
+        height = len(image) * down // across
+        return image[:height], instances[:height]
 
 
 class Varied:

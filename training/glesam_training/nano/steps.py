@@ -179,6 +179,7 @@ def stage_jobs(
         seed=settings.seed,
         low_seed=0,
         levels=recipe.levels,
+        recipe=recipe.degradations,
         variants=recipe.variants,
         masks=recipe.masks,
         far=far,

@@ -1,7 +1,8 @@
 """Say what an ablation varies, and build the enhancer that each variant starts from.
 
 The paper varies gamma (Fig. 6), the rank (Table 8), and leaves out channel replication (CRE) and
-the adaption weight (FDA) (Tables 4 and 6). The levels of degradation are varied here too.
+the adaption weight (FDA) (Tables 4 and 6). Varied here too: the levels of degradation, their
+recipe, and the input of the encoder.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -18,12 +19,12 @@ from torch import Tensor, nn
 from glesam_export.checkpoints import Checkpoint, lora, stable_diffusion, state_dicts, write
 from glesam_export.checkpoints.stable_diffusion import SD_CHANNELS
 from glesam_export.enhancer.reference import Enhancer, add_lora
+from glesam_export.families import InputName
 from glesam_runtime.errors import InputError
 from glesam_runtime.interface import LATENT_CHANNELS
-from glesam_training.examples import CLEAR
+from glesam_training.examples import CLEAR, DRAWN
+from glesam_training.nano.kinds import Kind
 from glesam_training.train import new_adapters
-
-Kind = Literal["gamma", "rank", "levels", "parts"]
 
 RANK = 16
 """Rank of the adapters where it is not varied, as in nano."""
@@ -39,19 +40,25 @@ FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 LEVELS = ((1,), (1, 2), (1, 2, 3), (CLEAR, 1, 2, 3))
 
+INPUTS: tuple[InputName, ...] = ("sam", "released")
+
 
 @dataclass(frozen=True)
 class Variant:
     """One row of an ablation.
 
     Attributes:
-        name: how tables and folders call it.
+        name: how tables call it.
         gamma: adaption weight; 1 is a model without FDA.
         rank: rank of the adapters; head and tail have twice as much, up to their channels.
         levels: levels of degradation that it is trained on.
         cre: whether head and tail are widened by channel replication; otherwise two 1 x 1
             convolutions are learnt.
         fitted: whether the adapters of head and tail are fitted first, as nano's are.
+        recipe: recipe of the degradations that it is trained on.
+        input: how pictures become the encoder's input in training.
+        wide: whether it is trained on pictures of 4:3 and 16:9; otherwise they are square, for
+            which inputs differ in sharpness alone.
     """
 
     name: str
@@ -60,6 +67,19 @@ class Variant:
     levels: tuple[int, ...] = (CLEAR, 1, 2, 3)
     cre: bool = True
     fitted: bool = True
+    recipe: str = "paper"
+    input: InputName = "sam"
+    wide: bool = False
+
+    @property
+    def key(self) -> str:
+        """Return the name of its folder: rows of several tables that are equal train once."""
+        levels = "+".join("drawn" if level == DRAWN else str(level) for level in self.levels)
+        parts = [f"gamma-{self.gamma:g}", f"rank-{self.rank}", f"levels-{levels}"]
+        parts += [] if self.cre else ["without-CRE"]
+        parts += [] if self.fitted else ["not-fitted"]
+        parts += [] if self.recipe == "paper" else [f"recipe-{self.recipe}"]
+        return "-".join([*parts, f"input-{self.input}", "wide"] if self.wide else parts)
 
 
 def variants_of(kind: Kind, values: str | None, gamma: float) -> list[Variant]:
@@ -74,9 +94,17 @@ def variants_of(kind: Kind, values: str | None, gamma: float) -> list[Variant]:
         InputError: a value is not usable, or what is varied has no values.
     """
     own = Variant("own", gamma)
+    if kind in ("parts", "recipe", "input") and values is not None:
+        raise InputError(f"--values {values}: {kind} has no values; leave it out")
+    if kind == "recipe":
+        drawn = (CLEAR, DRAWN, DRAWN, DRAWN)
+        return [
+            replace(own, name="recipe paper"),
+            replace(own, name="recipe released", recipe="released", levels=drawn),
+        ]
+    if kind == "input":
+        return [replace(own, name=f"input {each}", input=each, wide=True) for each in INPUTS]
     if kind == "parts":
-        if values is not None:
-            raise InputError(f"--values {values}: parts has no values; leave it out")
         bare = replace(own, fitted=False)
         return [
             replace(bare, name="CRE and FDA"),

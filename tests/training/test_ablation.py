@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from glesam_export.weight_options import WeightOptions
 from glesam_export.weights import make_checkpoint
 from glesam_runtime.console import exit_code_of
 from glesam_training.cli import app
-from glesam_training.nano import ablation, recipe
+from glesam_training.nano import ablation, ablation_report, recipe
+from glesam_training.nano.kinds import Kind
+from glesam_training.nano.scenes import WideScenes, store_scenes
 from glesam_training.nano.variants import ProjectedUNet, Variant, new_enhancer, variants_of
 from glesam_training.objectives import EnhancerObjective
 from glesam_training.saved_state import STATE_FILE
@@ -34,7 +37,7 @@ def nano() -> Checkpoint:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     once = replace(recipe.QUICK.enhancer, iterations=1, batch=2)
     small = replace(recipe.QUICK, pictures=2, variants=1, fit_pairs=32, enhancer=once)
-    monkeypatch.setattr(recipe, "QUICK", small)
+    monkeypatch.setitem(recipe.RECIPES, ("nano", True), small)
 
 
 def run(*words: object) -> int:
@@ -79,13 +82,87 @@ def test_ranks_are_trained_measured_and_found_again(
     said: list[str] = []
     (variant,) = variants_of("rank", "2", nano.gamma)
     checkpoint, cost = ablation.train_variant(
-        *(nano, variant, recipe.QUICK, tmp_path, 0), lambda step, *_: said.append(step)
+        *(nano, variant, recipe.ablation_recipe("nano", True), tmp_path, 0),
+        lambda step, *_: said.append(step),
     )
     assert said == [], "found, with the cost that was measured"
     assert f"{cost.seconds:.3f}" == rows[0][2]
-    state = torch.load(tmp_path / "rank-2-seed-0" / STATE_FILE, weights_only=True)["model"]
+    path = tmp_path / "gamma-0.125-rank-2-levels-0+1+2+3-seed-0" / STATE_FILE
+    state = torch.load(path, weights_only=True)["model"]
     learnt = checkpoint.enhancer().unet.state_dict()
     assert all(torch.equal(learnt[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.usefixtures("tiny")
+def test_inputs_are_trained_and_run_both_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablation_report, "WIDE", {"4:3": (96, 128), "16:9": (72, 128)})
+    assert run("input", "-o", tmp_path, "--quick", "--scenes", 1) == 0
+    cells = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in (tmp_path / "input.md").read_text().splitlines()
+    ]
+    head, _, *rows = cells
+    assert head[4:] == ["LQ mean, 4:3", "clear, 4:3", "LQ mean, 16:9", "clear, 16:9"]
+    by_name = {row[0]: row[4:] for row in rows}
+    assert list(by_name) == [
+        f"{name}, run with {used}"
+        for used in ("sam", "released")
+        for name in ("without enhancer", "input sam", "input released")
+    ]
+    # A run differs from the other by its input, and a training from the other by its weights.
+    assert by_name["input sam, run with sam"] != by_name["input sam, run with released"]
+    assert by_name["input sam, run with sam"] != by_name["input released, run with sam"]
+    for name, used in (("sam", "released"), ("released", "sam")):
+        record = torch.load(
+            tmp_path / f"gamma-0.125-rank-16-levels-0+1+2+3-input-{name}-wide-seed-0" / STATE_FILE,
+            weights_only=True,
+        )["made_of"]
+        assert name in str(record["--input"])
+        assert used not in str(record["--input"])
+
+
+@pytest.mark.usefixtures("tiny")
+def test_recipes_are_measured_on_both(tmp_path: Path) -> None:
+    assert run("recipe", "-o", tmp_path, "--quick", "--scenes", 1) == 0
+    table = (tmp_path / "recipe.md").read_text().splitlines()
+    levels = [f"{level}, released" for level in ("LQ-3", "LQ-2", "LQ-1", "LQ mean")]
+    assert [cell.strip() for cell in table[0].split("|")[9:-1]] == ["clear", *levels]
+    assert [line.split("|")[1].strip() for line in table[2:]] == [
+        "without enhancer",
+        "recipe paper",
+        "recipe released",
+    ]
+    cells = [cell.strip() for cell in table[2].split("|")[5:-1]]
+    assert cells[0] != cells[5], "the released LQ-3 is another picture"
+
+
+def test_rows_of_several_tables_that_are_equal_train_once() -> None:
+    every = [v for kind in get_args(Kind) for v in variants_of(kind, None, 0.125)]
+    keys = [each.key for each in every]
+    usual = [each for each in every if each.key == "gamma-0.125-rank-16-levels-0+1+2+3"]
+    assert [each.name for each in usual] == [
+        "gamma 0.125",
+        "rank 16",
+        "levels 0+1+2+3",
+        "recipe paper",
+    ]
+    # Two rows share a folder only if everything but their names is equal.
+    assert len(set(keys)) == len({replace(each, name="") for each in every})
+
+
+def test_wide_pictures_are_cut_in_turn(tmp_path: Path) -> None:
+    square = store_scenes(tmp_path, 4, 0, 96)
+    wide = WideScenes(square.path, square.first, 4)
+    shapes = [wide[index].image.shape for index in range(4)]
+    assert shapes == [(72, 96, 3), (54, 96, 3), (72, 96, 3), (54, 96, 3)]
+    for index in range(4):
+        assert np.array_equal(wide[index].image, square[index].image[: shapes[index][0]])
+        assert wide[index].masks.shape[1:] == shapes[index][:2]
+        assert wide[index].masks.any(axis=(1, 2)).all()
+    assert isinstance(wide.first_pictures(2), WideScenes)
+    assert wide.fingerprint != square.fingerprint
 
 
 @pytest.mark.usefixtures("tiny")
@@ -99,7 +176,7 @@ def test_parts_that_are_left_out(nano: Checkpoint, tmp_path: Path) -> None:
         "without both": (False, 1.0, False),
     }
     made, cost = ablation.train_variant(
-        *(nano, found[1], recipe.QUICK, tmp_path, 0), lambda *_: None
+        *(nano, found[1], recipe.ablation_recipe("nano", True), tmp_path, 0), lambda *_: None
     )
     before = new_enhancer(nano, found[1], 0).unet.state_dict()
     after = made.enhancer().unet.state_dict()
@@ -122,6 +199,8 @@ def test_parts_that_are_left_out(nano: Checkpoint, tmp_path: Path) -> None:
         ("levels --values 1+4", "--values 1+4: join levels by +"),
         ("levels --values 0", "--values 0: join levels by +"),
         ("parts --values 1", "--values 1: parts has no values"),
+        ("recipe --values paper", "--values paper: recipe has no values"),
+        ("input --preset nano2", "nano2 has only the input 'sam'"),
         ("colour", "colour"),
     ],
 )

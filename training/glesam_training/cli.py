@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -150,15 +150,7 @@ def decoder(
 
 @app.command("nano")
 @expand_groups
-def nano(
-    given: options.NanoOptions,
-    preset: Annotated[
-        Literal["nano", "nano2"],
-        typer.Option(
-            help="nano is a SAM, nano2 a SAM 2 that starts from nano (with --quick, from scratch)."
-        ),
-    ] = "nano",
-) -> None:
+def nano(given: options.NanoOptions) -> None:
     """Train the built-in nano from scratch and measure it on pictures that it never saw."""
     from glesam_export.checkpoints.formats import open_checkpoint
     from glesam_runtime.staging import staged_file
@@ -168,7 +160,7 @@ def nano(
     from glesam_training.progress_display import progress_display
 
     with progress_display() as show:
-        packed = make_nano(given.output, RECIPES[preset, given.quick], given.seed, show)
+        packed = make_nano(given.output, RECIPES[given.preset, given.quick], given.seed, show)
         scenes = 8 if given.quick else held_out_report.SCENES
         checkpoint = open_checkpoint(packed)
         results = held_out_report.measure_nano(
@@ -195,13 +187,12 @@ def nano_table(
     from glesam_runtime.staging import staged_file
     from glesam_training.nano import ablation_table
     from glesam_training.nano.held_out_report import held_out
-    from glesam_training.nano.recipe import QUICK, TABLE
+    from glesam_training.nano.recipe import table_recipe
     from glesam_training.progress_display import progress_display
 
-    found = []
+    recipe, found = table_recipe(given.preset, given.quick), []
     with progress_display() as show:
         for each in range(seeds):
-            recipe = QUICK if given.quick else TABLE
             methods = ablation_table.train_methods(given.output, recipe, given.seed, each, show)
             name, data = f"scenes:{scenes}", held_out(scenes)
             plan = EvaluationPlan(conditions=WITH_VISIBILITY)
@@ -241,15 +232,17 @@ def ablate(
     from glesam_evaluation.plot import require_matplotlib
     from glesam_runtime.staging import staged_file
     from glesam_training.nano import ablation, ablation_report
-    from glesam_training.nano.recipe import ABLATION, QUICK
+    from glesam_training.nano.recipe import ablation_recipe
     from glesam_training.nano.variants import variants_of
     from glesam_training.progress_display import progress_display
 
-    base = make_checkpoint(WeightOptions("nano"))
+    base = make_checkpoint(WeightOptions(given.preset))
     variants = variants_of(kind, values, base.gamma)
+    for each in variants:  # an input that a SAM does not have is refused before any training
+        ablation.prepared(base, each.input)
     require_matplotlib()
     check_folder(given.output)
-    recipe, found = QUICK if given.quick else ABLATION, []
+    recipe, found = ablation_recipe(given.preset, given.quick), []
     given.output.mkdir(parents=True, exist_ok=True)
     with progress_display() as show:
         for seed in range(given.seed, given.seed + seeds):

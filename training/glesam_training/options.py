@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glesam_runtime.errors import InputError
+from glesam_training.nano.kinds import NanoName
 
 # Imported in the functions that need them: importing torch takes seconds, and neither --help nor a
 # wrong option should wait for it.
@@ -297,7 +298,7 @@ class DecoderTrainingOptions(TrainingOptions):
 
 @dataclass(frozen=True)
 class NanoOptions:
-    """The options that `glesam-train nano` and `nano-table` share."""
+    """The options that `glesam-train nano`, `nano-table` and `ablate` share."""
 
     output: Annotated[
         Path,
@@ -318,3 +319,9 @@ class NanoOptions:
         ),
     ] = False
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0
+    preset: Annotated[
+        NanoName,
+        typer.Option(
+            help="nano is a SAM, nano2 a SAM 2 that starts from nano (with --quick, from scratch)."
+        ),
+    ] = "nano"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 from glesam_training.examples import CLEAR
+from glesam_training.nano.kinds import NanoName
 from glesam_training.settings import TrainingSettings
 
 
@@ -36,7 +37,7 @@ class Recipe:
     tune_decoder: bool = False
     """Whether the packed decoder has gone through stage 2. On SAM-nano, stage 2 loses a third of
     the enhancer's gain on degraded pictures and half a point on clear ones (docs/nano.md)."""
-    preset: str = "nano"
+    preset: NanoName = "nano"
     """The SAM: nano, or nano2 for a SAM 2 of the same size."""
     distilled: TrainingSettings | None = None
     """The encoder on the latents of the nano that ships, in the place of `sam`; None starts the
@@ -124,27 +125,32 @@ QUICK = replace(
 )
 """The same steps in minutes, to test that they fit together and that losses fall."""
 
-QUICK2 = _in_float32(replace(QUICK, preset=NANO2.preset))
+QUICK2 = _in_float32(replace(QUICK, preset="nano2"))
 """The same for nano2, from scratch: after seconds with nano's latents its own would still be the
 same for every picture, and an enhancer could not learn what they lack."""
 
-RECIPES = {(FULL.preset, False): FULL, (FULL.preset, True): QUICK}
-RECIPES |= {(NANO2.preset, False): NANO2, (NANO2.preset, True): QUICK2}
+RECIPES: dict[tuple[NanoName, bool], Recipe] = {
+    ("nano", False): FULL,
+    ("nano", True): QUICK,
+    ("nano2", False): NANO2,
+    ("nano2", True): QUICK2,
+}
 """By preset, and whether it is the quick one."""
 
 
-ABLATION = replace(
-    FULL,
-    pictures=400,
-    fit_pairs=640,
-    enhancer=replace(FULL.enhancer, iterations=300, batch=8),
-)
-"""A short stage 1, so that an ablation can train one for every value."""
+def ablation_recipe(preset: NanoName, quick: bool) -> Recipe:
+    """Return a recipe with a short stage 1, so that an ablation can train one for every value."""
+    recipe = RECIPES[preset, quick]
+    if quick:
+        return recipe
+    stage = replace(recipe.enhancer, iterations=300, batch=8)
+    return replace(recipe, pictures=400, fit_pairs=640, enhancer=stage)
 
 
-TABLE = replace(
-    FULL,
-    enhancer=replace(FULL.enhancer, iterations=500, batch=8),
-    decoder=replace(FULL.decoder, iterations=200, batch=8),
-)
-"""A shorter Algorithm 1, so that every row of the paper's Table 5 can train for three seeds."""
+def table_recipe(preset: NanoName, quick: bool) -> Recipe:
+    """Return a recipe with a shorter Algorithm 1, for every row of Table 5 and three seeds."""
+    recipe = RECIPES[preset, quick]
+    if quick:
+        return recipe
+    first = replace(recipe.enhancer, iterations=500, batch=8)
+    return replace(recipe, enhancer=first, decoder=replace(recipe.decoder, iterations=200, batch=8))

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from glesam_calibration.attention_products import operand_names
 from glesam_calibration.calibration_set import CalibrationSet
 from glesam_calibration.kept_statistics import Cursor, KeptStatistics
 from glesam_calibration.quantizable_layers import Layer, find_layers
@@ -47,6 +48,7 @@ def collect_statistics(
     state: KeptStatistics,
     progress: Progress,
     budget: int = BUDGET,
+    attention: bool = False,
 ) -> dict[StageName, StageStatistics]:
     """Collect statistics of every tensor that flows into a quantizable layer.
 
@@ -56,13 +58,15 @@ def collect_statistics(
         state: stores the statistics; a stage that it already has resumes from there.
         progress: called after each run.
         budget: bytes of watched tensors per run; more tensors take more runs.
+        attention: whether to watch queries, keys and values too.
 
     Raises:
         BackendError: ONNX Runtime is missing or refuses a graph.
         BundleError: an activation is not finite.
     """
     return {
-        stage: _collect_stage(bundle, stage, samples, state, progress, budget) for stage in STAGES
+        stage: _collect_stage(bundle, stage, samples, state, progress, budget, attention)
+        for stage in STAGES
     }
 
 
@@ -73,14 +77,15 @@ def _collect_stage(
     state: KeptStatistics,
     progress: Progress,
     budget: int,
+    attention: bool,
 ) -> StageStatistics:
     path = bundle.graph_path(stage)
     graph = ir.load(path).graph
     layers = find_layers(graph)
     channels = channels_of(layers, graph)
-    parts = list(
-        group_tensors(graph, list(dict.fromkeys(layer.activation for layer in layers)), budget)
-    )
+    if attention:
+        channels = dict.fromkeys(operand_names(graph)) | channels
+    parts = list(group_tensors(graph, list(channels), budget))
     del graph
     cursor, found = state.load(stage)
     total = len(samples.samples)

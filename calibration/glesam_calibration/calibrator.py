@@ -80,7 +80,13 @@ def state_folder(destination: Path) -> Path:
 
 
 def take_statistics(
-    bundle: Bundle, data: Data, folder: Path, resume: bool, talk: Talk, budget: int = BUDGET
+    bundle: Bundle,
+    data: Data,
+    folder: Path,
+    resume: bool,
+    talk: Talk,
+    budget: int = BUDGET,
+    attention: bool = False,
 ) -> tuple[CalibrationSet, KeptStatistics, dict[StageName, StageStatistics]]:
     """Choose calibration images and collect statistics of them.
 
@@ -91,6 +97,7 @@ def take_statistics(
         resume: continue from the statistics in the folder.
         talk: functions that report progress.
         budget: bytes of watched tensors per run.
+        attention: whether to watch queries, keys and values too.
 
     Raises:
         BundleError: the bundle is quantized, or its graphs are half precision.
@@ -109,9 +116,11 @@ def take_statistics(
         data.seed,
         budget,
         metadata.version("onnxruntime"),
+        attention,
     )
     state = KeptStatistics(folder, plan, resume)
-    return samples, state, collect_statistics(bundle, samples, state, talk.progress, budget)
+    seen = collect_statistics(bundle, samples, state, talk.progress, budget, attention)
+    return samples, state, seen
 
 
 def calibrate(
@@ -149,7 +158,7 @@ def calibrate(
     require_float(bundle)
     with staged_folder(destination) as folder:
         samples, state, seen = take_statistics(
-            bundle, data, state_folder(destination), resume, talk
+            bundle, data, state_folder(destination), resume, talk, attention=recipe.attention
         )
         with talk.step("float bundle"):
             yardstick = Yardstick(bundle, gate_cases(data))
@@ -187,8 +196,9 @@ def _for_target(
     ranking = target.ranking
     if ranking is None:
         with talk.step(f"sensitivity of each {target.unit}"):
+            layers_alone = replace(recipe, attention=False)
             ranking = sensitivity.rank(
-                yardstick, seen, recipe, target.unit, lambda done, total: None
+                yardstick, seen, layers_alone, target.unit, lambda done, total: None
             )
     with talk.step(f"layers in float for a mean IoU of {target.iou:g}"):
         kept = sensitivity.keep_fewest(yardstick, seen, recipe, ranking, target.iou, gate)
@@ -236,6 +246,7 @@ def _manifest(
             method=recipe.ranges_by,
             percentile=recipe.percentile if recipe.ranges_by == "percentile" else None,
             smoothing=recipe.smoothing,
+            attention=recipe.attention or UNSET,
             seed=samples.seed,
             procedural=samples.procedural,
             samples=tuple(sample.record for sample in samples.samples),

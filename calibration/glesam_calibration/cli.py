@@ -53,6 +53,7 @@ def quantize(
         Path, typer.Option("--output", "-o", metavar="DIR", help="Bundle folder to write.")
     ],
     smooth: options.Smooth = None,
+    attention: options.Attention = False,
     keep_float: Annotated[
         list[str] | None,
         typer.Option("--float", metavar="STAGE:LAYER", help="Keep a layer in float; repeatable."),
@@ -88,7 +89,7 @@ def quantize(
 
     Statistics are collected on IMAGES, clear and at LQ-1 to LQ-3. The default is procedural images.
     """
-    recipe = how.recipe(smooth, keep_float or ())
+    recipe = how.recipe(smooth, keep_float or (), attention)
     unit = options.unit_of(by)
     if target_iou is not None and not 0 < target_iou <= 1:
         raise InputError(f"--target-iou {target_iou:g}: must be above 0 and at most 1")

@@ -32,6 +32,8 @@ class StatisticsPlan(msgspec.Struct, frozen=True):
     budget: int
     """Bytes of watched tensors per run, which determine the groups of tensors."""
     onnxruntime: str
+    attention: bool = False
+    """Whether queries, keys and values are watched too."""
     format: str = "glesam-calibration"
     version: int = 1
 

@@ -40,6 +40,14 @@ Smooth = Annotated[
         "0 moves nothing, 1 everything. Default: no smoothing.",
     ),
 ]
+Attention = Annotated[
+    bool,
+    typer.Option(
+        "--attention",
+        help="Quantize the two products of attention too; with --fp8 alone. TensorRT then computes "
+        "attention in eight bits.",
+    ),
+]
 By = Annotated[
     str, typer.Option(help="What to rank: each 'layer', or each 'block' of layers (faster).")
 ]
@@ -136,12 +144,18 @@ class RecipeOptions:
         ),
     ] = "decoder"
 
-    def recipe(self, smooth: float | None = None, keep_float: Sequence[str] = ()) -> Recipe:
+    def recipe(
+        self,
+        smooth: float | None = None,
+        keep_float: Sequence[str] = (),
+        attention: bool = False,
+    ) -> Recipe:
         """Check the options and return their recipe.
 
         Args:
             smooth: value of --smooth.
             keep_float: values of --float, each STAGE:LAYER.
+            attention: value of --attention.
 
         Raises:
             InputError: an option is not valid, or packages for calibration are not installed.
@@ -164,6 +178,7 @@ class RecipeOptions:
             smooth,
             self._stages(),
             _layers_by_stage(keep_float),
+            attention=attention,
         )
 
     def _method(self) -> Any:

@@ -94,10 +94,9 @@ def insert(
         if ranges is None:
             continue
         if layer.activation not in activations:
+            scale = scale_for(ranges[layer.activation], kind)
             source = values[layer.activation]
-            activations[layer.activation] = _requantized(
-                graph, source, ranges[layer.activation], kind
-            )
+            activations[layer.activation] = requantized(graph, source, scale, kind)
         node.replace_input_with(0, activations[layer.activation])
     _drop_unused(graph, {layer.weight for layer in layers})
     # Opset 19 differs from 18 only in the types that operations support.
@@ -130,18 +129,33 @@ def _dequantized_weight(graph: ir.Graph, layer: Layer, kind: EightBit) -> ir.Val
     return node.outputs[0]
 
 
-def _requantized(graph: ir.Graph, source: ir.Value, largest: float, kind: EightBit) -> ir.Value:
-    """Quantize an activation to eight bits and dequantize it."""
+def requantized(
+    graph: ir.Graph,
+    source: ir.Value,
+    scale: NDArray[np.float32] | float,
+    kind: EightBit,
+    stem: str | None = None,
+) -> ir.Value:
+    """Quantize an activation to eight bits and return it dequantized; its readers stay as they are.
+
+    Args:
+        graph: the graph that the nodes are added to.
+        source: the activation, float32.
+        scale: of the whole tensor.
+        kind: the eight-bit type.
+        stem: how names of new values start; None is the name of the activation.
+    """
     if kind == "fp8":
         source = _without_relu(graph, source)
-    scale = add_initializer(graph, f"{source.name}.scale", scale_for(largest, kind))
-    zero = add_initializer(graph, f"{source.name}.zero", np.zeros((), FORMATS[kind].dtype))
-    narrow = ir.Node("", "QuantizeLinear", [source, scale, zero], name=f"{source.name}.quantize")
+    stem = stem or source.name
+    step = add_initializer(graph, f"{stem}.scale", np.asarray(scale, np.float32))
+    zero = add_initializer(graph, f"{stem}.zero", np.zeros((), FORMATS[kind].dtype))
+    narrow = ir.Node("", "QuantizeLinear", [source, step, zero], name=f"{stem}.quantize")
     dtype = ir.DataType.from_numpy(FORMATS[kind].dtype)
-    _name_output(narrow, f"{source.name}.quantized", dtype, source.shape)
-    inputs = [narrow.outputs[0], scale, zero]
-    wide = ir.Node("", "DequantizeLinear", inputs, name=f"{source.name}.dequantize")
-    _name_output(wide, f"{source.name}.dequantized", ir.DataType.FLOAT, source.shape)
+    _name_output(narrow, f"{stem}.quantized", dtype, source.shape)
+    inputs = [narrow.outputs[0], step, zero]
+    wide = ir.Node("", "DequantizeLinear", inputs, name=f"{stem}.dequantize")
+    _name_output(wide, f"{stem}.dequantized", ir.DataType.FLOAT, source.shape)
     producer = source.producer()
     if producer is None:
         graph.insert_before(_first(graph), [narrow, wide])

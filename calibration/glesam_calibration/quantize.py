@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import onnx_ir as ir
 from msgspec.structs import replace
 from onnx_ir.passes.common import DeduplicateHashedInitializersPass
 
-from glesam_calibration import qdq, smooth
+from glesam_calibration import attention_products, qdq, smooth
 from glesam_calibration.activations import StageStatistics
 from glesam_calibration.graph_files import save_graph
 from glesam_calibration.quantizable_layers import Layer, find_layers, is_quantized
@@ -20,7 +20,8 @@ from glesam_runtime.bundle import Bundle, file_ref, require_own_weights
 from glesam_runtime.errors import BundleError, InputError
 from glesam_runtime.manifest import STAGES, Stage, StageName
 
-_ISLANDS = ("biases", "normalisations", "softmax", "products of activations")
+_ISLANDS = ("biases", "normalisations", "softmax")
+_PRODUCTS = "products of activations"
 
 PAST_THE_BLOCKS: Mapping[StageName, str] = {"enhancer": r"conv_in|conv_out|.*\.shortcut"}
 """Layers through which a latent bypasses the U-Net's blocks. No later layer averages their rounding
@@ -44,8 +45,14 @@ class Recipe:
     float_inputs: Mapping[StageName, str] = field(default_factory=lambda: PAST_THE_BLOCKS)
     """Pattern, by stage, of the names of layers of which only the weights are stored in eight
     bits."""
+    attention: bool = False
+    """Whether the products of attention are quantized too, where activations are."""
 
     def __post_init__(self) -> None:
+        if self.attention and self.kind != "fp8":
+            raise InputError(
+                "--attention: needs --fp8; integers turn most of softmax's weights into 0"
+            )
         if (self.kind, self.method) == ("fp8", "mse"):
             raise InputError("method mse: supports int8 only; leave it out for fp8")
 
@@ -103,7 +110,7 @@ def quantized(
         )
     if stage in recipe.weights_only:
         qdq.insert(model, chosen, None, recipe.kind)
-        return model, (*_ISLANDS, "activations")
+        return model, (*_ISLANDS, _PRODUCTS, "activations")
     spared = re.compile(recipe.float_inputs.get(stage, "(?!)"))
     past = [layer for layer in chosen if spared.fullmatch(layer.name)]
     inner = [layer for layer in chosen if layer not in past]
@@ -113,12 +120,24 @@ def quantized(
         ranges |= smooth.migrate(model.graph, sites, seen, recipe.smoothing)
     qdq.insert(model, past, None, recipe.kind)
     qdq.insert(model, inner, ranges, recipe.kind)
-    return model, (*_ISLANDS, *(f"input of {layer.name}" for layer in past))
+    products = _PRODUCTS
+    if recipe.attention:
+        names = attention_products.operand_names(model.graph)
+        if not attention_products.insert(model, _kept(names, seen, recipe), recipe.kind):
+            raise BundleError(
+                f"{path}: --attention: has no attention that is spelled out as two products; "
+                "export the bundle without --attention-nodes"
+            )
+        products = f"{_PRODUCTS} outside of attention and with constant keys"
+    return model, (*_ISLANDS, products, *(f"input of {layer.name}" for layer in past))
 
 
 def ranges_of(layers: Collection[Layer], seen: StageStatistics, recipe: Recipe) -> dict[str, float]:
     """Return the largest magnitude to keep of each tensor that flows into one of the layers."""
-    names = dict.fromkeys(layer.activation for layer in layers)
+    return _kept(dict.fromkeys(layer.activation for layer in layers), seen, recipe)
+
+
+def _kept(names: Iterable[str], seen: StageStatistics, recipe: Recipe) -> dict[str, float]:
     return {name: kept_range(seen[name], recipe.ranges_by, recipe.percentile) for name in names}
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from glesam_calibration.attentions import HALF
 from glesam_runtime.bundle import Bundle, require_own_weights
 from glesam_runtime.manifest import STAGES
-
-HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 MOVES = frozenset(
     {"Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Relu", "Reshape"}

@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from glesam_calibration.attentions import HALF
 from glesam_export import emulate
 from glesam_export.attention.for_tensorrt import write_fusible
 from glesam_export.engines.build_options import EngineBuildOptions, family_named
@@ -241,7 +242,7 @@ def _groups(graph: ir.Graph) -> Iterator[dict[str, str]]:
     size = 0
     for node in graph:
         for value in node.outputs:
-            if value.dtype not in (*emulate.HALF, ir.DataType.FLOAT) or node.op_type == "Constant":
+            if value.dtype not in (*HALF, ir.DataType.FLOAT) or node.op_type == "Constant":
                 continue
             assert value.name is not None, "traced graphs name their values"
             need = 4 * int(np.prod([d if isinstance(d, int) else 16 for d in value.shape or ()]))

@@ -307,6 +307,9 @@ class CalibrationSample(_Record, frozen=True):
     level: Level
 
 
+_ATTENTION = "Whether the products of attention are in eight bits too. Absent means no."
+
+
 class Calibration(_Record, frozen=True):
     """How a quantized bundle was made from a float bundle. Informative."""
 
@@ -326,6 +329,8 @@ class Calibration(_Record, frozen=True):
     samples: tuple[CalibrationSample, ...]
     float_layers: dict[StageName, tuple[str, ...]]
     """The layers that could be quantized but were kept in float32."""
+    attention: Annotated[bool, Meta(description=_ATTENTION)] | UnsetType = UNSET
+    """Whether the products of attention are in eight bits too. UNSET means no."""
 
 
 _EVERYTHING = (

@@ -14,9 +14,9 @@ import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from glesam_benchmark.gpu.seeded_bundles import with_attention_nodes
+from glesam_calibration.attentions import attentions
 from glesam_export import emulate, graphs, precision, stages, tracing
 from glesam_export.attention import for_tensorrt
-from glesam_export.attention.find import attentions
 from glesam_export.attention.joined_heads import join_heads
 from glesam_export.attention.nodes import OPSET, write_attention_nodes
 from glesam_export.engines.build_options import EngineBuildOptions

@@ -17,9 +17,11 @@ import onnxruntime
 import pytest
 from msgspec.structs import replace
 
+from glesam_calibration import attention_products, qdq
+from glesam_calibration.attentions import attentions
+from glesam_calibration.quantizable_layers import find_layers
 from glesam_export import emulate, precision, stages, tracing
 from glesam_export.attention import for_tensorrt
-from glesam_export.attention.find import attentions
 from glesam_export.engines import precision_check
 from glesam_export.engines.build_options import (
     PROFILE,
@@ -152,6 +154,33 @@ def test_attention_is_fused(stage: str, half: dict[str, Path], tmp_path: Path) -
     assert for_tensorrt.make_fusible(graph) == ()
 
 
+@pytest.mark.parametrize(("kind", "attention"), [("int8", False), ("fp8", False), ("fp8", True)])
+def test_attention_beside_eight_bits_is_fused(
+    kind: qdq.EightBit, attention: bool, tmp_path: Path
+) -> None:
+    """Layers in eight bits leave attention in float32, which TensorRT gets in float16 or float8."""
+    model = with_weights(open_bundle().graph_path("encoder"))
+    layers = find_layers(model.graph)
+    qdq.insert(model, layers, {layer.activation: 8.0 for layer in layers}, kind)
+    count = len(list(attentions(model.graph)))
+    if attention:
+        ranges = dict.fromkeys(attention_products.operand_names(model.graph), 8.0)
+        assert attention_products.insert(model, ranges, kind) == count
+    ir.save(model, tmp_path / "encoder.onnx")
+    wanted = computed(model, tmp_path)
+    (tmp_path / "rewritten").mkdir()
+    source, engine = tmp_path / "encoder.onnx", tmp_path / "encoder.engine"
+    graph, changes = for_tensorrt.write_fusible(source, tmp_path / "rewritten", kind)
+    assert changes == (for_tensorrt.HALVED,)
+    # Numbers near the middle of two eight-bit steps now round to the other one.
+    assert relative_l2(computed(with_weights(graph), tmp_path), wanted) < 0.03
+    api = import_family("tensorrt-rtx")
+    compile_network(api, parse(api, graph), (), RTX, engine, "encoder")
+    assert fused_kernels(engine) == count > 4
+    multiplies_float8 = b"_qmma_e4m3" in engine.read_bytes()
+    assert multiplies_float8 == attention
+
+
 def test_float32_scores_are_left_to_the_kernel(tmp_path: Path) -> None:
     """SD 2.1's island casts queries and keys to float32; its self-attentions still fuse."""
     graph = stages.graph(random_nano(), "enhancer")
@@ -166,6 +195,11 @@ def test_float32_scores_are_left_to_the_kernel(tmp_path: Path) -> None:
     assert sum(after) == len(before) / 2  # the others attend to the text, whose keys are constant
     assert for_tensorrt.make_fusible(model.graph) == ()
     assert relative_l2(computed(model, tmp_path), wanted) < 1e-3  # scores rounded to half
+
+
+def with_weights(path: Path) -> ir.Model:
+    """Load a graph with its weights, so that it can be saved in another folder."""
+    return ir.external_data.load_to_model(ir.load(path))
 
 
 def computed(model: ir.Model, folder: Path) -> np.ndarray:

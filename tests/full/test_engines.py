@@ -14,9 +14,9 @@ import pytest
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from glesam_calibration.attentions import attentions
 from glesam_export import stages
 from glesam_export.attention import for_tensorrt
-from glesam_export.attention.find import attentions
 from glesam_export.attention.joined_heads import join_heads
 from glesam_export.engines import precision_check
 from glesam_export.engines.compile import parse

@@ -2,7 +2,7 @@
 
 Without fusion, one global head of ViT-B writes 4096 x 4096 scores to memory and reads them back.
 Exported attention already has a form that fuses, with biases and with a float32 softmax
-(`graphs.Attend`). Two things are changed.
+(`graphs.Attend`). Three things are changed.
 
 Heads that are computed one at a time are joined. One head of 4096 tokens is a kernel that leaves
 most of a large GPU idle, and a fused kernel stores no scores, which is why heads were separated.
@@ -12,22 +12,27 @@ multiplied, and nothing fuses. A fused kernel takes queries and keys in half pre
 accumulates scores in float32, so the cast can move behind the product. This holds only inside a
 fused kernel: an engine that writes the scores to memory would overflow. The rewrite therefore
 applies to the graph that TensorRT parses, not to the bundle's graph.
+
+A graph with eight-bit layers is float32 everywhere else, and float32 attention does not fuse. Its
+queries, keys and weights are cast to float16; the softmax stays float32. Where attention itself is
+in float8, its dequantized tensors become float16, and the kernel multiplies float8.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from glesam_export.attention.find import attentions, describe
+from glesam_calibration.attentions import HALF, attentions, describe
 from glesam_export.attention.joined_heads import join_heads
-from glesam_export.emulate import HALF
 from glesam_runtime.manifest import PrecisionName
 
 MOVED = "float32 attention scores left to the fused kernel's accumulators"
 JOINED = "heads of an attention computed together"
+HALVED = "attention of float32 tensors in float16, with a float32 softmax"
 """Describe the rewrites in the manifest."""
 
 
@@ -57,9 +62,10 @@ def write_fusible(
 
 
 def make_fusible(graph: ir.Graph) -> tuple[str, ...]:
-    """Rewrite the attention of a half-precision graph in place; return the changes made."""
-    joined, moved = join_heads(graph), move_casts(graph)
-    return (JOINED,) * bool(joined) + (MOVED,) * bool(moved)
+    """Rewrite the attention of a graph below float32 in place; return the changes made."""
+    joined, moved, halved = join_heads(graph), move_casts(graph), halve(graph)
+    changes = {JOINED: joined, MOVED: moved, HALVED: halved}
+    return tuple(change for change, count in changes.items() if count)
 
 
 def move_casts(graph: ir.Graph) -> int:
@@ -90,6 +96,83 @@ def move_casts(graph: ir.Graph) -> int:
             reader.replace_input_with(index, cast.outputs[0])
         count += 1
     return count
+
+
+def halve(graph: ir.Graph) -> int:
+    """Compute the products of float32 attention in float16, in place.
+
+    Only a graph with quantized activations is changed: others have the precision they were asked
+    for. Attention to plain constant keys stays as it is.
+
+    Returns:
+        The number of attentions that were rewritten.
+    """
+    if not any(node.op_type == "QuantizeLinear" for node in graph):
+        return 0
+    count = 0
+    for attention in list(attentions(graph)):
+        products = attention.scores, attention.weighted
+        if not attention.has_computed_keys or any(
+            product.outputs[0].dtype != ir.DataType.FLOAT for product in products
+        ):
+            continue
+        for product in products:
+            for index, value in enumerate(product.inputs):
+                assert value is not None, "a product has two inputs"
+                product.replace_input_with(index, _in_half(graph, product, value))
+            _widened(graph, product)
+        count += 1
+    return count
+
+
+def _in_half(graph: ir.Graph, before: ir.Node, value: ir.Value) -> ir.Value:
+    """Return a float32 value in float16; keys are cast before they are transposed."""
+    node = value.producer()
+    kind, inputs = (node.op_type, node.inputs) if node is not None else ("", ())
+    scale = _half_scale(graph, inputs[1]) if kind == "DequantizeLinear" else None
+    if scale is not None:
+        made = ir.Node("", kind, [inputs[0], scale, inputs[2]])
+    elif node is not None and kind == "Transpose" and inputs[0] is not None:
+        source = _in_half(graph, before, inputs[0])
+        made = ir.Node("", kind, [source], list(node.attributes.values()))
+    else:
+        made = ir.Node("", "Cast", [value], [ir.AttrInt64("to", ir.DataType.FLOAT16)])
+    assert value.shape is not None, "traced graphs have shapes"
+    name = f"{before.outputs[0].name}_{value.name}_half"
+    describe(made.outputs[0], name, ir.DataType.FLOAT16, list(value.shape))
+    graph.insert_before(before, [made])
+    return made.outputs[0]
+
+
+def _half_scale(graph: ir.Graph, scale: ir.Value | None) -> ir.Value | None:
+    """Return a scale in float16, or None if that is another number.
+
+    DequantizeLinear returns the type of its scale.
+    """
+    tensor = ir.convenience.get_const_tensor(scale) if scale is not None else None
+    if scale is None or tensor is None:
+        return None
+    name, rounded = f"{scale.name}_half", tensor.numpy().astype(np.float16)
+    if not np.array_equal(rounded, tensor.numpy()):
+        return None
+    if name not in graph.initializers:
+        made = ir.Value(name=name, const_value=ir.tensor(rounded, name=name))
+        made.dtype, made.shape = ir.DataType.FLOAT16, ir.Shape(rounded.shape)
+        graph.register_initializer(made)
+    return graph.initializers[name]
+
+
+def _widened(graph: ir.Graph, product: ir.Node) -> None:
+    """Cast the output of a product, now float16, back to float32 for its readers."""
+    output = product.outputs[0]
+    readers = list(output.uses())
+    output.dtype = ir.DataType.FLOAT16
+    cast = ir.Node("", "Cast", [output], [ir.AttrInt64("to", ir.DataType.FLOAT)])
+    assert output.shape is not None, "traced graphs have shapes"
+    describe(cast.outputs[0], f"{output.name}_wide", ir.DataType.FLOAT, list(output.shape))
+    graph.insert_after(product, [cast])
+    for reader, index in readers:
+        reader.replace_input_with(index, cast.outputs[0])
 
 
 def _half_source(value: ir.Value | None) -> ir.Value | None:

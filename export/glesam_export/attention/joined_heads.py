@@ -13,12 +13,13 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from glesam_export.attention.find import permutation
+from glesam_calibration.attentions import permutation
 
 HEADS = 1
 """The axis of the heads in every tensor of an attention: [N, heads, ...]."""
 
-ELEMENTWISE = frozenset({"Add", "Cast", "Mul"})
+ELEMENTWISE = frozenset({"Add", "Cast", "DequantizeLinear", "Mul", "QuantizeLinear"})
+"""Operations of each number alone, if their other inputs are of the same rank or scalars."""
 
 
 def join_heads(graph: ir.Graph) -> int:

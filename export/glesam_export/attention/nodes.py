@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from glesam_export.attention.find import Attention, attentions, describe, permutation
+from glesam_calibration.attentions import Attention, attentions, describe, permutation
 from glesam_export.attention.joined_heads import join_heads
 
 OPSET = 23

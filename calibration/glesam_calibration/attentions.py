@@ -1,4 +1,4 @@
-"""Finds the attentions of a graph, which are spelled out as two matrix products and a softmax."""
+"""Find the attentions of a graph, which are spelled out as two matrix products and a softmax."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from glesam_export.emulate import HALF
+HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
 class Attention:
-    """Refers to the two matrix products of softmax(scores) @ values.
+    """The two matrix products of softmax(scores) @ values.
 
-    Biases and casts may lie between the products.
+    Biases, casts and Q/DQ nodes may lie between the products.
 
     Attributes:
         scores: MatMul of queries [..., L, d] and transposed keys [..., d, M].
@@ -34,9 +35,13 @@ class Attention:
         Cast: attention to plain constant keys never fuses.
         """
         products = self.scores.outputs[0], self.weighted.outputs[0]
+        return self.has_computed_keys and all(product.dtype in HALF for product in products)
+
+    @property
+    def has_computed_keys(self) -> bool:
+        """Return whether the keys are not plain constants."""
         keys = self.scores.inputs[1]
-        computed = keys is not None and keys.producer() is not None
-        return computed and all(product.dtype in HALF for product in products)
+        return keys is not None and keys.producer() is not None
 
     @property
     def biases(self) -> list[ir.Value]:
@@ -56,11 +61,8 @@ def attentions(graph: ir.Graph) -> Iterator[Attention]:
         if node.op_type != "Softmax" or not _over_last_axis(node):
             continue
         scores = _skip_casts_and_biases(_producer(node.inputs[0]))
-        weights = node.outputs[0]
+        weights = _behind_casts(node.outputs[0])
         readers = list(weights.uses())
-        if len(readers) == 1 and _is_float_cast(readers[0].node):
-            weights = readers[0].node.outputs[0]
-            readers = list(weights.uses())
         if scores is None or scores.op_type != "MatMul" or len(readers) != 1:
             continue
         weighted, place = readers[0]
@@ -92,6 +94,16 @@ def _skip_casts_and_biases(node: ir.Node | None) -> ir.Node | None:
     while node is not None and (node.op_type == "Add" or _is_float_cast(node)):
         node = _producer(node.inputs[0])
     return node
+
+
+def _behind_casts(value: ir.Value) -> ir.Value:
+    """Follow a value past casts and Q/DQ nodes that are its only readers."""
+    while len(readers := list(value.uses())) == 1:
+        node, place = readers[0]
+        if place or not (node.op_type in _QDQ or _is_float_cast(node)):
+            break
+        value = node.outputs[0]
+    return value
 
 
 def _is_float_cast(node: ir.Node) -> bool:

@@ -339,7 +339,7 @@ figures: $(READY)  ## Draw the figures of docs/evaluation.md on nano, and IoU ov
 	$(BIN)/glesam-train ablate gamma -o $(OUT)/ablation
 
 ablations: $(READY)  ## Train every row of the paper's Tables 4, 6, 8 and Fig. 6 on nano, with three seeds (three hours)
-	for kind in parts rank levels gamma; do \
+	for kind in parts recipe input rank levels gamma; do \
 		$(BIN)/glesam-train ablate $$kind --seeds 3 -o $(OUT)/ablation || exit; done
 
 clean:  ## Remove environments and outputs

@@ -104,17 +104,14 @@ def measure_variants(
 
 
 def ablation_markdown(seeds: Sequence[Mapping[str, Row]]) -> str:
-    """Return the table: cost of the first seed, mean IoU over the seeds with its deviation."""
+    """Return the table: median cost, and mean IoU over the seeds with its standard deviation."""
     headings = list(next(iter(seeds[0].values())).iou)
     head = ("", "learnable parameters", "s / iteration", "peak GiB", *headings)
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    for name, row in seeds[0].items():
-        cost = ("", "", "")
-        if row.cost is not None:
-            memory = "" if row.cost.memory is None else f"{row.cost.memory:.2f}"
-            cost = (f"{row.cost.parameters:,}", f"{row.cost.seconds:.3f}", memory)
+    for name in seeds[0]:
         cells = [_spread([seed[name].iou[heading] for seed in seeds]) for heading in headings]
-        lines.append(f"| {name} | " + " | ".join((*cost, *cells)) + " |")
+        costs = [cost for seed in seeds if (cost := seed[name].cost) is not None]
+        lines.append(f"| {name} | " + " | ".join((*_cost_cells(costs), *cells)) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -153,6 +150,15 @@ def draw_ablation(kind: Kind, seeds: Sequence[Mapping[str, Row]], path: Path) ->
         axis.set_title(heading, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, format="png")
+
+
+def _cost_cells(costs: Sequence[Cost]) -> tuple[str, str, str]:
+    if not costs:
+        return "", "", ""
+    seconds = statistics.median(cost.seconds for cost in costs)
+    known = [cost.memory for cost in costs if cost.memory is not None]
+    memory = f"{statistics.median(known):.2f}" if known else ""
+    return f"{costs[0].parameters:,}", f"{seconds:.3f}", memory
 
 
 def _spread(values: Sequence[float]) -> str:

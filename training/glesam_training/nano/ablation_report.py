@@ -133,12 +133,12 @@ def draw_ablation(kind: Kind, seeds: Sequence[Mapping[str, Row]], path: Path) ->
     for axis, heading in zip(figure.subplots(1, len(shown)), shown, strict=True):
         values = [[seed[name].iou[heading] for seed in seeds] for name in names]
         places = range(len(names))
-        # Settings of one number follow each other; a line between other rows would mean nothing.
-        line = "-" if kind in ("gamma", "rank") else ""
-        means = [statistics.fmean(each) for each in values]
-        axis.plot(places, means, f"C1o{line}", label="with GLE")
-        for place, each in zip(places, values, strict=True):
-            axis.plot([place] * len(each), each, "C1.", alpha=0.5)
+        if kind in ("gamma", "rank"):  # a line between other rows would mean nothing
+            axis.plot(places, [statistics.fmean(each) for each in values], "C1-")
+        for place, name, each in zip(places, names, values, strict=True):
+            colour = "C0" if name.startswith(WITHOUT) else "C1"
+            axis.plot([place] * len(each), each, f"{colour}.", alpha=0.5)
+            axis.plot(place, statistics.fmean(each), f"{colour}o")
         if WITHOUT in seeds[0]:
             plain = statistics.fmean(seed[WITHOUT].iou[heading] for seed in seeds)
             axis.axhline(plain, color="C0", linestyle="--", label=WITHOUT)

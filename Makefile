@@ -305,8 +305,9 @@ gate-table: $(READY)  ## Measure what a gate saves and costs on nano, for docs/g
 	$(BIN)/python -m tests.studies.gate measure $(OUT)/gate
 	$(BIN)/python -m tests.studies.gate page $(OUT)/gate docs/gate.md
 
-quantization-full: $(READY)  ## Calibrate ViT-B with SD 2.1 and check that it needs less than 10 GB of memory (half an hour)
+quantization-full: $(READY)  ## Calibrate ViT-B with SD 2.1, check that it needs less than 10 GB of memory, and time it (half an hour)
 	$(BIN)/python -m tests.studies.quantization_full $(OUT)/quantization-full
+	$(BIN)/python -m tests.studies.eight_bits_full $(OUT)/quantization-full/bundle $(OUT)/quantization-full/int8
 
 large: $(READY)  ## Segment a scene of 8,192 x 8,192 in tiles and in one look, for docs/large.md (half an hour)
 	$(BIN)/python -m tests.studies.large $(OUT)/large

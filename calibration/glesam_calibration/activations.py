@@ -7,7 +7,7 @@ at a time, with one group of tensors of one sample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -48,7 +48,7 @@ def collect_statistics(
     state: KeptStatistics,
     progress: Progress,
     budget: int = BUDGET,
-    attention: bool = False,
+    attention: Collection[StageName] = (),
 ) -> dict[StageName, StageStatistics]:
     """Collect statistics of every tensor that flows into a quantizable layer.
 
@@ -58,14 +58,14 @@ def collect_statistics(
         state: stores the statistics; a stage that it already has resumes from there.
         progress: called after each run.
         budget: bytes of watched tensors per run; more tensors take more runs.
-        attention: whether to watch queries, keys and values too.
+        attention: stages of which queries, keys and values are watched too.
 
     Raises:
         BackendError: ONNX Runtime is missing or refuses a graph.
         BundleError: an activation is not finite.
     """
     return {
-        stage: _collect_stage(bundle, stage, samples, state, progress, budget, attention)
+        stage: _collect_stage(bundle, stage, samples, state, progress, budget, stage in attention)
         for stage in STAGES
     }
 

@@ -18,7 +18,12 @@ from glesam_calibration.calibration_set import CalibrationSet, choose_samples
 from glesam_calibration.comparison_cases import Cases, LargestObjects
 from glesam_calibration.kept_statistics import KeptStatistics, StatisticsPlan
 from glesam_calibration.qdq import FORMATS
-from glesam_calibration.quantize import Recipe, require_float, write_stages
+from glesam_calibration.quantize import (
+    Recipe,
+    require_attention,
+    require_float,
+    write_stages,
+)
 from glesam_calibration.yardstick import ENGINE, Yardstick
 from glesam_evaluation.datasets import Dataset
 from glesam_runtime.bundle import Bundle
@@ -86,7 +91,7 @@ def take_statistics(
     resume: bool,
     talk: Talk,
     budget: int = BUDGET,
-    attention: bool = False,
+    attention: tuple[StageName, ...] = (),
 ) -> tuple[CalibrationSet, KeptStatistics, dict[StageName, StageStatistics]]:
     """Choose calibration images and collect statistics of them.
 
@@ -97,7 +102,7 @@ def take_statistics(
         resume: continue from the statistics in the folder.
         talk: functions that report progress.
         budget: bytes of watched tensors per run.
-        attention: whether to watch queries, keys and values too.
+        attention: stages of which queries, keys and values are watched too.
 
     Raises:
         BundleError: the bundle is quantized, or its graphs are half precision.
@@ -119,7 +124,7 @@ def take_statistics(
         attention,
     )
     state = KeptStatistics(folder, plan, resume)
-    seen = collect_statistics(bundle, samples, state, talk.progress, budget, attention)
+    seen = collect_statistics(bundle, samples, state, talk.progress, budget, state.plan.attention)
     return samples, state, seen
 
 
@@ -156,9 +161,11 @@ def calibrate(
             statistics are kept.
     """
     require_float(bundle)
+    require_attention(bundle, recipe)
     with staged_folder(destination) as folder:
         samples, state, seen = take_statistics(
-            bundle, data, state_folder(destination), resume, talk, attention=recipe.attention
+            *(bundle, data, state_folder(destination), resume, talk),
+            attention=recipe.attention_stages,
         )
         with talk.step("float bundle"):
             yardstick = Yardstick(bundle, gate_cases(data))
@@ -172,7 +179,7 @@ def calibrate(
             measured = yardstick.judge(Bundle(folder, draft, ""))
         manifest = structs.replace(draft, parity=_parity(measured, recipe, bundle))
         if not allow_parity_failure:
-            _require(manifest, measured, destination)
+            _require(manifest, measured, destination, recipe)
         # Written last, so that no reader accepts an incomplete folder as a bundle.
         (folder / MANIFEST_FILE).write_bytes(dump(manifest))
     state.remove()
@@ -215,14 +222,15 @@ def _parity(measured: Comparison, recipe: Recipe, bundle: Bundle) -> Parity:
     )
 
 
-def _require(manifest: Manifest, measured: Comparison, destination: Path) -> None:
+def _require(manifest: Manifest, measured: Comparison, destination: Path, recipe: Recipe) -> None:
     assert manifest.parity is not None, "measured before"
     if not manifest.parity.passed:
         problems = "; ".join(measured.failures(manifest.parity.gate))
+        without = "without --attention, " if recipe.attention else ""
         raise ParityError(
             f"{destination}: not written, because it fails its gate: {problems}. The "
             f"statistics are kept: "
-            "use --resume with --target-iou, another --method, or --allow-parity-failure"
+            f"use --resume {without}with --target-iou, another --method, or --allow-parity-failure"
         )
 
 
@@ -246,7 +254,7 @@ def _manifest(
             method=recipe.ranges_by,
             percentile=recipe.percentile if recipe.ranges_by == "percentile" else None,
             smoothing=recipe.smoothing,
-            attention=recipe.attention or UNSET,
+            attention=recipe.attention_stages or UNSET,
             seed=samples.seed,
             procedural=samples.procedural,
             samples=tuple(sample.record for sample in samples.samples),

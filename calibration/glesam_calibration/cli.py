@@ -120,6 +120,8 @@ def quantize(
     assert manifest.calibration is not None, "just calibrated"
     for stage, names in manifest.calibration.float_layers.items():
         print(f"float in the {stage}: {', '.join(names)}")
+    if recipe.attention:
+        print(f"attention in float8: {', '.join(recipe.attention_stages)}")
     print(f"wrote {output}")
 
 

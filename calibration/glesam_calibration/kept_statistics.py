@@ -32,10 +32,15 @@ class StatisticsPlan(msgspec.Struct, frozen=True):
     budget: int
     """Bytes of watched tensors per run, which determine the groups of tensors."""
     onnxruntime: str
-    attention: bool = False
-    """Whether queries, keys and values are watched too."""
+    attention: tuple[StageName, ...] = ()
+    """Stages of which queries, keys and values are watched too."""
     format: str = "glesam-calibration"
     version: int = 1
+
+    def covers(self, other: StatisticsPlan) -> bool:
+        """Return whether statistics of this plan have all that the other asks for."""
+        watched = set(self.attention) >= set(other.attention)
+        return watched and msgspec.structs.replace(self, attention=other.attention) == other
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,8 @@ class KeptStatistics:
         Args:
             folder: folder that keeps the statistics until the bundle is written.
             plan: plan of this calibration.
-            resume: continue from the statistics in the folder; False deletes them.
+            resume: continue from the statistics in the folder; False deletes them. They may be of
+                a plan that covers this one, which `plan` then is.
 
         Raises:
             InputError: the folder cannot be written, contains other files, or belongs to another
@@ -71,11 +77,12 @@ class KeptStatistics:
             )
         if resume and found is None:
             raise InputError(f"{folder}: no calibration to resume; leave out --resume")
-        if resume and found != plan:
+        if resume and found is not None and not found.covers(plan):
             raise InputError(
                 f"{folder}: has statistics of {_difference(found, plan)}; "
                 "give the same arguments as before, or leave out --resume to start over"
             )
+        self.plan = found if resume and found is not None else plan
         if not resume and found is not None:
             self.remove()
         folder.mkdir(parents=True, exist_ok=True)
@@ -149,6 +156,8 @@ def _read_plan(folder: Path) -> StatisticsPlan | None:
 
 def _difference(found: StatisticsPlan | None, plan: StatisticsPlan) -> str:
     """Return the names of the fields in which two plans differ, in words."""
+    if found is not None and msgspec.structs.replace(found, attention=plan.attention) == plan:
+        return "a calibration without --attention"
     differing = [
         name for name in plan.__struct_fields__ if getattr(found, name) != getattr(plan, name)
     ]

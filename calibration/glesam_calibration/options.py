@@ -44,7 +44,7 @@ Attention = Annotated[
     bool,
     typer.Option(
         "--attention",
-        help="Quantize the two products of attention too; with --fp8 alone. TensorRT then computes "
+        help="Quantize the two products of attention too; needs --fp8. TensorRT then computes "
         "attention in eight bits.",
     ),
 ]

@@ -94,9 +94,13 @@ def insert(
         if ranges is None:
             continue
         if layer.activation not in activations:
-            scale = scale_for(ranges[layer.activation], kind)
             source = values[layer.activation]
-            activations[layer.activation] = requantized(graph, source, scale, kind)
+            if kind == "fp8":
+                source = _without_relu(graph, source)
+            scale = scale_for(ranges[layer.activation], kind)
+            step = add_initializer(graph, f"{source.name}.scale", scale)
+            zero = add_initializer(graph, f"{source.name}.zero", zero_of(kind))
+            activations[layer.activation] = requantized(graph, source, step, zero, str(source.name))
         node.replace_input_with(0, activations[layer.activation])
     _drop_unused(graph, {layer.weight for layer in layers})
     # Opset 19 differs from 18 only in the types that operations support.
@@ -129,31 +133,27 @@ def _dequantized_weight(graph: ir.Graph, layer: Layer, kind: EightBit) -> ir.Val
     return node.outputs[0]
 
 
+def zero_of(kind: EightBit) -> NDArray[np.generic]:
+    """Return the zero point of a whole tensor."""
+    return np.zeros((), FORMATS[kind].dtype)
+
+
 def requantized(
-    graph: ir.Graph,
-    source: ir.Value,
-    scale: NDArray[np.float32] | float,
-    kind: EightBit,
-    stem: str | None = None,
+    graph: ir.Graph, source: ir.Value, scale: ir.Value, zero: ir.Value, stem: str
 ) -> ir.Value:
-    """Quantize an activation to eight bits and return it dequantized; its readers stay as they are.
+    """Quantize an activation and return it dequantized; its readers stay as they are.
 
     Args:
         graph: the graph that the nodes are added to.
         source: the activation, float32.
-        scale: of the whole tensor.
-        kind: the eight-bit type.
-        stem: how names of new values start; None is the name of the activation.
+        scale: of the whole tensor, float32.
+        zero: the zero point, whose type is the eight-bit type.
+        stem: how names of the new nodes and values start.
     """
-    if kind == "fp8":
-        source = _without_relu(graph, source)
-    stem = stem or source.name
-    step = add_initializer(graph, f"{stem}.scale", np.asarray(scale, np.float32))
-    zero = add_initializer(graph, f"{stem}.zero", np.zeros((), FORMATS[kind].dtype))
-    narrow = ir.Node("", "QuantizeLinear", [source, step, zero], name=f"{stem}.quantize")
-    dtype = ir.DataType.from_numpy(FORMATS[kind].dtype)
-    _name_output(narrow, f"{stem}.quantized", dtype, source.shape)
-    inputs = [narrow.outputs[0], step, zero]
+    narrow = ir.Node("", "QuantizeLinear", [source, scale, zero], name=f"{stem}.quantize")
+    assert zero.dtype is not None, "an initializer has a type"
+    _name_output(narrow, f"{stem}.quantized", zero.dtype, source.shape)
+    inputs = [narrow.outputs[0], scale, zero]
     wide = ir.Node("", "DequantizeLinear", inputs, name=f"{stem}.dequantize")
     _name_output(wide, f"{stem}.dequantized", ir.DataType.FLOAT, source.shape)
     producer = source.producer()

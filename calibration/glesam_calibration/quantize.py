@@ -13,6 +13,7 @@ from onnx_ir.passes.common import DeduplicateHashedInitializersPass
 
 from glesam_calibration import attention_products, qdq, smooth
 from glesam_calibration.activations import StageStatistics
+from glesam_calibration.attentions import attentions
 from glesam_calibration.graph_files import save_graph
 from glesam_calibration.quantizable_layers import Layer, find_layers, is_quantized
 from glesam_calibration.ranges import DEFAULT, PERCENTILE, Method, kept_range
@@ -53,8 +54,19 @@ class Recipe:
             raise InputError(
                 "--attention: needs --fp8; integers turn most of softmax's weights into 0"
             )
+        if self.attention and not self.attention_stages:
+            raise InputError(
+                "--attention: needs a stage that computes in eight bits; leave out "
+                "--weights-only all"
+            )
         if (self.kind, self.method) == ("fp8", "mse"):
             raise InputError("method mse: supports int8 only; leave it out for fp8")
+
+    @property
+    def attention_stages(self) -> tuple[StageName, ...]:
+        """Return the stages whose attention is quantized."""
+        computing = tuple(stage for stage in STAGES if stage not in self.weights_only)
+        return computing if self.attention else ()
 
     @property
     def ranges_by(self) -> Method:
@@ -84,6 +96,20 @@ def require_float(bundle: Bundle) -> None:
     require_own_weights(bundle)
 
 
+def require_attention(bundle: Bundle, recipe: Recipe) -> None:
+    """Check that a recipe that quantizes attention finds some.
+
+    Raises:
+        BundleError: the bundle has none that is spelled out.
+    """
+    graphs = [ir.load(bundle.graph_path(stage)).graph for stage in recipe.attention_stages]
+    if graphs and not any(attention_products.find_operands(graph) for graph in graphs):
+        raise BundleError(
+            f"{bundle.path}: --attention: has no attention that is spelled out as two products; "
+            "export the bundle without --attention-nodes"
+        )
+
+
 def quantized(
     path: Path, stage: StageName, seen: StageStatistics, recipe: Recipe
 ) -> tuple[ir.Model, tuple[str, ...]]:
@@ -108,8 +134,11 @@ def quantized(
             f"{path}: has no layer {sorted(unknown)[0]!r}; `glesam-calibrate "
             f"sensitivity` lists them"
         )
+    # Exporters write some constants many times, which is noticeable beside eight-bit weights.
+    merge = DeduplicateHashedInitializersPass()
     if stage in recipe.weights_only:
         qdq.insert(model, chosen, None, recipe.kind)
+        merge(model)
         return model, (*_ISLANDS, _PRODUCTS, "activations")
     spared = re.compile(recipe.float_inputs.get(stage, "(?!)"))
     past = [layer for layer in chosen if spared.fullmatch(layer.name)]
@@ -120,16 +149,17 @@ def quantized(
         ranges |= smooth.migrate(model.graph, sites, seen, recipe.smoothing)
     qdq.insert(model, past, None, recipe.kind)
     qdq.insert(model, inner, ranges, recipe.kind)
-    products = _PRODUCTS
-    if recipe.attention:
+    merge(model)
+    products = [_PRODUCTS]
+    if stage in recipe.attention_stages:
+        # After the merge: which of its scales are equal depends on the ranges, and an engine can
+        # only be refitted with a graph of the same names.
         names = attention_products.operand_names(model.graph)
-        if not attention_products.insert(model, _kept(names, seen, recipe), recipe.kind):
-            raise BundleError(
-                f"{path}: --attention: has no attention that is spelled out as two products; "
-                "export the bundle without --attention-nodes"
-            )
-        products = f"{_PRODUCTS} outside of attention and with constant keys"
-    return model, (*_ISLANDS, products, *(f"input of {layer.name}" for layer in past))
+        count = attention_products.insert(model, _kept(names, seen, recipe), recipe.kind)
+        whole = len(list(attentions(model.graph)))
+        products = [f"{_PRODUCTS} outside of attention"]
+        products += [f"{whole - count} of {whole} attentions"] * (count < whole)
+    return model, (*_ISLANDS, *products, *(f"input of {layer.name}" for layer in past))
 
 
 def ranges_of(layers: Collection[Layer], seen: StageStatistics, recipe: Recipe) -> dict[str, float]:
@@ -153,8 +183,6 @@ def write_stage(
 ) -> Stage:
     """Write one quantized graph into a folder and describe it for the manifest."""
     model, islands = quantized(bundle.graph_path(stage), stage, seen, recipe)
-    # Exporters write some constants many times, which is noticeable beside eight-bit weights.
-    DeduplicateHashedInitializersPass()(model)
     holds_q = is_quantized(model.graph)
     path = folder / f"{stage}.onnx"
     data = save_graph(model, path)

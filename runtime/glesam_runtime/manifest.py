@@ -307,7 +307,7 @@ class CalibrationSample(_Record, frozen=True):
     level: Level
 
 
-_ATTENTION = "Whether the products of attention are in eight bits too. Absent means no."
+_ATTENTION = "Stages whose products of attention are in eight bits too. Absent means none."
 
 
 class Calibration(_Record, frozen=True):
@@ -329,8 +329,8 @@ class Calibration(_Record, frozen=True):
     samples: tuple[CalibrationSample, ...]
     float_layers: dict[StageName, tuple[str, ...]]
     """The layers that could be quantized but were kept in float32."""
-    attention: Annotated[bool, Meta(description=_ATTENTION)] | UnsetType = UNSET
-    """Whether the products of attention are in eight bits too. UNSET means no."""
+    attention: Annotated[tuple[StageName, ...], Meta(description=_ATTENTION)] | UnsetType = UNSET
+    """The stages whose products of attention are in eight bits too. UNSET means none."""
 
 
 _EVERYTHING = (

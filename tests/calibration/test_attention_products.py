@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -16,18 +18,18 @@ from msgspec import UNSET
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from glesam_calibration import attention_products
-from glesam_calibration.attentions import attentions
-from glesam_calibration.calibrator import calibrate
+from glesam_calibration.attentions import Attention, attentions
+from glesam_calibration.calibrator import calibrate, take_statistics
 from glesam_calibration.cli import app
-from glesam_calibration.quantize import Recipe
+from glesam_calibration.quantize import Recipe, require_attention
 from glesam_runtime import open_bundle
 from glesam_runtime.console import exit_code_of
-from glesam_runtime.errors import InputError
+from glesam_runtime.errors import BundleError, InputError
 from glesam_runtime.manifest import STAGES
 
 from .conftest import FEW, QUIET
 
-HEADS, TOKENS, SIZE = 2, 6, 4
+HEADS, TOKENS, SIZE = 2, attention_products.LEAST_KEYS, 4
 SHAPE = (1, HEADS, TOKENS, SIZE)
 
 WHOLE = """t = Transpose<perm=[0,1,3,2]>(k) s = MatMul(q, t) b = Add(s, bias)
@@ -118,7 +120,7 @@ def test_products_are_those_of_float8(
     assert len(list(attentions(model.graph))) == (HEADS if pieces else 1), "still found"
 
 
-@given(st.floats(1e-6, 1e6))
+@given(st.floats(1e-4, 1e6))
 def test_scales_are_powers_of_two_and_keep_the_range(largest: float) -> None:
     scale = attention_products._power_of_two(largest, "fp8")
     assert np.frexp(scale)[0] == 0.5
@@ -143,12 +145,19 @@ def test_other_readers_get_float32(
         # Keys that are transposed for another reader too, and keys that are constant.
         "t = Transpose<perm=[0,1,3,2]>(k) s = MatMul(q, t) w = Softmax<axis=-1>(s) "
         "z = MatMul(w, v) u = Transpose<perm=[0,1,3,2]>(t) o = Add(z, u)",
-        f"c = Constant<value=float[1,1,{SIZE},1] {{1, 2, 3, 4}}>() s = MatMul(q, c) "
-        "w = Softmax<axis=-1>(s) h = ReduceMean<keepdims=1>(v) z = MatMul(w, h) o = Add(z, v)",
+        f"c = Constant<value=float[1,1,{SIZE},{TOKENS}] "
+        f"{{{', '.join('1' * SIZE * TOKENS)}}}>() s = MatMul(q, c) w = Softmax<axis=-1>(s) "
+        "o = MatMul(w, v)",
+        # One key less than the kernel takes.
+        f"a = Constant<value=int64[1] {{0}}>() b = Constant<value=int64[1] {{{TOKENS - 1}}}>() "
+        "two = Constant<value=int64[1] {2}>() f = Slice(k, a, b, two) h = Slice(v, a, b, two) "
+        "t = Transpose<perm=[0,1,3,2]>(f) s = MatMul(q, t) w = Softmax<axis=-1>(s) "
+        "o = MatMul(w, h)",
     ],
 )
 def test_what_stays_float32(attention: str) -> None:
     model = graph_of(attention)
+    assert len(list(attentions(model.graph))) == ("axis=2" not in attention)
     assert list(attention_products.operand_names(model.graph)) == []
     assert attention_products.insert(model, {}, "fp8") == 0
 
@@ -160,23 +169,82 @@ def test_a_calibration_with_attention(few_bundle: Path, tmp_path: Path) -> None:
         open_bundle(), folder, FEW, recipe, QUIET, allow_parity_failure=True
     )
     assert measured.mean_iou > 0.95
-    for made, wanted in ((manifest, True), (open_bundle(few_bundle).manifest, UNSET)):
+    stages = ("encoder", "enhancer")
+    for made, wanted in ((manifest, stages), (open_bundle(few_bundle).manifest, UNSET)):
         assert made.calibration is not None
-        assert made.calibration.attention is wanted
+        assert made.calibration.attention == wanted
     for stage in STAGES:
         graph = ir.load(open_bundle(folder).graph_path(stage)).graph
-        weights = [each.weighted.inputs[0] for each in attentions(graph)]
+        found = list(attentions(graph))
+        weights = [each.weighted.inputs[0] for each in found]
         quantized = [
             value is not None
             and (node := value.producer()) is not None
             and node.op_type == "DequantizeLinear"
             for value in weights
         ]
-        computed = [each.has_computed_keys for each in attentions(graph)]
-        assert quantized == (computed if stage != "decoder" else [False] * len(weights))
-        assert any(computed)
-        said = "products of activations" in manifest.stages[stage].islands
-        assert said == (stage == "decoder")
+        wanted_here = [stage in stages and _takes_float8(each) for each in found]
+        assert quantized == wanted_here
+        left = f"{wanted_here.count(False)} of {len(found)} attentions"
+        assert (left in manifest.stages[stage].islands) == (0 < sum(wanted_here) < len(found))
+        assert ("products of activations" in manifest.stages[stage].islands) == (stage == "decoder")
+
+
+def _takes_float8(attention: Attention) -> bool:
+    scores = attention.scores.outputs[0].shape
+    assert scores is not None
+    return attention.has_computed_keys and int(scores[-1]) >= attention_products.LEAST_KEYS
+
+
+def test_statistics_with_attention_serve_a_calibration_without(tmp_path: Path) -> None:
+    folder, data = tmp_path / "statistics", replace(FEW, samples=1)
+    bundle = open_bundle()
+    both = ("encoder", "enhancer")
+    _, state, seen = take_statistics(bundle, data, folder, False, QUIET, attention=both)
+    _, again, found = take_statistics(bundle, data, folder, True, QUIET)
+    assert again.plan == state.plan
+    assert found.keys() == seen.keys()
+    assert found["encoder"].keys() == seen["encoder"].keys()
+    shutil.rmtree(folder)
+    take_statistics(bundle, data, folder, False, QUIET)
+    with pytest.raises(InputError, match="statistics of a calibration without --attention"):
+        take_statistics(bundle, data, folder, True, QUIET, attention=both)
+
+
+def test_nothing_to_quantize_is_refused(tmp_path: Path) -> None:
+    """The error comes before statistics are taken."""
+    with pytest.raises(InputError, match="leave out --weights-only all"):
+        Recipe("fp8", attention=True, weights_only=STAGES)
+    model = ir.load(open_bundle().graph_path("encoder"))
+    for node in model.graph:
+        if node.op_type == "Softmax":
+            node.attributes["axis"] = ir.AttrInt64("axis", 1)
+    folder = Path(shutil.copytree(open_bundle().path, tmp_path / "bundle"))
+    ir.save(model, folder / "encoder.onnx")
+    bundle = replace(open_bundle(), path=folder)
+    with pytest.raises(BundleError, match="no attention that is spelled out"):
+        require_attention(
+            bundle, Recipe("fp8", attention=True, weights_only=("enhancer", "decoder"))
+        )
+
+
+def test_names_do_not_depend_on_ranges(
+    data: tuple[np.ndarray, np.ndarray, dict[str, float]],
+) -> None:
+    """An engine can be refitted only with a graph of the same names."""
+    names = []
+    for ranges in (data[2], dict.fromkeys(data[2], 1.0)):
+        model = graph_of(in_pieces())
+        attention_products.insert(model, ranges, "fp8")
+        names.append(sorted(model.graph.initializers))
+    assert names[0] == names[1]
+
+
+def test_what_float16_may_not_hold_stays_float32(
+    data: tuple[np.ndarray, np.ndarray, dict[str, float]],
+) -> None:
+    for largest, count in ((57_345.0, 0), (57_344.0, 1)):
+        assert attention_products.insert(graph_of(WHOLE), data[2] | {"v": largest}, "fp8") == count
 
 
 def test_integers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,11 @@ JOINED = "heads of an attention computed together"
 HALVED = "attention of float32 tensors in float16, with a float32 softmax"
 """Describe the rewrites in the manifest."""
 
+HALVES: tuple[PrecisionName, ...] = ("fp16", "bf16")
+
+HALF_SCALES = 19
+"""The first opset whose DequantizeLinear takes a scale in float16."""
+
 
 def write_fusible(
     source: Path, folder: Path, precision: PrecisionName
@@ -52,6 +57,8 @@ def write_fusible(
     if precision == "fp32":
         return source, ()
     model = ir.load(source)
+    if precision not in HALVES and not _has_quantized_activations(model.graph):
+        return source, ()  # only its weights are in eight bits, and its attention is float32
     changes = make_fusible(model.graph)
     if not changes:
         return source, ()
@@ -107,45 +114,52 @@ def halve(graph: ir.Graph) -> int:
     Returns:
         The number of attentions that were rewritten.
     """
-    if not any(node.op_type == "QuantizeLinear" for node in graph):
+    if not _has_quantized_activations(graph):
         return 0
     count = 0
     for attention in list(attentions(graph)):
         products = attention.scores, attention.weighted
+        results = [product.outputs[0] for product in products]
         if not attention.has_computed_keys or any(
-            product.outputs[0].dtype != ir.DataType.FLOAT for product in products
+            result.dtype != ir.DataType.FLOAT or result.is_graph_output() for result in results
         ):
             continue
         for product in products:
             for index, value in enumerate(product.inputs):
                 assert value is not None, "a product has two inputs"
-                product.replace_input_with(index, _in_half(graph, product, value))
+                name = f"{product.outputs[0].name}_{index}"
+                product.replace_input_with(index, _in_half(graph, product, value, name))
             _widened(graph, product)
         count += 1
     return count
 
 
-def _in_half(graph: ir.Graph, before: ir.Node, value: ir.Value) -> ir.Value:
+def _has_quantized_activations(graph: ir.Graph) -> bool:
+    return any(node.op_type == "QuantizeLinear" for node in graph)
+
+
+def _in_half(graph: ir.Graph, before: ir.Node, value: ir.Value, stem: str) -> ir.Value:
     """Return a float32 value in float16; keys are cast before they are transposed."""
     node = value.producer()
     kind, inputs = (node.op_type, node.inputs) if node is not None else ("", ())
-    scale = _half_scale(graph, inputs[1]) if kind == "DequantizeLinear" else None
+    scale = None
+    if kind == "DequantizeLinear" and len(inputs) > 2 and graph.opset_imports[""] >= HALF_SCALES:
+        scale = _half_scale(graph, inputs[1])
     if scale is not None:
         made = ir.Node("", kind, [inputs[0], scale, inputs[2]])
     elif node is not None and kind == "Transpose" and inputs[0] is not None:
-        source = _in_half(graph, before, inputs[0])
+        source = _in_half(graph, before, inputs[0], f"{stem}_turned")
         made = ir.Node("", kind, [source], list(node.attributes.values()))
     else:
         made = ir.Node("", "Cast", [value], [ir.AttrInt64("to", ir.DataType.FLOAT16)])
     assert value.shape is not None, "traced graphs have shapes"
-    name = f"{before.outputs[0].name}_{value.name}_half"
-    describe(made.outputs[0], name, ir.DataType.FLOAT16, list(value.shape))
+    describe(made.outputs[0], f"{stem}_half", ir.DataType.FLOAT16, list(value.shape))
     graph.insert_before(before, [made])
     return made.outputs[0]
 
 
 def _half_scale(graph: ir.Graph, scale: ir.Value | None) -> ir.Value | None:
-    """Return a scale in float16, or None if that is another number.
+    """Return the scale of a whole tensor in float16, or None if that is another number.
 
     DequantizeLinear returns the type of its scale.
     """
@@ -153,7 +167,7 @@ def _half_scale(graph: ir.Graph, scale: ir.Value | None) -> ir.Value | None:
     if scale is None or tensor is None:
         return None
     name, rounded = f"{scale.name}_half", tensor.numpy().astype(np.float16)
-    if not np.array_equal(rounded, tensor.numpy()):
+    if rounded.ndim or not np.array_equal(rounded, tensor.numpy()):
         return None
     if name not in graph.initializers:
         made = ir.Value(name=name, const_value=ir.tensor(rounded, name=name))

@@ -89,18 +89,10 @@ def move_casts(graph: ir.Graph) -> int:
         queries, keys = (_half_source(value) for value in scores.inputs)
         if scores.outputs[0].dtype != ir.DataType.FLOAT or queries is None or keys is None:
             continue
-        product = scores.outputs[0]
-        readers = list(product.uses())
         scores.replace_input_with(0, queries)
         scores.replace_input_with(1, _transposed_half(graph, scores, keys))
         assert queries.dtype is not None, "_half_source checks it"
-        product.dtype = queries.dtype
-        cast = ir.Node("", "Cast", [product], [ir.AttrInt64("to", ir.DataType.FLOAT)])
-        assert product.shape is not None, "traced graphs have shapes"
-        describe(cast.outputs[0], f"scores_{count}", ir.DataType.FLOAT, list(product.shape))
-        graph.insert_after(scores, [cast])
-        for reader, index in readers:
-            reader.replace_input_with(index, cast.outputs[0])
+        _cast_back(graph, scores, queries.dtype)
         count += 1
     return count
 
@@ -129,7 +121,7 @@ def halve(graph: ir.Graph) -> int:
                 assert value is not None, "a product has two inputs"
                 name = f"{product.outputs[0].name}_{index}"
                 product.replace_input_with(index, _in_half(graph, product, value, name))
-            _widened(graph, product)
+            _cast_back(graph, product, ir.DataType.FLOAT16)
         count += 1
     return count
 
@@ -176,11 +168,11 @@ def _half_scale(graph: ir.Graph, scale: ir.Value | None) -> ir.Value | None:
     return graph.initializers[name]
 
 
-def _widened(graph: ir.Graph, product: ir.Node) -> None:
-    """Cast the output of a product, now float16, back to float32 for its readers."""
+def _cast_back(graph: ir.Graph, product: ir.Node, half: ir.DataType) -> None:
+    """Cast the output of a product, now half precision, back to float32 for its readers."""
     output = product.outputs[0]
     readers = list(output.uses())
-    output.dtype = ir.DataType.FLOAT16
+    output.dtype = half
     cast = ir.Node("", "Cast", [output], [ir.AttrInt64("to", ir.DataType.FLOAT)])
     assert output.shape is not None, "traced graphs have shapes"
     describe(cast.outputs[0], f"{output.name}_wide", ir.DataType.FLOAT, list(output.shape))

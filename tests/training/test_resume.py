@@ -404,9 +404,9 @@ def test_other_examples(options: dict[str, float], words: str, tmp_path: Path) -
 def test_precision_that_the_device_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The device may change, and with it what "auto" becomes; a precision by name may not."""
     train_enhancer(nano(), job(tmp_path))
-    monkeypatch.setattr("glesam_training.settings._has_bfloat16", lambda _: False)
+    monkeypatch.setattr("glesam_training.settings._gains_from_bfloat16", lambda _: False)
     train_enhancer(nano(), job(tmp_path, mixed_precision="auto"))
-    monkeypatch.setattr("glesam_training.settings._has_bfloat16", lambda _: True)
+    monkeypatch.setattr("glesam_training.settings._gains_from_bfloat16", lambda _: True)
     AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.raises(InputError, match="--mixed-precision no, not auto"):
         train_enhancer(nano(), job(tmp_path, mixed_precision="auto"))

@@ -339,7 +339,7 @@ figures: $(READY)  ## Draw the figures of docs/evaluation.md on nano, and IoU ov
 	$(BIN)/glesam-evaluate nano scenes:24@900000000 --figures -o $(OUT)/figures
 	$(BIN)/glesam-train ablate gamma -o $(OUT)/ablation
 
-ablations: $(READY)  ## Train every row of the paper's Tables 4, 6, 8 and Fig. 6 on nano, with three seeds (three hours)
+ablations: $(READY)  ## Train every row of the paper's Tables 4, 6, 8 and Fig. 6 on nano, with three seeds (two hours)
 	for kind in parts recipe input rank levels gamma; do \
 		$(BIN)/glesam-train ablate $$kind --seeds 3 -o $(OUT)/ablation || exit; done
 

@@ -11,10 +11,10 @@ _CPU_INFO = Path("/proc/cpuinfo")
 _X86 = frozenset({"x86_64", "amd64", "i386", "i686"})
 _DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 """Features of an x86 CPU that accumulates products of bytes in 32 bits."""
-_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
-"""Features of an x86 or ARM CPU that has bfloat16 arithmetic."""
-_BFLOAT16_VECTORS = "avx512_bf16"
-"""The one of these that multiplies bfloat16 in vectors, not in tiles or blocks."""
+_BFLOAT16_MATRICES = frozenset({"amx_bf16", "bf16"})
+"""Features of an x86 or ARM CPU that multiplies matrices of bfloat16."""
+_BFLOAT16 = _BFLOAT16_MATRICES | {"avx512_bf16"}
+"""Features of a CPU that has any bfloat16 arithmetic."""
 
 
 def cores() -> int:
@@ -59,4 +59,4 @@ def trains_faster_in_bfloat16() -> bool:
     On two cores with AVX-512's vectors of bfloat16 and without AMX, an iteration of nano's stage 1
     took 0.41 s in bfloat16 and 0.28 s in float32.
     """
-    return not (_BFLOAT16 - {_BFLOAT16_VECTORS}).isdisjoint(cpu_name().split())
+    return not _BFLOAT16_MATRICES.isdisjoint(cpu_name().split())
